@@ -1,0 +1,263 @@
+//! What was witnessed of one run: facts with their times, kept in the order of their first appearance.
+
+use serde::{Deserialize, Serialize};
+
+use crate::hypervisor::{DomainState, Happening};
+use crate::id::BootId;
+use crate::limits;
+use crate::time::Wall;
+
+/// Who made a request: a unix user, an address, a certificate's subject; as the edge knew it.
+pub type Who = String;
+
+/// What a manager asked of us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Asked {
+    /// Start it.
+    Create,
+    /// Shut it down by its power button or agent.
+    Shutdown,
+    /// The forced last step of a shutdown.
+    ForceOff,
+    /// Destroy it and forget it.
+    Destroy,
+}
+
+/// Who sent a signal, as far as QEMU's log tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sender {
+    /// libvirt itself, ending the process as it always does.
+    Libvirt,
+    /// The host's init: the host is going down.
+    Init,
+    /// Somebody else on the host.
+    Outside,
+}
+
+/// libvirt's own word in the domain's log: `shutting down, reason=…`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogWord {
+    /// `shutdown`
+    Shutdown,
+    /// `destroyed`
+    Destroyed,
+    /// `crashed`
+    Crashed,
+    /// `migrated`
+    Migrated,
+    /// `saved`
+    Saved,
+    /// `failed`
+    Failed,
+    /// `from snapshot`
+    FromSnapshot,
+    /// `daemon`
+    Daemon,
+    /// A word that this program does not know.
+    Other,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitStatus {
+    /// It exited with this status.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// Why we could not hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Deaf {
+    /// whydown itself was not running.
+    DaemonAway,
+    /// The link to libvirt was lost.
+    LinkLost,
+}
+
+/// One thing that was witnessed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fact {
+    /// The hypervisor reported it.
+    Host(Happening),
+    /// A manager asked us for it.
+    Requested {
+        /// What.
+        what: Asked,
+        /// By whom.
+        who: Who,
+    },
+    /// libvirt refused what a manager had asked; its own text.
+    Refused {
+        /// What had been asked.
+        what: Asked,
+        /// libvirt's words.
+        text: String,
+    },
+    /// The state that libvirt showed when asked.
+    Found {
+        /// State and reason.
+        state: DomainState,
+        /// Whether a managed save image waits; `None` if unread.
+        managed_save: Option<bool>,
+    },
+    /// libvirt no longer knew the domain.
+    Gone,
+    /// Another process runs the domain now: this run had ended before.
+    Replaced,
+    /// The next run of the domain began from a snapshot.
+    NextFromSnapshot,
+    /// We could not hear from `from` to `to`.
+    Gap {
+        /// Last moment of hearing.
+        from: Wall,
+        /// First moment of hearing again.
+        to: Wall,
+        /// Why.
+        why: Deaf,
+    },
+    /// libvirt's farewell in the log.
+    LogEnd {
+        /// Its word.
+        word: LogWord,
+        /// Its time.
+        at: Option<Wall>,
+    },
+    /// QEMU's log names a signal.
+    LogSignal {
+        /// Signal number.
+        signal: i32,
+        /// Sender's process id.
+        pid: u32,
+        /// Sender's program, empty if it was gone already.
+        program: String,
+        /// Who that is.
+        sender: Sender,
+        /// Its time.
+        at: Option<Wall>,
+    },
+    /// Other words of QEMU in the log, last lines first kept.
+    LogText(String),
+    /// The log was read, and this run's part holds no farewell.
+    LogSilent,
+    /// The log could not be read.
+    LogUnread(String),
+    /// The process's exit status.
+    Exit(ExitStatus),
+    /// The kernel's out-of-memory killer named this process.
+    OomKilled {
+        /// The kernel's line.
+        line: String,
+    },
+    /// The host was going down.
+    HostGoingDown {
+        /// Who said so.
+        by: String,
+    },
+    /// The host has booted anew since the run was last seen.
+    NewBoot {
+        /// The boot in which it ran.
+        before: BootId,
+        /// The boot now.
+        now: BootId,
+    },
+    /// Stored evidence that this version cannot read.
+    Unreadable(String),
+}
+
+/// Position of a piece of evidence in its dossier.
+pub type EvidenceId = u16;
+
+/// A fact, with when and how often it was witnessed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The first time.
+    pub first: Wall,
+    /// The last time.
+    pub last: Wall,
+    /// How often.
+    pub times: u32,
+    /// What.
+    pub fact: Fact,
+}
+
+/// All that was witnessed of one run. Bounded: equal facts are counted, and at most
+/// [`limits::FACTS_PER_RUN`] different ones are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Dossier {
+    items: Vec<Evidence>,
+    /// Facts that found no place.
+    pub dropped: u32,
+}
+
+impl Dossier {
+    /// From stored evidence.
+    pub fn from_items(items: Vec<Evidence>) -> Self {
+        Self { items, dropped: 0 }
+    }
+
+    /// Adds a fact. True if it is new, false if it is a repeat or found no place.
+    pub fn add(&mut self, at: Wall, fact: Fact) -> bool {
+        if let Some(known) = self.items.iter_mut().find(|e| e.fact == fact) {
+            known.last = known.last.max(at);
+            known.times = known.times.saturating_add(1);
+            return false;
+        }
+        if self.items.len() >= limits::FACTS_PER_RUN {
+            self.dropped = self.dropped.saturating_add(1);
+            return false;
+        }
+        self.items.push(Evidence { first: at, last: at, times: 1, fact });
+        true
+    }
+
+    /// In the order of first appearance.
+    pub fn items(&self) -> &[Evidence] {
+        &self.items
+    }
+
+    /// The first piece that `wanted` accepts, with its position.
+    pub fn find(&self, wanted: impl Fn(&Fact) -> bool) -> Option<(EvidenceId, &Evidence)> {
+        self.items.iter().enumerate().find(|(_, e)| wanted(&e.fact)).map(|(i, e)| (i as EvidenceId, e))
+    }
+
+    /// The piece with the latest `last` time that `wanted` accepts.
+    pub fn latest(&self, wanted: impl Fn(&Fact) -> bool) -> Option<(EvidenceId, &Evidence)> {
+        self.items
+            .iter()
+            .enumerate()
+            .filter(|(_, e)| wanted(&e.fact))
+            .max_by_key(|(i, e)| (e.last, *i))
+            .map(|(i, e)| (i as EvidenceId, e))
+    }
+
+    /// The latest time at which `happening` was reported.
+    pub fn last_heard(&self, wanted: impl Fn(&Happening) -> bool) -> Option<Wall> {
+        self.latest(|f| matches!(f, Fact::Host(h) if wanted(h))).map(|(_, e)| e.last)
+    }
+}
+
+/// Cuts a text to [`limits::TEXT_BYTES`] at a character's edge, and replaces control characters that XML, terminals
+/// and journals cannot carry by U+FFFD.
+pub fn tame(text: &str) -> String {
+    let mut tame = String::with_capacity(text.len().min(limits::TEXT_BYTES));
+    for c in text.chars() {
+        let c = match c {
+            '\t' | '\n' => c,
+            '\u{FFFE}' | '\u{FFFF}' => '\u{FFFD}',
+            c if c.is_control() => '\u{FFFD}',
+            c => c,
+        };
+        if tame.len() + c.len_utf8() > limits::TEXT_BYTES {
+            break;
+        }
+        tame.push(c);
+    }
+    tame
+}

@@ -1,0 +1,171 @@
+//! The words between the engine and its shell.
+
+use crate::evidence::{Asked, Fact, Who};
+use crate::hypervisor::{DomainView, HostEvent, Listing, Process};
+use crate::id::{DomainId, RequestId, RunId};
+use crate::record::Keep;
+use crate::time::Wall;
+
+/// What the world tells the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The hypervisor reported something.
+    Host(HostEvent),
+    /// A question was answered.
+    Answered(Answer),
+    /// A witness speaks of a process.
+    Witness {
+        /// Whose process.
+        process: Process,
+        /// When it happened.
+        at: Wall,
+        /// What.
+        fact: Fact,
+    },
+    /// A manager asks for something.
+    Asked(Request),
+    /// The link to libvirt is gone since `at`.
+    LinkLost {
+        /// Last moment of hearing.
+        at: Wall,
+    },
+    /// The link is there again, and this is what exists.
+    LinkUp(Listing),
+    /// The ledger has the ending of this run on disk.
+    Kept(RunId),
+    /// The ledger could not keep it now; it is held in memory and tried again.
+    NotKept(RunId),
+    /// A deadline passed (see `Engine::wake_at`).
+    Wake,
+}
+
+/// A manager's request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// To be answered by `Effect::Reply` exactly once.
+    pub id: RequestId,
+    /// By whom.
+    pub who: Who,
+    /// What.
+    pub what: Wanted,
+}
+
+/// What a manager wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Start a transient domain from libvirt's domain document. Identity and name were read from the document.
+    Create {
+        /// Its UUID.
+        domain: DomainId,
+        /// Its name.
+        name: String,
+        /// The document, with that UUID in it.
+        xml: String,
+    },
+    /// Ask the guest to shut down.
+    Shutdown {
+        /// Which.
+        domain: DomainId,
+        /// Force it off this long after, if it is still there.
+        force_after: Option<std::time::Duration>,
+    },
+    /// End it and forget it; forget it, if it is Down.
+    Destroy {
+        /// Which.
+        domain: DomainId,
+    },
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Done, or begun.
+    Done,
+    /// There is no such VM.
+    NoSuchVm,
+    /// It exists already.
+    Exists,
+    /// It is Down already.
+    IsDown,
+    /// libvirt refused; its own text.
+    Refused(String),
+    /// We cannot act now; why.
+    Unavailable(String),
+}
+
+/// What the engine wants to know or wants done. Each is answered by one [`Answer`]; a question that cannot be answered
+/// is answered with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// What remains of a run: libvirt's state of the domain, and this run's part of QEMU's log.
+    Remains {
+        /// Which run.
+        run: RunId,
+        /// Its domain.
+        domain: DomainId,
+        /// Its name, which is the name of its log.
+        name: String,
+        /// When the run was first seen, to find its part of the log.
+        started: Wall,
+    },
+    /// Do what was asked.
+    Act {
+        /// For which run.
+        run: RunId,
+        /// Its domain.
+        domain: DomainId,
+        /// What.
+        what: Asked,
+        /// The document, for a start.
+        xml: Option<String>,
+    },
+}
+
+/// An answer from the shell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// To [`Question::Remains`].
+    Remains {
+        /// Which run.
+        run: RunId,
+        /// libvirt's view: `Some(None)` when it knows no such domain, `None` when it could not be asked.
+        view: Option<Option<DomainView>>,
+        /// What the log and other witnesses say, with their times.
+        facts: Vec<(Wall, Fact)>,
+    },
+    /// To [`Question::Act`].
+    Acted {
+        /// Which run.
+        run: RunId,
+        /// What.
+        what: Asked,
+        /// libvirt's text, if it refused.
+        outcome: Outcome,
+    },
+}
+
+/// How an act went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// libvirt did it.
+    Done,
+    /// libvirt knows no such active domain any more.
+    NoDomain,
+    /// libvirt refused, with its own text.
+    Refused(String),
+    /// There is no link to libvirt.
+    NoLink,
+}
+
+/// What the engine wants the shell to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Ask this.
+    Ask(Question),
+    /// Write this down, in this order.
+    Keep(Keep),
+    /// Answer this request.
+    Reply(RequestId, Reply),
+    /// Readers should get the new snapshot.
+    Publish,
+}

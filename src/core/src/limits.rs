@@ -1,0 +1,22 @@
+//! Fixed bounds, each with its reason. What an administrator may choose stands in the default configuration instead.
+
+use std::time::Duration;
+
+/// Distinct facts kept for one run. A storm repeats facts, and repeats are counted, not kept; only a guest or
+/// client that invents ever new texts gets here.
+pub const FACTS_PER_RUN: usize = 128;
+
+/// Bytes of any one text from libvirt, QEMU, a manager or a log that is kept as evidence.
+pub const TEXT_BYTES: usize = 4096;
+
+/// Bytes of a domain's name. libvirt's QEMU driver keeps names below 256, as they are file names.
+pub const NAME_BYTES: usize = 1024;
+
+/// How long a press of the power button or a shutdown request explains a guest's shutdown that begins after it.
+pub const REQUEST_LIFE: Duration = Duration::from_secs(300);
+
+/// A watchdog, or a suspend-to-disk, explains a shutdown that begins within this time after it.
+pub const PRELUDE_LIFE: Duration = Duration::from_secs(120);
+
+/// An ending this close behind a gap in our hearing is never told as certain: its prelude may lie in the gap.
+pub const GAP_SHADOW: Duration = Duration::from_secs(60);

@@ -1,0 +1,158 @@
+//! What is kept: the start of a run, the evidence as it comes, and the ending as it was told.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cause::Cause;
+use crate::evidence::{Evidence, EvidenceId};
+use crate::hypervisor::Process;
+use crate::id::{BootId, DomainId, RunId};
+use crate::time::Wall;
+
+/// What tells one run of a domain from the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incarnation {
+    /// libvirt's number of the active domain.
+    pub libvirt_id: Option<u32>,
+    /// The process.
+    pub process: Option<Process>,
+    /// The boot of the host.
+    pub boot: BootId,
+}
+
+/// A run, written down when it begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStart {
+    /// Which run.
+    pub run: RunId,
+    /// Of which domain.
+    pub domain: DomainId,
+    /// The domain's name then.
+    pub name: String,
+    /// When it was first seen.
+    pub at: Wall,
+    /// Whether we saw it start; false if it was found running.
+    pub seen: bool,
+    /// What tells it apart.
+    pub incarnation: Incarnation,
+}
+
+/// How sure the verdict is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Certainty {
+    /// There is no evidence for any cause.
+    Unknown,
+    /// Concluded from what was left behind, or from evidence that leaves room.
+    Probable,
+    /// Witnessed.
+    Certain,
+}
+
+impl Certainty {
+    /// The stable word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Probable => "probable",
+            Self::Certain => "certain",
+        }
+    }
+}
+
+/// The cause of an ending, with its grounds. `because` is never empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The row of THE TABLE.
+    pub cause: Cause,
+    /// How sure.
+    pub certainty: Certainty,
+    /// The row of the decision table, such as `S4`.
+    pub row: String,
+    /// The evidence that it stands on.
+    pub because: Vec<EvidenceId>,
+    /// Evidence that points elsewhere.
+    pub despite: Vec<EvidenceId>,
+}
+
+/// When it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// Heard at this moment.
+    At(Wall),
+    /// Somewhere in this window.
+    Between(Wall, Wall),
+}
+
+impl When {
+    /// The latest moment at which it can have ended.
+    pub const fn latest(self) -> Wall {
+        match self {
+            Self::At(at) | Self::Between(_, at) => at,
+        }
+    }
+}
+
+/// The ending of a run, as it was told. Never changed afterwards, but for its acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Which run.
+    pub run: RunId,
+    /// Of which domain.
+    pub domain: DomainId,
+    /// The domain's name at the end.
+    pub name: String,
+    /// When the run began, as far as seen.
+    pub started: Wall,
+    /// When it ended.
+    pub ended: When,
+    /// The cause.
+    pub verdict: Verdict,
+    /// 0 or 1.
+    pub exit_code: u8,
+    /// VDSM's number, 0 to 14.
+    pub exit_reason: u8,
+    /// For people and for old managers; tame text, never empty.
+    pub message: String,
+    /// All evidence, frozen.
+    pub evidence: Vec<Evidence>,
+    /// Who acknowledged it, and when; `None` while managers still have to.
+    pub acknowledged: Option<Acknowledged>,
+}
+
+/// An acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// When.
+    pub at: Wall,
+    /// By whom; `(limit)` when it left by age or count.
+    pub by: String,
+}
+
+/// What the ledger is told to keep, in this order for each run: start, evidence, ending, acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keep {
+    /// A run began.
+    Start(RunStart),
+    /// A new fact about a run that goes on, with its position.
+    Evidence(RunId, EvidenceId, Evidence),
+    /// A run ended. Answered by `Input::Kept`.
+    Ending(Box<Ending>),
+    /// An ending was acknowledged.
+    Acknowledge(RunId, Acknowledged),
+    /// We were alive and listening at this moment.
+    Alive(Wall),
+}
+
+/// What the ledger knew when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// Runs with no ending, with their evidence.
+    pub open: Vec<(RunStart, Vec<Evidence>)>,
+    /// Endings that no manager has acknowledged: the latest run of their domain only.
+    pub unacknowledged: Vec<Ending>,
+    /// The highest run number ever given.
+    pub last_run: u64,
+    /// The last moment at which whydown was listening.
+    pub alive: Option<Wall>,
+}

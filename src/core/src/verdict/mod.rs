@@ -1,0 +1,1 @@
+//! The decision: from a frozen dossier to a row of THE TABLE.

@@ -1,0 +1,1 @@
+//! The durable record of runs, endings and evidence (SQLite)

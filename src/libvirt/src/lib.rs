@@ -1,0 +1,1 @@
+//! The only room that speaks libvirt, and the only one with unsafe code

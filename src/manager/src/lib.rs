@@ -1,0 +1,1 @@
+//! The manager's side: reads old and new hosts

@@ -1,0 +1,1 @@
+//! A told world behind the same port: scenarios, faults, invariants

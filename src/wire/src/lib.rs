@@ -1,0 +1,1 @@
+//! XML-RPC in and out, in the form that VDSM gave to its managers

@@ -1,0 +1,1 @@
+//! Evidence that libvirt does not give
