@@ -127,7 +127,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_uuid_is_refused() {
-        for text in ["", "x", "6695eb01-f6a4-8304-79aa-97f2502e193", "6695eb01+f6a4+8304+79aa+97f2502e193f", "ä"] {
+        for text in
+            ["", "x", "6695eb01-f6a4-8304-79aa-97f2502e193", "6695eb01+f6a4+8304+79aa+97f2502e193f", "ä"]
+        {
             assert_eq!(text.parse::<DomainId>(), Err(NotAUuid), "{text}");
         }
     }

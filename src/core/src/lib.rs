@@ -10,13 +10,13 @@
 //!                             TABLE?)
 //! ```
 
-pub mod id;
-pub mod time;
-pub mod limits;
-pub mod hypervisor;
-pub mod evidence;
 pub mod cause;
-pub mod verdict;
+pub mod evidence;
+pub mod hypervisor;
+pub mod id;
+pub mod lifecycle;
+pub mod limits;
 pub mod record;
 pub mod snapshot;
-pub mod lifecycle;
+pub mod time;
+pub mod verdict;

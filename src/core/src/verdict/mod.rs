@@ -1,1 +1,83 @@
-//! The decision: from a frozen dossier to a row of THE TABLE.
+//! The decision: from a frozen dossier to a row of the decision table, and with it to a row of THE TABLE.
+//!
+//! ```text
+//! dossier ──▶ setting        ──▶ rows of that setting, in order ──▶ verdict
+//!             (how the end       (the first row whose clue is       (cause, certainty,
+//!              became known)      in the evidence; the last          because, despite)
+//!                                 row needs none)
+//! ```
+//!
+//! Nothing here remembers anything: the same dossier always gives the same verdict. Absence of a report is never
+//! a cause; the rows that rest on absence say *unknown*, or say what is the rule and call it probable.
+
+mod clue;
+mod explain;
+mod setting;
+mod table;
+
+pub use clue::Clue;
+pub use explain::{describe, text_of};
+pub use setting::Setting;
+pub use table::{ROWS, Row};
+
+use crate::evidence::{Dossier, EvidenceId, Fact};
+use crate::limits;
+use crate::record::{Certainty, Verdict};
+use crate::time::Wall;
+
+/// Decides. `end` is the latest moment at which the run can have ended.
+///
+/// `because` always holds at least one piece of evidence if the dossier holds any.
+pub fn decide(dossier: &Dossier, end: Wall) -> Verdict {
+    let setting = Setting::of(dossier);
+    let row = table::choose(setting, |clue| !clue.seen(dossier, end).is_empty());
+    let mut because = row.clue.map(|clue| clue.seen(dossier, end)).unwrap_or_default();
+    because.extend(setting.grounds(dossier));
+    if because.is_empty() && !dossier.items().is_empty() {
+        because.push((dossier.items().len() - 1) as EvidenceId);
+    }
+    tidy(&mut because);
+
+    let mut despite = Vec::new();
+    for clue in Clue::ALL {
+        if clue.points_to().is_some_and(|cause| cause != row.cause) {
+            despite.extend(clue.seen(dossier, end));
+        }
+    }
+    let blurs = blurs(dossier, end);
+    let found = setting::stopped(dossier).is_none() && setting != Setting::NotStarted;
+    let certainty = if found || !blurs.is_empty() || dossier.dropped > 0 {
+        row.certainty.min(Certainty::Probable)
+    } else {
+        row.certainty
+    };
+    if row.certainty == Certainty::Certain {
+        despite.extend(blurs);
+    }
+    tidy(&mut despite);
+    despite.retain(|id| !because.contains(id));
+    Verdict { cause: row.cause, certainty, row: row.label.to_owned(), because, despite }
+}
+
+/// Evidence that forbids certainty: something may have happened that we could not hear or cannot read.
+fn blurs(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
+    dossier
+        .items()
+        .iter()
+        .enumerate()
+        .filter(|(_, evidence)| match &evidence.fact {
+            Fact::Gap { to, .. } => end <= to.after(limits::GAP_SHADOW),
+            Fact::Unreadable(_) => true,
+            _ => false,
+        })
+        .map(|(id, _)| id as EvidenceId)
+        .collect()
+}
+
+fn tidy(ids: &mut Vec<EvidenceId>) {
+    ids.sort_unstable();
+    ids.dedup();
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! Evidence in words for people.
+
+use crate::cause::Cause;
+use crate::evidence::{Asked, Deaf, Dossier, ExitStatus, Fact, LogWord, Sender};
+use crate::hypervisor::{
+    CrashDetail, DomainState, Happening, IoErrorAction, PauseReason, PmDetail, QemuReason, ResumeDetail,
+    ShutOffReason, ShutdownDetail, StartDetail, StopDetail, SuspendDetail, WatchdogAction,
+};
+
+/// One fact as a sentence without its full stop. Texts from guests, logs and managers stand in quotes, as they came.
+pub fn describe(fact: &Fact) -> String {
+    match fact {
+        Fact::Host(happening) => happened(happening),
+        Fact::Requested { what, who } => format!("{who} asked whydown to {}", asked(*what)),
+        Fact::Refused { what, text } => format!("libvirt refused to {}: \"{text}\"", asked(*what)),
+        Fact::Found { state, managed_save } => {
+            let image = match managed_save {
+                Some(true) => ", with a managed save image",
+                Some(false) | None => "",
+            };
+            format!("libvirt shows it {}{image}", state_words(*state))
+        }
+        Fact::Gone => "libvirt no longer knows it".into(),
+        Fact::Replaced => "another process runs it now".into(),
+        Fact::NextFromSnapshot => "its next run began from a snapshot".into(),
+        Fact::Gap { why: Deaf::DaemonAway, .. } => "whydown was not listening (it was not running)".into(),
+        Fact::Gap { why: Deaf::LinkLost, .. } => {
+            "whydown was not listening (the link to libvirt was lost)".into()
+        }
+        Fact::LogEnd { word, .. } => {
+            format!("libvirt's farewell in QEMU's log: \"reason={}\"", log_word(*word))
+        }
+        Fact::LogSignal { signal, pid, program, sender, .. } => {
+            let program = if program.is_empty() {
+                "a program that is gone".to_owned()
+            } else {
+                format!("\"{program}\"")
+            };
+            let who = match sender {
+                Sender::Libvirt => "libvirt itself",
+                Sender::Init => "the host's init",
+                Sender::Outside => "somebody on the host",
+            };
+            format!("QEMU's log: ended by signal {signal} from process {pid}, {program}: {who}")
+        }
+        Fact::LogText(text) => format!("QEMU's log says: \"{text}\""),
+        Fact::LogSilent => "QEMU's log ends without a farewell".into(),
+        Fact::LogUnread(why) => format!("QEMU's log could not be read: {why}"),
+        Fact::Exit(ExitStatus::Code(code)) => format!("the process exited with status {code}"),
+        Fact::Exit(ExitStatus::Signal(signal)) => format!("the process was killed by signal {signal}"),
+        Fact::OomKilled { line } => format!("the kernel says: \"{line}\""),
+        Fact::HostGoingDown { by } => format!("the host was going down: {by}"),
+        Fact::NewBoot { .. } => "the host has booted anew since".into(),
+        Fact::Unreadable(_) => "a piece of stored evidence that this version cannot read".into(),
+    }
+}
+
+/// The words of libvirt or QEMU that belong into the message of this cause.
+pub fn text_of(cause: Cause, dossier: &Dossier) -> Option<String> {
+    if !cause.row().message.contains("{text}") {
+        return None;
+    }
+    let refused = dossier.items().iter().rev().find_map(|e| match &e.fact {
+        Fact::Refused { what: Asked::Create, text } if !text.trim().is_empty() => Some(text),
+        _ => None,
+    });
+    let logged = || {
+        dossier.items().iter().rev().find_map(|e| match &e.fact {
+            Fact::LogText(text) if !text.trim().is_empty() => Some(text),
+            _ => None,
+        })
+    };
+    refused.or_else(logged).map(|text| text.trim().to_owned())
+}
+
+fn asked(what: Asked) -> &'static str {
+    match what {
+        Asked::Create => "start it",
+        Asked::Shutdown => "shut it down",
+        Asked::ForceOff => "force it off",
+        Asked::Destroy => "destroy it",
+    }
+}
+
+fn log_word(word: LogWord) -> &'static str {
+    match word {
+        LogWord::Shutdown => "shutdown",
+        LogWord::Destroyed => "destroyed",
+        LogWord::Crashed => "crashed",
+        LogWord::Migrated => "migrated",
+        LogWord::Saved => "saved",
+        LogWord::Failed => "failed",
+        LogWord::FromSnapshot => "from snapshot",
+        LogWord::Daemon => "daemon",
+        LogWord::Other => "(a word unknown to whydown)",
+    }
+}
+
+fn state_words(state: DomainState) -> String {
+    match state {
+        DomainState::Running => "running".into(),
+        DomainState::Paused(reason) => format!("paused ({})", pause_words(reason)),
+        DomainState::ShuttingDown => "shutting down".into(),
+        DomainState::ShutOff(reason) => format!("off ({})", shut_off_words(reason)),
+        DomainState::Crashed => "crashed and kept".into(),
+        DomainState::PmSuspended => "suspended to memory".into(),
+        DomainState::Other(state, reason) => format!("in state {state}, reason {reason}"),
+    }
+}
+
+fn pause_words(reason: PauseReason) -> String {
+    match reason {
+        PauseReason::Unknown => "no reason given",
+        PauseReason::User => "by a client",
+        PauseReason::Migration => "migration",
+        PauseReason::Save => "being saved",
+        PauseReason::Dump => "being dumped",
+        PauseReason::IoError => "I/O error",
+        PauseReason::Watchdog => "watchdog",
+        PauseReason::FromSnapshot => "from a snapshot",
+        PauseReason::ShuttingDown => "shutting down",
+        PauseReason::Snapshot => "snapshot",
+        PauseReason::Crashed => "crashed",
+        PauseReason::StartingUp => "starting",
+        PauseReason::Postcopy => "post-copy",
+        PauseReason::PostcopyFailed => "post-copy failed",
+        PauseReason::Other(number) => return format!("reason {number}"),
+    }
+    .into()
+}
+
+fn shut_off_words(reason: ShutOffReason) -> String {
+    match reason {
+        ShutOffReason::Unknown => "no reason kept",
+        ShutOffReason::Shutdown => "shutdown",
+        ShutOffReason::Destroyed => "destroyed",
+        ShutOffReason::Crashed => "crashed",
+        ShutOffReason::Migrated => "migrated",
+        ShutOffReason::Saved => "saved",
+        ShutOffReason::Failed => "start failed",
+        ShutOffReason::FromSnapshot => "from a snapshot",
+        ShutOffReason::Daemon => "killed by libvirt",
+        ShutOffReason::Other(number) => return format!("reason {number}"),
+    }
+    .into()
+}
+
+fn happened(happening: &Happening) -> String {
+    let plain = match happening {
+        Happening::Defined => "its definition was changed",
+        Happening::Undefined { renamed: true } => "it was renamed",
+        Happening::Undefined { renamed: false } => "its definition was removed",
+        Happening::Started(StartDetail::Booted) => "libvirt: started",
+        Happening::Started(StartDetail::Migrated) => "libvirt: started by an incoming migration",
+        Happening::Started(StartDetail::Restored) => "libvirt: started from a saved state",
+        Happening::Started(StartDetail::FromSnapshot) => "libvirt: started from a snapshot",
+        Happening::Started(StartDetail::Wakeup) => "libvirt: woken up",
+        Happening::Suspended(SuspendDetail::Paused) => "libvirt: paused",
+        Happening::Suspended(SuspendDetail::Migrated) => "libvirt: paused for migration",
+        Happening::Suspended(SuspendDetail::IoError) => "libvirt: paused by an I/O error",
+        Happening::Suspended(SuspendDetail::Watchdog) => "libvirt: paused by the watchdog",
+        Happening::Suspended(SuspendDetail::Restored) => "libvirt: restored paused",
+        Happening::Suspended(SuspendDetail::FromSnapshot) => "libvirt: paused from a snapshot",
+        Happening::Suspended(SuspendDetail::ApiError) => "libvirt: paused after an error",
+        Happening::Suspended(SuspendDetail::Postcopy) => "libvirt: paused for post-copy",
+        Happening::Suspended(SuspendDetail::PostcopyFailed) => "libvirt: paused, post-copy failed",
+        Happening::Resumed(ResumeDetail::Migrated) => "libvirt: taken over from migration",
+        Happening::Resumed(
+            ResumeDetail::Unpaused
+            | ResumeDetail::FromSnapshot
+            | ResumeDetail::Postcopy
+            | ResumeDetail::Other(_),
+        ) => "libvirt: its CPUs run",
+        Happening::Stopped(StopDetail::Shutdown) => "libvirt: stopped after a shutdown",
+        Happening::Stopped(StopDetail::Destroyed) => "libvirt: stopped by a destroy",
+        Happening::Stopped(StopDetail::Crashed) => "libvirt: stopped after a crash",
+        Happening::Stopped(StopDetail::Migrated) => "libvirt: stopped as it migrated",
+        Happening::Stopped(StopDetail::Saved) => "libvirt: stopped as it was saved",
+        Happening::Stopped(StopDetail::Failed) => "libvirt: stopped because the process is gone",
+        Happening::Stopped(StopDetail::FromSnapshot) => "libvirt: stopped by a snapshot operation",
+        Happening::ShutdownBegan(ShutdownDetail::Finished) => "libvirt: a shutdown began",
+        Happening::ShutdownBegan(ShutdownDetail::Guest) => "libvirt: a shutdown began inside the guest",
+        Happening::ShutdownBegan(ShutdownDetail::Host) => "libvirt: a shutdown began on the host's side",
+        Happening::PmSuspended(PmDetail::Memory) => "the guest suspended to memory",
+        Happening::PmSuspended(PmDetail::Disk) => "the guest suspended to disk",
+        Happening::GuestCrashed(CrashDetail::Panicked) => "libvirt: the guest panicked",
+        Happening::GuestCrashed(CrashDetail::CrashLoaded) => "libvirt: the guest's crash kernel took over",
+        Happening::Rebooted => "libvirt: the guest rebooted",
+        Happening::Watchdog(WatchdogAction::PowerOff) => "the watchdog fired and powered it off",
+        Happening::Watchdog(WatchdogAction::Shutdown) => "the watchdog fired and asked for a shutdown",
+        Happening::Watchdog(WatchdogAction::Reset) => "the watchdog fired and reset it",
+        Happening::Watchdog(WatchdogAction::Pause) => "the watchdog fired and paused it",
+        Happening::Watchdog(_) => "the watchdog fired",
+        Happening::ControlError => "libvirt lost QEMU's monitor",
+        Happening::JobCompleted(_) => "libvirt: a job was completed",
+        Happening::Agent { connected: true } => "the guest agent connected",
+        Happening::Agent { connected: false } => "the guest agent went away",
+        Happening::MemoryFailure { fatal: true } => "the host's memory failed under the guest, fatally",
+        Happening::MemoryFailure { fatal: false } => "the host's memory failed under the guest",
+        Happening::QemuPowerdown => "QEMU: the power button was pressed",
+        Happening::QemuPanicked => "QEMU: the guest panicked",
+        Happening::QemuShutdown { guest, reason } => {
+            return format!("QEMU: shutdown, {}, by the {}", qemu_word(*reason), side(*guest));
+        }
+        Happening::QemuReset { guest, reason } => {
+            return format!("QEMU: reset, {}, by the {}", qemu_word(*reason), side(*guest));
+        }
+        Happening::IoError { disk, action, reason } => {
+            let done = match action {
+                IoErrorAction::Ignore => "ignored",
+                IoErrorAction::Pause => "the guest was paused",
+                IoErrorAction::Report => "reported to the guest",
+                IoErrorAction::Other(_) => "handled in a way unknown to whydown",
+            };
+            let reason = if reason.is_empty() { "no reason given" } else { reason };
+            return format!("an I/O error on \"{disk}\" ({reason}): {done}");
+        }
+        Happening::Started(StartDetail::Other(n)) => return format!("libvirt: started, detail {n}"),
+        Happening::Suspended(SuspendDetail::Other(n)) => return format!("libvirt: paused, detail {n}"),
+        Happening::Stopped(StopDetail::Other(n)) => return format!("libvirt: stopped, detail {n}"),
+        Happening::ShutdownBegan(ShutdownDetail::Other(n)) => {
+            return format!("libvirt: a shutdown began, detail {n}");
+        }
+        Happening::PmSuspended(PmDetail::Other(n)) => return format!("power management suspend, detail {n}"),
+        Happening::GuestCrashed(CrashDetail::Other(n)) => {
+            return format!("libvirt: the guest crashed, detail {n}");
+        }
+    };
+    plain.into()
+}
+
+fn side(guest: bool) -> &'static str {
+    if guest { "guest" } else { "host" }
+}
+
+fn qemu_word(reason: QemuReason) -> &'static str {
+    match reason {
+        QemuReason::GuestShutdown => "guest-shutdown",
+        QemuReason::GuestReset => "guest-reset",
+        QemuReason::GuestPanic => "guest-panic",
+        QemuReason::HostError => "host-error",
+        QemuReason::HostQmpQuit => "host-qmp-quit",
+        QemuReason::HostQmpSystemReset => "host-qmp-system-reset",
+        QemuReason::HostSignal => "host-signal",
+        QemuReason::HostUi => "host-ui",
+        QemuReason::SubsystemReset => "subsystem-reset",
+        QemuReason::SnapshotLoad => "snapshot-load",
+        QemuReason::Other => "a reason unknown to whydown",
+    }
+}
