@@ -13,10 +13,10 @@ pub enum Input {
     Host(HostEvent),
     /// A question was answered.
     Answered(Answer),
-    /// A witness speaks of a process.
+    /// A witness speaks.
     Witness {
-        /// Whose process.
-        process: Process,
+        /// Of whom.
+        whom: Whom,
         /// When it happened.
         at: Wall,
         /// What.
@@ -37,6 +37,17 @@ pub enum Input {
     NotKept(RunId),
     /// A deadline passed (see `Engine::wake_at`).
     Wake,
+}
+
+/// Of whom a witness speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// One process, known for sure.
+    Process(Process),
+    /// The process with this number, as the kernel's log names it.
+    Pid(u32),
+    /// The whole host.
+    Host,
 }
 
 /// A manager's request.
@@ -107,6 +118,13 @@ pub enum Question {
         name: String,
         /// When the run was first seen, to find its part of the log.
         started: Wall,
+        /// Whether that was its start.
+        seen: bool,
+    },
+    /// What libvirt shows of this domain now.
+    Look {
+        /// Which.
+        domain: DomainId,
     },
     /// Do what was asked.
     Act {
@@ -132,6 +150,13 @@ pub enum Answer {
         view: Option<Option<DomainView>>,
         /// What the log and other witnesses say, with their times.
         facts: Vec<(Wall, Fact)>,
+    },
+    /// To [`Question::Look`].
+    Looked {
+        /// Which.
+        domain: DomainId,
+        /// As in `Remains`.
+        view: Option<Option<DomainView>>,
     },
     /// To [`Question::Act`].
     Acted {
@@ -166,6 +191,8 @@ pub enum Effect {
     Keep(Keep),
     /// Answer this request.
     Reply(RequestId, Reply),
+    /// Tell when this process exits, and how.
+    Watch(Process),
     /// Readers should get the new snapshot.
     Publish,
 }

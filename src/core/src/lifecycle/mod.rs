@@ -1,5 +1,29 @@
 //! The engine: follows every domain through its runs, and decides each ending once.
+//!
+//! ```text
+//!            create through us, or a failed start heard
+//!                       │
+//!                  ┌────▼─────┐ STARTED   ┌────────┐ STOPPED, or found ended  ┌──────────┐ decided  ┌───────────┐
+//!   STARTED, found │ Launching│──────────▶│ Active │─────────────────────────▶│ Settling │─────────▶│ Recording │
+//!   running ──────▶└────┬─────┘           └────────┘                          └──────────┘          └─────┬─────┘
+//!                       └────────────── never came up ───────────────────────────▲                        │ Kept
+//!                                                                                                          ▼
+//!                                                                              Down, until acknowledged or started
+//! ```
+//!
+//! Settling is short, and only as long as late evidence can still change the answer. Down is public when the ledger
+//! has the ending; until then the domain is shown as powering down. An event for an older run never closes a newer one.
 
 mod effect;
+mod engine;
+mod follow;
+mod reconcile;
+mod run;
+mod serve;
+mod settle;
 
-pub use effect::{Answer, Effect, Input, Outcome, Question, Reply, Request, Wanted};
+pub use effect::{Answer, Effect, Input, Outcome, Question, Reply, Request, Wanted, Whom};
+pub use engine::{Engine, Settings};
+
+#[cfg(test)]
+mod tests;

@@ -150,7 +150,10 @@ impl Clue {
                     matches!(f, Fact::Host(Happening::QemuPowerdown))
                 })
             }
-            Self::HostGoingDown => ids(dossier, |f| matches!(f, Fact::HostGoingDown { .. })),
+            Self::HostGoingDown => {
+                let began = began(dossier, end);
+                recent(dossier, began, limits::REQUEST_LIFE, |f| matches!(f, Fact::HostGoingDown { .. }))
+            }
             Self::InitSignal => signal(dossier, Sender::Init),
             Self::OutsideSignal => signal(dossier, Sender::Outside),
             Self::SignalThenNewBoot => {

@@ -1,0 +1,305 @@
+//! The engine's state, its step, its deadlines, and the picture that it publishes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::effect::{Effect, Input, Question, Reply, Whom};
+use super::run::{Phase, Run};
+use crate::evidence::Fact;
+use crate::hypervisor::Happening;
+use crate::id::{BootId, DomainId, RequestId, RunId};
+use crate::record::{Ending, Keep, Recovered};
+use crate::snapshot::{DomainPublic, Link, Snapshot, Status};
+use crate::time::{Mono, Now, Wall};
+
+/// What the administrator chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a vanished process's last words are waited for.
+    pub settle: Duration,
+    /// How long a start from a snapshot is waited for.
+    pub settle_snapshot: Duration,
+    /// How often the ledger is told that we listen.
+    pub heartbeat: Duration,
+    /// How old a Down record may grow without acknowledgement.
+    pub unacknowledged_max_age: Duration,
+    /// How many Down records may stand without acknowledgement.
+    pub unacknowledged_max_count: usize,
+    /// The present boot of the host.
+    pub boot: BootId,
+}
+
+/// A Down domain that no manager has acknowledged.
+#[derive(Debug, Clone)]
+pub(super) struct Down {
+    pub ending: Arc<Ending>,
+    pub durable: bool,
+}
+
+/// Something that was heard of a domain without an open run, and may belong to the next one.
+#[derive(Debug, Clone)]
+pub(super) struct Prelude {
+    pub at: Wall,
+    pub what: Happening,
+}
+
+/// See the module page.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) settings: Settings,
+    pub(super) link: Link,
+    /// Whether a listing was ever taken.
+    pub(super) settled: bool,
+    /// Where hearing ended before this process began, as far as the ledger knows.
+    pub(super) alive_before: Option<Wall>,
+    pub(super) last_run: u64,
+    pub(super) runs: BTreeMap<RunId, Run>,
+    /// The latest run of each domain, while it is followed.
+    pub(super) current: BTreeMap<DomainId, RunId>,
+    pub(super) down: BTreeMap<DomainId, Down>,
+    pub(super) preludes: BTreeMap<DomainId, Vec<Prelude>>,
+    /// How often each domain was heard of: a look that was overtaken by events says nothing.
+    pub(super) heard: BTreeMap<DomainId, u64>,
+    /// Looks under way, with what had been heard when they were asked for.
+    pub(super) looks: BTreeMap<DomainId, u64>,
+    pub(super) next_heartbeat: Option<Mono>,
+    alarms: BTreeSet<(Mono, RunId)>,
+    pub(super) effects: Vec<Effect>,
+    public: BTreeMap<DomainId, Arc<DomainPublic>>,
+    generation: u64,
+    changed: bool,
+    /// No status time goes below this: milliseconds.
+    floor: i64,
+}
+
+impl Engine {
+    /// An engine that goes on where the ledger stands. Nothing is public before the first listing.
+    pub fn recover(settings: Settings, recovered: Recovered) -> Self {
+        let floor = recovered
+            .unacknowledged
+            .iter()
+            .map(|ending| ending.ended.latest().as_millis())
+            .chain(recovered.alive.map(Wall::as_millis))
+            .max()
+            .unwrap_or(0);
+        let mut engine = Self {
+            settings,
+            link: Link::Down { since: recovered.alive.unwrap_or_default() },
+            settled: false,
+            alive_before: recovered.alive,
+            last_run: recovered.last_run,
+            runs: BTreeMap::new(),
+            current: BTreeMap::new(),
+            down: BTreeMap::new(),
+            preludes: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            looks: BTreeMap::new(),
+            next_heartbeat: None,
+            alarms: BTreeSet::new(),
+            effects: Vec::new(),
+            public: BTreeMap::new(),
+            generation: 0,
+            changed: true,
+            floor,
+        };
+        for ending in recovered.unacknowledged {
+            engine.last_run = engine.last_run.max(ending.run.0);
+            engine.down.insert(ending.domain, Down { ending: Arc::new(ending), durable: true });
+        }
+        let mut open = recovered.open;
+        open.sort_by_key(|(start, _)| start.run);
+        for (start, evidence) in open {
+            engine.last_run = engine.last_run.max(start.run.0);
+            engine.current.insert(start.domain, start.run);
+            engine.runs.insert(start.run, Run::new(start, Phase::Active, Status::Up, evidence));
+        }
+        // Where two open runs of one domain were left behind, the latest is current; the others end at the listing.
+        let domains: Vec<_> = engine.current.keys().chain(engine.down.keys()).copied().collect();
+        for domain in domains {
+            engine.touch(Now::default(), domain);
+        }
+        engine
+    }
+
+    /// Takes one input and says what should be done about it.
+    pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        match input {
+            Input::Host(event) => self.follow(now, event),
+            Input::Answered(answer) => self.answered(now, answer),
+            Input::Witness { whom, at, fact } => self.witnessed(now, whom, at, &fact),
+            Input::Asked(request) => self.serve(now, request),
+            Input::LinkLost { at } => self.link_lost(at),
+            Input::LinkUp(listing) => self.link_up(now, listing),
+            Input::Kept(run) => self.kept(now, run),
+            Input::NotKept(run) => self.not_kept(now, run),
+            Input::Wake => {}
+        }
+        self.pass_deadlines(now);
+        if std::mem::take(&mut self.changed) {
+            self.generation += 1;
+            self.effects.push(Effect::Publish);
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When `Input::Wake` is due at the latest.
+    pub fn wake_at(&self) -> Option<Mono> {
+        self.alarms.first().map(|(at, _)| *at).into_iter().chain(self.next_heartbeat).min()
+    }
+
+    /// The present picture. Costs a copy of the map; the domains are shared.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            generation: self.generation,
+            link: self.link,
+            settled: self.settled,
+            domains: self.public.clone(),
+        }
+    }
+
+    /// How many runs are followed, ended ones that are not yet written included.
+    pub fn runs_followed(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Looks at this run again when its time comes. An alarm that has become idle wakes us once for nothing.
+    pub(super) fn set_alarm(&mut self, id: RunId) {
+        if let Some(at) = self.runs.get(&id).and_then(Run::alarm) {
+            self.alarms.insert((at, id));
+        }
+    }
+
+    fn pass_deadlines(&mut self, now: Now) {
+        while let Some((at, id)) = self.alarms.first().copied().filter(|(at, _)| *at <= now.mono) {
+            self.alarms.remove(&(at, id));
+            let Some(run) = self.runs.get(&id) else { continue };
+            match run.alarm() {
+                Some(due) if due <= now.mono => match run.phase {
+                    Phase::Settling { .. } => self.record(now, id),
+                    Phase::Launching | Phase::Active => self.press_on(now, id),
+                    Phase::Recording(_) => {}
+                },
+                Some(_) => self.set_alarm(id),
+                None => {}
+            }
+        }
+        if self.next_heartbeat.is_some_and(|at| now.mono >= at) {
+            self.beat(now);
+        }
+    }
+
+    /// Tells the ledger that we listen, and does what is due now and then.
+    pub(super) fn beat(&mut self, now: Now) {
+        self.next_heartbeat = None;
+        if matches!(self.link, Link::Up) {
+            self.effects.push(Effect::Keep(Keep::Alive(now.wall)));
+            self.next_heartbeat = Some(now.mono.after(self.settings.heartbeat));
+        }
+        self.preludes.retain(|_, heard| {
+            heard.retain(|p| now.wall.since(p.at) <= crate::limits::PRELUDE_LIFE);
+            !heard.is_empty()
+        });
+        self.enforce_bounds(now);
+    }
+
+    fn witnessed(&mut self, now: Now, whom: Whom, at: Wall, fact: &Fact) {
+        let of_it: Vec<RunId> = self
+            .runs
+            .iter()
+            .filter(|(_, run)| match whom {
+                Whom::Process(process) => run.start.incarnation.process == Some(process),
+                Whom::Pid(pid) => {
+                    run.start.incarnation.process.is_some_and(|p| p.pid == pid)
+                        && run.start.incarnation.boot == self.settings.boot
+                }
+                Whom::Host => true,
+            })
+            .filter(|(_, run)| !matches!(run.phase, Phase::Recording(_)))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in of_it {
+            self.note(id, at, fact.clone());
+            self.reconsider(now, id);
+        }
+    }
+
+    /// Adds a fact to a run, and lets the ledger keep it.
+    pub(super) fn note(&mut self, id: RunId, at: Wall, fact: Fact) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if let Some((index, piece)) = run.note(at, fact) {
+            self.effects.push(Effect::Keep(Keep::Evidence(id, index, piece)));
+        }
+    }
+
+    pub(super) fn ask(&mut self, question: Question) {
+        self.effects.push(Effect::Ask(question));
+    }
+
+    pub(super) fn reply(&mut self, id: RequestId, reply: Reply) {
+        self.effects.push(Effect::Reply(id, reply));
+    }
+
+    pub(super) fn mark_changed(&mut self) {
+        self.changed = true;
+    }
+
+    /// Brings the public picture of a domain up to date.
+    pub(super) fn touch(&mut self, now: Now, domain: DomainId) {
+        let fresh = self.picture(domain);
+        let old = self.public.get(&domain);
+        let same = match (&fresh, old) {
+            (None, None) => true,
+            (Some(fresh), Some(old)) => {
+                DomainPublic { status_time: old.status_time, ..fresh.clone() } == **old
+            }
+            _ => false,
+        };
+        if same {
+            return;
+        }
+        self.changed = true;
+        match fresh {
+            None => {
+                self.public.remove(&domain);
+            }
+            Some(mut fresh) => {
+                self.floor = self.floor.max(now.wall.as_millis());
+                fresh.status_time = self.floor;
+                self.public.insert(domain, Arc::new(fresh));
+            }
+        }
+    }
+
+    fn picture(&self, domain: DomainId) -> Option<DomainPublic> {
+        let run = self.current.get(&domain).and_then(|id| self.runs.get(id));
+        if let Some(run) = run {
+            if run.forgotten_by.is_some() {
+                return None;
+            }
+            let status = if run.is_open() { run.status } else { Status::PoweringDown };
+            return Some(DomainPublic {
+                domain,
+                name: run.name.clone(),
+                run: run.start.run,
+                status,
+                started: run.start.at,
+                pid: run.start.incarnation.process.map(|p| p.pid),
+                ending: None,
+                durable: true,
+                status_time: 0,
+            });
+        }
+        self.down.get(&domain).map(|down| DomainPublic {
+            domain,
+            name: down.ending.name.clone(),
+            run: down.ending.run,
+            status: Status::Down,
+            started: down.ending.started,
+            pid: None,
+            ending: Some(Arc::clone(&down.ending)),
+            durable: down.durable,
+            status_time: 0,
+        })
+    }
+}

@@ -1,0 +1,242 @@
+//! What the hypervisor reports, event by event.
+
+use super::effect::{Effect, Question};
+use super::engine::{Engine, Prelude};
+use super::run::{Phase, Run, status_after};
+use crate::evidence::{Fact, tame};
+use crate::hypervisor::{DomainRef, Happening, HostEvent, Process, StartDetail};
+use crate::id::{DomainId, RunId};
+use crate::record::{Incarnation, Keep, RunStart, When};
+use crate::snapshot::Status;
+use crate::time::{Now, Wall};
+
+/// What is kept of a domain between its runs; a client that pauses and resumes in a loop must not fill the memory.
+const PRELUDES_PER_DOMAIN: usize = 32;
+
+/// A STOPPED for a run that was already found ended comes this soon after.
+const ECHO: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl Engine {
+    pub(super) fn follow(&mut self, now: Now, event: HostEvent) {
+        let domain = event.domain.id;
+        *self.heard.entry(domain).or_default() += 1;
+        let run = self.current.get(&domain).copied();
+        let open = run.filter(|id| self.runs[id].is_open());
+        match event.what {
+            Happening::Started(detail) => self.started(now, event, detail, run),
+            Happening::Stopped(_) => self.stopped(now, &event, run),
+            Happening::Defined => self.renamed(now, &event.domain, open),
+            Happening::Undefined { renamed } => {
+                if let Some(id) = open.filter(|_| !renamed) {
+                    self.note(id, event.at, Fact::Host(event.what));
+                }
+            }
+            _ => match open {
+                Some(id) if self.runs[&id].could_be(event.domain.libvirt_id) => {
+                    self.renamed(now, &event.domain, Some(id));
+                    if let Some(status) = status_after(&event.what)
+                        && let Some(run) = self.runs.get_mut(&id)
+                    {
+                        run.status = status;
+                    }
+                    self.note(id, event.at, Fact::Host(event.what));
+                    self.touch(now, domain);
+                }
+                Some(_) => self.remember(domain, event.at, event.what),
+                None => self.between_runs(now, event, run),
+            },
+        }
+    }
+
+    /// Something about a domain that has no open run: late words of the last one, or first words of the next.
+    fn between_runs(&mut self, now: Now, event: HostEvent, ending: Option<RunId>) {
+        match event.what {
+            Happening::Resumed(_)
+            | Happening::Suspended(_)
+            | Happening::PmSuspended(_)
+            | Happening::Agent { .. } => {
+                self.remember(event.domain.id, event.at, event.what);
+            }
+            Happening::ControlError if ending.is_none() => {
+                // A start that fails in QEMU shows nothing but this. Whether it is one, libvirt must tell.
+                let start = self.new_start(now, &event.domain, event.at, true, None);
+                let id = self.begin(now, start, Phase::Launching, Status::Launching);
+                self.note(id, event.at, Fact::Host(Happening::ControlError));
+                self.ask_for_remains(id);
+            }
+            what => {
+                if let Some(id) = ending.filter(|id| matches!(self.runs[id].phase, Phase::Settling { .. })) {
+                    self.note(id, event.at, Fact::Host(what));
+                    self.reconsider(now, id);
+                }
+            }
+        }
+    }
+
+    fn started(&mut self, now: Now, event: HostEvent, detail: StartDetail, run: Option<RunId>) {
+        let fact = Fact::Host(Happening::Started(detail));
+        if let Some(id) = run {
+            let known = &self.runs[&id];
+            match known.phase {
+                Phase::Launching => {
+                    self.came_up(now, id, &event.domain, event.process);
+                    self.note(id, event.at, fact);
+                    self.touch(now, event.domain.id);
+                    return;
+                }
+                Phase::Active if known.could_be(event.domain.libvirt_id) => {
+                    self.note(id, event.at, fact);
+                    return;
+                }
+                Phase::Active => {
+                    self.note(id, event.at, Fact::Replaced);
+                    self.end(now, id, When::Between(self.last_sure(id), event.at));
+                }
+                Phase::Settling { .. } => {
+                    if detail == StartDetail::FromSnapshot {
+                        self.note(id, event.at, Fact::NextFromSnapshot);
+                    }
+                    // The domain shows its next run from now on, and its state says nothing more of this one.
+                    self.reconsider(now, id);
+                }
+                Phase::Recording(_) => {}
+            }
+        }
+        let start = self.new_start(now, &event.domain, event.at, true, event.process);
+        let id = self.begin(now, start, Phase::Active, Status::Up);
+        for prelude in self.preludes.remove(&event.domain.id).unwrap_or_default() {
+            self.note(id, prelude.at, Fact::Host(prelude.what));
+        }
+        if let Some(run) = self.runs.get_mut(&id)
+            && let Some(status) = status_after(&Happening::Started(detail))
+        {
+            run.status = status;
+        }
+        self.note(id, event.at, fact);
+        self.touch(now, event.domain.id);
+    }
+
+    fn stopped(&mut self, now: Now, event: &HostEvent, run: Option<RunId>) {
+        let fact = Fact::Host(event.what.clone());
+        if let Some(id) = run {
+            match self.runs[&id].phase.clone() {
+                Phase::Launching | Phase::Active => {
+                    self.note(id, event.at, fact);
+                    self.end(now, id, When::At(event.at));
+                }
+                Phase::Settling { at_least, at_most, remains, .. } => {
+                    self.note(id, event.at, fact);
+                    if let Some(run) = self.runs.get_mut(&id) {
+                        run.phase = Phase::Settling { end: When::At(event.at), at_least, at_most, remains };
+                    }
+                    self.reconsider(now, id);
+                    self.set_alarm(id);
+                }
+                Phase::Recording(_) => {}
+            }
+            return;
+        }
+        let echo = self
+            .down
+            .get(&event.domain.id)
+            .is_some_and(|down| event.at.since(down.ending.ended.latest()) <= ECHO);
+        if echo {
+            return;
+        }
+        // It came and went while we were not listening, and this is the first that we hear of it.
+        let start = self.new_start(now, &event.domain, event.at, false, None);
+        let id = self.begin(now, start, Phase::Active, Status::Up);
+        for prelude in self.preludes.remove(&event.domain.id).unwrap_or_default() {
+            self.note(id, prelude.at, Fact::Host(prelude.what));
+        }
+        self.note(id, event.at, fact);
+        self.end(now, id, When::At(event.at));
+    }
+
+    /// A launching run has its process.
+    pub(super) fn came_up(&mut self, now: Now, id: RunId, domain: &DomainRef, process: Option<Process>) {
+        let boot = self.settings.boot.clone();
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.phase = Phase::Active;
+        run.status = Status::Up;
+        run.start.incarnation = Incarnation { libvirt_id: domain.libvirt_id, process, boot };
+        let start = run.start.clone();
+        self.effects.push(Effect::Keep(Keep::Start(start)));
+        self.effects.extend(process.map(Effect::Watch));
+        self.renamed(now, domain, Some(id));
+    }
+
+    fn renamed(&mut self, now: Now, domain: &DomainRef, run: Option<RunId>) {
+        let Some(run) = run.and_then(|id| self.runs.get_mut(&id)) else { return };
+        if run.name != domain.name {
+            run.name = tame(&domain.name);
+            self.touch(now, domain.id);
+        }
+    }
+
+    fn remember(&mut self, domain: DomainId, at: Wall, what: Happening) {
+        let heard = self.preludes.entry(domain).or_default();
+        if heard.len() == PRELUDES_PER_DOMAIN {
+            heard.remove(0);
+        }
+        heard.push(Prelude { at, what });
+    }
+
+    pub(super) fn new_start(
+        &mut self,
+        _now: Now,
+        domain: &DomainRef,
+        at: Wall,
+        seen: bool,
+        process: Option<Process>,
+    ) -> RunStart {
+        self.last_run += 1;
+        RunStart {
+            run: RunId(self.last_run),
+            domain: domain.id,
+            name: tame(&domain.name),
+            at,
+            seen,
+            incarnation: Incarnation {
+                libvirt_id: domain.libvirt_id,
+                process,
+                boot: self.settings.boot.clone(),
+            },
+        }
+    }
+
+    /// A new run becomes the domain's current one; an old ending stays in history.
+    pub(super) fn begin(&mut self, now: Now, start: RunStart, phase: Phase, status: Status) -> RunId {
+        let (id, domain) = (start.run, start.domain);
+        self.effects.push(Effect::Keep(Keep::Start(start.clone())));
+        self.effects.extend(start.incarnation.process.map(Effect::Watch));
+        self.current.insert(domain, id);
+        self.down.remove(&domain);
+        self.runs.insert(id, Run::new(start, phase, status, Vec::new()));
+        self.touch(now, domain);
+        id
+    }
+
+    /// The last moment at which this run was surely alive.
+    pub(super) fn last_sure(&self, id: RunId) -> Wall {
+        let Some(run) = self.runs.get(&id) else { return Wall::default() };
+        let gap = run.dossier.items().iter().rev().find_map(|e| match e.fact {
+            Fact::Gap { from, .. } => Some(from),
+            _ => None,
+        });
+        let heard = run.dossier.last_heard(|_| true);
+        gap.max(heard).unwrap_or(run.start.at).max(run.start.at)
+    }
+
+    pub(super) fn ask_for_remains(&mut self, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let question = Question::Remains {
+            run: id,
+            domain: run.start.domain,
+            name: run.name.clone(),
+            started: run.start.at,
+            seen: run.start.seen,
+        };
+        self.ask(question);
+    }
+}

@@ -1,0 +1,196 @@
+//! From the end of a run to its record: wait where it helps, decide once, write, show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::effect::Effect;
+use super::engine::{Down, Engine};
+use super::run::Phase;
+use crate::cause::Cause;
+use crate::evidence::{Fact, Who};
+use crate::hypervisor::{Happening, StopDetail};
+use crate::id::{DomainId, RunId};
+use crate::record::{Acknowledged, Certainty, Ending, Keep, When};
+use crate::time::Now;
+use crate::verdict;
+
+/// How long the remains of a run (libvirt's state, QEMU's log) are waited for. They take milliseconds; only a hung
+/// libvirtd or disk, or a storm, takes longer.
+const REMAINS_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// A run has ended. Decides at once if nothing can change the answer.
+    pub(super) fn end(&mut self, now: Now, id: RunId, end: When) {
+        let new_boot = self.settings.boot.clone();
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let stopped = run.dossier.items().iter().rev().find_map(|e| match e.fact {
+            Fact::Host(Happening::Stopped(detail)) => Some(detail),
+            _ => None,
+        });
+        let wait = match stopped {
+            Some(StopDetail::Failed) => self.settings.settle,
+            Some(StopDetail::FromSnapshot) => self.settings.settle_snapshot,
+            _ => Duration::ZERO,
+        };
+        run.phase = Phase::Settling {
+            end,
+            at_least: now.mono.after(wait),
+            at_most: now.mono.after(wait.max(REMAINS_PATIENCE)),
+            remains: false,
+        };
+        run.force_at = None;
+        run.destroyed_by = None;
+        let before = run.start.incarnation.boot.clone();
+        let domain = run.start.domain;
+        if before != new_boot {
+            self.note(id, now.wall, Fact::NewBoot { before, now: new_boot });
+        }
+        self.answer_waiting(now, id);
+        self.touch(now, domain);
+        self.reconsider(now, id);
+        self.set_alarm(id);
+        if matches!(self.runs.get(&id).map(|run| &run.phase), Some(Phase::Settling { .. })) {
+            self.ask_for_remains(id);
+        }
+    }
+
+    /// Decides if the answer is certain now, or if all that was waited for is there.
+    pub(super) fn reconsider(&mut self, now: Now, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let Phase::Settling { end, at_least, at_most, remains } = &run.phase else { return };
+        let due = now.mono >= *at_most || (*remains && now.mono >= *at_least);
+        let latest = self.current.get(&run.start.domain) == Some(&id);
+        let certain = || {
+            let verdict = verdict::decide(&run.dossier, end.latest());
+            // The kernel's word on memory may still come, and it changes SIGKILL's meaning.
+            verdict.certainty == Certainty::Certain && verdict.cause != Cause::ProcessKilled
+        };
+        if due || !latest && *remains || certain() {
+            self.record(now, id);
+        }
+    }
+
+    /// Decides, and hands the ending to the ledger.
+    pub(super) fn record(&mut self, now: Now, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Phase::Settling { end, .. } = &run.phase else { return };
+        let ended = narrowed(*end, &run.dossier);
+        let verdict = verdict::decide(&run.dossier, ended.latest());
+        let row = verdict.cause.row();
+        let text = verdict::text_of(verdict.cause, &run.dossier);
+        let ending = Arc::new(Ending {
+            run: id,
+            domain: run.start.domain,
+            name: run.name.clone(),
+            started: run.start.at,
+            ended,
+            exit_code: row.exit_code,
+            exit_reason: row.exit_reason,
+            message: verdict.cause.message(text.as_deref()),
+            verdict,
+            evidence: run.dossier.items().to_vec(),
+            acknowledged: None,
+        });
+        run.phase = Phase::Recording(Arc::clone(&ending));
+        let forgotten = run.forgotten_by.is_some();
+        self.effects.push(Effect::Keep(Keep::Ending(Box::new((*ending).clone()))));
+        if forgotten {
+            self.keep_acknowledgement(now, id);
+        }
+    }
+
+    pub(super) fn keep_acknowledgement(&mut self, now: Now, id: RunId) {
+        let by = self.runs.get(&id).and_then(|run| run.forgotten_by.clone());
+        if let Some(by) = by {
+            self.effects.push(Effect::Keep(Keep::Acknowledge(id, Acknowledged { at: now.wall, by })));
+        }
+    }
+
+    /// The ending is on disk.
+    pub(super) fn kept(&mut self, now: Now, id: RunId) {
+        self.published(now, id, true);
+    }
+
+    /// The ledger cannot write now: the truth is shown all the same, marked as not yet durable.
+    pub(super) fn not_kept(&mut self, now: Now, id: RunId) {
+        self.published(now, id, false);
+    }
+
+    fn published(&mut self, now: Now, id: RunId, durable: bool) {
+        match self.runs.get(&id).map(|run| (&run.phase, run.start.domain)) {
+            Some((Phase::Recording(ending), domain)) => {
+                let ending = Arc::clone(ending);
+                let forgotten = self.runs.remove(&id).is_some_and(|run| run.forgotten_by.is_some());
+                if self.current.get(&domain) == Some(&id) {
+                    self.current.remove(&domain);
+                    if !forgotten {
+                        self.down.insert(domain, Down { ending, durable });
+                    }
+                }
+                self.touch(now, domain);
+                self.enforce_bounds(now);
+            }
+            Some(_) => {}
+            None => {
+                let found = self.down.iter_mut().find(|(_, down)| down.ending.run == id);
+                if let Some((domain, down)) = found {
+                    let domain = *domain;
+                    down.durable = durable;
+                    self.touch(now, domain);
+                }
+            }
+        }
+    }
+
+    /// A manager has taken note of a Down domain. False if there is none.
+    pub(super) fn acknowledge(&mut self, now: Now, domain: DomainId, by: Who) -> bool {
+        let Some(down) = self.down.remove(&domain) else { return false };
+        self.effects
+            .push(Effect::Keep(Keep::Acknowledge(down.ending.run, Acknowledged { at: now.wall, by })));
+        self.touch(now, domain);
+        true
+    }
+
+    /// Down records leave by age and by count, the oldest first. They stay in history.
+    pub(super) fn enforce_bounds(&mut self, now: Now) {
+        let age = self.settings.unacknowledged_max_age;
+        let mut leaving: Vec<DomainId> = self
+            .down
+            .iter()
+            .filter(|(_, down)| now.wall.since(down.ending.ended.latest()) > age)
+            .map(|(domain, _)| *domain)
+            .collect();
+        let surplus =
+            (self.down.len() - leaving.len()).saturating_sub(self.settings.unacknowledged_max_count);
+        if surplus > 0 {
+            let mut by_age: Vec<_> = self
+                .down
+                .iter()
+                .filter(|(domain, _)| !leaving.contains(domain))
+                .map(|(domain, down)| (down.ending.ended.latest(), *domain))
+                .collect();
+            by_age.sort_unstable();
+            leaving.extend(by_age.into_iter().take(surplus).map(|(_, domain)| domain));
+        }
+        for domain in leaving {
+            self.acknowledge(now, domain, "(limit)".into());
+        }
+    }
+}
+
+/// Evidence with a time of its own narrows the window in which an unheard end lies.
+fn narrowed(end: When, dossier: &crate::evidence::Dossier) -> When {
+    let When::Between(mut from, mut to) = end else { return end };
+    for evidence in dossier.items() {
+        match evidence.fact {
+            // The process's own exit is the end.
+            Fact::Exit(_) if (from..=to).contains(&evidence.first) => return When::At(evidence.first),
+            // libvirt's farewell may come long after the end, never before it.
+            Fact::LogEnd { at: Some(at), .. } if (from..=to).contains(&at) => to = at,
+            // QEMU's word on a signal comes before the end.
+            Fact::LogSignal { at: Some(at), .. } if (from..=to).contains(&at) => from = at,
+            _ => {}
+        }
+    }
+    When::Between(from, to)
+}

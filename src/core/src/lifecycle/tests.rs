@@ -1,0 +1,186 @@
+//! The engine by hand: the few stories that everything else stands on. `whydown-sim` tells the rest.
+
+use super::*;
+use crate::cause::Cause;
+use crate::evidence::Fact;
+use crate::hypervisor::{
+    DomainRef, Happening, HostEvent, Listing, QemuReason, ShutdownDetail, StartDetail, StopDetail,
+};
+use crate::id::{BootId, DomainId, RequestId, RunId};
+use crate::record::{Certainty, Ending, Keep, Recovered};
+use crate::snapshot::Status;
+use crate::time::{Mono, Now, Wall};
+use std::time::Duration;
+
+const VM: DomainId = DomainId::from_bytes([7; 16]);
+
+struct World {
+    engine: Engine,
+    ms: u64,
+    endings: Vec<Ending>,
+    replies: Vec<Reply>,
+    asked: Vec<Question>,
+}
+
+impl World {
+    fn new() -> Self {
+        let settings = Settings {
+            settle: Duration::from_millis(300),
+            settle_snapshot: Duration::from_secs(1),
+            heartbeat: Duration::from_secs(30),
+            unacknowledged_max_age: Duration::from_secs(86_400),
+            unacknowledged_max_count: 10,
+            boot: BootId("boot".into()),
+        };
+        let engine = Engine::recover(settings, Recovered::default());
+        let mut world = Self { engine, ms: 1_000_000, endings: vec![], replies: vec![], asked: vec![] };
+        world.tell(Input::LinkUp(Listing::default()));
+        world.pass(120_000);
+        world
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: Mono(self.ms * 1_000_000), wall: Wall::from_millis(self.ms as i64) }
+    }
+
+    fn tell(&mut self, input: Input) {
+        let effects = self.engine.step(self.now(), input);
+        let mut kept = vec![];
+        for effect in effects {
+            match effect {
+                Effect::Keep(Keep::Ending(ending)) => {
+                    kept.push(ending.run);
+                    self.endings.push(*ending);
+                }
+                Effect::Reply(_, reply) => self.replies.push(reply),
+                Effect::Ask(question) => self.asked.push(question),
+                Effect::Keep(_) | Effect::Watch(_) | Effect::Publish => {}
+            }
+        }
+        for run in kept {
+            self.tell(Input::Kept(run));
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let until = self.ms + ms;
+        while let Some(at) = self.engine.wake_at().filter(|at| at.0 <= until * 1_000_000) {
+            self.ms = self.ms.max(at.0.div_ceil(1_000_000));
+            self.tell(Input::Wake);
+        }
+        self.ms = until;
+    }
+
+    fn heard(&mut self, what: Happening) {
+        self.ms += 1;
+        let domain = DomainRef { id: VM, name: "vm".into(), libvirt_id: None };
+        self.tell(Input::Host(HostEvent { domain, at: self.now().wall, what, process: None }));
+    }
+
+    fn status(&self) -> Option<Status> {
+        self.engine.snapshot().domains.get(&VM).map(|d| d.status)
+    }
+
+    fn wants(&mut self, what: Wanted) {
+        self.tell(Input::Asked(Request { id: RequestId(1), who: "tester".into(), what }));
+    }
+}
+
+#[test]
+fn a_guest_that_powers_itself_off_is_down_with_its_reason_at_once() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    assert_eq!(world.status(), Some(Status::Up));
+    world.heard(Happening::QemuShutdown { guest: true, reason: QemuReason::GuestShutdown });
+    world.heard(Happening::ShutdownBegan(ShutdownDetail::Guest));
+    assert_eq!(world.status(), Some(Status::PoweringDown));
+    world.heard(Happening::Stopped(StopDetail::Shutdown));
+    assert_eq!(world.status(), Some(Status::Down));
+    let ending = &world.endings[0];
+    assert_eq!((ending.exit_code, ending.exit_reason), (0, 7));
+    assert_eq!(ending.verdict.cause, Cause::GuestPoweroff);
+    assert_eq!(ending.verdict.certainty, Certainty::Certain);
+    assert!(!ending.verdict.because.is_empty());
+}
+
+#[test]
+fn a_destroy_through_us_is_answered_when_the_vm_is_gone_and_leaves_no_down_record() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    world.wants(Wanted::Destroy { domain: VM });
+    let run = RunId(1);
+    assert_eq!(world.replies, vec![]);
+    world.tell(Input::Answered(Answer::Acted {
+        run,
+        what: crate::evidence::Asked::Destroy,
+        outcome: Outcome::Done,
+    }));
+    assert_eq!(world.replies, vec![], "STOPPED is still to come");
+    world.heard(Happening::Stopped(StopDetail::Destroyed));
+    assert_eq!(world.replies, vec![Reply::Done]);
+    assert_eq!(world.status(), None);
+    assert_eq!(world.endings[0].verdict.cause, Cause::AdminDestroyed);
+    world.wants(Wanted::Destroy { domain: VM });
+    assert_eq!(world.replies, vec![Reply::Done, Reply::NoSuchVm]);
+}
+
+#[test]
+fn a_destroy_overtaken_by_its_stopped_event_is_answered_too() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    world.wants(Wanted::Destroy { domain: VM });
+    world.heard(Happening::Stopped(StopDetail::Destroyed));
+    assert_eq!((world.replies.clone(), world.status()), (vec![Reply::Done], None));
+}
+
+#[test]
+fn a_vanished_process_waits_for_late_evidence_and_no_longer() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    world.heard(Happening::Stopped(StopDetail::Failed));
+    assert!(world.endings.is_empty());
+    let run = RunId(1);
+    world.tell(Input::Answered(Answer::Remains { run, view: Some(None), facts: vec![] }));
+    assert_eq!(world.status(), Some(Status::PoweringDown));
+    let at = world.now().wall;
+    world.tell(Input::Witness { whom: Whom::Host, at, fact: Fact::OomKilled { line: "x".into() } });
+    assert_eq!(world.endings[0].verdict.cause, Cause::OomKilled);
+}
+
+#[test]
+fn what_nobody_explains_is_decided_when_its_time_is_up() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    world.heard(Happening::Stopped(StopDetail::Failed));
+    world.pass(4_000);
+    assert!(world.endings.is_empty(), "the remains are waited for");
+    world.pass(2_000);
+    assert_eq!(world.endings[0].verdict.cause, Cause::ProcessLost);
+    assert_eq!(world.endings[0].verdict.certainty, Certainty::Probable);
+}
+
+#[test]
+fn a_refused_start_is_down_with_libvirts_own_text() {
+    let mut world = World::new();
+    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into() });
+    assert_eq!((world.replies.clone(), world.status()), (vec![Reply::Done], Some(Status::Launching)));
+    world.tell(Input::Answered(Answer::Acted {
+        run: RunId(1),
+        what: crate::evidence::Asked::Create,
+        outcome: Outcome::Refused("no such disk".into()),
+    }));
+    let ending = &world.endings[0];
+    assert_eq!((ending.exit_code, ending.exit_reason, ending.message.as_str()), (1, 1, "no such disk"));
+    assert_eq!(world.status(), Some(Status::Down));
+}
+
+#[test]
+fn a_new_run_is_shown_and_the_old_ending_is_kept() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    world.heard(Happening::Stopped(StopDetail::Migrated));
+    assert_eq!(world.status(), Some(Status::Down));
+    world.heard(Happening::Started(StartDetail::Booted));
+    assert_eq!(world.status(), Some(Status::Up));
+    assert_eq!(world.endings.len(), 1);
+}
