@@ -1,1 +1,13 @@
-//! The shell.
+//! The shell around the rooms: it reads clocks, sockets and configuration, and decides nothing about why a VM ended.
+//!
+//! - [`config`]: the layered configuration of the daemon.
+//! - [`edge`]: HTTP on TCP and unix sockets, with its limits.
+//! - [`told`]: what the daemon tells its own command line, as JSON.
+//! - [`daemon`]: the daemon.
+//! - [`ctl`]: the command line.
+
+pub mod config;
+pub mod edge;
+pub mod told;
+pub mod daemon;
+pub mod ctl;

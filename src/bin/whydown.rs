@@ -1,2 +1,9 @@
 //! The command line.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    whydown::ctl::main(&whydown::ctl::Cli::parse())
+}

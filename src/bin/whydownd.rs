@@ -1,2 +1,58 @@
-//! The daemon.
-fn main() {}
+//! The daemon's entry: flags, configuration, log, runtime.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::prelude::*;
+use whydown::config::{self, Flags, Log, LogTarget, Sources};
+
+fn main() -> ExitCode {
+    let sources = Sources::of_process(Flags::parse());
+    if sources.flags.check_config {
+        let report = config::check(&sources);
+        let _ = write!(std::io::stdout(), "{}", report.text());
+        return ExitCode::from(report.exit_code());
+    }
+    let settings = match config::load(&sources) {
+        Ok(loaded) => loaded.settings,
+        Err(mistakes) => return fail(&mistakes.to_string()),
+    };
+    if let Err(error) = start_log(&settings.log) {
+        return fail(&error);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("whydownd").build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let ended = runtime.block_on(whydown::daemon::run(settings));
+    // A call into a libvirt that hangs must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn fail(why: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "whydownd: {why}");
+    ExitCode::FAILURE
+}
+
+fn start_log(log: &Log) -> Result<(), String> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter).map_err(|e| format!("log.filter: {e}"))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let under_systemd = std::env::vars_os().any(|(key, _)| key == "JOURNAL_STREAM");
+    let journal = match log.target {
+        LogTarget::Journald => true,
+        LogTarget::Auto => under_systemd,
+        LogTarget::Stderr => false,
+    };
+    if journal {
+        let layer = tracing_journald::layer().map_err(|e| format!("log.target: the journal: {e}"))?;
+        registry.with(layer).init();
+    } else {
+        registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init();
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Answers in the form that people read. Texts from guests and managers are shown with their control characters taken
+//! out; the daemon has tamed them, and this does not rely on it.
+
+use std::fmt::Write;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::{Timestamp, tz::TimeZone};
+
+use crate::told::{Change, Domain, Domains, Ending, Health, History, Why, Witnessed};
+
+/// The table of `whydown list`.
+pub fn domains(told: &Domains) -> String {
+    let mut text = String::new();
+    if !told.settled {
+        text.push_str("whydown has not seen libvirt's domains yet; this list is not complete.\n");
+    }
+    if let Some(since) = told.link_lost_since {
+        let _ = writeln!(text, "The link to libvirt is lost since {}; this is what was known then.", local(since));
+    }
+    if told.domains.is_empty() {
+        text.push_str("No VM is running, and none is down without being acknowledged.");
+        return text;
+    }
+    let mut table = table(&["NAME", "STATUS", "SINCE", "CAUSE", "EXIT", "UUID"]);
+    for domain in &told.domains {
+        let (since, cause, exit) = match &domain.ending {
+            None => (domain.started, String::new(), String::new()),
+            Some(ending) => (ending.ended, cause(ending), exit(ending)),
+        };
+        let status = status(domain);
+        table.add_row([clean(&domain.name), status, local(since), cause, exit, domain.domain.clone()]);
+    }
+    text + &table.to_string()
+}
+
+/// The story of `whydown why`.
+pub fn why(told: &Why) -> String {
+    let mut text = String::new();
+    if let Some(domain) = told.domain.as_ref().filter(|domain| domain.ending.is_none()) {
+        let _ = writeln!(
+            text,
+            "{} is {} (run {}, since {}).",
+            clean(&domain.name),
+            status(domain),
+            domain.run,
+            local(domain.started)
+        );
+        text.push_str(match told.ending {
+            Some(_) => "Its last ending:\n\n",
+            None => "No ending of it is known.\n",
+        });
+    }
+    let Some(ending) = &told.ending else { return text };
+    let _ = writeln!(text, "{} went down: {}", clean(&ending.name), ending.sentence);
+    let _ = writeln!(text);
+    let when = match ending.ended_not_before {
+        None => local(ending.ended),
+        Some(from) => format!("between {} and {}", local(from), local(ending.ended)),
+    };
+    let mut facts: Vec<(&str, String)> = vec![
+        ("When", when),
+        ("Run", format!("{}, since {}", ending.run, local(ending.started))),
+        ("Cause", ending.cause.clone()),
+        ("Certainty", ending.certainty.clone()),
+        ("To managers", format!("exitCode {}, exitReason {}: {}", ending.exit_code, ending.exit_reason, clean(&ending.message))),
+        ("Decided by", format!("row {}: {}", ending.row, ending.story)),
+    ];
+    if let Some(by) = &ending.acknowledged_by {
+        let at = ending.acknowledged_at.map(|at| format!(", {}", local(at))).unwrap_or_default();
+        facts.push(("Acknowledged", format!("by {}{at}", clean(by))));
+    }
+    for (name, value) in facts {
+        let _ = writeln!(text, "{:<13} {value}", format!("{name}:"));
+    }
+    evidence(&mut text, "Because", &ending.because);
+    evidence(&mut text, "Despite", &ending.despite);
+    let _ = writeln!(text, "\nWhat to do: {}", ending.advice);
+    text
+}
+
+fn evidence(text: &mut String, title: &str, pieces: &[Witnessed]) {
+    if pieces.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{title}:");
+    for piece in pieces {
+        let times = if piece.times > 1 { format!(" ({} times)", piece.times) } else { String::new() };
+        let _ = writeln!(text, "  {}  {}{times}", local(piece.last), clean(&piece.what));
+    }
+}
+
+/// The table of `whydown history`.
+pub fn history(told: &History) -> String {
+    if told.endings.is_empty() {
+        return "No ending is known.".into();
+    }
+    let mut table = table(&["ENDED", "NAME", "RUN", "CAUSE", "EXIT", "ACKNOWLEDGED", "UUID"]);
+    for ending in &told.endings {
+        table.add_row([
+            local(ending.ended),
+            clean(&ending.name),
+            ending.run.to_string(),
+            cause(ending),
+            exit(ending),
+            ending.acknowledged_by.as_deref().map(clean).unwrap_or_default(),
+            ending.domain.clone(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// A line of `whydown watch`.
+pub fn change(told: &Change) -> String {
+    let at = local(told.at);
+    if told.missed > 0 {
+        return format!("{at}  ({} changes were missed)", told.missed);
+    }
+    match (&told.domain, &told.left) {
+        (Some(domain), _) => match &domain.ending {
+            Some(ending) => format!(
+                "{at}  {}  down: {} ({}, {})  {}",
+                clean(&domain.name),
+                ending.cause,
+                ending.certainty,
+                exit(ending),
+                clean(&ending.message)
+            ),
+            None => format!("{at}  {}  {}", clean(&domain.name), status(domain)),
+        },
+        (None, Some(left)) => format!("{at}  {left}  no longer shown"),
+        (None, None) => at,
+    }
+}
+
+/// The lines of `whydown health`.
+pub fn health(told: &Health) -> String {
+    let mut text = format!("whydown {}, since {}\n", told.version, local(told.started));
+    let link = match (told.settled, told.link_lost_since) {
+        (false, _) => "libvirt has not been seen yet".to_owned(),
+        (true, None) => "libvirt: connected and listening".to_owned(),
+        (true, Some(since)) => format!("libvirt: link lost since {}", local(since)),
+    };
+    let _ = writeln!(text, "{link}");
+    match &told.ledger_trouble {
+        None => text.push_str("ledger: fine\n"),
+        Some(trouble) => {
+            let _ = writeln!(text, "ledger: {trouble} ({} writes wait)", told.ledger_waiting);
+        }
+    }
+    for deaf in &told.deaf {
+        let _ = writeln!(text, "not heard: {deaf}");
+    }
+    text
+}
+
+fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head.to_vec());
+    table
+}
+
+fn status(domain: &Domain) -> String {
+    let word = serde_json::to_value(domain.status).ok();
+    let word = word.as_ref().and_then(|word| word.as_str()).unwrap_or_default();
+    if domain.durable { word.into() } else { format!("{word} (not on disk)") }
+}
+
+fn cause(ending: &Ending) -> String {
+    match ending.certainty.as_str() {
+        "certain" => ending.cause.clone(),
+        other => format!("{} ({other})", ending.cause),
+    }
+}
+
+fn exit(ending: &Ending) -> String {
+    format!("{}/{}", ending.exit_code, ending.exit_reason)
+}
+
+fn local(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+}

@@ -1,0 +1,196 @@
+//! The only task that owns the engine: receive, step, carry out, publish, answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::{info, warn};
+use whydown_core::id::{DomainId, RequestId};
+use whydown_core::lifecycle::{Effect, Engine, Input, Reply};
+use whydown_core::record::Keep;
+use whydown_core::snapshot::{DomainPublic, Snapshot};
+use whydown_ledger::Ledger;
+use whydown_wire::{Board, Bodies};
+
+use super::clock;
+use super::hands::Hands;
+use super::post::Post;
+
+/// Letters that are stepped before readers get a new picture. A storm costs one picture a batch, not one an event.
+const BATCH: usize = 512;
+
+/// What a reader of the live stream gets.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// The domain as it is now.
+    Now(Arc<DomainPublic>),
+    /// It is no longer shown.
+    Left(DomainId),
+}
+
+/// What readers hold on to.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The picture.
+    pub snapshot: Arc<Snapshot>,
+    /// The replies that it gives.
+    pub bodies: Arc<Bodies>,
+}
+
+/// The task and all that it needs.
+pub struct EngineTask {
+    engine: Engine,
+    letters: mpsc::Receiver<Post>,
+    hands: Hands,
+    ledger: Ledger,
+    board: Board,
+    published: watch::Sender<Published>,
+    changes: broadcast::Sender<Change>,
+    waiting: HashMap<RequestId, oneshot::Sender<Reply>>,
+    answers: Vec<(RequestId, Reply)>,
+    watchdog: Option<std::time::Duration>,
+}
+
+impl EngineTask {
+    /// The task, and where its pictures appear. `watchdog` is how often systemd wants to hear from it.
+    pub fn new(
+        engine: Engine,
+        letters: mpsc::Receiver<Post>,
+        hands: Hands,
+        ledger: Ledger,
+        watchdog: Option<std::time::Duration>,
+    ) -> (Self, watch::Receiver<Published>, broadcast::Sender<Change>) {
+        let board = Board::new();
+        let snapshot = Arc::new(engine.snapshot());
+        let bodies = board.update(&snapshot);
+        let (published, readers) = watch::channel(Published { snapshot, bodies });
+        let (changes, _) = broadcast::channel(1024);
+        let task = Self {
+            engine,
+            letters,
+            hands,
+            ledger,
+            board,
+            published,
+            changes: changes.clone(),
+            waiting: HashMap::new(),
+            answers: Vec::new(),
+            watchdog,
+        };
+        (task, readers, changes)
+    }
+
+    /// Runs until every postbox is gone.
+    pub async fn run(mut self) {
+        let mut feed = tokio::time::interval(self.watchdog.unwrap_or(std::time::Duration::from_secs(3600)));
+        feed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let wake = self.engine.wake_at().map(clock::instant_of);
+            let woken = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                received = self.letters.recv_many(&mut batch, BATCH) => {
+                    if received == 0 {
+                        return;
+                    }
+                }
+                () = woken => batch.push(Post::Input(Input::Wake)),
+                _ = feed.tick() => {
+                    if self.watchdog.is_some() {
+                        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                    }
+                }
+            }
+            self.work(&mut batch);
+        }
+    }
+
+    fn work(&mut self, batch: &mut Vec<Post>) {
+        let mut publish = false;
+        let mut barriers = Vec::new();
+        for letter in batch.drain(..) {
+            let input = match letter {
+                Post::Input(input) => input,
+                Post::Request(request, answer) => {
+                    self.waiting.insert(request.id, answer);
+                    Input::Asked(request)
+                }
+                Post::Barrier(reached) => {
+                    barriers.push(reached);
+                    continue;
+                }
+            };
+            for effect in self.engine.step(clock::now(), input) {
+                publish |= self.carry_out(effect);
+            }
+        }
+        if publish {
+            self.publish();
+        }
+        // Whoever gets an answer and polls at once must see what it says.
+        for (id, reply) in self.answers.drain(..) {
+            if let Some(waiting) = self.waiting.remove(&id) {
+                let _ = waiting.send(reply);
+            }
+        }
+        for reached in barriers {
+            let _ = reached.send(());
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> bool {
+        match effect {
+            Effect::Ask(question) => self.hands.ask(question),
+            Effect::Keep(keep) => {
+                say(&keep);
+                self.ledger.keep(keep);
+            }
+            Effect::Reply(id, reply) => self.answers.push((id, reply)),
+            Effect::Watch(process) => self.hands.watch(process),
+            Effect::Publish => return true,
+        }
+        false
+    }
+
+    fn publish(&mut self) {
+        let snapshot = Arc::new(self.engine.snapshot());
+        let bodies = self.board.update(&snapshot);
+        let old = self.published.send_replace(Published { snapshot: Arc::clone(&snapshot), bodies });
+        if self.changes.receiver_count() > 0 {
+            for (id, domain) in &snapshot.domains {
+                if !old.snapshot.domains.get(id).is_some_and(|before| Arc::ptr_eq(before, domain)) {
+                    let _ = self.changes.send(Change::Now(Arc::clone(domain)));
+                }
+            }
+            for id in old.snapshot.domains.keys().filter(|id| !snapshot.domains.contains_key(*id)) {
+                let _ = self.changes.send(Change::Left(*id));
+            }
+        }
+    }
+}
+
+/// The log's line about what is written down.
+fn say(keep: &Keep) {
+    match keep {
+        Keep::Start(start) => {
+            info!(vm = %start.name, uuid = %start.domain, run = start.run.0, seen = start.seen, "run");
+        }
+        Keep::Ending(ending) => {
+            let (cause, certainty) = (ending.verdict.cause.word(), ending.verdict.certainty.word());
+            let (vm, uuid, run, row) = (&ending.name, ending.domain, ending.run.0, &ending.verdict.row);
+            if ending.exit_code == 0 {
+                info!(%vm, %uuid, run, cause, certainty, %row, "ended: {}", ending.message);
+            } else {
+                warn!(%vm, %uuid, run, cause, certainty, %row, "ended: {}", ending.message);
+            }
+        }
+        Keep::Acknowledge(run, acknowledged) => info!(run = run.0, by = %acknowledged.by, "acknowledged"),
+        Keep::Evidence(run, _, piece) => tracing::debug!(run = run.0, fact = ?piece.fact, "evidence"),
+        Keep::Alive(_) => {}
+    }
+}

@@ -1,0 +1,20 @@
+//! The daemon: opens the ledger, recovers the engine, listens to libvirt and the witnesses, serves managers.
+//!
+//! | task or thread | owns | if it dies |
+//! |---|---|---|
+//! | `engine` task | the engine, the pictures | the daemon ends: systemd starts it again |
+//! | libvirt threads | the link | reconnects for ever |
+//! | `ledger` thread | the file | writes wait in memory, loudly |
+//! | witnesses | one source each | their evidence is missing, and health says so |
+//! | edge tasks | one connection each | that connection is closed |
+
+mod clock;
+mod document;
+mod engine;
+mod hands;
+mod host;
+mod post;
+mod rpc;
+mod run;
+
+pub use run::{StartError, run};

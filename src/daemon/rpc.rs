@@ -1,0 +1,328 @@
+//! What comes in by XML-RPC and JSON, answered from the pictures, the ledger, or by the engine.
+//!
+//! A poll is answered from memory and copies nothing. A request that acts waits for the engine's answer. Trouble is a
+//! status, never a fault: a manager reads a fault as a broken host.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use tokio::sync::{broadcast, watch};
+use whydown_core::evidence::tame;
+use whydown_core::id::DomainId;
+use whydown_core::lifecycle::{Reply, Wanted};
+use whydown_core::time::Wall;
+use whydown_ledger::{Ledger, Query};
+use whydown_wire::{Body, Call, CallLimits, Code, Range, Verb, done, status_reply};
+
+use super::clock;
+use super::document::Document;
+use super::engine::{Change, Published};
+use super::host::Host;
+use super::post::Postbox;
+use crate::config::{Client, ExitReasons, Settings, XmlRpc};
+use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request};
+use crate::told;
+
+/// The header with which a newer manager asks for exit reasons above 8.
+pub const REASONS_HEADER: &str = "x-whydown-exit-reasons";
+
+/// The manager's own name of a request, for logs: as in the original.
+const FLOW_HEADER: &str = "flowid";
+
+/// Endings that one answer carries at most.
+const HISTORY_MOST: usize = 10_000;
+
+/// See the module page.
+pub struct Service {
+    xmlrpc: XmlRpc,
+    call_limits: CallLimits,
+    postbox: Postbox,
+    published: watch::Receiver<Published>,
+    changes: broadcast::Sender<Change>,
+    ledger: Ledger,
+    host: Host,
+    started: Wall,
+    deaf: Vec<String>,
+}
+
+/// What a call gives back.
+enum Given {
+    /// Shared by all who ask.
+    Shared(Arc<Body>),
+    /// Made for this caller.
+    Own(Bytes),
+}
+
+impl Service {
+    /// A service over these.
+    #[expect(clippy::too_many_arguments, reason = "each is a room of its own")]
+    pub fn new(
+        settings: &Settings,
+        postbox: Postbox,
+        published: watch::Receiver<Published>,
+        changes: broadcast::Sender<Change>,
+        ledger: Ledger,
+        host: Host,
+        started: Wall,
+        deaf: Vec<String>,
+    ) -> Self {
+        let call_limits = CallLimits { bytes: settings.xmlrpc.max_request_bytes, ..CallLimits::default() };
+        let xmlrpc = settings.xmlrpc.clone();
+        Self { xmlrpc, call_limits, postbox, published, changes, ledger, host, started, deaf }
+    }
+
+    fn picture(&self) -> Published {
+        self.published.borrow().clone()
+    }
+
+    async fn xmlrpc(&self, peer: &Peer, asked: &Request) -> Given {
+        let call = match Call::read(&asked.body, &self.call_limits) {
+            Ok(call) => call,
+            Err(bad) => {
+                tracing::info!(%peer, "a call that cannot be read: {bad}");
+                return Given::Own(bad.reply());
+            }
+        };
+        let verb = match Verb::parse(&call) {
+            Ok(verb) => verb,
+            Err(refused) => {
+                tracing::info!(%peer, method = %tame(&call.method), "refused: {refused}");
+                return Given::Own(refused.reply());
+            }
+        };
+        self.perform(verb, peer, asked).await
+    }
+
+    async fn perform(&self, verb: Verb, peer: &Peer, asked: &Request) -> Given {
+        let now = self.picture();
+        if !verb.answers_while_recovering()
+            && let Some(recovering) = now.bodies.recovering()
+        {
+            return Given::Shared(recovering);
+        }
+        let range = self.range(peer, asked);
+        match verb {
+            Verb::Ping => Given::Own(done()),
+            Verb::List { full, vms } => Given::Shared(now.bodies.list(full, vms.as_deref(), range)),
+            Verb::GetVmStats { vm } => Given::Own(now.bodies.vm_stats(vm, range, clock::wall())),
+            Verb::GetAllVmStats => Given::Shared(now.bodies.all_vm_stats(range, clock::wall())),
+            Verb::Create { vm, xml } => self.create(peer, asked, vm, xml, range).await,
+            Verb::Shutdown { reboot: true, .. } => {
+                Given::Own(status_reply(Code::NotImplemented, "shutdown: reboot is not supported by this host"))
+            }
+            Verb::Shutdown { vm, delay_s, timeout_s, force, .. } => {
+                let wait = Duration::from_secs(u64::from(delay_s) + u64::from(timeout_s));
+                let what = Wanted::Shutdown { domain: vm, force_after: force.then_some(wait) };
+                Given::Own(self.act(peer, asked, what).await)
+            }
+            Verb::Destroy { vm, .. } => Given::Own(self.act(peer, asked, Wanted::Destroy { domain: vm }).await),
+            Verb::GetVdsCapabilities => Given::Own(whydown_wire::capabilities(&self.host.facts())),
+            Verb::GetVdsStats => Given::Own(whydown_wire::host_stats(&self.host.stats(), now.bodies.counts())),
+            Verb::GetVdsHardwareInfo => Given::Own(whydown_wire::hardware(&self.host.facts().hardware)),
+            Verb::ListMethods => Given::Own(whydown_wire::list_methods()),
+            Verb::MethodHelp { name } => Given::Own(whydown_wire::method_help(&name)),
+            Verb::MethodSignature { name } => Given::Own(whydown_wire::method_signature(&name)),
+        }
+    }
+
+    async fn create(&self, peer: &Peer, asked: &Request, vm: Option<DomainId>, xml: String, range: Range) -> Given {
+        let document = match Document::read(xml, vm) {
+            Ok(document) => document,
+            Err(bad) => return Given::Own(status_reply(Code::CreateError, &tame(&bad.to_string()))),
+        };
+        let domain = document.domain;
+        let what = Wanted::Create { domain, name: document.name, xml: document.xml };
+        match self.postbox.ask(who(peer, asked), what).await {
+            Ok(Reply::Done) => Given::Own(self.picture().bodies.created(domain, range)),
+            other => Given::Own(answer(other)),
+        }
+    }
+
+    async fn act(&self, peer: &Peer, asked: &Request, what: Wanted) -> Bytes {
+        answer(self.postbox.ask(who(peer, asked), what).await)
+    }
+
+    fn range(&self, peer: &Peer, asked: &Request) -> Range {
+        let client = match peer {
+            Peer::Tcp(address) => Client::Address(address.ip()),
+            Peer::Unix { .. } => Client::Unix,
+        };
+        let wanted = header(asked, REASONS_HEADER).map(str::trim);
+        match (wanted, self.xmlrpc.exit_reasons_for(client)) {
+            (Some("full"), _) => Range::Full,
+            (Some("classic"), _) | (_, ExitReasons::Classic) => Range::Classic,
+            (_, ExitReasons::Full) => Range::Full,
+        }
+    }
+
+    async fn json(&self, asked: &Request) -> Answer {
+        let query: Vec<(String, String)> =
+            form_urlencoded::parse(asked.query.as_deref().unwrap_or_default().as_bytes()).into_owned().collect();
+        let of = |key: &str| query.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+        match asked.path.as_str() {
+            "/v1/domains" => json(200, &told::Domains::of(&self.picture().snapshot)),
+            "/v1/health" => self.health().await,
+            "/v1/watch" => self.watch(),
+            "/v1/why" => match of("vm") {
+                None => trouble(400, "vm is missing: a name or a UUID"),
+                Some(vm) => self.why(vm).await,
+            },
+            "/v1/history" => self.history(of("vm"), of("since"), of("limit")).await,
+            _ => trouble(404, "there is nothing at this path"),
+        }
+    }
+
+    async fn why(&self, vm: &str) -> Answer {
+        let id: Option<DomainId> = vm.parse().ok();
+        let snapshot = self.picture().snapshot;
+        let shown = match id {
+            Some(id) => snapshot.domains.get(&id),
+            None => snapshot.domains.values().find(|domain| domain.name == vm),
+        };
+        let domain = shown.map(|domain| told::Domain::of(domain));
+        let ending = match domain.as_ref().and_then(|domain| domain.ending.clone()) {
+            Some(ending) => Some(ending),
+            None => {
+                let id = shown.map(|domain| domain.domain).or(id);
+                let name = id.is_none().then(|| vm.to_owned());
+                match self.endings(Query { domain: id, name, limit: 1, ..Query::default() }).await {
+                    Ok(endings) => endings.into_iter().next(),
+                    Err(answer) => return answer,
+                }
+            }
+        };
+        if domain.is_none() && ending.is_none() {
+            return trouble(404, "no VM of this name or UUID is or was known");
+        }
+        json(200, &told::Why { domain, ending })
+    }
+
+    async fn history(&self, vm: Option<&str>, since: Option<&str>, limit: Option<&str>) -> Answer {
+        let domain: Option<DomainId> = vm.and_then(|vm| vm.parse().ok());
+        let name = vm.filter(|_| domain.is_none()).map(str::to_owned);
+        let since = match since.map(str::parse::<jiff::Timestamp>).transpose() {
+            Ok(since) => since.map(|at| Wall(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX))),
+            Err(error) => return trouble(400, &format!("since: {error}")),
+        };
+        let limit = match limit.map(str::parse::<usize>).transpose() {
+            Ok(limit) => limit.unwrap_or(100).min(HISTORY_MOST),
+            Err(error) => return trouble(400, &format!("limit: {error}")),
+        };
+        match self.endings(Query { domain, name, since, limit, ..Query::default() }).await {
+            Ok(endings) => json(200, &told::History { endings }),
+            Err(answer) => answer,
+        }
+    }
+
+    async fn endings(&self, query: Query) -> Result<Vec<told::Ending>, Answer> {
+        let ledger = self.ledger.clone();
+        match tokio::task::spawn_blocking(move || ledger.history(&query)).await {
+            Ok(Ok(endings)) => Ok(endings.iter().map(told::Ending::of).collect()),
+            Ok(Err(error)) => Err(trouble(503, &format!("the ledger cannot be read: {error}"))),
+            Err(error) => Err(trouble(500, &error.to_string())),
+        }
+    }
+
+    async fn health(&self) -> Answer {
+        let ledger = self.ledger.health();
+        let snapshot = self.picture().snapshot;
+        json(
+            200,
+            &told::Health {
+                version: env!("CARGO_PKG_VERSION").into(),
+                started: told::timestamp(self.started),
+                settled: snapshot.settled,
+                link_lost_since: told::lost_since(&snapshot).filter(|_| snapshot.settled),
+                ledger_trouble: ledger.trouble,
+                ledger_waiting: ledger.waiting,
+                deaf: self.deaf.clone(),
+            },
+        )
+    }
+
+    /// All domains as they are, then every change, a line each. A reader that is too slow hears how much it missed.
+    fn watch(&self) -> Answer {
+        let mut changes = self.changes.subscribe();
+        let snapshot = self.picture().snapshot;
+        let (lines, body) = tokio::sync::mpsc::channel(64);
+        tokio::spawn(async move {
+            let line = |change: &told::Change| {
+                let mut line = serde_json::to_vec(change).expect("a change has only texts and numbers");
+                line.push(b'\n');
+                Bytes::from(line)
+            };
+            let change = || told::Change { at: told::timestamp(clock::wall()), domain: None, left: None, missed: 0 };
+            for domain in snapshot.domains.values() {
+                let now = told::Change { domain: Some(told::Domain::of(domain)), ..change() };
+                if lines.send(line(&now)).await.is_err() {
+                    return;
+                }
+            }
+            loop {
+                let next = tokio::select! {
+                    next = changes.recv() => next,
+                    () = lines.closed() => return,
+                };
+                let next = match next {
+                    Ok(Change::Now(domain)) => told::Change { domain: Some(told::Domain::of(&domain)), ..change() },
+                    Ok(Change::Left(id)) => told::Change { left: Some(id.to_string()), ..change() },
+                    Err(broadcast::error::RecvError::Lagged(missed)) => told::Change { missed, ..change() },
+                    Err(broadcast::error::RecvError::Closed) => return,
+                };
+                if lines.send(line(&next)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Answer::json_lines(body)
+    }
+}
+
+impl edge::Service for Service {
+    fn call(self: Arc<Self>, peer: Peer, request: Request) -> AnswerFuture {
+        Box::pin(async move {
+            match request.door {
+                Door::Call => match self.xmlrpc(&peer, &request).await {
+                    Given::Shared(body) => Answer::shared_xml(body),
+                    Given::Own(bytes) => Answer::xml(bytes),
+                },
+                Door::Look => self.json(&request).await,
+            }
+        })
+    }
+}
+
+fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    request.headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn who(peer: &Peer, asked: &Request) -> String {
+    match header(asked, FLOW_HEADER) {
+        Some(flow) => format!("{peer}, flow {}", flow.chars().take(64).collect::<String>()),
+        None => peer.to_string(),
+    }
+}
+
+fn answer(reply: Result<Reply, super::post::Stopping>) -> Bytes {
+    match reply {
+        Ok(Reply::Done) => done(),
+        Ok(Reply::NoSuchVm) => status_reply(Code::NoSuchVm, ""),
+        Ok(Reply::Exists) => status_reply(Code::Exists, ""),
+        Ok(Reply::IsDown) => status_reply(Code::IsDown, ""),
+        Ok(Reply::Refused(text)) => status_reply(Code::Unexpected, &text),
+        Ok(Reply::Unavailable(why)) => status_reply(Code::Unavailable, &why),
+        Err(stopping) => status_reply(Code::Unavailable, &stopping.to_string()),
+    }
+}
+
+fn json<T: serde::Serialize>(status: u16, value: &T) -> Answer {
+    let body = serde_json::to_vec(value).expect("told types have only texts, numbers and lists");
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Answer::json(status, body)
+}
+
+fn trouble(status: u16, error: &str) -> Answer {
+    json(status, &told::Trouble { error: error.into() })
+}

@@ -1,0 +1,338 @@
+//! From settings to a running daemon, and back down in order.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use whydown_core::evidence::Fact;
+use whydown_core::id::BootId;
+use whydown_core::lifecycle::{Engine, Input, Whom};
+use whydown_ledger::{Ledger, Retention};
+use whydown_libvirt::Hypervisor;
+use whydown_witness::exit::ExitWatch;
+use whydown_witness::{host as host_witness, kernel, process};
+
+use super::clock;
+use super::engine::{EngineTask, Published};
+use super::hands::Hands;
+use super::host::Host;
+use super::post::Postbox;
+use super::rpc::Service;
+use crate::config::Settings;
+use crate::edge;
+
+/// How long the end waits for the ledger. What is not written by then stays lost only if the disk does.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long requests under way may go on when we stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// systemd is told that we are ready without libvirt after this long: supervision then starts when libvirt does.
+const READY_WITHOUT_LIBVIRT: Duration = Duration::from_secs(20);
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder of the ledger.
+    #[error("state.dir {}: {source}", path.display())]
+    StateDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An address.
+    #[error("xmlrpc.listen {address}: {source}")]
+    Listen {
+        /// Which.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The unix socket.
+    #[error("socket.path: {source}")]
+    Socket {
+        /// Why, with the file's name.
+        source: edge::BindError,
+    },
+    /// The kernel's name of this boot.
+    #[error("the boot id of the host cannot be read: {0}")]
+    BootId(std::io::Error),
+    /// A signal handler.
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
+    /// The engine's task is gone.
+    #[error("the engine ended")]
+    EngineEnded,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`StartError`] if it cannot start; libvirt or the ledger being away is not among it.
+pub async fn run(settings: Settings) -> Result<(), StartError> {
+    let started = clock::wall();
+    let folder = settings.state.dir.clone();
+    std::fs::create_dir_all(&folder).map_err(|source| StartError::StateDir { path: folder.clone(), source })?;
+    let boot = process::boot_id().map_err(StartError::BootId)?;
+    let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+
+    // The doors are opened first: a second daemon stops here, before it touches the ledger.
+    let mut listeners = Vec::new();
+    for address in &settings.xmlrpc.listen {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| StartError::Listen { address: *address, source })?;
+        listeners.push(listener);
+    }
+    let socket = edge::UnixSocket::bind(&settings.socket.path, settings.socket.mode.bits())
+        .map_err(|source| StartError::Socket { source })?;
+
+    let (postbox, letters) = Postbox::new();
+    let (ledger, engine) = recover(&settings, &boot, &postbox);
+    let (exits, deaf) = witnesses(&postbox);
+    let (settled, mut first_listing) = watch::channel(false);
+    let hypervisor = listen(&settings, &postbox, settled);
+    let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
+    let hands = Hands::new(hypervisor.clone(), postbox.clone(), exits, settings.libvirt.log_dir.clone(), own_pid);
+
+    let watchdog = sd_notify::watchdog_enabled().map(|period| period / 3);
+    let (task, published, changes) = EngineTask::new(engine, letters, hands, ledger.clone(), watchdog);
+    let engine_task = tokio::spawn(task.run());
+
+    let host = Host::read(&folder, started);
+    let sampler = tokio::spawn(host.clone().sample(folder.clone()));
+    let versions = tokio::spawn(learn_versions(host.clone(), hypervisor.clone(), published.clone()));
+    let service: Arc<dyn edge::Service> = Arc::new(Service::new(
+        &settings,
+        postbox.clone(),
+        published,
+        changes,
+        ledger.clone(),
+        host,
+        started,
+        deaf,
+    ));
+    write_addresses(&folder, &listeners);
+    let (close, closing) = watch::channel(false);
+    let mut doors = Vec::new();
+    let every = listeners.into_iter().map(edge::Listener::Tcp).chain([edge::Listener::Unix(socket)]);
+    for listener in every {
+        let mut closing = closing.clone();
+        let shutdown = async move {
+            let _ = closing.wait_for(|closed| *closed).await;
+        };
+        doors.push(tokio::spawn(edge::serve(listener, Arc::clone(&service), limits(&settings), shutdown)));
+    }
+
+    let ready = tokio::spawn(async move {
+        let waited = tokio::time::timeout(READY_WITHOUT_LIBVIRT, first_listing.wait_for(|seen| *seen)).await;
+        let status = if waited.is_ok() { "watching" } else { "waiting for libvirt" };
+        info!("{status}");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)]);
+    });
+
+    tokio::pin!(engine_task);
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+        _ = &mut engine_task => Err(StartError::EngineEnded),
+    };
+    ready.abort();
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    match &ended {
+        Ok(by) => info!("stopping on {by}"),
+        Err(broken) => error!("{broken}"),
+    }
+    if ended.is_ok() {
+        last_words(&postbox).await;
+    }
+    let _ = close.send(true);
+    for door in doors {
+        let _ = tokio::time::timeout(DRAIN * 2, door).await;
+    }
+    sampler.abort();
+    versions.abort();
+    // No event may come behind the last heartbeat, or it would be lost in a window that we call heard.
+    let stopping = hypervisor.clone();
+    let _ = tokio::time::timeout(Duration::from_secs(5), tokio::task::spawn_blocking(move || stopping.stop())).await;
+    let _ = postbox.barrier().await;
+    ledger.keep(whydown_core::record::Keep::Alive(clock::wall()));
+    let closing = tokio::task::spawn_blocking(move || ledger.close(LEDGER_PATIENCE));
+    match closing.await {
+        Ok(Ok(())) => {}
+        Ok(Err(left)) => error!("the ledger could not be written to the end: {left}"),
+        Err(broken) => error!("the ledger's thread broke: {broken}"),
+    }
+    ended.map(|_| ())
+}
+
+/// The host may be going down, and us with it: every VM that ends from now on should know.
+async fn last_words(postbox: &Postbox) {
+    let asked = tokio::task::spawn_blocking(host_witness::going_down).await;
+    if let Ok(Some(by)) = asked {
+        warn!("the host is going down: {by}");
+        let fact = Fact::HostGoingDown { by };
+        postbox.post(Input::Witness { whom: Whom::Host, at: clock::wall(), fact }).await;
+    }
+    let _ = postbox.barrier().await;
+}
+
+fn limits(settings: &Settings) -> edge::Limits {
+    edge::Limits {
+        header_timeout: settings.xmlrpc.header_timeout,
+        body_timeout: settings.xmlrpc.body_timeout,
+        idle_timeout: settings.xmlrpc.idle_timeout,
+        max_connections: settings.xmlrpc.max_connections,
+        max_body_bytes: settings.xmlrpc.max_request_bytes,
+        drain_timeout: DRAIN,
+        ..edge::Limits::default()
+    }
+}
+
+fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, StartError> {
+    tokio::signal::unix::signal(kind).map_err(StartError::Signals)
+}
+
+fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, Engine) {
+    let told = postbox.clone();
+    let opened = Ledger::open(
+        whydown_ledger::Settings {
+            retention: Retention {
+                endings_max_age: settings.ledger.endings_max_age,
+                endings_max_count: settings.ledger.endings_max_count,
+                evidence_max_age: settings.ledger.evidence_max_age,
+                evidence_max_count: settings.ledger.evidence_max_count,
+                ..Retention::default()
+            },
+            memory_max_ops: settings.ledger.memory_max_ops,
+            clock: clock::wall,
+            ..whydown_ledger::Settings::new(settings.state.dir.join("ledger.db"))
+        },
+        move |word| {
+            told.post_blocking(match word {
+                whydown_ledger::Told::Kept(run) => Input::Kept(run),
+                whydown_ledger::Told::NotKept(run) => Input::NotKept(run),
+            });
+        },
+    );
+    if let Some(trouble) = &opened.trouble {
+        error!("the ledger cannot be used: {trouble}; endings are held in memory and written when it can be");
+    }
+    let engine = Engine::recover(
+        whydown_core::lifecycle::Settings {
+            settle: settings.deciding.settle,
+            settle_snapshot: settings.deciding.settle_snapshot,
+            heartbeat: settings.deciding.heartbeat,
+            unacknowledged_max_age: settings.unacknowledged.max_age,
+            unacknowledged_max_count: settings.unacknowledged.max_count,
+            boot: boot.clone(),
+        },
+        opened.recovered,
+    );
+    (opened.ledger, engine)
+}
+
+/// Starts every witness that can be had; the others are named.
+fn witnesses(postbox: &Postbox) -> (Option<Arc<ExitWatch>>, Vec<String>) {
+    let mut deaf = Vec::new();
+    let told = postbox.clone();
+    let exits = ExitWatch::start(
+        move |process, at, status| {
+            if let Some(status) = status {
+                told.post_blocking(Input::Witness { whom: Whom::Process(process), at, fact: Fact::Exit(status) });
+            }
+        },
+        clock::wall,
+    );
+    let exits = match exits {
+        Ok(watch) => Some(Arc::new(watch)),
+        Err(error) => {
+            deaf.push(format!("the end of processes: {error}"));
+            None
+        }
+    };
+    let told = postbox.clone();
+    let kernel = kernel::follow(
+        move |pid, at, fact| told.post_blocking(Input::Witness { whom: Whom::Pid(pid), at, fact }),
+        clock::wall,
+    );
+    if let Err(error) = kernel {
+        deaf.push(format!("the kernel's log: {error}"));
+    }
+    for witness in &deaf {
+        warn!("a witness cannot be heard: {witness}");
+    }
+    (exits, deaf)
+}
+
+fn listen(settings: &Settings, postbox: &Postbox, settled: watch::Sender<bool>) -> Hypervisor {
+    let told = postbox.clone();
+    let wanted = whydown_libvirt::Settings {
+        uri: settings.libvirt.uri.as_str().to_owned(),
+        keepalive_interval: settings.libvirt.keepalive_interval,
+        keepalive_count: settings.libvirt.keepalive_count,
+        reconnect_min: settings.libvirt.reconnect_min,
+        reconnect_max: settings.libvirt.reconnect_max,
+        run_dir: settings.libvirt.run_dir.clone(),
+        log_dir: settings.libvirt.log_dir.clone(),
+        clock: clock::wall,
+    };
+    Hypervisor::start(wanted, move |word| match word {
+        whydown_libvirt::Told::Event(event) => told.post_blocking(Input::Host(event)),
+        whydown_libvirt::Told::LinkLost { at, why } => {
+            warn!("the link to libvirt is lost: {why}");
+            told.post_blocking(Input::LinkLost { at });
+        }
+        whydown_libvirt::Told::LinkUp(listing) => {
+            info!("libvirt is there: {} domains", listing.domains.len());
+            told.post_blocking(Input::LinkUp(listing));
+            settled.send_replace(true);
+        }
+        whydown_libvirt::Told::StillDown { why, attempts } => {
+            warn!("libvirt cannot be reached (attempt {attempts}): {why}");
+        }
+    })
+}
+
+/// Asks libvirt for its versions with every new link.
+async fn learn_versions(host: Host, hypervisor: Hypervisor, mut published: watch::Receiver<Published>) {
+    let mut was_up = false;
+    loop {
+        let up = matches!(published.borrow_and_update().snapshot.link, whydown_core::snapshot::Link::Up);
+        if up && !was_up {
+            let asked = hypervisor.clone();
+            if let Ok(Ok(versions)) = tokio::task::spawn_blocking(move || asked.versions()).await {
+                host.set_versions(&versions.libvirt, &versions.hypervisor, versions.machines);
+            }
+        }
+        was_up = up;
+        if published.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Port 0 is the kernel's choice: whoever started us finds the addresses here.
+fn write_addresses(folder: &Path, listeners: &[TcpListener]) {
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(folder.join("listen.new"))?;
+        for listener in listeners {
+            writeln!(file, "{}", listener.local_addr()?)?;
+        }
+        std::fs::rename(folder.join("listen.new"), folder.join("listen"))
+    };
+    if let Err(error) = write() {
+        warn!("{}: {error}", folder.join("listen").display());
+    }
+    for listener in listeners {
+        if let Ok(address) = listener.local_addr() {
+            info!("XML-RPC on http://{address}/");
+        }
+    }
+}

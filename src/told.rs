@@ -1,0 +1,262 @@
+//! What the daemon tells its own command line, as JSON under `/v1/`. Times are RFC 3339 texts in UTC.
+//!
+//! Members are added, never renamed or removed; unknown members are to be ignored.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use whydown_core::evidence::{Evidence, EvidenceId};
+use whydown_core::record::{self, When};
+use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
+use whydown_core::time::Wall;
+use whydown_core::verdict::{ROWS, describe};
+
+/// `GET /v1/domains`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Domains {
+    /// Whether libvirt was listed at least once: before that, absence means nothing.
+    pub settled: bool,
+    /// Since when the link to libvirt is lost; absent while it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_lost_since: Option<Timestamp>,
+    /// All domains that managers see.
+    pub domains: Vec<Domain>,
+}
+
+/// One domain.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Domain {
+    /// UUID.
+    pub domain: String,
+    /// Name.
+    pub name: String,
+    /// What it is doing; `down` exactly when `ending` is there.
+    pub status: Status,
+    /// Number of the run.
+    pub run: u64,
+    /// When the run began, as far as seen.
+    pub started: Timestamp,
+    /// The QEMU process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+    /// False while the ending could not be written to disk.
+    pub durable: bool,
+}
+
+/// An ending, told to people.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ending {
+    /// UUID of the domain.
+    pub domain: String,
+    /// Its name at the end.
+    pub name: String,
+    /// Number of the run.
+    pub run: u64,
+    /// When the run began, as far as seen.
+    pub started: Timestamp,
+    /// The moment of the end, or the latest possible one.
+    pub ended: Timestamp,
+    /// The earliest possible moment, where the end was not heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_not_before: Option<Timestamp>,
+    /// The cause's stable word.
+    pub cause: String,
+    /// `certain`, `probable` or `unknown`.
+    pub certainty: String,
+    /// What happened, in a sentence.
+    pub sentence: String,
+    /// What to do about it.
+    pub advice: String,
+    /// 0 or 1.
+    pub exit_code: u8,
+    /// VDSM's number, 0 to 14.
+    pub exit_reason: u8,
+    /// `exitMessage` on the wire.
+    pub message: String,
+    /// Row of the decision table.
+    pub row: String,
+    /// Why that row was taken.
+    pub story: String,
+    /// What the verdict stands on.
+    pub because: Vec<Witnessed>,
+    /// What points elsewhere.
+    pub despite: Vec<Witnessed>,
+    /// All evidence, in the order of its first appearance.
+    pub evidence: Vec<Witnessed>,
+    /// Who acknowledged it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acknowledged_by: Option<String>,
+    /// When.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acknowledged_at: Option<Timestamp>,
+}
+
+/// A piece of evidence in words.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Witnessed {
+    /// First time.
+    pub first: Timestamp,
+    /// Last time.
+    pub last: Timestamp,
+    /// How often.
+    pub times: u32,
+    /// What.
+    pub what: String,
+}
+
+/// A line of `GET /v1/watch`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Change {
+    /// When it was published.
+    pub at: Timestamp,
+    /// The domain as it is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Domain>,
+    /// A domain that is no longer shown: its UUID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
+    /// Changes that this reader missed because it was too slow, or nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed: u64,
+}
+
+/// `GET /v1/why?vm=`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Why {
+    /// The domain, where it is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Domain>,
+    /// Its latest ending, acknowledged or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+}
+
+/// `GET /v1/history`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct History {
+    /// Newest first.
+    pub endings: Vec<Ending>,
+}
+
+/// `GET /v1/health`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Health {
+    /// The program's version.
+    pub version: String,
+    /// Since when the daemon runs.
+    pub started: Timestamp,
+    /// Whether libvirt was listed at least once.
+    pub settled: bool,
+    /// Since when the link to libvirt is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_lost_since: Option<Timestamp>,
+    /// What is wrong with the ledger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger_trouble: Option<String>,
+    /// Writes that wait for the ledger.
+    pub ledger_waiting: usize,
+    /// Witnesses that cannot be heard, each with the reason.
+    pub deaf: Vec<String>,
+}
+
+/// The body of an answer that is not 200.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What is wrong.
+    pub error: String,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// A moment as RFC 3339 can say it; moments out of its range become its ends.
+pub fn timestamp(at: Wall) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(at.0)).unwrap_or(if at.0 < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}
+
+impl Domains {
+    /// All of a picture.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            settled: snapshot.settled,
+            link_lost_since: lost_since(snapshot),
+            domains: snapshot.domains.values().map(|domain| Domain::of(domain)).collect(),
+        }
+    }
+}
+
+/// Since when the link is lost.
+pub fn lost_since(snapshot: &Snapshot) -> Option<Timestamp> {
+    match snapshot.link {
+        Link::Up => None,
+        Link::Down { since } => Some(timestamp(since)),
+    }
+}
+
+impl Domain {
+    /// One domain of a picture.
+    pub fn of(domain: &DomainPublic) -> Self {
+        Self {
+            domain: domain.domain.to_string(),
+            name: domain.name.clone(),
+            status: domain.status,
+            run: domain.run.0,
+            started: timestamp(domain.started),
+            pid: domain.pid,
+            ending: domain.ending.as_deref().map(Ending::of),
+            durable: domain.durable,
+        }
+    }
+}
+
+impl Ending {
+    /// An ending with its evidence in words.
+    pub fn of(ending: &record::Ending) -> Self {
+        let row = ending.verdict.cause.row();
+        let chosen = |ids: &[EvidenceId]| {
+            ids.iter().filter_map(|id| ending.evidence.get(usize::from(*id))).map(Witnessed::of).collect()
+        };
+        Self {
+            domain: ending.domain.to_string(),
+            name: ending.name.clone(),
+            run: ending.run.0,
+            started: timestamp(ending.started),
+            ended: timestamp(ending.ended.latest()),
+            ended_not_before: match ending.ended {
+                When::At(_) => None,
+                When::Between(from, _) => Some(timestamp(from)),
+            },
+            cause: row.word.into(),
+            certainty: ending.verdict.certainty.word().into(),
+            sentence: row.sentence.into(),
+            advice: row.advice.into(),
+            exit_code: ending.exit_code,
+            exit_reason: ending.exit_reason,
+            message: ending.message.clone(),
+            row: ending.verdict.row.clone(),
+            story: ROWS
+                .iter()
+                .find(|r| r.label == ending.verdict.row)
+                .map_or_else(String::new, |r| r.story.into()),
+            because: chosen(&ending.verdict.because),
+            despite: chosen(&ending.verdict.despite),
+            evidence: ending.evidence.iter().map(Witnessed::of).collect(),
+            acknowledged_by: ending.acknowledged.as_ref().map(|a| a.by.clone()),
+            acknowledged_at: ending.acknowledged.as_ref().map(|a| timestamp(a.at)),
+        }
+    }
+}
+
+impl Witnessed {
+    fn of(evidence: &Evidence) -> Self {
+        Self {
+            first: timestamp(evidence.first),
+            last: timestamp(evidence.last),
+            times: evidence.times,
+            what: describe(&evidence.fact),
+        }
+    }
+}
