@@ -30,8 +30,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
 /// As [`run`], but any exit status is an answer.
 pub(crate) fn collect(command: &mut Command, limit: Duration) -> Result<Output> {
     let line = line(command);
-    let mut child =
-        spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     // Both pipes are emptied while the program runs: a full pipe would stop it.
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
@@ -58,11 +57,7 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
 }
 
 /// Waits for the end of a child, for at most `limit`; does not kill it.
-pub(crate) fn wait_child(
-    child: &mut Child,
-    what: &str,
-    limit: Duration,
-) -> Result<std::process::ExitStatus> {
+pub(crate) fn wait_child(child: &mut Child, what: &str, limit: Duration) -> Result<std::process::ExitStatus> {
     try_wait_for(what, limit, || child.try_wait().map_err(|source| Error::io("wait for a child", source)))
 }
 

@@ -97,8 +97,7 @@ impl Whydownd {
     ///
     /// [`Error::Ended`] with its output when it ends first, [`Error::TimedOut`] with its output, [`Error::Io`].
     pub fn start(launch: Launch) -> Result<Self> {
-        fs::create_dir_all(launch.directory.join("state"))
-            .map_err(Error::file("make", &launch.directory))?;
+        fs::create_dir_all(launch.directory.join("state")).map_err(Error::file("make", &launch.directory))?;
         let config = launch.directory.join("whydown.toml");
         fs::write(&config, &launch.config).map_err(Error::file("write", &config))?;
         let notifications = Notifications::listen(launch.directory.join("notify"))?;

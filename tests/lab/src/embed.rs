@@ -36,7 +36,10 @@ pub(crate) fn write_qemu_conf(etc: &Path) -> Result<()> {
         // libvirt looks this user up before it reads the file that says "root".
         let known = run(Command::new("getent").args(["passwd", "libvirt-qemu"]), Duration::from_secs(10));
         if known.is_err() {
-            return Err(Error::Missing { program: "user libvirt-qemu".into(), package: "libvirt-daemon-system" });
+            return Err(Error::Missing {
+                program: "user libvirt-qemu".into(),
+                package: "libvirt-daemon-system",
+            });
         }
         QEMU_CONF_FOR_ROOT
     } else {
@@ -155,7 +158,7 @@ impl EmbedShell {
         command
             .args(["-q", "-c", uri])
             // The driver's own log and the line editor's escapes would be mixed into the answers.
-            .envs([("LIBVIRT_LOG_OUTPUTS", "4:stderr"), ("TERM", "dumb"), ("INPUTRC", "/dev/null")])
+            .envs([("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null"), ("TERM", "dumb"), ("INPUTRC", "/dev/null")])
             .stdin(Stdio::piped())
             .stdout(writer)
             .stderr(errors);

@@ -31,7 +31,9 @@ pub use command::run;
 pub use daemon::{Launch, Whydownd};
 pub use embed::{EmbedRoot, EmbedShell};
 pub use error::{Error, Result};
-pub use guest::{BOOT_SECTOR, BootDisk, Guest, OnCrash, OnEnd, Serial, WRITTEN_OFFSET, WatchdogAction, write_image};
+pub use guest::{
+    BOOT_SECTOR, BootDisk, Guest, OnCrash, OnEnd, Serial, WRITTEN_OFFSET, WatchdogAction, write_image,
+};
 pub use libvirtd::{FullDisk, Libvirtd};
 pub use process::{Qemu, Signal};
 pub use python::{python, xmlrpc_client};

@@ -274,7 +274,12 @@ impl Libvirtd {
     pub fn state(&self, name: &str) -> Result<Option<String>> {
         match self.virsh(&["domstate", name, "--reason"]) {
             Ok(output) => Ok(Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())),
-            Err(Error::Refused { said, .. }) if said.contains("failed to get domain") => Ok(None),
+            // The second is said when the domain ends between virsh's lookup and its question.
+            Err(Error::Refused { said, .. })
+                if said.contains("failed to get domain") || said.contains("Domain not found") =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
 
@@ -121,10 +121,7 @@ mod tests {
 
     #[test]
     fn this_environment_reaps_orphans() {
-        let start = Instant::now();
         require_reaper().unwrap();
-        require_reaper().unwrap();
-        assert!(start.elapsed() < LONGEST_ZOMBIE + Duration::from_secs(10));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use whydown_lab::{BootDisk, Guest, Libvirtd, OnCrash, OnEnd, Result, Signal, WatchdogAction, lab_dir, wait_until};
+use whydown_lab::{
+    BootDisk, Guest, Libvirtd, OnCrash, OnEnd, Result, Signal, WatchdogAction, lab_dir, wait_until,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -196,7 +196,9 @@ impl Serial {
     fn receive(&mut self) -> Result<Option<u8>> {
         let mut byte = [0];
         match self.stream.read(&mut byte) {
-            Ok(0) => Err(Error::io("read from the serial line: QEMU closed it", ErrorKind::UnexpectedEof.into())),
+            Ok(0) => {
+                Err(Error::io("read from the serial line: QEMU closed it", ErrorKind::UnexpectedEof.into()))
+            }
             Ok(_) => Ok(Some(byte[0])),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(None),
