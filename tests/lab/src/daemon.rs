@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{spawn, wait_child};
+use crate::guard::{Guard, name_main};
 use crate::wait::{try_wait_for, wait_for};
 use crate::{Error, Result};
 
@@ -88,6 +89,7 @@ pub struct Whydownd {
     launch: Launch,
     child: Option<Child>,
     notifications: Notifications,
+    guard: Option<Guard>,
 }
 
 impl Whydownd {
@@ -96,12 +98,15 @@ impl Whydownd {
     /// # Errors
     ///
     /// [`Error::Ended`] with its output when it ends first, [`Error::TimedOut`] with its output, [`Error::Io`].
-    pub fn start(launch: Launch) -> Result<Self> {
+    pub fn start(mut launch: Launch) -> Result<Self> {
+        launch.directory =
+            std::path::absolute(&launch.directory).map_err(Error::file("find", &launch.directory))?;
         fs::create_dir_all(launch.directory.join("state")).map_err(Error::file("make", &launch.directory))?;
         let config = launch.directory.join("whydown.toml");
         fs::write(&config, &launch.config).map_err(Error::file("write", &config))?;
         let notifications = Notifications::listen(launch.directory.join("notify"))?;
-        let mut daemon = Self { launch, child: None, notifications };
+        let guard = Some(Guard::new(&launch.directory, false)?);
+        let mut daemon = Self { launch, child: None, notifications, guard };
         daemon.start_again()?;
         Ok(daemon)
     }
@@ -140,7 +145,8 @@ impl Whydownd {
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr);
-        self.child = Some(spawn(&mut command)?);
+        let child = self.child.insert(spawn(&mut command)?);
+        name_main(&self.launch.directory, child)?;
         self.wait_ready()
     }
 
@@ -301,6 +307,7 @@ impl Drop for Whydownd {
             let _ = child.kill();
             let _ = child.wait();
         }
+        drop(self.guard.take());
         if std::thread::panicking() {
             eprintln!("whydownd said:\n{}", self.output_tail());
         }

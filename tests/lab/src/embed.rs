@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use crate::command::{run, spawn, wait_child};
+use crate::guard::Guard;
 use crate::process::{Owner, kill_all};
 use crate::{Error, Qemu, Result, cache};
 
@@ -52,6 +53,7 @@ pub(crate) fn write_qemu_conf(etc: &Path) -> Result<()> {
 #[derive(Debug)]
 pub struct EmbedRoot {
     directory: PathBuf,
+    guard: Option<Guard>,
 }
 
 impl EmbedRoot {
@@ -64,7 +66,7 @@ impl EmbedRoot {
     pub fn new(directory: impl AsRef<Path>) -> Result<Self> {
         // libvirt adds "/lib/qemu/domain-NNNNN-TWENTYCHARACTERSNAME/monitor.sock".
         const LONGEST: usize = 45;
-        let directory = directory.as_ref().to_owned();
+        let directory = std::path::absolute(&directory).map_err(Error::file("find", directory.as_ref()))?;
         if directory.as_os_str().len() > LONGEST {
             return Err(Error::PathTooLong { path: directory, limit: LONGEST });
         }
@@ -72,7 +74,8 @@ impl EmbedRoot {
         crate::require_reaper()?;
         let etc = directory.join("etc");
         fs::create_dir_all(&etc).map_err(Error::file("make", &etc))?;
-        let root = Self { directory };
+        let mut root = Self { directory, guard: None };
+        root.guard = Some(Guard::new(&root.directory, true)?);
         write_qemu_conf(&etc)?;
         cache::fill(&root.directory.join("cache"));
         Ok(root)
@@ -127,6 +130,7 @@ impl Drop for EmbedRoot {
         kill_all(&Owner::EmbedRoot(&self.directory));
         // A file that cannot be removed lies in a temporary directory and must not hide the test's result.
         let _ = fs::remove_dir_all(&self.directory);
+        drop(self.guard.take());
     }
 }
 

@@ -5,7 +5,7 @@
 //! may run side by side.
 //! [`Whydownd`] runs the daemon under test.
 //! Everything stays in one short temporary directory ([`lab_dir`]), and everything started is gone when its handle
-//! is dropped.
+//! is dropped, or when the process that held it is killed.
 //!
 //! The lab never imitates: where a part of the machine is missing it returns an [`Error`] that says what to install
 //! or how to run, and it never skips.
@@ -14,6 +14,7 @@
 
 mod command;
 mod error;
+mod guard;
 mod process;
 mod wait;
 

@@ -24,6 +24,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{collect, run, spawn, wait_child};
 use crate::embed::{require_qemu, write_qemu_conf};
+use crate::guard::{Guard, name_main};
 use crate::guest::{random_uuid, write_image};
 use crate::process::{Owner, kill_all};
 use crate::wait::try_wait_for;
@@ -59,6 +60,7 @@ pub struct Libvirtd {
     directory: PathBuf,
     name: String,
     child: Option<Child>,
+    guard: Option<Guard>,
 }
 
 impl Libvirtd {
@@ -76,12 +78,14 @@ impl Libvirtd {
         }
         crate::require_reaper()?;
         require_qemu()?;
-        let mut libvirtd = Self { directory: directory.as_ref().to_owned(), name: name.into(), child: None };
+        let directory = std::path::absolute(&directory).map_err(Error::file("find", directory.as_ref()))?;
+        let mut libvirtd = Self { directory, name: name.into(), child: None, guard: None };
         let socket = libvirtd.socket();
         if socket.as_os_str().len() > 100 {
             return Err(Error::PathTooLong { path: socket, limit: 100 });
         }
         libvirtd.prepare()?;
+        libvirtd.guard = Some(Guard::new(&libvirtd.directory, true)?);
         libvirtd.start_again()?;
         Ok(libvirtd)
     }
@@ -131,7 +135,8 @@ impl Libvirtd {
         let mut path: Vec<PathBuf> = std::env::split_paths(&path).collect();
         path.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
         command.env("PATH", std::env::join_paths(path).expect("parts of PATH have no colons"));
-        self.child = Some(spawn(&mut command)?);
+        let child = self.child.insert(spawn(&mut command)?);
+        name_main(&self.directory, child)?;
         self.wait_ready()?;
         cache::keep(&self.directory.join("cache"));
         Ok(())
@@ -410,6 +415,7 @@ impl Drop for Libvirtd {
         kill_all(&Owner::RunDirectory(&self.directory.join("run")));
         // A file that cannot be removed lies in a temporary directory and must not hide the test's result.
         let _ = fs::remove_dir_all(&self.directory);
+        drop(self.guard.take());
     }
 }
 
