@@ -1,0 +1,57 @@
+//! The lab: real virtual machines, real libvirtd and a real whydownd for tests and demonstrations.
+//!
+//! A [`Guest`] is a machine of 512 bytes that ends in the way it is told to.
+//! It lives under libvirt's embedded driver ([`EmbedRoot`]) or under a [`Libvirtd`] of its own, of which several
+//! may run side by side.
+//! [`Whydownd`] runs the daemon under test.
+//! Everything stays in one short temporary directory ([`lab_dir`]), and everything started is gone when its handle
+//! is dropped, or when the process that held it is killed.
+//!
+//! The lab never imitates: where a part of the machine is missing it returns an [`Error`] that says what to install
+//! or how to run, and it never skips.
+//! It does not link libvirt; it talks to it through `virsh`.
+//! Waiting is always polling with a condition and a limit ([`wait_until`]).
+
+mod command;
+mod error;
+mod guard;
+mod process;
+mod wait;
+
+mod guest;
+mod reap;
+
+mod cache;
+mod embed;
+mod libvirtd;
+
+mod daemon;
+mod python;
+
+pub use command::run;
+pub use daemon::{Launch, Whydownd};
+pub use embed::{EmbedRoot, EmbedShell};
+pub use error::{Error, Result};
+pub use guest::{
+    BOOT_SECTOR, BootDisk, Guest, OnCrash, OnEnd, Serial, WRITTEN_OFFSET, WatchdogAction, write_image,
+};
+pub use libvirtd::{FullDisk, Libvirtd};
+pub use process::{Qemu, Signal};
+pub use python::{python, xmlrpc_client};
+pub use reap::{require_reaper, supervise};
+pub use wait::{wait_for, wait_until};
+
+/// Makes a temporary directory with a path short enough for UNIX sockets below it (they end at 107 bytes).
+///
+/// It lies in `/tmp` whatever `TMPDIR` says, and is removed with all its content on drop.
+///
+/// # Errors
+///
+/// [`Error::Io`] when `/tmp` is not writable.
+pub fn lab_dir() -> Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix("wd")
+        .rand_bytes(6)
+        .tempdir_in("/tmp")
+        .map_err(|source| Error::io("make a directory in /tmp", source))
+}

@@ -1,0 +1,122 @@
+#!/bin/sh
+# Installs what whydown needs from Debian 12, and nothing that is there already.
+#
+#   tests/setup.sh build    to compile
+#   tests/setup.sh run      to run the daemon with real machines on this host
+#   tests/setup.sh test     both, and what the tests use besides
+#
+# With -n before the mode it only says what it would do. It starts no service and asks no questions.
+# It does not install Rust; it says how to get it.
+set -eu
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
+
+dry=no
+if [ "${1:-}" = -n ]; then
+    dry=yes
+    shift
+fi
+case "${1:-}" in
+build | run | test) mode=$1 ;;
+-h | --help) usage; exit 0 ;;
+*) usage >&2; exit 2 ;;
+esac
+
+# System programs are not on every user's path.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+missing=
+
+# need PACKAGE [PROGRAM]: a package that must be installed, or a program that may also come from elsewhere.
+need() {
+    if [ -n "${2:-}" ]; then
+        command -v "$2" >/dev/null 2>&1 && return 0
+    elif command -v dpkg-query >/dev/null 2>&1; then
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ] && return 0
+    fi
+    missing="$missing $1"
+}
+
+needs_build() {
+    need gcc cc                     # the ledger's SQLite is compiled in
+    need libc6-dev
+    need pkg-config pkg-config
+    need libvirt-dev
+}
+needs_run() {
+    need libvirt0
+    need libvirt-daemon-driver-qemu # qemu:///embed needs no libvirtd
+    need qemu-system-x86 qemu-system-x86_64
+}
+needs_test() {
+    need libvirt-daemon libvirtd    # the program alone; the service would be libvirt-daemon-system
+    need libvirt-clients virsh
+    need binutils as
+    need python3 python3
+    need tini tini
+    need util-linux unshare
+}
+
+case $mode in
+build) needs_build ;;
+run) needs_run ;;
+test) needs_build; needs_run; needs_test ;;
+esac
+
+user=
+if [ "$mode" != build ] && ! getent passwd libvirt-qemu >/dev/null; then
+    # libvirt looks this user up whenever root opens it, even if it is told to run machines as root.
+    # Debian's libvirt-daemon-system makes it with these numbers.
+    user=yes
+fi
+
+sudo=
+if [ "$(id -u)" != 0 ] && [ -n "$missing$user" ]; then
+    if command -v sudo >/dev/null 2>&1; then
+        sudo=sudo
+    elif [ "$dry" = no ]; then
+        fail "must install$missing but is not root and there is no sudo: run it as root"
+    fi
+fi
+
+act() {
+    say "$*"
+    [ "$dry" = yes ] || "$@"
+}
+
+if [ -n "$missing" ]; then
+    command -v apt-get >/dev/null 2>&1 ||
+        fail "knows Debian and its children only; install by other means what Debian 12 calls:$missing"
+    say "missing:$missing"
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ] && [ "$dry" = no ]; then
+        # Asked by every package that would start a service; 101 means no.
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+        $sudo chmod 755 "$policy"
+        trap '$sudo rm -f "$policy"' EXIT
+        trap 'exit 1' INT TERM HUP
+    fi
+    act $sudo apt-get -q update
+    # shellcheck disable=SC2086 # words are wanted
+    act $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends $missing
+else
+    say "all packages to $mode are installed"
+fi
+
+if [ -n "$user" ]; then
+    getent group libvirt-qemu >/dev/null || act $sudo groupadd --system --gid 64055 libvirt-qemu
+    act $sudo useradd --system --uid 64055 --gid libvirt-qemu --no-create-home --home-dir /var/lib/libvirt \
+        --shell /usr/sbin/nologin --comment 'Libvirt Qemu' libvirt-qemu
+fi
+
+[ "$mode" = run ] && exit 0
+want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
+if ! have=$(cargo --version 2>/dev/null); then
+    fail "there is no cargo; get Rust $want or newer from https://rustup.rs (Debian's own is too old)"
+fi
+have=$(printf '%s\n' "$have" | cut -d ' ' -f 2)
+if [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" != "$want" ]; then
+    fail "cargo $have is older than $want; run 'rustup update stable', or see https://rustup.rs"
+fi
+say "cargo $have is new enough"
