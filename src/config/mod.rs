@@ -1,0 +1,43 @@
+//! What the administrator chose: five layers merged into one checked [`Settings`].
+//!
+//! ```text
+//! default file ─▶ whydown.toml ─▶ conf.d/*.toml ─▶ environment ─▶ flags     each checked by itself, with its place
+//!                                                                   │
+//!                                      merged (later wins) ─▶ Settings ─▶ checked as a whole
+//! ```
+//!
+//! This is the only room that reads configuration files and the environment, and it takes both as arguments
+//! ([`Sources`]), so that nothing depends on the state of the process. It never stops at the first mistake, never
+//! guesses a value, and never changes a file.
+
+mod settings;
+mod value;
+mod uri;
+mod key;
+mod rule;
+mod finding;
+mod layer;
+mod file;
+mod environment;
+mod flags;
+mod whole;
+mod load;
+mod report;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+pub use environment::OTHER_VARIABLES;
+pub use finding::{Finding, Mistakes, Wrong};
+pub use flags::Flags;
+pub use load::{Change, Loaded, Sources, load};
+pub use report::{Report, check};
+pub use settings::{
+    Deciding, Ledger, Libvirt, Log, Settings, Socket, State, Unacknowledged, XmlRpc,
+};
+pub use uri::{ConnectUri, UriError, embed_root};
+pub use value::{Client, ExitReasons, LogTarget, SocketMode};
+
+/// The default file: the lowest layer, and the reference of every key.
+pub const DEFAULT_FILE: &str = include_str!("../../systemd/whydown.toml");

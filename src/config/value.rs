@@ -1,0 +1,195 @@
+//! The types of single values, and how they are read from text.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// Which exit reasons a caller gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitReasons {
+    /// Numbers up to 8.
+    Classic,
+    /// Numbers up to 14.
+    Full,
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogTarget {
+    /// The journal when started by systemd, else standard error.
+    Auto,
+    /// The journal.
+    Journald,
+    /// Standard error.
+    Stderr,
+}
+
+/// A caller, as far as the answers may differ by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Client {
+    /// Comes from this address.
+    Address(IpAddr),
+    /// Comes through the Unix socket.
+    Unix,
+}
+
+impl Client {
+    /// The same client with an IPv4 address in IPv6 clothes undressed.
+    pub fn canonical(self) -> Self {
+        match self {
+            Self::Address(address) => Self::Address(address.to_canonical()),
+            Self::Unix => Self::Unix,
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text == "unix" {
+            return Ok(Self::Unix);
+        }
+        if text.parse::<SocketAddr>().is_ok() {
+            return Err("a client's port changes with every connection: leave it out".into());
+        }
+        match text.parse::<IpAddr>() {
+            Ok(address) => Ok(Self::Address(address).canonical()),
+            Err(_) => Err("this is not an IP address".into()),
+        }
+    }
+}
+
+impl TryFrom<String> for Client {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+/// Permission bits of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SocketMode(u32);
+
+impl SocketMode {
+    /// The bits, for `chmod`.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        let bits = match u32::from_str_radix(text, 8) {
+            Ok(bits) if octal => bits,
+            _ => return Err("these are not three or four octal digits".into()),
+        };
+        if bits > 0o777 {
+            return Err("a socket has no set-id or sticky bits".into());
+        }
+        if bits & 0o600 != 0o600 {
+            return Err("the owner must be able to read and write".into());
+        }
+        if bits & 0o002 != 0 {
+            return Err("others must not write: whoever can write to the socket can end VMs".into());
+        }
+        Ok(Self(bits))
+    }
+}
+
+impl fmt::Display for SocketMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+impl TryFrom<String> for SocketMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+/// An address to listen at. Names are refused: what they mean may change between two starts.
+pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        return Err("the port is missing".into());
+    }
+    if let Some(port) = text.strip_prefix("localhost:") {
+        return Err(format!("this is a name: write 127.0.0.1:{port} or [::1]:{port}"));
+    }
+    Err("this is not an IP address with a port".into())
+}
+
+pub(super) fn parse_absolute(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("this is empty".into());
+    }
+    if text.contains('\0') {
+        return Err("a path has no NUL in it".into());
+    }
+    if text.starts_with('/') { Ok(()) } else { Err("this path is relative".into()) }
+}
+
+/// `sun_path` has room for this many bytes and a NUL.
+const SOCKET_PATH_BYTES: usize = 107;
+
+pub(super) fn parse_socket_path(text: &str) -> Result<(), String> {
+    parse_absolute(text)?;
+    if text.len() > SOCKET_PATH_BYTES {
+        return Err(format!("this has {} bytes", text.len()));
+    }
+    if text.ends_with('/') {
+        return Err("this names a directory".into());
+    }
+    Ok(())
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A filter parses nearly always: an unknown bare word is taken for the name of a part. A word that is nearly a level
+/// was meant as one.
+pub(super) fn parse_filter(text: &str) -> Result<(), String> {
+    if text.trim().is_empty() {
+        return Err("this is empty; \"off\" silences all".into());
+    }
+    for word in text.split(',').map(str::trim) {
+        let lower = word.to_ascii_lowercase();
+        if LEVELS.contains(&lower.as_str()) {
+            continue;
+        }
+        if let Some(level) = LEVELS.iter().find(|level| strsim::damerau_levenshtein(level, &lower) == 1) {
+            return Err(format!("{word:?} is no level; did you mean \"{level}\"?"));
+        }
+    }
+    match tracing_subscriber::EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(()),
+        Err(why) => Err(why.to_string()),
+    }
+}
+
+const SECONDS_PER_DAY: u64 = 86_400;
+
+pub(super) fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    u64::deserialize(from).map(Duration::from_secs)
+}
+
+pub(super) fn millis<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    u64::deserialize(from).map(Duration::from_millis)
+}
+
+pub(super) fn days<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    u64::deserialize(from).map(|days| Duration::from_secs(days.saturating_mul(SECONDS_PER_DAY)))
+}
+
+pub(super) fn path_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+}
