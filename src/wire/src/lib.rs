@@ -1,1 +1,17 @@
-//! XML-RPC in and out, in the form that VDSM gave to its managers
+//! XML-RPC in and out, in the form that VDSM gave to its managers.
+//!
+//! ```text
+//! request bytes ─▶ scan ─▶ Call ─▶ Verb            (bounded, typed, or refused with a status)
+//! Snapshot ─▶ Board ─▶ Bodies ─▶ Body              (each VM written once per change, each poll a shared buffer)
+//! ```
+//!
+//! This room alone knows the names, types and numbers of that contract; `proto-schemas/verbs.toml` holds them as data
+//! and the tests hold the code to it. It opens no socket, reads no clock and decides nothing about a VM.
+
+mod scan;
+mod call;
+mod codes;
+mod write;
+
+pub use call::{BAD_CALL_FAULT, BadCall, Call, CallLimits};
+pub use codes::{Code, done, fault, status_reply};
