@@ -10,8 +10,14 @@
 
 mod scan;
 mod call;
+mod verbs;
+mod verb;
+mod refused;
 mod codes;
 mod write;
 
 pub use call::{BAD_CALL_FAULT, BadCall, Call, CallLimits};
 pub use codes::{Code, done, fault, status_reply};
+pub use refused::Refused;
+pub use verb::{DEFAULT_SHUTDOWN_DELAY_S, DEFAULT_SHUTDOWN_TIMEOUT_S, Verb};
+pub use verbs::{METHODS, Method, Param, list_methods, method_help, method_signature};
