@@ -81,7 +81,8 @@ mod tests {
         assert_eq!(one("<value/>"), Ok(text("")));
         assert_eq!(one("<value> x </value>"), Ok(text(" x ")));
         assert_eq!(one("<value> <int>5</int> </value>"), Ok(Value::Integer(5)));
-        let list = "<value><array><data><value> </value><value>b</value><value>  </value></data></array></value>";
+        let list =
+            "<value><array><data><value> </value><value>b</value><value>  </value></data></array></value>";
         assert_eq!(one(list), Ok(Value::Array(vec![text(" "), text("b"), text("  ")])));
     }
 
@@ -110,14 +111,24 @@ mod tests {
         for body in ["", " ", "hello", "<a/>", "<methodResponse/>", "<methodCall/><methodCall/>"] {
             assert_eq!(read(body), Err(BadCall::NotACall), "{body}");
         }
-        for body in ["<methodCall>", "<methodCall></a>", "</methodCall>", "<methodCall", "<methodCall>&x</methodCall>"] {
+        for body in [
+            "<methodCall>",
+            "<methodCall></a>",
+            "</methodCall>",
+            "<methodCall",
+            "<methodCall>&x</methodCall>",
+        ] {
             let refused = read(body).unwrap_err();
             assert!(matches!(refused, BadCall::Malformed(_)), "{body}: {refused:?}");
         }
         assert_eq!(read("<methodCall/>"), Err(BadCall::Invalid));
         let trailing = "<methodCall><methodName>m</methodName></methodCall>rest";
         assert_eq!(read(trailing), Err(BadCall::NotACall));
-        for value in ["<value><int>3000000000</int></value>", "<value><float>1</float></value>", "<value><int/></value>"] {
+        for value in [
+            "<value><int>3000000000</int></value>",
+            "<value><float>1</float></value>",
+            "<value><int/></value>",
+        ] {
             assert_eq!(one(value), Err(BadCall::Invalid), "{value}");
         }
         assert_eq!(one("<value><array><value>lost</value></array></value>"), Err(BadCall::Invalid));

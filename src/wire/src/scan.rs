@@ -146,7 +146,9 @@ fn walk(text: &str, limits: &CallLimits) -> Result<Vec<(usize, usize)>, BadCall>
                 };
                 match open.last_mut() {
                     // The parser would take an array whose `data` is missing for an empty one.
-                    Some(parent) if parent.tag == Tag::Array && tag == Tag::Value => return Err(BadCall::Invalid),
+                    Some(parent) if parent.tag == Tag::Array && tag == Tag::Value => {
+                        return Err(BadCall::Invalid);
+                    }
                     Some(parent) => parent.has_child = true,
                     None if roots > 0 || name.as_ref() != "methodCall" => return Err(BadCall::NotACall),
                     None => roots += 1,

@@ -191,7 +191,9 @@ impl<'a> Given<'a> {
             Some(Value::String(text)) => text.trim().parse().ok(),
             Some(Value::Integer(number)) => u32::try_from(*number).ok(),
             Some(Value::Long(number)) => u32::try_from(*number).ok(),
-            Some(Value::Double(number)) if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number) => {
+            Some(Value::Double(number))
+                if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number) =>
+            {
                 Some(*number as u32)
             }
             Some(_) => None,
@@ -315,8 +317,14 @@ mod tests {
         assert_eq!(parse("list", &[text("false")]), all(true));
         assert_eq!(parse("list", &[Value::Boolean(true), Value::Array(vec![])]), all(true));
         let some = Value::Array(vec![text(&ID.to_uppercase()), text("nonsense"), Value::Integer(1)]);
-        assert_eq!(parse("list", &[text("true"), some]), Ok(Verb::List { full: true, vms: Some(vec![id()]) }));
-        assert_eq!(parse("list", &[text("true"), text(ID)]), Ok(Verb::List { full: true, vms: Some(vec![]) }));
+        assert_eq!(
+            parse("list", &[text("true"), some]),
+            Ok(Verb::List { full: true, vms: Some(vec![id()]) })
+        );
+        assert_eq!(
+            parse("list", &[text("true"), text(ID)]),
+            Ok(Verb::List { full: true, vms: Some(vec![]) })
+        );
     }
 
     #[test]
@@ -330,13 +338,23 @@ mod tests {
             force: true,
         };
         let as_text = ["5", "bye", "false", "60", "True"].map(text);
-        let typed = [Value::Integer(5), text("bye"), Value::Boolean(false), Value::Long(60), Value::Integer(1)];
+        let typed =
+            [Value::Integer(5), text("bye"), Value::Boolean(false), Value::Long(60), Value::Integer(1)];
         for rest in [as_text, typed] {
             let params = [&[text(ID)][..], &rest].concat();
             assert_eq!(parse("shutdown", &params).as_ref(), Ok(&expected));
         }
-        let usual = Verb::Shutdown { vm: id(), delay_s: 30, message: None, reboot: false, timeout_s: 120, force: false };
-        for rest in [vec![], vec![text(""), text("")], vec![text("0"), Value::Nil, Value::Nil, Value::Integer(0)]] {
+        let usual = Verb::Shutdown {
+            vm: id(),
+            delay_s: 30,
+            message: None,
+            reboot: false,
+            timeout_s: 120,
+            force: false,
+        };
+        for rest in
+            [vec![], vec![text(""), text("")], vec![text("0"), Value::Nil, Value::Nil, Value::Integer(0)]]
+        {
             let params = [vec![text(ID)], rest].concat();
             assert_eq!(parse("shutdown", &params).as_ref(), Ok(&usual));
         }
@@ -368,7 +386,10 @@ mod tests {
             assert_eq!(parse(method, &[]), Err(Refused::Missing { param: "vmId" }), "{method}");
         }
         assert_eq!(parse("destroy", &[text(ID)]), Ok(Verb::Destroy { vm: id(), graceful_attempts: 1 }));
-        assert_eq!(parse("destroy", &[text(ID), text("3")]), Ok(Verb::Destroy { vm: id(), graceful_attempts: 3 }));
+        assert_eq!(
+            parse("destroy", &[text(ID), text("3")]),
+            Ok(Verb::Destroy { vm: id(), graceful_attempts: 3 })
+        );
     }
 
     #[test]
@@ -379,9 +400,15 @@ mod tests {
         };
         let xml = || ("xml", text("<domain/>"));
         assert_eq!(create(&[xml()]), Ok(Verb::Create { vm: None, xml: "<domain/>".into() }));
-        assert_eq!(create(&[xml(), ("vmId", text(ID))]), Ok(Verb::Create { vm: Some(id()), xml: "<domain/>".into() }));
+        assert_eq!(
+            create(&[xml(), ("vmId", text(ID))]),
+            Ok(Verb::Create { vm: Some(id()), xml: "<domain/>".into() })
+        );
         assert_eq!(create(&[xml(), ("vmId", text("web1"))]), Err(Refused::NotAUuid));
-        assert_eq!(create(&[("vmId", text(ID)), ("memSize", text("512"))]), Err(Refused::Missing { param: "xml" }));
+        assert_eq!(
+            create(&[("vmId", text(ID)), ("memSize", text("512"))]),
+            Err(Refused::Missing { param: "xml" })
+        );
         assert_eq!(parse("create", &[]), Err(Refused::Missing { param: "params" }));
         assert!(matches!(parse("create", &[text("<domain/>")]), Err(Refused::Wrong { param: "params", .. })));
     }

@@ -195,8 +195,10 @@ mod tests {
     fn a_signature_is_given_for_every_number_of_parameters() {
         let body = method_signature("list");
         let read = dxr::MethodResponse::from_xml(std::str::from_utf8(&body).unwrap()).unwrap().value;
-        let texts = |names: &[&str]| dxr::Value::Array(names.iter().map(|&n| dxr::Value::String(n.into())).collect());
-        let expected = [texts(&["struct"]), texts(&["struct", "boolean"]), texts(&["struct", "boolean", "array"])];
+        let texts =
+            |names: &[&str]| dxr::Value::Array(names.iter().map(|&n| dxr::Value::String(n.into())).collect());
+        let expected =
+            [texts(&["struct"]), texts(&["struct", "boolean"]), texts(&["struct", "boolean", "array"])];
         assert_eq!(read, dxr::Value::Array(expected.into()));
     }
 }

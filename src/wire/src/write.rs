@@ -24,6 +24,10 @@ impl Xml {
         self.buffer.into_bytes()
     }
 
+    pub(crate) fn into_string(self) -> String {
+        self.buffer
+    }
+
     /// A value on its own, in the place where it stands.
     pub(crate) fn value(&mut self) -> Slot<'_> {
         Slot { out: &mut self.buffer }
@@ -186,7 +190,8 @@ fn escape(out: &mut String, text: &str) {
 /// What a reader of `escape`'s work gets: the text with U+FFFD for what XML cannot carry.
 #[cfg(test)]
 pub(crate) fn as_read(text: &str) -> String {
-    let lost = |c: char| (c < ' ' && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{FFFE}' | '\u{FFFF}');
+    let lost =
+        |c: char| (c < ' ' && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{FFFE}' | '\u{FFFF}');
     text.chars().map(|c| if lost(c) { '\u{FFFD}' } else { c }).collect()
 }
 
