@@ -1,1 +1,31 @@
-//! XML-RPC in and out, in the form that VDSM gave to its managers
+//! XML-RPC in and out, in the form that VDSM gave to its managers.
+//!
+//! ```text
+//! request bytes ─▶ scan ─▶ Call ─▶ Verb            (bounded, typed, or refused with a status)
+//! Snapshot ─▶ Board ─▶ Bodies ─▶ Body              (each VM written once per change, each poll a shared buffer)
+//! ```
+//!
+//! This room alone knows the names, types and numbers of that contract; `proto-schemas/verbs.toml` holds them as data
+//! and the tests hold the code to it. It opens no socket, reads no clock and decides nothing about a VM.
+
+mod board;
+mod call;
+mod codes;
+mod host;
+mod refused;
+mod scan;
+mod verb;
+mod verbs;
+mod vm;
+mod write;
+
+pub use board::{Board, Bodies, Body, VmCounts};
+pub use call::{BAD_CALL_FAULT, BadCall, Call, CallLimits};
+pub use codes::{Code, done, fault, status_reply};
+pub use host::{
+    Hardware, HostFacts, HostStats, Ksm, OperatingSystem, Package, capabilities, hardware, host_stats,
+};
+pub use refused::Refused;
+pub use verb::{DEFAULT_SHUTDOWN_DELAY_S, DEFAULT_SHUTDOWN_TIMEOUT_S, Verb};
+pub use verbs::{METHODS, Method, Param, list_methods, method_help, method_signature};
+pub use vm::{Range, SILENT_AFTER};

@@ -1,0 +1,143 @@
+//! Where clients come in: a TCP port, or a socket file on this host.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::Peer;
+
+/// A place where clients come in.
+#[derive(Debug)]
+pub enum Listener {
+    /// The network.
+    Tcp(TcpListener),
+    /// This host.
+    Unix(UnixSocket),
+}
+
+/// A connection as accepted.
+pub(super) enum Accepted {
+    Tcp(TcpStream, Peer),
+    Unix(UnixStream, Peer),
+}
+
+impl Listener {
+    /// Waits for the next connection.
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Without it, the last piece of a long answer waits for an acknowledgement: 40 ms a poll.
+                stream.set_nodelay(true)?;
+                Ok(Accepted::Tcp(stream, Peer::Tcp(address)))
+            }
+            Self::Unix(socket) => {
+                let (stream, _) = socket.listener.accept().await?;
+                let who = stream.peer_cred()?;
+                let peer = Peer::Unix { uid: who.uid(), gid: who.gid(), pid: who.pid() };
+                Ok(Accepted::Unix(stream, peer))
+            }
+        }
+    }
+}
+
+/// A listening unix socket. The file that it made is removed when it is dropped.
+#[derive(Debug)]
+pub struct UnixSocket {
+    listener: UnixListener,
+    _file: Option<SocketFile>,
+}
+
+/// Why a socket file cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody listens there.
+    #[error("{0}: another process listens there")]
+    InUse(PathBuf),
+    /// Something that is no socket lies there; it is left alone.
+    #[error("{0}: exists and is not a socket")]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("{path}: cannot {doing}")]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// What could not be done.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl UnixSocket {
+    /// Makes the socket file `path` with permissions `mode`. A file that was left behind is replaced, if nobody
+    /// listens on it. Needs a tokio runtime.
+    ///
+    /// The file is made under another name, given its mode and then moved into place: at no moment can somebody
+    /// connect who may not.
+    ///
+    /// # Errors
+    /// [`BindError`], with the file's name.
+    pub fn bind(path: &Path, mode: u32) -> Result<Self, BindError> {
+        check_free(path)?;
+        let fail = |doing| move |source| BindError::System { path: path.into(), doing, source };
+        let made = path.with_file_name(format!(".whydown-{}", std::process::id()));
+        let _ = std::fs::remove_file(&made);
+        let listener = std::os::unix::net::UnixListener::bind(&made).map_err(fail("make the socket"))?;
+        let file = place(&made, path, mode).inspect_err(|_| drop(std::fs::remove_file(&made)));
+        let file = file.map_err(fail("put the socket into place"))?;
+        listener.set_nonblocking(true).map_err(fail("set the socket up"))?;
+        let listener = UnixListener::from_std(listener).map_err(fail("set the socket up"))?;
+        Ok(Self { listener, _file: Some(file) })
+    }
+
+    /// A socket that somebody else made, such as systemd; its file is theirs.
+    pub fn inherited(listener: UnixListener) -> Self {
+        Self { listener, _file: None }
+    }
+}
+
+fn place(made: &Path, path: &Path, mode: u32) -> io::Result<SocketFile> {
+    std::fs::set_permissions(made, std::fs::Permissions::from_mode(mode))?;
+    std::fs::rename(made, path)?;
+    let meta = std::fs::symlink_metadata(path)?;
+    Ok(SocketFile { path: path.into(), device: meta.dev(), inode: meta.ino() })
+}
+
+/// Whether `path` may be taken: nothing is there, or a socket that nobody listens on.
+fn check_free(path: &Path) -> Result<(), BindError> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(BindError::System { path: path.into(), doing: "look at it", source }),
+        Ok(meta) if !meta.file_type().is_socket() => return Err(BindError::NotASocket(path.into())),
+        Ok(_) => {}
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            Ok(())
+        }
+        _ => Err(BindError::InUse(path.into())),
+    }
+}
+
+/// A socket file of ours; removed with us, unless another has taken its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = |meta: std::fs::Metadata| meta.dev() == self.device && meta.ino() == self.inode;
+        if std::fs::symlink_metadata(&self.path).is_ok_and(ours)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the socket file stays behind");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The port between the edge and what stands behind it.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::{HeaderMap, StatusCode};
+use tokio::sync::mpsc;
+use whydown_wire::Body;
+
+/// Who is at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody on the network.
+    Tcp(SocketAddr),
+    /// A process on this host, as the kernel names it.
+    Unix {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Process, where the kernel tells.
+        pid: Option<i32>,
+    },
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix { uid, pid: Some(pid), .. } => write!(f, "uid {uid} (pid {pid})"),
+            Self::Unix { uid, pid: None, .. } => write!(f, "uid {uid}"),
+        }
+    }
+}
+
+/// By which door a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// POST to `/` or `/RPC2`: an XML-RPC call in the body.
+    Call,
+    /// GET below `/v1/`: a question in the path. No body.
+    Look,
+}
+
+/// A whole request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// By which door.
+    pub door: Door,
+    /// The path, as sent.
+    pub path: String,
+    /// What stands behind the question mark, as sent.
+    pub query: Option<String>,
+    /// The headers. `flowid` is the engine's correlation id.
+    pub headers: HeaderMap,
+    /// The body, unpacked, within the limit.
+    pub body: Bytes,
+}
+
+/// What goes back.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status. XML-RPC's own refusals are 200.
+    pub status: StatusCode,
+    /// Such as `text/xml`.
+    pub content_type: &'static str,
+    /// The body.
+    pub content: Content,
+}
+
+/// A body on its way out.
+#[derive(Debug)]
+pub enum Content {
+    /// All of it; packed at most once, however many it is given to.
+    Whole(Arc<Body>),
+    /// Piece by piece, until the sender is dropped. A full channel means that the client reads slowly.
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+impl Answer {
+    /// An XML-RPC reply.
+    pub fn xml(body: Bytes) -> Self {
+        Self::shared_xml(Arc::new(Body::new(body)))
+    }
+
+    /// An XML-RPC reply that others are given too.
+    pub fn shared_xml(body: Arc<Body>) -> Self {
+        Self { status: StatusCode::OK, content_type: "text/xml", content: Content::Whole(body) }
+    }
+
+    /// A JSON document.
+    pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            content_type: "application/json",
+            content: Content::Whole(Arc::new(Body::new(body.into()))),
+        }
+    }
+
+    /// One JSON document a line, as they come.
+    pub fn json_lines(pieces: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type: "application/x-ndjson",
+            content: Content::Stream(pieces),
+        }
+    }
+
+    /// Plain text.
+    pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Self {
+        Self { status, content_type: "text/plain", content: Content::Whole(Arc::new(Body::new(text.into()))) }
+    }
+}
+
+/// An answer to come.
+pub type AnswerFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What stands behind the edge.
+pub trait Service: Send + Sync + 'static {
+    /// Answers a request. It runs to its end even if the client has gone.
+    fn call(self: Arc<Self>, peer: Peer, request: Request) -> AnswerFuture;
+}

@@ -1,0 +1,273 @@
+//! The board: replies to polls, made once and given to all who ask.
+//!
+//! ```text
+//! Arc<Snapshot> ─update─▶ Arc<Bodies> ─first poll─▶ Body ─next polls─▶ the same bytes
+//!                             │
+//!                             └─ per VM: a fragment, written anew only when that VM changed
+//! ```
+//!
+//! Taking a new snapshot costs nothing that grows with the number of VMs: a storm of changes between two polls is
+//! paid for by the next poll, once, and that joins fragments. A poll copies nothing.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use whydown_core::id::DomainId;
+use whydown_core::snapshot::{DomainPublic, Snapshot, Status};
+use whydown_core::time::Wall;
+
+use crate::codes::{Code, put_status, status_reply};
+use crate::vm::{Fragment, Moment, Range, put_full};
+use crate::write;
+
+/// How long a body may be used although `elapsedTime` in it ages. VDSM's samples were up to 15 seconds old.
+const BODY_LIFE: Duration = Duration::from_secs(5);
+
+/// A reply that many may be given, plain and packed.
+#[derive(Debug)]
+pub struct Body {
+    /// As it is.
+    pub plain: Bytes,
+    gzip: OnceLock<Bytes>,
+}
+
+impl Body {
+    /// From a reply's bytes.
+    pub fn new(plain: Bytes) -> Self {
+        Self { plain, gzip: OnceLock::new() }
+    }
+
+    /// Packed with gzip: made when first asked for, then shared. A megabyte takes some five milliseconds.
+    pub fn gzip(&self) -> Bytes {
+        self.gzip.get_or_init(|| pack(&self.plain)).clone()
+    }
+
+    /// Packed, if somebody has asked for it before.
+    pub fn gzip_if_made(&self) -> Option<Bytes> {
+        self.gzip.get().cloned()
+    }
+}
+
+/// The lowest level: stats are so regular that it makes them twenty times smaller, and the next levels cost more
+/// than they save.
+fn pack(plain: &[u8]) -> Bytes {
+    let mut packer =
+        flate2::write::GzEncoder::new(Vec::with_capacity(plain.len() / 8), flate2::Compression::fast());
+    packer.write_all(plain).and_then(|()| packer.finish()).expect("writing to memory does not fail").into()
+}
+
+/// A body and the moment that it shows.
+type Shown = (Moment, Arc<Body>);
+
+/// What was written of each VM, beside the picture of it that was written.
+type Cache = HashMap<DomainId, (Arc<DomainPublic>, Arc<Fragment>)>;
+
+/// Keeps what was written of each VM.
+#[derive(Debug, Default)]
+pub struct Board {
+    cache: Arc<Mutex<Cache>>,
+}
+
+impl Board {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a new picture. Cheap; nothing is written before somebody asks.
+    pub fn update(&self, snapshot: &Arc<Snapshot>) -> Arc<Bodies> {
+        Arc::new(Bodies {
+            snapshot: Arc::clone(snapshot),
+            cache: Arc::clone(&self.cache),
+            all_stats: [Mutex::new(None), Mutex::new(None)],
+            all_short: OnceLock::new(),
+            recovering: OnceLock::new(),
+        })
+    }
+}
+
+/// The replies that one snapshot gives. Before the first listing they all are [`Code::Recovering`].
+///
+/// While the link to libvirt is lost, what was last known is told, and after
+/// [`SILENT_AFTER`](crate::SILENT_AFTER) running VMs are said not to respond (`monitorResponse` -1).
+#[derive(Debug)]
+pub struct Bodies {
+    snapshot: Arc<Snapshot>,
+    cache: Arc<Mutex<Cache>>,
+    /// By range.
+    all_stats: [Mutex<Option<Shown>>; 2],
+    all_short: OnceLock<Arc<Body>>,
+    recovering: OnceLock<Arc<Body>>,
+}
+
+/// How many VMs there are, as `getVdsStats` counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VmCounts {
+    /// All, Down ones too.
+    pub all: usize,
+    /// Those that are Up.
+    pub active: usize,
+    /// Those that migrate in or out.
+    pub migrating: usize,
+}
+
+impl Bodies {
+    /// The picture that is shown.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The reply to every verb about VMs while the first listing is not yet there, else `None`.
+    pub fn recovering(&self) -> Option<Arc<Body>> {
+        let make = || Arc::new(Body::new(status_reply(Code::Recovering, "")));
+        (!self.snapshot.settled).then(|| Arc::clone(self.recovering.get_or_init(make)))
+    }
+
+    /// The reply to `getAllVmStats` at `now`, shared by all who ask within some seconds.
+    pub fn all_vm_stats(&self, range: Range, now: Wall) -> Arc<Body> {
+        if let Some(recovering) = self.recovering() {
+            return recovering;
+        }
+        let moment = Moment::of(&self.snapshot, now);
+        let mut kept = self.all_stats[range as usize].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made, body)) = &*kept {
+            let age = now.since(made.now).max(made.now.since(now));
+            if age < BODY_LIFE && made.silent == moment.silent {
+                return Arc::clone(body);
+            }
+        }
+        let fragments = self.fragments();
+        let size = fragments.iter().map(|fragment| fragment.size()).sum();
+        let plain = write::reply(size, |slot| {
+            slot.structure(|s| {
+                put_status(s, Code::Done, "");
+                s.array("statsList", |items| {
+                    for fragment in &fragments {
+                        items.item().structure(|s| fragment.put_stats(s, range, moment));
+                    }
+                });
+            });
+        });
+        let body = Arc::new(Body::new(plain.into()));
+        *kept = Some((moment, Arc::clone(&body)));
+        body
+    }
+
+    /// The reply to `getVmStats` at `now`; [`Code::NoSuchVm`] if it is not there.
+    pub fn vm_stats(&self, vm: DomainId, range: Range, now: Wall) -> Bytes {
+        if let Some(recovering) = self.recovering() {
+            return recovering.plain.clone();
+        }
+        let Some(domain) = self.snapshot.domains.get(&vm) else { return status_reply(Code::NoSuchVm, "") };
+        let moment = Moment::of(&self.snapshot, now);
+        let fragment = fragment_of(&mut self.lock_cache(), domain);
+        write::reply(fragment.size() + 256, |slot| {
+            slot.structure(|s| {
+                put_status(s, Code::Done, "");
+                s.array("statsList", |items| {
+                    items.item().structure(|s| fragment.put_stats(s, range, moment))
+                });
+            });
+        })
+        .into()
+    }
+
+    /// The reply to `list`. `vms` limits it to these; unknown ones are left out in silence.
+    pub fn list(&self, full: bool, vms: Option<&[DomainId]>, range: Range) -> Arc<Body> {
+        if let Some(recovering) = self.recovering() {
+            return recovering;
+        }
+        match (full, vms) {
+            (false, None) => Arc::clone(self.all_short.get_or_init(|| self.write_short(self.fragments()))),
+            (false, Some(_)) => {
+                let mut cache = self.lock_cache();
+                let fragments = self.chosen(vms).map(|domain| fragment_of(&mut cache, domain)).collect();
+                drop(cache);
+                self.write_short(fragments)
+            }
+            (true, _) => {
+                self.write_list(1024 * vms.map_or(self.snapshot.domains.len(), <[_]>::len), |items| {
+                    for domain in self.chosen(vms) {
+                        items.item().structure(|s| put_full(s, domain, range));
+                    }
+                })
+            }
+        }
+    }
+
+    /// How many VMs there are.
+    pub fn counts(&self) -> VmCounts {
+        let mut counts = VmCounts { all: self.snapshot.domains.len(), ..VmCounts::default() };
+        for domain in self.snapshot.domains.values().filter(|domain| domain.ending.is_none()) {
+            match domain.status {
+                Status::Up => counts.active += 1,
+                Status::MigrationSource | Status::MigrationDestination => counts.migrating += 1,
+                _ => {}
+            }
+        }
+        counts
+    }
+
+    fn write_short(&self, fragments: Vec<Arc<Fragment>>) -> Arc<Body> {
+        self.write_list(256 * fragments.len(), |items| {
+            for fragment in &fragments {
+                items.item().structure(|s| fragment.put_short(s));
+            }
+        })
+    }
+
+    fn write_list(&self, size: usize, fill: impl FnOnce(&mut write::Items<'_>)) -> Arc<Body> {
+        let plain = write::reply(256 + size, |slot| {
+            slot.structure(|s| {
+                put_status(s, Code::Done, "");
+                s.array("vmList", fill);
+            });
+        });
+        Arc::new(Body::new(plain.into()))
+    }
+
+    /// The VMs asked for, each once, in the order of their ids.
+    fn chosen<'a>(
+        &'a self,
+        vms: Option<&'a [DomainId]>,
+    ) -> Box<dyn Iterator<Item = &'a Arc<DomainPublic>> + 'a> {
+        match vms {
+            None => Box::new(self.snapshot.domains.values()),
+            Some(ids) => {
+                let ids: BTreeSet<&DomainId> = ids.iter().collect();
+                Box::new(ids.into_iter().filter_map(|id| self.snapshot.domains.get(id)))
+            }
+        }
+    }
+
+    /// The fragments of all VMs. What the picture no longer shows leaves the cache here.
+    fn fragments(&self) -> Vec<Arc<Fragment>> {
+        let domains = &self.snapshot.domains;
+        let mut cache = self.lock_cache();
+        let fragments = domains.values().map(|domain| fragment_of(&mut cache, domain)).collect();
+        if cache.len() > domains.len() {
+            cache.retain(|id, _| domains.contains_key(id));
+        }
+        fragments
+    }
+
+    fn lock_cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The fragment of `domain`, from the cache if it is of this very picture: the cache holds the picture too, so that
+/// its address cannot come to mean another one.
+fn fragment_of(cache: &mut Cache, domain: &Arc<DomainPublic>) -> Arc<Fragment> {
+    if let Some((of, fragment)) = cache.get(&domain.domain)
+        && Arc::ptr_eq(of, domain)
+    {
+        return Arc::clone(fragment);
+    }
+    let fragment = Arc::new(Fragment::of(domain));
+    cache.insert(domain.domain, (Arc::clone(domain), Arc::clone(&fragment)));
+    fragment
+}

@@ -1,0 +1,420 @@
+//! The verbs that this step serves, each with its parameters read into types.
+//!
+//! Managers send most numbers and booleans as text, and leave trailing parameters out: both are read. What cannot be
+//! read is refused with a status that names the parameter; it is never guessed, for `force` may be among it.
+
+use dxr::Value;
+use whydown_core::evidence::tame;
+use whydown_core::id::DomainId;
+
+use crate::call::Call;
+use crate::refused::Refused;
+use crate::verbs::{METHODS, Method};
+
+/// Seconds that a user gets to save work before a shutdown, where the manager does not say.
+pub const DEFAULT_SHUTDOWN_DELAY_S: u32 = 30;
+
+/// Seconds that each step of a shutdown may take, where the manager does not say.
+pub const DEFAULT_SHUTDOWN_TIMEOUT_S: u32 = 120;
+
+/// What a manager asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// Are you there?
+    Ping,
+    /// Which VMs, in which state?
+    List {
+        /// With all that is known of each.
+        full: bool,
+        /// Only these; `None` for all. Unknown ones are left out in silence.
+        vms: Option<Vec<DomainId>>,
+    },
+    /// The state of one VM.
+    GetVmStats {
+        /// Which.
+        vm: DomainId,
+    },
+    /// The state of all VMs.
+    GetAllVmStats,
+    /// Start a VM from a domain document.
+    Create {
+        /// The UUID that the manager gave beside the document.
+        vm: Option<DomainId>,
+        /// libvirt's domain document, unread.
+        xml: String,
+    },
+    /// Ask the guest to shut down.
+    Shutdown {
+        /// Which.
+        vm: DomainId,
+        /// Seconds of warning for the user.
+        delay_s: u32,
+        /// What the user is told; `None` for the usual.
+        message: Option<String>,
+        /// Start it again afterwards.
+        reboot: bool,
+        /// Seconds that each step may take.
+        timeout_s: u32,
+        /// Force it off in the end.
+        force: bool,
+    },
+    /// End it and forget it; forget it, if it is Down.
+    Destroy {
+        /// Which.
+        vm: DomainId,
+        /// How often to try it gently before force.
+        graceful_attempts: u32,
+    },
+    /// What the host can do.
+    GetVdsCapabilities,
+    /// What the host is doing.
+    GetVdsStats,
+    /// What the host is made of.
+    GetVdsHardwareInfo,
+    /// Which methods are there?
+    ListMethods,
+    /// What is a method for?
+    MethodHelp {
+        /// Its name.
+        name: String,
+    },
+    /// What does a method take and give?
+    MethodSignature {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Verb {
+    /// Reads a call.
+    ///
+    /// # Errors
+    /// [`Refused`], which knows its own reply.
+    pub fn parse(call: &Call) -> Result<Self, Refused> {
+        let method = METHODS
+            .iter()
+            .find(|method| method.name == call.method)
+            .ok_or_else(|| Refused::unknown_method(&call.method))?;
+        if call.params.len() > method.params.len() {
+            return Err(Refused::TooMany { method: method.name, most: method.params.len() });
+        }
+        (method.read)(&Given { method, values: &call.params })
+    }
+
+    /// Whether it may be answered before the first listing was taken. Of the rest, VDSM says
+    /// [`Code::Recovering`](crate::Code::Recovering) then: absence would mean "gone" to a manager.
+    pub const fn answers_while_recovering(&self) -> bool {
+        matches!(self, Self::ListMethods | Self::MethodHelp { .. } | Self::MethodSignature { .. })
+    }
+}
+
+/// The parameters of one call, beside the method's table row that names them.
+pub(crate) struct Given<'a> {
+    method: &'static Method,
+    values: &'a [Value],
+}
+
+impl<'a> Given<'a> {
+    /// The parameter at `index`, unless it is missing or nil.
+    fn get(&self, index: usize) -> Option<&'a Value> {
+        self.values.get(index).filter(|value| !matches!(value, Value::Nil))
+    }
+
+    fn name(&self, index: usize) -> &'static str {
+        self.method.params[index].name
+    }
+
+    fn missing(&self, index: usize) -> Refused {
+        Refused::Missing { param: self.name(index) }
+    }
+
+    fn wrong(&self, index: usize, wanted: &'static str) -> Refused {
+        Refused::Wrong { method: self.method.name, param: self.name(index), wanted }
+    }
+
+    /// A required VM. Text that is no UUID names no VM of any libvirt.
+    fn vm(&self, index: usize) -> Result<DomainId, Refused> {
+        match self.get(index).ok_or_else(|| self.missing(index))? {
+            Value::String(text) => text.trim().parse().map_err(|_| Refused::NoSuchVm),
+            _ => Err(self.wrong(index, "the text of a UUID")),
+        }
+    }
+
+    fn text(&self, index: usize) -> Result<&'a str, Refused> {
+        match self.get(index).ok_or_else(|| self.missing(index))? {
+            Value::String(text) => Ok(text),
+            _ => Err(self.wrong(index, "text")),
+        }
+    }
+
+    /// Free text for people, bounded and tamed; `None` if it is missing or empty.
+    fn words(&self, index: usize) -> Result<Option<String>, Refused> {
+        match self.get(index) {
+            None => Ok(None),
+            Some(Value::String(text)) if text.is_empty() => Ok(None),
+            Some(Value::String(text)) => Ok(Some(tame(text))),
+            Some(_) => Err(self.wrong(index, "text")),
+        }
+    }
+
+    fn flag(&self, index: usize) -> Result<bool, Refused> {
+        const WANTED: &str = "true or false";
+        match self.get(index) {
+            None => Ok(false),
+            Some(Value::Boolean(truth)) => Ok(*truth),
+            Some(Value::Integer(number)) => Ok(*number != 0),
+            Some(Value::Long(number)) => Ok(*number != 0),
+            Some(Value::String(text)) => match text.trim().to_ascii_lowercase().as_str() {
+                "" | "false" | "0" | "no" => Ok(false),
+                "true" | "1" | "yes" => Ok(true),
+                _ => Err(self.wrong(index, WANTED)),
+            },
+            Some(_) => Err(self.wrong(index, WANTED)),
+        }
+    }
+
+    /// VDSM's way with the flag of `list`: any text but the empty one is true, "false" too. Only the amount of
+    /// detail hangs on it.
+    fn loose_flag(&self, index: usize) -> Result<bool, Refused> {
+        match self.get(index) {
+            Some(Value::String(text)) => Ok(!text.is_empty()),
+            _ => self.flag(index),
+        }
+    }
+
+    /// A count or a number of seconds; `None` if it is missing or empty text.
+    fn number(&self, index: usize) -> Result<Option<u32>, Refused> {
+        const WANTED: &str = "a whole number that is not negative";
+        let read = match self.get(index) {
+            None => return Ok(None),
+            Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
+            Some(Value::String(text)) => text.trim().parse().ok(),
+            Some(Value::Integer(number)) => u32::try_from(*number).ok(),
+            Some(Value::Long(number)) => u32::try_from(*number).ok(),
+            Some(Value::Double(number))
+                if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number) =>
+            {
+                Some(*number as u32)
+            }
+            Some(_) => None,
+        };
+        read.map(Some).ok_or_else(|| self.wrong(index, WANTED))
+    }
+
+    /// Seconds; nothing and zero both mean `default`, as they did to VDSM.
+    fn seconds(&self, index: usize, default: u32) -> Result<u32, Refused> {
+        Ok(self.number(index)?.filter(|&seconds| seconds > 0).unwrap_or(default))
+    }
+
+    /// A choice of VMs: `None` for all. What is no UUID names no VM; a bare text instead of an array matches nothing.
+    fn vms(&self, index: usize) -> Option<Vec<DomainId>> {
+        match self.get(index) {
+            None => None,
+            Some(Value::Array(items)) if items.is_empty() => None,
+            Some(Value::Array(items)) => Some(
+                items
+                    .iter()
+                    .filter_map(|item| match item {
+                        Value::String(text) => text.trim().parse().ok(),
+                        _ => None,
+                    })
+                    .collect(),
+            ),
+            Some(_) => Some(Vec::new()),
+        }
+    }
+}
+
+pub(crate) fn read_list(given: &Given<'_>) -> Result<Verb, Refused> {
+    Ok(Verb::List { full: given.loose_flag(0)?, vms: given.vms(1) })
+}
+
+pub(crate) fn read_vm_stats(given: &Given<'_>) -> Result<Verb, Refused> {
+    Ok(Verb::GetVmStats { vm: given.vm(0)? })
+}
+
+pub(crate) fn read_shutdown(given: &Given<'_>) -> Result<Verb, Refused> {
+    Ok(Verb::Shutdown {
+        vm: given.vm(0)?,
+        delay_s: given.seconds(1, DEFAULT_SHUTDOWN_DELAY_S)?,
+        message: given.words(2)?,
+        reboot: given.flag(3)?,
+        timeout_s: given.seconds(4, DEFAULT_SHUTDOWN_TIMEOUT_S)?,
+        force: given.flag(5)?,
+    })
+}
+
+pub(crate) fn read_destroy(given: &Given<'_>) -> Result<Verb, Refused> {
+    Ok(Verb::Destroy { vm: given.vm(0)?, graceful_attempts: given.number(1)?.unwrap_or(1) })
+}
+
+/// `create` takes one struct; a manager's many other keys in it are its own business.
+pub(crate) fn read_create(given: &Given<'_>) -> Result<Verb, Refused> {
+    let members = match given.get(0).ok_or_else(|| given.missing(0))? {
+        Value::Struct(members) => members,
+        _ => return Err(given.wrong(0, "a struct")),
+    };
+    let vm = match members.get("vmId") {
+        None | Some(Value::Nil) => None,
+        Some(Value::String(text)) => Some(text.trim().parse().map_err(|_| Refused::NotAUuid)?),
+        Some(_) => return Err(Refused::NotAUuid),
+    };
+    match members.get("xml") {
+        Some(Value::String(xml)) if !xml.trim().is_empty() => Ok(Verb::Create { vm, xml: xml.clone() }),
+        None | Some(Value::Nil | Value::String(_)) => Err(Refused::Missing { param: "xml" }),
+        Some(_) => Err(Refused::Wrong { method: "create", param: "xml", wanted: "text" }),
+    }
+}
+
+pub(crate) fn read_help(given: &Given<'_>) -> Result<Verb, Refused> {
+    Ok(Verb::MethodHelp { name: given.text(0)?.into() })
+}
+
+pub(crate) fn read_signature(given: &Given<'_>) -> Result<Verb, Refused> {
+    Ok(Verb::MethodSignature { name: given.text(0)?.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const ID: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";
+
+    fn parse(method: &str, params: &[Value]) -> Result<Verb, Refused> {
+        Verb::parse(&Call { method: method.into(), params: params.to_vec() })
+    }
+
+    fn text(text: &str) -> Value {
+        Value::String(text.into())
+    }
+
+    fn id() -> DomainId {
+        ID.parse().unwrap()
+    }
+
+    #[test]
+    fn verbs_without_parameters_are_read() {
+        for (name, verb) in [
+            ("ping", Verb::Ping),
+            ("getAllVmStats", Verb::GetAllVmStats),
+            ("getVdsCapabilities", Verb::GetVdsCapabilities),
+            ("getVdsStats", Verb::GetVdsStats),
+            ("getVdsHardwareInfo", Verb::GetVdsHardwareInfo),
+            ("system.listMethods", Verb::ListMethods),
+        ] {
+            assert_eq!(parse(name, &[]), Ok(verb), "{name}");
+            let too_many = parse(name, &[text("x")]);
+            assert!(matches!(too_many, Err(Refused::TooMany { most: 0, .. })), "{name}: {too_many:?}");
+        }
+    }
+
+    #[test]
+    fn list_reads_the_flag_as_vdsm_did_and_ids_of_any_case() {
+        let all = |full| Ok(Verb::List { full, vms: None });
+        assert_eq!(parse("list", &[]), all(false));
+        assert_eq!(parse("list", &[text("")]), all(false));
+        assert_eq!(parse("list", &[text("false")]), all(true));
+        assert_eq!(parse("list", &[Value::Boolean(true), Value::Array(vec![])]), all(true));
+        let some = Value::Array(vec![text(&ID.to_uppercase()), text("nonsense"), Value::Integer(1)]);
+        assert_eq!(
+            parse("list", &[text("true"), some]),
+            Ok(Verb::List { full: true, vms: Some(vec![id()]) })
+        );
+        assert_eq!(
+            parse("list", &[text("true"), text(ID)]),
+            Ok(Verb::List { full: true, vms: Some(vec![]) })
+        );
+    }
+
+    #[test]
+    fn numbers_and_flags_come_as_text_or_as_themselves() {
+        let expected = Verb::Shutdown {
+            vm: id(),
+            delay_s: 5,
+            message: Some("bye".into()),
+            reboot: false,
+            timeout_s: 60,
+            force: true,
+        };
+        let as_text = ["5", "bye", "false", "60", "True"].map(text);
+        let typed =
+            [Value::Integer(5), text("bye"), Value::Boolean(false), Value::Long(60), Value::Integer(1)];
+        for rest in [as_text, typed] {
+            let params = [&[text(ID)][..], &rest].concat();
+            assert_eq!(parse("shutdown", &params).as_ref(), Ok(&expected));
+        }
+        let usual = Verb::Shutdown {
+            vm: id(),
+            delay_s: 30,
+            message: None,
+            reboot: false,
+            timeout_s: 120,
+            force: false,
+        };
+        for rest in
+            [vec![], vec![text(""), text("")], vec![text("0"), Value::Nil, Value::Nil, Value::Integer(0)]]
+        {
+            let params = [vec![text(ID)], rest].concat();
+            assert_eq!(parse("shutdown", &params).as_ref(), Ok(&usual));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_never_guessed() {
+        let wrong = |index: usize, value: Value| {
+            let mut params = vec![text(ID), Value::Nil, Value::Nil, Value::Nil, Value::Nil, Value::Nil];
+            params[index] = value;
+            match parse("shutdown", &params) {
+                Err(Refused::Wrong { method: "shutdown", param, .. }) => param,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(wrong(1, text("soon")), "delay");
+        assert_eq!(wrong(1, Value::Integer(-1)), "delay");
+        assert_eq!(wrong(2, Value::Integer(1)), "message");
+        assert_eq!(wrong(3, text("maybe")), "reboot");
+        assert_eq!(wrong(4, Value::Double(0.5)), "timeout");
+        assert_eq!(wrong(5, text("forced")), "force");
+        assert_eq!(wrong(0, Value::Integer(1)), "vmId");
+    }
+
+    #[test]
+    fn an_id_that_is_no_uuid_is_a_vm_that_does_not_exist() {
+        for method in ["getVmStats", "shutdown", "destroy"] {
+            assert_eq!(parse(method, &[text("web1")]), Err(Refused::NoSuchVm), "{method}");
+            assert_eq!(parse(method, &[]), Err(Refused::Missing { param: "vmId" }), "{method}");
+        }
+        assert_eq!(parse("destroy", &[text(ID)]), Ok(Verb::Destroy { vm: id(), graceful_attempts: 1 }));
+        assert_eq!(
+            parse("destroy", &[text(ID), text("3")]),
+            Ok(Verb::Destroy { vm: id(), graceful_attempts: 3 })
+        );
+    }
+
+    #[test]
+    fn create_takes_a_document_and_perhaps_an_id() {
+        let create = |members: &[(&str, Value)]| {
+            let members: BTreeMap<_, _> = members.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
+            parse("create", &[Value::Struct(members)])
+        };
+        let xml = || ("xml", text("<domain/>"));
+        assert_eq!(create(&[xml()]), Ok(Verb::Create { vm: None, xml: "<domain/>".into() }));
+        assert_eq!(
+            create(&[xml(), ("vmId", text(ID))]),
+            Ok(Verb::Create { vm: Some(id()), xml: "<domain/>".into() })
+        );
+        assert_eq!(create(&[xml(), ("vmId", text("web1"))]), Err(Refused::NotAUuid));
+        assert_eq!(
+            create(&[("vmId", text(ID)), ("memSize", text("512"))]),
+            Err(Refused::Missing { param: "xml" })
+        );
+        assert_eq!(parse("create", &[]), Err(Refused::Missing { param: "params" }));
+        assert!(matches!(parse("create", &[text("<domain/>")]), Err(Refused::Wrong { param: "params", .. })));
+    }
+
+    #[test]
+    fn an_unknown_method_is_refused_by_name() {
+        assert_eq!(parse("Ping", &[]), Err(Refused::UnknownMethod("Ping".into())));
+    }
+}

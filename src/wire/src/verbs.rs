@@ -1,0 +1,204 @@
+//! The table of verbs: one row each, from which calls are read and questions about methods are answered.
+
+use bytes::Bytes;
+
+use crate::refused::Refused;
+use crate::verb::{self, Given, Verb};
+use crate::write;
+
+/// One method that a manager may call.
+#[derive(Debug)]
+pub struct Method {
+    /// The name on the wire.
+    pub name: &'static str,
+    /// The parameters, required ones first.
+    pub params: &'static [Param],
+    /// The XML-RPC type of the reply.
+    pub returns: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+    pub(crate) read: fn(&Given<'_>) -> Result<Verb, Refused>,
+}
+
+/// One parameter of a method.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Param {
+    /// VDSM's name for it.
+    pub name: &'static str,
+    /// Its XML-RPC type. Text is taken for numbers and booleans too.
+    pub kind: &'static str,
+    /// Whether it may be left out.
+    pub optional: bool,
+}
+
+const fn required(name: &'static str, kind: &'static str) -> Param {
+    Param { name, kind, optional: false }
+}
+
+const fn optional(name: &'static str, kind: &'static str) -> Param {
+    Param { name, kind, optional: true }
+}
+
+/// All methods, by name.
+#[rustfmt::skip]
+pub static METHODS: [Method; 13] = [
+    Method {
+        name: "create",
+        params: &[required("params", "struct")],
+        returns: "struct",
+        help: "Starts a transient VM. params: xml (libvirt's domain document), vmId (its UUID, optional). \
+               The start goes on after the reply; a failure shows as Down.",
+        read: verb::read_create,
+    },
+    Method {
+        name: "destroy",
+        params: &[required("vmId", "string"), optional("gracefulAttempts", "int")],
+        returns: "struct",
+        help: "Ends a VM at once and forgets it. Of a VM that is Down: acknowledges its ending.",
+        read: verb::read_destroy,
+    },
+    Method {
+        name: "getAllVmStats",
+        params: &[],
+        returns: "struct",
+        help: "The state of all VMs in statsList. VMs that are Down carry exitCode, exitReason and exitMessage, \
+               and stay until destroy acknowledges them.",
+        read: |_| Ok(Verb::GetAllVmStats),
+    },
+    Method {
+        name: "getVdsCapabilities",
+        params: &[],
+        returns: "struct",
+        help: "What this host can do.",
+        read: |_| Ok(Verb::GetVdsCapabilities),
+    },
+    Method {
+        name: "getVdsHardwareInfo",
+        params: &[],
+        returns: "struct",
+        help: "What this host is made of.",
+        read: |_| Ok(Verb::GetVdsHardwareInfo),
+    },
+    Method {
+        name: "getVdsStats",
+        params: &[],
+        returns: "struct",
+        help: "What this host is doing.",
+        read: |_| Ok(Verb::GetVdsStats),
+    },
+    Method {
+        name: "getVmStats",
+        params: &[required("vmId", "string")],
+        returns: "struct",
+        help: "The state of one VM: the only entry of statsList.",
+        read: verb::read_vm_stats,
+    },
+    Method {
+        name: "list",
+        params: &[optional("fullStatus", "boolean"), optional("vmList", "array")],
+        returns: "struct",
+        help: "The VMs with their status in vmList; with fullStatus, all that is known of each. \
+               vmList limits it to these ids; unknown ids are left out.",
+        read: verb::read_list,
+    },
+    Method {
+        name: "ping",
+        params: &[],
+        returns: "struct",
+        help: "Does nothing, successfully.",
+        read: |_| Ok(Verb::Ping),
+    },
+    Method {
+        name: "shutdown",
+        params: &[
+            required("vmId", "string"),
+            optional("delay", "int"),
+            optional("message", "string"),
+            optional("reboot", "boolean"),
+            optional("timeout", "int"),
+            optional("force", "boolean"),
+        ],
+        returns: "struct",
+        help: "Asks the guest to shut down; with force, ends it if it has not obeyed in time. \
+               delay and timeout are seconds.",
+        read: verb::read_shutdown,
+    },
+    Method {
+        name: "system.listMethods",
+        params: &[],
+        returns: "array",
+        help: "The names of all methods.",
+        read: |_| Ok(Verb::ListMethods),
+    },
+    Method {
+        name: "system.methodHelp",
+        params: &[required("methodName", "string")],
+        returns: "string",
+        help: "What a method is for; empty for an unknown one.",
+        read: verb::read_help,
+    },
+    Method {
+        name: "system.methodSignature",
+        params: &[required("methodName", "string")],
+        returns: "array",
+        help: "The signatures of a method: for each, the type of its reply and those of its parameters.",
+        read: verb::read_signature,
+    },
+];
+
+fn method(name: &str) -> Option<&'static Method> {
+    METHODS.iter().find(|method| method.name == name)
+}
+
+/// The reply to `system.listMethods`.
+pub fn list_methods() -> Bytes {
+    write::reply(1024, |slot| slot.texts(METHODS.iter().map(|method| method.name))).into()
+}
+
+/// The reply to `system.methodHelp`: empty text for an unknown method, as Python's server gives.
+pub fn method_help(name: &str) -> Bytes {
+    write::reply(512, |slot| slot.text(method(name).map_or("", |method| method.help))).into()
+}
+
+/// The reply to `system.methodSignature`: one signature for each number of parameters that the method takes.
+/// An unknown method gets the text that Python's server gives for every method.
+pub fn method_signature(name: &str) -> Bytes {
+    let Some(method) = method(name) else {
+        return write::reply(128, |slot| slot.text("signatures not supported")).into();
+    };
+    let fewest = method.params.iter().filter(|param| !param.optional).count();
+    write::reply(2048, |slot| {
+        slot.array(|signatures| {
+            for count in fewest..=method.params.len() {
+                let params = method.params[..count].iter().map(|param| param.kind);
+                signatures.item().texts(std::iter::once(method.returns).chain(params));
+            }
+        });
+    })
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_and_required_parameters_come_first() {
+        assert!(METHODS.windows(2).all(|pair| pair[0].name < pair[1].name));
+        for method in &METHODS {
+            assert!(method.params.is_sorted_by_key(|param| param.optional), "{}", method.name);
+            assert!(!method.help.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_signature_is_given_for_every_number_of_parameters() {
+        let body = method_signature("list");
+        let read = dxr::MethodResponse::from_xml(std::str::from_utf8(&body).unwrap()).unwrap().value;
+        let texts =
+            |names: &[&str]| dxr::Value::Array(names.iter().map(|&n| dxr::Value::String(n.into())).collect());
+        let expected =
+            [texts(&["struct"]), texts(&["struct", "boolean"]), texts(&["struct", "boolean", "array"])];
+        assert_eq!(read, dxr::Value::Array(expected.into()));
+    }
+}

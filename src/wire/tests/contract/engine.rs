@@ -1,0 +1,173 @@
+//! The casts that engines 3.4 to 4.0 make, as they were measured: one value of a wrong type in one VM loses the reply
+//! of the whole host.
+
+use std::collections::BTreeMap;
+
+use dxr::Value;
+
+use crate::samples::{NOW, bodies, entries, everything, items, members, read, replies, text};
+use whydown_core::cause::Cause;
+use whydown_wire::Range;
+
+/// Members that must be text.
+const TEXTS: &str = "vmId status exitMessage session kvmEnable acpiEnable win2kHackEnable displayIp hash pauseCode \
+                     cdrom guestFQDN cpuUser cpuSys elapsedTime statusTime vmName";
+/// Members that must be a 32-bit integer or its text.
+const INTEGERS: &str = "exitCode exitReason monitorResponse memUsage migrationProgress guestCPUCount";
+/// The states that engines know, spaces dropped and case ignored.
+const STATES: &str = "up down migrationsource migrationdestination paused poweringdown poweringup rebootinprogress \
+                      restoringstate savingstate waitforlaunch";
+const PAUSE_CODES: &str = "NONE EOTHER EIO ENOSPC EPERM NOERR";
+
+fn among(list: &str, word: &str) -> bool {
+    list.split_whitespace().any(|known| known == word)
+}
+
+fn integer(value: &Value) -> i32 {
+    match value {
+        Value::Integer(number) => *number,
+        other => text(other).parse().unwrap_or_else(|_| panic!("not an integer: {other:?}")),
+    }
+}
+
+fn check_status(reply: &Value) {
+    let status = members(&members(reply)["status"]);
+    assert!(matches!(status["code"], Value::Integer(_)), "{status:?}");
+    assert!(!text(&status["message"]).is_empty());
+}
+
+fn check_vm(vm: &BTreeMap<String, Value>, highest_reason: i32) {
+    for (name, value) in vm {
+        if among(TEXTS, name) {
+            text(value);
+        } else if among(INTEGERS, name) {
+            integer(value);
+        }
+    }
+    let state = text(&vm["status"]).replace(' ', "").to_lowercase();
+    assert!(among(STATES, &state), "{state}");
+    assert_eq!(text(&vm["vmId"]).len(), 36);
+    if let Some(code) = vm.get("pauseCode") {
+        assert!(among(PAUSE_CODES, text(code)), "{code:?}");
+    }
+    if state == "down" {
+        assert!(matches!(integer(&vm["exitCode"]), 0 | 1));
+        assert!((0..=highest_reason).contains(&integer(&vm["exitReason"])), "{vm:?}");
+        assert!(!text(&vm["exitMessage"]).is_empty());
+        assert!(matches!(vm["exitCode"], Value::Integer(_)) && matches!(vm["exitReason"], Value::Integer(_)));
+    } else {
+        assert!(!vm.keys().any(|name| name.starts_with("exit")), "{vm:?}");
+        members(&vm["disks"]);
+        members(&vm["network"]);
+        text(&vm["elapsedTime"]).parse::<f64>().unwrap();
+    }
+}
+
+/// Types that the engine's XML-RPC client knows, in a reply as a whole.
+fn check_types(value: &Value) {
+    match value {
+        Value::Integer(_) | Value::Boolean(_) | Value::String(_) => {}
+        Value::Struct(members) => members.values().for_each(check_types),
+        Value::Array(items) => items.iter().for_each(check_types),
+        other => panic!("a type that some manager cannot read: {other:?}"),
+    }
+}
+
+#[test]
+fn every_reply_is_of_types_that_all_managers_read_and_repeats_no_member() {
+    for (verb, body) in replies() {
+        check_types(&read(&body));
+        let reply = std::str::from_utf8(&body).unwrap();
+        assert!(reply.starts_with("<?xml version='1.0'?>"), "{verb}");
+        let mut open: Vec<Vec<String>> = Vec::new();
+        // Every tag of the writer stands alone, so splitting is reading; dxr would keep the last of two in silence.
+        for part in reply.split('<') {
+            match part.split_once('>') {
+                Some(("struct", _)) => open.push(Vec::new()),
+                Some(("/struct", _)) => drop(open.pop()),
+                Some(("name", name)) => {
+                    let names = open.last_mut().unwrap();
+                    assert!(!names.iter().any(|known| known == name), "{verb}: {name} twice");
+                    names.push(name.into());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn an_engine_that_knows_eight_reasons_reads_every_vm() {
+    let bodies = bodies(everything());
+    for (range, highest) in [(Range::Classic, 8), (Range::Full, 14)] {
+        let reply = read(&bodies.all_vm_stats(range, NOW).plain);
+        check_status(&reply);
+        let vms = entries(&reply, "statsList");
+        assert_eq!(vms.len(), bodies.snapshot().domains.len());
+        vms.values().for_each(|vm| check_vm(vm, highest));
+        for id in bodies.snapshot().domains.keys() {
+            let one = read(&bodies.vm_stats(*id, range, NOW));
+            check_status(&one);
+            assert_eq!(members(&items(&members(&one)["statsList"])[0]), vms[id.to_string().as_str()]);
+        }
+    }
+}
+
+#[test]
+fn the_full_list_has_devices_on_every_vm() {
+    let bodies = bodies(everything());
+    let reply = read(&bodies.list(true, None, Range::Classic).plain);
+    check_status(&reply);
+    let vms = entries(&reply, "vmList");
+    assert_eq!(vms.len(), bodies.snapshot().domains.len());
+    for vm in vms.values() {
+        items(&vm["devices"]);
+        assert_eq!(vm.contains_key("exitCode"), text(&vm["status"]) == "Down");
+    }
+}
+
+#[test]
+fn the_exact_reason_and_the_cause_are_told_in_both_ranges() {
+    let bodies = bodies(everything());
+    for range in [Range::Classic, Range::Full] {
+        let reply = read(&bodies.all_vm_stats(range, NOW).plain);
+        let vms = entries(&reply, "statsList");
+        for (cause, number) in Cause::ALL.into_iter().zip(100..) {
+            let row = cause.row();
+            let vm = vms[crate::samples::id(number).to_string().as_str()];
+            let shown = if range == Range::Full { row.exit_reason } else { row.classic_reason };
+            assert_eq!(integer(&vm["exitReason"]), i32::from(shown), "{cause:?}");
+            assert_eq!(integer(&vm["exitCode"]), i32::from(row.exit_code), "{cause:?}");
+            assert_eq!(text(&vm["exitReasonExact"]), row.exit_reason.to_string());
+            assert_eq!(text(&vm["exitCause"]), row.word);
+        }
+    }
+}
+
+#[test]
+fn a_host_gives_what_an_engine_gives_up_without() {
+    let find = |wanted: &str| -> Vec<Value> {
+        replies().iter().filter(|(verb, _)| *verb == wanted).map(|(_, body)| read(body)).collect()
+    };
+    for reply in find("getVdsStats") {
+        check_status(&reply);
+        let info = members(&members(&reply)["info"]);
+        for name in ["cpuSys", "cpuUser", "cpuIdle", "cpuLoad"] {
+            assert!(text(&info[name]).parse::<f64>().unwrap() >= 0.0, "{name}");
+        }
+        for name in ["memAvailable", "memFree", "swapTotal", "swapFree", "vmCount", "vmActive", "vmMigrating"]
+        {
+            assert!(matches!(info[name], Value::Integer(_)), "{name}");
+        }
+    }
+    for reply in find("getVdsCapabilities") {
+        check_status(&reply);
+        let info = members(&members(&reply)["info"]);
+        text(&info["cpuSpeed"]).parse::<f64>().unwrap();
+        items(&members(&info["HBAInventory"])["iSCSI"]);
+        items(&info["clusterLevels"]);
+        items(&info["emulatedMachines"]);
+        assert!(matches!(text(&info["kvmEnabled"]), "true" | "false"));
+    }
+    find("getVdsHardwareInfo").iter().for_each(check_status);
+}

@@ -1,0 +1,209 @@
+//! Pictures of a host to make replies from, and a reader that is not ours.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dxr::Value;
+use whydown_core::cause::Cause;
+use whydown_core::id::{DomainId, RunId};
+use whydown_core::record::{Certainty, Ending, Verdict, When};
+use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
+use whydown_core::time::Wall;
+use whydown_wire::{
+    Board, Bodies, HostFacts, HostStats, Ksm, Package, Range, VmCounts, capabilities, hardware, host_stats,
+};
+
+/// When all samples are looked at: 2016-02-29 12:00 UTC.
+pub const NOW: Wall = Wall(1_456_747_200_000_000_000);
+
+pub fn id(number: u32) -> DomainId {
+    let mut bytes = *b"\x66\x95\xeb\x01\xf6\xa4\x43\x04\x89\xaa\x97\xf2\0\0\0\0";
+    bytes[12..].copy_from_slice(&number.to_be_bytes());
+    DomainId::from_bytes(bytes)
+}
+
+pub fn vm(number: u32, status: Status) -> DomainPublic {
+    DomainPublic {
+        domain: id(number),
+        name: format!("vm{number}"),
+        run: RunId(40 + u64::from(number)),
+        status,
+        started: Wall(NOW.0 - 3_600_000_000_000),
+        pid: Some(4000 + number),
+        ending: None,
+        durable: true,
+        status_time: 1_456_747_100_000 + i64::from(number),
+    }
+}
+
+pub fn down(number: u32, cause: Cause) -> DomainPublic {
+    let row = cause.row();
+    let ending = Ending {
+        run: RunId(40 + u64::from(number)),
+        domain: id(number),
+        name: format!("vm{number}"),
+        started: Wall(NOW.0 - 3_600_000_000_000),
+        ended: When::At(Wall(NOW.0 - 60_000_000_000)),
+        verdict: Verdict {
+            cause,
+            certainty: Certainty::Certain,
+            row: "S4".into(),
+            because: vec![0],
+            despite: vec![],
+        },
+        exit_code: row.exit_code,
+        exit_reason: row.exit_reason,
+        message: cause.message(Some("internal error: x")),
+        evidence: vec![],
+        acknowledged: None,
+    };
+    DomainPublic { pid: None, ending: Some(Arc::new(ending)), ..vm(number, Status::Down) }
+}
+
+pub fn snapshot(domains: impl IntoIterator<Item = DomainPublic>) -> Snapshot {
+    let domains = domains.into_iter().map(|domain| (domain.domain, Arc::new(domain))).collect();
+    Snapshot { generation: 1, link: Link::Up, settled: true, domains }
+}
+
+pub fn bodies(snapshot: Snapshot) -> Arc<Bodies> {
+    Board::new().update(&Arc::new(snapshot))
+}
+
+/// A host on which every status and every cause is to be seen, and an ending that is not on disk.
+pub fn everything() -> Snapshot {
+    let statuses = [
+        Status::Launching,
+        Status::Up,
+        Status::Paused,
+        Status::PausedIoError,
+        Status::Saving,
+        Status::Restoring,
+        Status::MigrationSource,
+        Status::MigrationDestination,
+        Status::PoweringDown,
+    ];
+    let running = statuses.into_iter().zip(0..).map(|(status, number)| vm(number, status));
+    let ended = Cause::ALL.into_iter().zip(100..).map(|(cause, number)| down(number, cause));
+    let fresh = DomainPublic { durable: false, ..down(200, Cause::ProcessKilled) };
+    snapshot(running.chain(ended).chain([fresh]))
+}
+
+pub fn host() -> HostFacts {
+    let some = |text: &str| Some(text.to_owned());
+    HostFacts {
+        uuid: some("4c4c4544-0033-3010-8057-b7c04f4a4d31"),
+        kvm: true,
+        machines: vec!["pc-i440fx-7.2".into(), "pc-q35-7.2".into()],
+        cpu_model: some("Intel(R) Xeon(R) <x> & co"),
+        cpu_mhz: 2399.998,
+        cpu_cores: 4,
+        cpu_threads: 8,
+        cpu_sockets: 1,
+        cpu_flags: vec!["vmx".into(), "model_Nehalem".into()],
+        memory_mib: 15_934,
+        packages: BTreeMap::from([(
+            "vdsm".into(),
+            Package { version: "4.16.38".into(), release: "1".into() },
+        )]),
+        cluster_levels: vec!["3.4".into(), "3.5".into()],
+        engines: vec!["3.5".into()],
+        iscsi_initiator: some("iqn.1994-05.com.example:host"),
+        selinux_mode: some("1"),
+        hardware: whydown_wire::Hardware {
+            manufacturer: some("Maker"),
+            product: some("Product"),
+            version: some("1.0"),
+            serial: some("S/N 1"),
+            uuid: some("4C4C4544-0033-3010-8057-B7C04F4A4D31"),
+            family: some("Family"),
+        },
+        ..HostFacts::default()
+    }
+}
+
+pub fn stats() -> HostStats {
+    HostStats {
+        now: NOW,
+        booted: Some(Wall(NOW.0 - 86_400_000_000_000)),
+        started: Wall(NOW.0 - 60_000_000_000),
+        cpu_user: 12.345,
+        cpu_system: f64::NAN,
+        cpu_idle: 80.0,
+        load: 0.5,
+        memory_used_percent: 40,
+        memory_available_mib: 9000,
+        memory_free_mib: u64::MAX,
+        memory_committed_mib: Some(1024),
+        swap_total_mib: 2048,
+        swap_free_mib: 2048,
+        anon_huge_mib: Some(512),
+        thp: Some("always".into()),
+        ksm: Some(Ksm { running: true, pages: 100, cpu: 1, shared_mib: 3 }),
+        disk_free_mib: BTreeMap::from([("/tmp".into(), 1000)]),
+        generation: Some("4c4c4544-0033-3010-8057-b7c04f4a4d31".into()),
+    }
+}
+
+/// One reply of every verb, by name; verbs with several kinds of reply are there more than once.
+pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
+    let full = bodies(everything());
+    let empty = bodies(snapshot([]));
+    let all: Vec<DomainId> = full.snapshot().domains.keys().copied().collect();
+    let mut replies = vec![
+        ("ping", whydown_wire::done().to_vec()),
+        ("create", whydown_wire::done().to_vec()),
+        ("shutdown", whydown_wire::done().to_vec()),
+        ("destroy", whydown_wire::done().to_vec()),
+        ("getVdsCapabilities", capabilities(&host()).to_vec()),
+        ("getVdsCapabilities", capabilities(&HostFacts::default()).to_vec()),
+        ("getVdsStats", host_stats(&stats(), full.counts()).to_vec()),
+        ("getVdsStats", host_stats(&HostStats::default(), VmCounts::default()).to_vec()),
+        ("getVdsHardwareInfo", hardware(&host().hardware).to_vec()),
+        ("getVdsHardwareInfo", hardware(&whydown_wire::Hardware::default()).to_vec()),
+        ("system.listMethods", whydown_wire::list_methods().to_vec()),
+        ("system.methodHelp", whydown_wire::method_help("list").to_vec()),
+        ("system.methodSignature", whydown_wire::method_signature("list").to_vec()),
+    ];
+    for range in [Range::Classic, Range::Full] {
+        for bodies in [&full, &empty] {
+            replies.push(("getAllVmStats", bodies.all_vm_stats(range, NOW).plain.to_vec()));
+            replies.push(("list", bodies.list(false, None, range).plain.to_vec()));
+            replies.push(("list", bodies.list(true, None, range).plain.to_vec()));
+            replies.push(("list", bodies.list(false, Some(&all), range).plain.to_vec()));
+        }
+        replies.extend(all.iter().map(|&vm| ("getVmStats", full.vm_stats(vm, range, NOW).to_vec())));
+    }
+    replies
+}
+
+/// Reads a reply with dxr.
+pub fn read(body: &[u8]) -> Value {
+    let text = std::str::from_utf8(body).expect("replies are UTF-8");
+    dxr::MethodResponse::from_xml(text).unwrap_or_else(|error| panic!("{error}\n{text}")).value
+}
+
+pub fn members(value: &Value) -> &BTreeMap<String, Value> {
+    match value {
+        Value::Struct(members) => members,
+        other => panic!("not a struct: {other:?}"),
+    }
+}
+
+pub fn items(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(items) => items,
+        other => panic!("not an array: {other:?}"),
+    }
+}
+
+pub fn text(value: &Value) -> &str {
+    match value {
+        Value::String(text) => text,
+        other => panic!("not text: {other:?}"),
+    }
+}
+
+/// The entries of a reply's `statsList` or `vmList`, by id.
+pub fn entries<'a>(reply: &'a Value, list: &str) -> BTreeMap<&'a str, &'a BTreeMap<String, Value>> {
+    items(&members(reply)[list]).iter().map(members).map(|vm| (text(&vm["vmId"]), vm)).collect()
+}
