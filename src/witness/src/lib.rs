@@ -11,8 +11,8 @@
 //! | [`kernel`] | out-of-memory kills | `/dev/kmsg` (`CAP_SYSLOG`) |
 //! | [`host`] | whether the host goes down | systemd |
 
+pub mod exit;
 pub mod log;
 pub mod process;
-// pub mod exit;
 // pub mod kernel;
 // pub mod host;
