@@ -1,0 +1,167 @@
+//! The kernel's process events (netlink, `CONFIG_PROC_EVENTS`): the exit status of every process of the host.
+//!
+//! It is not for when a process ended, which a pidfd tells without rights and without losses.
+//! Layout of a message, in the host's byte order, from `linux/netlink.h`, `linux/connector.h` and `linux/cn_proc.h`:
+//!
+//! ```text
+//! 0        16        36     40    44        52    56     60      64
+//! nlmsghdr │ cn_msg   │ what │ cpu │ time ns │ pid │ tgid │ status │ …
+//! ```
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, send, socket_with, sockopt,
+};
+use whydown_core::time::Mono;
+
+/// `CN_IDX_PROC`: the sender, and the number of its multicast group.
+const INDEX: u32 = 1;
+/// `CN_VAL_PROC`
+const VALUE: u32 = 1;
+/// `PROC_CN_MCAST_LISTEN`
+const LISTEN: u32 = 1;
+/// `PROC_CN_MCAST_IGNORE`
+const IGNORE: u32 = 2;
+/// `PROC_EVENT_EXIT`
+const EXIT: u32 = 0x8000_0000;
+/// `NLMSG_DONE`
+const DONE: u16 = 3;
+
+/// Bytes of a `nlmsghdr` and a `cn_msg`.
+const HEADERS: usize = 36;
+
+/// Bytes of one message. Those that we know are 76 long.
+const MESSAGE_BYTES: usize = 1024;
+
+/// Messages taken at a time, so that a host that starts processes without end cannot hold us here.
+const MESSAGES: usize = 4096;
+
+/// Bytes that the kernel may keep for us. A message costs some 800 there: room for a thousand exits at once.
+const WAITING_BYTES: usize = 1 << 20;
+
+/// A process has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) pid: u32,
+    /// As `wait` gives it.
+    pub(super) status: i32,
+    /// On the kernel's monotonic clock.
+    pub(super) at: Mono,
+}
+
+/// An open ear. Silent, without an error, in any other than the host's first pid and user namespaces.
+#[derive(Debug)]
+pub(super) struct Connector(OwnedFd);
+
+impl Connector {
+    /// Fails without `CAP_NET_ADMIN`, or where the kernel lacks it.
+    pub(super) fn open() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let protocol = Some(netlink::CONNECTOR);
+        let connector = Self(socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)?);
+        sockopt::set_socket_recv_buffer_size(&connector.0, WAITING_BYTES)?;
+        // Group 1 is bit 0.
+        bind(&connector.0, &SocketAddrNetlink::new(0, 1 << (INDEX - 1)))?;
+        connector.ask(&[LISTEN])?;
+        // Linux 6.6 narrows the events to exits; older ones do not know a question of this length, and send all.
+        connector.ask(&[LISTEN, EXIT])?;
+        Ok(connector)
+    }
+
+    fn ask(&self, words: &[u32]) -> io::Result<()> {
+        let body: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let length = HEADERS + body.len();
+        let mut message = Vec::with_capacity(length);
+        message.extend((length as u32).to_ne_bytes());
+        message.extend(DONE.to_ne_bytes());
+        message.extend([0; 10]); // flags, sequence, port
+        message.extend([INDEX, VALUE, 0, 0].iter().flat_map(|word| word.to_ne_bytes()));
+        message.extend((body.len() as u16).to_ne_bytes());
+        message.extend([0; 2]); // flags
+        message.extend(body);
+        send(&self.0, &message, SendFlags::empty())?;
+        Ok(())
+    }
+
+    /// All that waits, up to a bound. What the kernel had to drop is missing, and its processes end without a status.
+    pub(super) fn drain(&self) -> Vec<Ended> {
+        let mut heard = Vec::new();
+        let mut message = [0; MESSAGE_BYTES];
+        for _ in 0..MESSAGES {
+            match recvfrom(&self.0, &mut message, RecvFlags::DONTWAIT) {
+                Ok((length, _, from)) => {
+                    // Anyone may send to a netlink socket; the kernel's port is zero.
+                    let kernel =
+                        from.and_then(|a| SocketAddrNetlink::try_from(a).ok()).is_some_and(|a| a.pid() == 0);
+                    heard.extend(parse(&message[..length]).filter(|_| kernel));
+                }
+                Err(Errno::INTR | Errno::NOBUFS) => {}
+                Err(_) => break,
+            }
+        }
+        heard
+    }
+}
+
+impl AsFd for Connector {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Connector {
+    fn drop(&mut self) {
+        // Old kernels would go on making events for nobody.
+        let _ = self.ask(&[IGNORE]);
+    }
+}
+
+/// The end of a whole process; ends of mere threads are left out.
+fn parse(message: &[u8]) -> Option<Ended> {
+    let word = |offset: usize| Some(u32::from_ne_bytes(message.get(offset..offset + 4)?.try_into().ok()?));
+    if (word(16)?, word(20)?, word(HEADERS)?) != (INDEX, VALUE, EXIT) {
+        return None;
+    }
+    let at = u64::from_ne_bytes(message.get(44..52)?.try_into().ok()?);
+    let (thread, pid, status) = (word(52)?, word(56)?, word(60)?);
+    (thread == pid).then_some(Ended { pid, status: status as i32, at: Mono(at) })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn only_the_end_of_a_whole_process_is_heard() {
+        let header = [76, 3, 0, 0];
+        let exit = |index, what, thread| {
+            let mut bytes = message(&header);
+            bytes.extend(message(&[index, 1, 0, 0, 40, what, 0]));
+            bytes.extend(5u64.to_ne_bytes());
+            bytes.extend(message(&[thread, 77, 9, 17, 1, 1]));
+            bytes
+        };
+        assert_eq!(parse(&exit(1, EXIT, 77)), Some(Ended { pid: 77, status: 9, at: Mono(5) }));
+        assert_eq!(parse(&exit(1, EXIT, 78)), None, "a thread");
+        assert_eq!(parse(&exit(1, 1, 77)), None, "a fork");
+        assert_eq!(parse(&exit(2, EXIT, 77)), None, "another connector");
+        assert_eq!(parse(&exit(1, EXIT, 77)[..62]), None, "cut off");
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_is_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

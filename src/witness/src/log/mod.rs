@@ -1,0 +1,166 @@
+//! What QEMU's log of a domain (`NAME.log`) says about one run.
+//!
+//! libvirt opens a block for every start, with a line that begins the run's part; QEMU's standard error and libvirt's
+//! farewell follow. Their order differs from ending to ending, so the whole block is read, never only its last line.
+//!
+//! ```text
+//! 2026-11-21 10:04:50.163+0000: starting up libvirt version: 9.0.0, …      libvirt: a block begins
+//! LC_ALL=C \                                                               the command line, to its last argument
+//! /usr/bin/qemu-system-x86_64 \
+//! -name guest=w1 \
+//! -msg timestamp=on
+//! 2026-11-21T10:04:50.622396Z qemu-system-x86_64: terminating on signal …  QEMU
+//! 2026-11-21 10:04:52.225+0000: shutting down, reason=destroyed            libvirt: its farewell
+//! ```
+//!
+//! The text is hostile. Arguments come from whoever defined the domain and may hold line breaks; words of a guest reach
+//! QEMU's standard error; a sender of signals chooses the name of its own program. So: a command line is followed
+//! through its quotes and never taken for words; libvirt's and QEMU's lines count only whole and from their beginning;
+//! both speak a farewell once, at the end, so that of several the last one counts and the others are kept as text. What
+//! this cannot see is a guest that was given QEMU's standard error as a serial console and writes perfect copies.
+//! Its lines can then add to true ones, and the other witnesses will disagree with them.
+//!
+//! Nothing here follows a link, waits on a pipe or reads more than [`TAIL_BYTES`].
+
+mod block;
+mod line;
+mod tail;
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use whydown_core::evidence::{Fact, LogWord, Sender};
+use whydown_core::limits;
+use whydown_core::time::Wall;
+
+use self::block::{Block, blocks};
+use self::line::{Line, parse};
+
+pub use self::tail::{BACKUPS, TAIL_BYTES};
+
+/// Which run's part of the log is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRun {
+    /// When the run was seen first.
+    pub started: Wall,
+    /// True if that was its start; false if it was found running.
+    pub seen_start: bool,
+    /// When the domain's next run was seen first, if there is one already.
+    pub next_start: Option<Wall>,
+}
+
+/// What the log `NAME.log` in `folder`, and its rotated parts `NAME.log.0` and so on, say about `run`, each with the
+/// time at which it was written, or `now` if it bears none.
+///
+/// `own_pid` is the process that embeds libvirt, where one does: a signal from it is libvirt's. Never fails: either one
+/// [`Fact::LogUnread`] with the reason is returned, or [`Fact::LogEnd`] or [`Fact::LogSilent`], with
+/// [`Fact::LogSignal`] and [`Fact::LogText`] if there are any. Blocks for as long as the disk takes.
+pub fn read(folder: &Path, name: &str, run: LogRun, own_pid: Option<u32>, now: Wall) -> Vec<(Wall, Fact)> {
+    let unread = |why: String| vec![(now, Fact::LogUnread(whydown_core::evidence::tame(&why)))];
+    let tail = match tail::read(folder, name) {
+        Ok(tail) => tail,
+        Err(error) => return unread(error.to_string()),
+    };
+    let blocks = blocks(&tail);
+    match block::select(&blocks, run) {
+        Some(block) => facts(block, own_pid, now),
+        None => unread(format!("no part of {name}.log belongs to this run")),
+    }
+}
+
+/// The farewells, signals and words in one block, in the order of the log, and the words last.
+fn facts(block: &Block<'_>, own_pid: Option<u32>, now: Wall) -> Vec<(Wall, Fact)> {
+    let chosen = Chosen::of(block);
+    let mut words = Words::default();
+    let mut facts = Vec::new();
+    for (position, bytes) in block.lines().enumerate() {
+        match parse(bytes) {
+            Line::End { word, at } if chosen.end == Some(position) => {
+                facts.push((at, Fact::LogEnd { word, at: Some(at) }));
+            }
+            Line::Signal { signal, pid, program, at } if chosen.signal == Some(position) => {
+                let sender = sender(pid, &program, own_pid);
+                facts.push((at.unwrap_or(now), Fact::LogSignal { signal, pid, program, sender, at }));
+            }
+            Line::End { at, .. } => words.add(Some(at), &line::text(bytes)),
+            Line::Signal { at, .. } => words.add(at, &line::text(bytes)),
+            Line::Words { at, text } => words.add(at, &text),
+            Line::Start { .. } | Line::Libvirt { .. } | Line::Noise => {}
+        }
+    }
+    if chosen.end.is_none() {
+        facts.push((now, Fact::LogSilent));
+    }
+    if let Some((at, text)) = words.into_text() {
+        facts.push((at.unwrap_or(now), Fact::LogText(text)));
+    }
+    facts
+}
+
+/// The lines of a block that count as the farewell and as the signal.
+struct Chosen {
+    end: Option<usize>,
+    signal: Option<usize>,
+}
+
+impl Chosen {
+    fn of(block: &Block<'_>) -> Self {
+        let (mut end, mut failed, mut signal) = (None, None, None);
+        for (position, bytes) in block.lines().enumerate() {
+            match parse(bytes) {
+                // A later start that failed before QEMU ran leaves its `failed` in the block of the run before it.
+                Line::End { word: LogWord::Failed, .. } => failed = failed.or(Some(position)),
+                Line::End { .. } => end = Some(position),
+                Line::Signal { .. } => signal = Some(position),
+                _ => {}
+            }
+        }
+        Self { end: end.or(failed), signal }
+    }
+}
+
+/// Who sent a signal. A program's name is its sender's own choice, and only the best that the log has.
+fn sender(pid: u32, program: &str, own_pid: Option<u32>) -> Sender {
+    let name = program.rsplit('/').next().unwrap_or_default();
+    if own_pid == Some(pid) {
+        return Sender::Libvirt;
+    }
+    match (pid, name) {
+        (1, _) | (_, "systemd" | "init" | "systemd-shutdown") => Sender::Init,
+        (_, "libvirtd" | "virtqemud") => Sender::Libvirt,
+        _ => Sender::Outside,
+    }
+}
+
+/// The last lines, as many as [`limits::TEXT_BYTES`] hold.
+#[derive(Default)]
+struct Words {
+    lines: VecDeque<String>,
+    bytes: usize,
+    at: Option<Wall>,
+}
+
+impl Words {
+    fn add(&mut self, at: Option<Wall>, text: &str) {
+        let tame = whydown_core::evidence::tame(text);
+        if tame.trim().is_empty() {
+            return;
+        }
+        self.at = at.or(self.at);
+        self.bytes += tame.len() + 1;
+        self.lines.push_back(tame);
+        while self.bytes > limits::TEXT_BYTES + 1 && self.lines.len() > 1 {
+            self.bytes -= self.lines.pop_front().map_or(0, |line| line.len() + 1);
+        }
+    }
+
+    fn into_text(self) -> Option<(Option<Wall>, String)> {
+        if self.lines.is_empty() {
+            return None;
+        }
+        Some((self.at, Vec::from(self.lines).join("\n")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

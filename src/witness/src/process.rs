@@ -1,0 +1,139 @@
+//! Who a process is: its pid with its start time, which together never come twice within one boot of the host.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use whydown_core::evidence::tame;
+use whydown_core::hypervisor::Process;
+use whydown_core::id::BootId;
+
+/// Bytes of `/proc/PID/stat`. Its 52 fields take at most some 900.
+const STAT_BYTES: u64 = 4096;
+
+/// Bytes of the kernel's boot id. It is a UUID and a line break.
+const BOOT_ID_BYTES: u64 = 64;
+
+/// The process that has this pid now, dead but unreaped ones included; `None` if there is none.
+pub fn identify(pid: u32) -> Option<Process> {
+    Stat::of(pid).map(|stat| Process { pid, start_ticks: stat.start_ticks })
+}
+
+/// Whether exactly this process runs. One that has died and waits to be reaped does not.
+pub fn alive(process: Process) -> bool {
+    Stat::of(process.pid).is_some_and(|stat| stat.start_ticks == process.start_ticks && !stat.dead())
+}
+
+/// The host's present boot. Fails where `/proc` is not mounted.
+pub fn boot_id() -> io::Result<BootId> {
+    let text = read_start("/proc/sys/kernel/random/boot_id", BOOT_ID_BYTES)?;
+    Ok(BootId(tame(String::from_utf8_lossy(&text).trim())))
+}
+
+/// The fields of `/proc/PID/stat` that matter here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// Field 3.
+    pub(crate) state: u8,
+    /// Field 22, in clock ticks since boot.
+    pub(crate) start_ticks: u64,
+    /// Field 28; zero where the reader lacks the right to see it, and in a dead process.
+    pub(crate) start_stack: u64,
+    /// Field 52, as `wait` gives it; zero where the reader lacks the right to see it, and in a live process.
+    pub(crate) exit_code: i32,
+}
+
+impl Stat {
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        Self::parse(&read_start(&format!("/proc/{pid}/stat"), STAT_BYTES).ok()?)
+    }
+
+    pub(crate) fn dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+
+    /// A process names itself, with brackets, spaces and line breaks if it likes: only the last bracket closes the name.
+    fn parse(stat: &[u8]) -> Option<Self> {
+        let name_end = stat.iter().rposition(|b| *b == b')')?;
+        let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
+        // The first of these is field 3.
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).copied();
+        Some(Self {
+            state: *field(3)?.as_bytes().first()?,
+            start_ticks: field(22)?.parse().ok()?,
+            start_stack: field(28).and_then(|f| f.parse().ok()).unwrap_or(0),
+            exit_code: field(52).and_then(|f| f.parse().ok()).unwrap_or(0),
+        })
+    }
+}
+
+fn read_start(path: &str, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(bytes).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn we_know_ourselves() {
+        let me = identify(std::process::id()).expect("this process runs");
+        assert_eq!(me.pid, std::process::id());
+        assert!(me.start_ticks > 0);
+        assert!(alive(me));
+        assert!(!alive(Process { start_ticks: me.start_ticks + 1, ..me }), "another process of the same pid");
+    }
+
+    #[test]
+    fn a_dead_process_is_not_alive_and_after_reaping_unknown() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = identify(child.id()).unwrap();
+        assert!(alive(process));
+        child.kill().unwrap();
+        // Waits without reaping.
+        let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).unwrap();
+        assert_eq!(identify(child.id()), Some(process));
+        assert!(!alive(process));
+        child.wait().unwrap();
+        assert_eq!(identify(process.pid), None);
+    }
+
+    #[test]
+    fn the_boot_has_the_kernels_name() {
+        let boot = boot_id().unwrap();
+        assert_eq!(boot, boot_id().unwrap());
+        assert_eq!(boot.0.len(), 36, "{boot:?}");
+    }
+
+    #[test]
+    fn a_process_cannot_hide_behind_its_name() {
+        let rest = "S 1 2 2 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4711 6000000 0 18446744073709551615 1 1 140000 0 0 0 0 0 0 \
+                    0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 9\n";
+        for name in ["qemu-system-x86", "a b", "evil) Z 1 2", "a\nb", ")", "(", "", "\u{fffd}"] {
+            let stat = Stat::parse(format!("77 ({name}) {rest}").as_bytes());
+            assert_eq!(
+                stat,
+                Some(Stat { state: b'S', start_ticks: 4711, start_stack: 140000, exit_code: 9 }),
+                "{name:?}"
+            );
+        }
+        assert_eq!(Stat::parse(b"77 (x) S 1 2"), None);
+        assert_eq!(Stat::parse(b"77 x S 1 2"), None);
+        assert_eq!(Stat::parse(b""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let _ = Stat::parse(&bytes);
+        }
+    }
+}
