@@ -77,8 +77,8 @@ fn state(systemctl: &Path, wait: Duration) -> io::Result<String> {
     let mut answer = Vec::new();
     while !answer.contains(&b'\n') && answer.len() < ANSWER_BYTES as usize {
         let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        match poll(&mut [PollFd::new(&answers, PollFlags::IN)], Some(&left)) {
+        let left = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(&answers, PollFlags::IN)], left.as_ref()) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
