@@ -12,7 +12,7 @@
 //! | [`host`] | whether the host goes down | systemd |
 
 pub mod exit;
+pub mod host;
+pub mod kernel;
 pub mod log;
 pub mod process;
-// pub mod kernel;
-// pub mod host;

@@ -63,7 +63,8 @@ impl Connector {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let protocol = Some(netlink::CONNECTOR);
         let connector = Self(socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)?);
-        sockopt::set_socket_recv_buffer_size(&connector.0, WAITING_BYTES)?;
+        // The right that the events need allows for more than the host's usual bound.
+        sockopt::set_socket_recv_buffer_size_force(&connector.0, WAITING_BYTES)?;
         // Group 1 is bit 0.
         bind(&connector.0, &SocketAddrNetlink::new(0, 1 << (INDEX - 1)))?;
         connector.ask(&[LISTEN])?;
@@ -133,9 +134,33 @@ fn parse(message: &[u8]) -> Option<Ended> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
     use proptest::prelude::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
+
+    #[test]
+    fn where_we_have_the_right_the_kernel_tells_how_a_reaped_process_ended() {
+        let connector = match Connector::open() {
+            Ok(connector) => connector,
+            Err(error) => return assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}"),
+        };
+        let mut child = Command::new("sh").args(["-c", "exit 42"]).spawn().unwrap();
+        child.wait().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            assert!(Instant::now() < deadline, "the kernel said nothing");
+            let mut awaited = [PollFd::new(&connector, PollFlags::IN)];
+            poll(&mut awaited, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).unwrap();
+            if let Some(ended) = connector.drain().into_iter().find(|ended| ended.pid == child.id()) {
+                assert_eq!(ended.status, 42 << 8);
+                return;
+            }
+        }
+    }
 
     fn message(words: &[u32]) -> Vec<u8> {
         words.iter().flat_map(|word| word.to_ne_bytes()).collect()

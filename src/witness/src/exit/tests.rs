@@ -170,6 +170,21 @@ fn dropping_the_watch_ends_its_thread_and_leaves_the_processes_alone() {
 }
 
 #[test]
+fn a_watch_whose_listener_panicked_says_so() {
+    let watch = ExitWatch::start(|_, _, _| panic!("this listener fails on purpose"), || CLOCK).unwrap();
+    let (mut child, process) = sleeper();
+    watch.watch(process).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let me = identify(std::process::id()).unwrap();
+    while !matches!(watch.watch(me), Err(WatchError::Ended)) {
+        assert!(std::time::Instant::now() < deadline, "it never ended");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_raw_status_is_a_code_or_a_signal() {
     for (raw, wanted) in [
         (0, ExitStatus::Code(0)),

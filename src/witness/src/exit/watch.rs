@@ -192,7 +192,7 @@ impl Ears {
         let ended = self.ending.iter().filter_map(|token| watches.by_token.get(token)?.ended);
         let since = ended.map(|(_, since)| since).min()?;
         let left = STATUS_WAIT.saturating_sub(since.elapsed());
-        Some(Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) })
+        Timespec::try_from(left).ok()
     }
 
     fn ended(&mut self, token: u64, at: Wall) {

@@ -1,0 +1,192 @@
+//! Whether the host is going down. Asked once, when the daemon itself is told to end.
+//!
+//! systemd's own word counts, and a shutdown that was scheduled and whose time has come. `/run/nologin` does not: it is
+//! also there while the host comes up, and for minutes before a shutdown that may be cancelled. logind's announcement
+//! (`PrepareForShutdown`) would come earlier, but only over D-Bus, which this crate does not speak. On a host without
+//! systemd nothing is said, and *not said* never means that the host stays up.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use whydown_core::time::Wall;
+
+/// How long systemd may take to answer. It answers in milliseconds, but a host that goes down is busy, and the daemon
+/// has to end as well.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// How far in the future a scheduled shutdown counts as begun.
+const SCHEDULE_SLACK: Duration = Duration::from_secs(5);
+
+/// Bytes of systemd's answer, and of its schedule, that are read. Both are a few words.
+const ANSWER_BYTES: u64 = 1024;
+
+/// Whether the host is going down, and who said so, in words for an administrator. `None` if nobody said so.
+/// Takes up to [`ANSWER_WAIT`], and runs `systemctl`, which changes nothing.
+pub fn going_down(now: Wall) -> Option<String> {
+    Host { run: "/run/systemd".into(), systemctl: vec!["/usr/bin/systemctl".into(), "/bin/systemctl".into()] }
+        .going_down(now, ANSWER_WAIT)
+}
+
+/// Where systemd is found.
+struct Host {
+    run: PathBuf,
+    systemctl: Vec<PathBuf>,
+}
+
+impl Host {
+    fn going_down(&self, now: Wall, wait: Duration) -> Option<String> {
+        // systemd makes this folder where it is the init of the host (sd_booted(3)).
+        if !self.run.join("system").is_dir() {
+            return None;
+        }
+        let systemctl = self.systemctl.iter().find(|path| path.is_file());
+        if systemctl.is_some_and(|path| state(path, wait).is_ok_and(|state| state == "stopping")) {
+            return Some("systemd is stopping the system".into());
+        }
+        self.scheduled(now).map(|mode| format!("a scheduled {mode} is due"))
+    }
+
+    /// What was scheduled for a moment that has come: `poweroff`, `reboot`, `halt` or `kexec`.
+    fn scheduled(&self, now: Wall) -> Option<String> {
+        let mut text = String::new();
+        std::fs::File::open(self.run.join("shutdown/scheduled"))
+            .and_then(|file| file.take(ANSWER_BYTES).read_to_string(&mut text))
+            .ok()?;
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let micros: i64 = value("USEC")?.parse().ok()?;
+        // Among the others is a rehearsal that only warns the users: `dry-poweroff` (`shutdown -k`).
+        let mode = value("MODE").filter(|mode| ["poweroff", "reboot", "halt", "kexec"].contains(mode))?;
+        (Wall(micros.checked_mul(1000)?) <= now.after(SCHEDULE_SLACK)).then(|| mode.into())
+    }
+}
+
+/// The first word of `systemctl is-system-running`. Its exit status says the same less well.
+fn state(systemctl: &Path, wait: Duration) -> io::Result<String> {
+    let child = Command::new(systemctl)
+        .arg("is-system-running")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut child = Reaped(child);
+    let Some(mut answers) = child.0.stdout.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
+    let deadline = Instant::now() + wait;
+    let mut answer = Vec::new();
+    while !answer.contains(&b'\n') && answer.len() < ANSWER_BYTES as usize {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(&answers, PollFlags::IN)], left.as_ref()) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut some = [0; 64];
+        match answers.read(&mut some)? {
+            0 => break,
+            length => answer.extend_from_slice(&some[..length]),
+        }
+    }
+    let first = answer.split(|b| b.is_ascii_whitespace()).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(first).into_owned())
+}
+
+/// A child that is ended with us, however we end.
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const NOW: Wall = Wall::from_millis(1_000_000);
+
+    /// A host whose `systemctl` is this shell script.
+    fn host(script: &str) -> (TempDir, Host) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("run/system")).unwrap();
+        fs::create_dir_all(folder.path().join("run/shutdown")).unwrap();
+        let systemctl = folder.path().join("systemctl");
+        fs::write(&systemctl, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+        let host =
+            Host { run: folder.path().join("run"), systemctl: vec!["/nowhere/systemctl".into(), systemctl] };
+        (folder, host)
+    }
+
+    #[test]
+    fn only_systemds_word_that_it_is_stopping_counts() {
+        let wait = Duration::from_secs(20);
+        for (script, down) in [
+            ("[ $1 = is-system-running ] && echo stopping; exit 1", true),
+            ("printf stopping", true),
+            ("echo running", false),
+            ("echo degraded; exit 1", false),
+            ("echo starting stopping", false),
+            ("echo 'not stopping'", false),
+            ("echo offline; exit 1", false),
+            ("exit 1", false),
+            ("echo stopping >&2", false),
+            ("head -c 100000 /dev/zero", false),
+        ] {
+            let (_folder, host) = host(script);
+            assert_eq!(host.going_down(NOW, wait).is_some(), down, "{script}");
+        }
+    }
+
+    #[test]
+    fn a_systemd_that_does_not_answer_is_not_waited_for() {
+        let (folder, host) = host("echo $$ > $0.pid; exec sleep 1000");
+        let begun = Instant::now();
+        assert_eq!(host.going_down(NOW, Duration::from_secs(2)), None);
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        let pid = fs::read_to_string(folder.path().join("systemctl.pid")).unwrap();
+        assert_eq!(crate::process::identify(pid.trim().parse().unwrap()), None, "nothing is left running");
+    }
+
+    #[test]
+    fn a_scheduled_shutdown_counts_when_its_time_has_come() {
+        let micros = NOW.0 / 1000;
+        for (schedule, down) in [
+            (format!("USEC={micros}\nWARN_WALL=1\nMODE=poweroff\n"), true),
+            (format!("USEC={}\nMODE=reboot\n", micros - 1_000_000), true),
+            (format!("USEC={}\nMODE=reboot\n", micros + 60_000_000), false),
+            (format!("USEC={micros}\nMODE=dry-poweroff\n"), false),
+            (format!("USEC={micros}\n"), false),
+            ("USEC=99999999999999999999\nMODE=reboot\n".into(), false),
+            (format!("USEC={}\nMODE=reboot\n", i64::MAX), false),
+            ("\0\0".into(), false),
+        ] {
+            let (_folder, host) = host("echo running");
+            fs::write(host.run.join("shutdown/scheduled"), &schedule).unwrap();
+            assert_eq!(host.going_down(NOW, Duration::from_secs(20)).is_some(), down, "{schedule}");
+        }
+    }
+
+    #[test]
+    fn without_systemd_nothing_is_said() {
+        let (_folder, host) = host("echo stopping");
+        fs::remove_dir(host.run.join("system")).unwrap();
+        assert_eq!(host.going_down(NOW, Duration::from_secs(20)), None);
+    }
+
+    #[test]
+    fn the_host_of_this_test_is_not_going_down() {
+        assert_eq!(going_down(Wall(0)), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! The real device, as far as this machine lets us at it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// For what takes milliseconds, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn start() -> Result<(KernelLog, Receiver<KernelWord>), KernelLogError> {
+    let (tell, told) = channel();
+    KernelLog::start(move |word| tell.send(word).unwrap(), || Wall(4711)).map(|log| (log, told))
+}
+
+#[test]
+fn the_witness_starts_and_stops_or_says_why_it_cannot() {
+    match start() {
+        Ok((log, told)) => {
+            drop(log);
+            // The thread held the other end: it is gone when this is over.
+            while told.recv_timeout(PATIENCE).is_ok() {}
+        }
+        Err(KernelLogError::Unreadable(why)) => assert!(fs::File::open("/dev/kmsg").is_err(), "{why}"),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn what_is_no_kernel_log_is_lost_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kmsg");
+    assert_eq!(open(&path).err(), Some(Errno::NOENT));
+    fs::write(&path, "").unwrap();
+    let log = open(&path).unwrap();
+    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let (tell, told) = channel();
+    follow(&log, &stop, move |word| tell.send(word).unwrap(), || Wall(1));
+    let words: Vec<_> = told.iter().collect();
+    assert!(matches!(words[..], [KernelWord::Lost { at: Wall(1), .. }]), "{words:?}");
+}
+
+#[test]
+fn where_we_may_write_to_the_kernels_log_our_own_lines_are_not_believed() {
+    let Some((log, mut writer)) =
+        open(Path::new("/dev/kmsg")).ok().zip(fs::OpenOptions::new().write(true).open("/dev/kmsg").ok())
+    else {
+        eprintln!("/dev/kmsg is not ours to write here: only the parser is tested");
+        return;
+    };
+    let mark = format!("Out of memory: Killed process {} (whydown-test) total-vm:1kB", std::process::id());
+    // Without the line break the kernel would wait for more of the line.
+    io::Write::write_all(&mut writer, format!("<3>{mark}\n").as_bytes()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut record = [0; RECORD_BYTES];
+    loop {
+        assert!(Instant::now() < deadline, "the line never came back");
+        let mut awaited = [PollFd::new(&log, PollFlags::IN)];
+        poll(&mut awaited, Some(&rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 })).unwrap();
+        let Ok(length) = rustix::io::read(&log, &mut record) else { continue };
+        if String::from_utf8_lossy(&record[..length]).contains(&mark) {
+            assert_eq!(oom_killed(&record[..length]), None);
+            return;
+        }
+    }
+}
+
+/// A control group with little memory, removed in the end.
+struct SmallGroup(PathBuf);
+
+impl SmallGroup {
+    /// `None` where we may not make one.
+    fn make() -> Option<Self> {
+        let name = format!("whydown-test-{}", std::process::id());
+        for (root, limit) in [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+            ("/sys/fs/cgroup/unified", "memory.max"),
+        ] {
+            let group = Self(PathBuf::from(root).join(&name));
+            if fs::create_dir(&group.0).is_ok() && fs::write(group.0.join(limit), "16777216").is_ok() {
+                // Where the group may swap, it would take its time to die.
+                let _ = fs::write(group.0.join("memory.swap.max"), "0");
+                return Some(group);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for SmallGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn where_we_may_make_a_control_group_a_process_killed_for_memory_is_told_by_pid() {
+    let (Ok((log, told)), Some(group)) = (start(), SmallGroup::make()) else {
+        eprintln!("no kernel log or no control group is ours here: only the parser is tested");
+        return;
+    };
+    // It enters the group itself, and tail keeps all of a line that never ends.
+    let script = format!("echo $$ > {}/cgroup.procs && exec tail /dev/zero", group.0.display());
+    let mut child =
+        Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let status = child.wait().unwrap();
+    let mut lines = Vec::new();
+    while lines.len() < 2 {
+        match told.recv_timeout(PATIENCE) {
+            Ok(KernelWord::Killed { pid, at, fact: Fact::OomKilled { line } }) if pid == child.id() => {
+                assert_eq!(at, Wall(4711));
+                lines.push(line);
+            }
+            Ok(_) => {}
+            Err(error) => panic!("{error}: {status}, {lines:?}"),
+        }
+    }
+    assert!(lines[0].starts_with("oom-kill:constraint=CONSTRAINT_MEMCG"), "{lines:?}");
+    assert!(lines[1].starts_with("Memory cgroup out of memory: Killed process"), "{lines:?}");
+    drop(log);
+}
