@@ -106,7 +106,8 @@ fi
 
 if [ -n "$user" ]; then
     getent group libvirt-qemu >/dev/null || act $sudo groupadd --system --gid 64055 libvirt-qemu
-    act $sudo useradd --system --uid 64055 --gid libvirt-qemu --no-create-home --home-dir /var/lib/libvirt \
+    act $sudo useradd --system --uid 64055 --gid libvirt-qemu -K SYS_UID_MAX=64055 \
+        --no-create-home --home-dir /var/lib/libvirt \
         --shell /usr/sbin/nologin --comment 'Libvirt Qemu' libvirt-qemu
 fi
 

@@ -11,6 +11,21 @@
 //! or how to run, and it never skips.
 //! It does not link libvirt; it talks to it through `virsh`.
 //! Waiting is always polling with a condition and a limit ([`wait_until`]).
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use whydown_lab::{Guest, Libvirtd, lab_dir};
+//!
+//! # fn main() -> whydown_lab::Result<()> {
+//! let directory = lab_dir()?;
+//! let libvirtd = Libvirtd::start(directory.path().join("a"), "host-a")?;
+//! let guest = Guest::new(directory.path(), "vm")?;
+//! libvirtd.create(&guest)?;
+//! guest.serial(Duration::from_secs(60))?.power_off()?;
+//! libvirtd.wait_state("vm", None, Duration::from_secs(60))?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod command;
 mod error;

@@ -73,7 +73,7 @@ impl Libvirtd {
     /// machines would take 40 s to stop; [`Error::PathTooLong`]; [`Error::Ended`] with its log when it fails.
     pub fn start(directory: impl AsRef<Path>, name: &str) -> Result<Self> {
         let uid = rustix::process::geteuid();
-        if !uid.is_root() {
+        if !uid.is_root() || !may_mount() {
             return Err(Error::NotRoot { uid: uid.as_raw() });
         }
         crate::require_reaper()?;
@@ -417,6 +417,16 @@ impl Drop for Libvirtd {
         let _ = fs::remove_dir_all(&self.directory);
         drop(self.guard.take());
     }
+}
+
+/// Whether the kernel lets us make namespaces and mounts; root in an ordinary container may not.
+fn may_mount() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << CAP_SYS_ADMIN) != 0)
 }
 
 /// A disk without room, with one boot image on it: the guest's [`crate::Serial::write_sector`] fails with "no space".

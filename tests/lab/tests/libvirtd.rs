@@ -99,7 +99,10 @@ fn the_guest_ends_in_every_way_it_knows() -> Result<()> {
     libvirtd.wait_state("button", Some("shut off (shutdown)"), LIMIT)?;
 
     let guest = Guest::new(directory.path(), "shot")?;
-    start(&guest)?.hang()?;
+    let mut serial = start(&guest)?;
+    serial.hang()?;
+    let error = serial.answer(Duration::from_secs(1)).expect_err("a hanging guest cannot answer");
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
     libvirtd.qemu("shot")?.signal(Signal::KILL)?;
     libvirtd.wait_state("shot", Some("shut off (crashed)"), LIMIT)
 }

@@ -46,10 +46,16 @@ impl Serial {
     ///
     /// [`Error::TimedOut`] when it does not, [`Error::Io`] when the line is closed.
     pub fn answer(&mut self, limit: Duration) -> Result<()> {
-        try_wait_for("an answer of the guest on its serial line", limit, || {
+        let what = "an answer of the guest on its serial line";
+        let until = Instant::now() + limit;
+        self.forget()?;
+        try_wait_for(what, limit, || {
             self.send(b'?')?;
             Ok(self.receive()?.filter(|byte| *byte == b'?').map(drop))
-        })
+        })?;
+        // Echoes of earlier questions may still be on their way; the echo of another letter comes after them all.
+        self.send(b'!')?;
+        self.expect(b'!', what, until.saturating_duration_since(Instant::now()))
     }
 
     /// Waits until the guest says that it has just started, after a reset, for at most `limit`.
@@ -186,6 +192,23 @@ impl Serial {
 
     fn expect(&mut self, byte: u8, what: &str, limit: Duration) -> Result<()> {
         try_wait_for(what, limit, || Ok(self.receive()?.filter(|got| *got == byte).map(drop)))
+    }
+
+    /// Reads away what was said before, which could be taken for an answer.
+    fn forget(&mut self) -> Result<()> {
+        let blocking = |stream: &UnixStream, yes: bool| {
+            stream.set_nonblocking(!yes).map_err(|source| Error::io("set up the serial line", source))
+        };
+        blocking(&self.stream, false)?;
+        let read = loop {
+            match self.receive() {
+                Ok(Some(_)) => {}
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        blocking(&self.stream, true)?;
+        read
     }
 
     fn send(&mut self, byte: u8) -> Result<()> {
