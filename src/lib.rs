@@ -7,7 +7,7 @@
 //! - [`ctl`]: the command line.
 
 pub mod config;
+pub mod ctl;
+pub mod daemon;
 pub mod edge;
 pub mod told;
-pub mod daemon;
-pub mod ctl;

@@ -174,7 +174,11 @@ fn is_zero(n: &u64) -> bool {
 
 /// A moment as RFC 3339 can say it; moments out of its range become its ends.
 pub fn timestamp(at: Wall) -> Timestamp {
-    Timestamp::from_nanosecond(i128::from(at.0)).unwrap_or(if at.0 < 0 { Timestamp::MIN } else { Timestamp::MAX })
+    Timestamp::from_nanosecond(i128::from(at.0)).unwrap_or(if at.0 < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
 }
 
 impl Domains {

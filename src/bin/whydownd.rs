@@ -21,10 +21,11 @@ fn main() -> ExitCode {
     if let Err(error) = start_log(&settings.log) {
         return fail(&error);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("whydownd").build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.to_string()),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("whydownd").build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&error.to_string()),
+        };
     let ended = runtime.block_on(whydown::daemon::run(settings));
     // A call into a libvirt that hangs must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -40,7 +41,8 @@ fn fail(why: &str) -> ExitCode {
 }
 
 fn start_log(log: &Log) -> Result<(), String> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter).map_err(|e| format!("log.filter: {e}"))?;
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(&log.filter).map_err(|e| format!("log.filter: {e}"))?;
     let registry = tracing_subscriber::registry().with(filter);
     let under_systemd = std::env::vars_os().any(|(key, _)| key == "JOURNAL_STREAM");
     let journal = match log.target {

@@ -23,9 +23,9 @@ impl Layer {
             }
             Err(wrong) => {
                 mistakes.bad_keys.insert(key.full());
-                mistakes
-                    .findings
-                    .extend(wrong.into_iter().map(|(place, wrong)| Finding::of_key(&place, key.full(), wrong)));
+                mistakes.findings.extend(
+                    wrong.into_iter().map(|(place, wrong)| Finding::of_key(&place, key.full(), wrong)),
+                );
             }
         }
     }

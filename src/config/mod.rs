@@ -10,32 +10,30 @@
 //! ([`Sources`]), so that nothing depends on the state of the process. It never stops at the first mistake, never
 //! guesses a value, and never changes a file.
 
-mod settings;
-mod value;
-mod uri;
-mod key;
-mod rule;
-mod finding;
-mod layer;
-mod file;
 mod environment;
+mod file;
+mod finding;
 mod flags;
-mod whole;
+mod key;
+mod layer;
 mod load;
-mod report;
 #[cfg(test)]
 mod reference;
+mod report;
+mod rule;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod uri;
+mod value;
+mod whole;
 
 pub use environment::OTHER_VARIABLES;
 pub use finding::{Finding, Mistakes, Wrong};
 pub use flags::Flags;
 pub use load::{Change, Loaded, Sources, load};
 pub use report::{Report, check};
-pub use settings::{
-    Deciding, Ledger, Libvirt, Log, Settings, Socket, State, Unacknowledged, XmlRpc,
-};
+pub use settings::{Deciding, Ledger, Libvirt, Log, Settings, Socket, State, Unacknowledged, XmlRpc};
 pub use uri::{ConnectUri, UriError, embed_root};
 pub use value::{Client, ExitReasons, LogTarget, SocketMode};
 

@@ -124,7 +124,8 @@ impl Rule {
                 if (min..=max).contains(number) {
                     Ok(ValueKind::I64(*number))
                 } else {
-                    Err(self.refuse(raw, if *number < min { "this is too little" } else { "this is too much" }))
+                    Err(self
+                        .refuse(raw, if *number < min { "this is too little" } else { "this is too much" }))
                 }
             }
             (Self::Flag, RawKind::Flag(flag)) => Ok(ValueKind::Boolean(*flag)),
@@ -147,7 +148,11 @@ impl Rule {
     }
 
     fn check_list(
-        self, form: Form, most: usize, raw: &Raw, elements: &[Raw],
+        self,
+        form: Form,
+        most: usize,
+        raw: &Raw,
+        elements: &[Raw],
     ) -> Result<ValueKind, Vec<(String, Wrong)>> {
         if elements.len() > most {
             return Err(self.refuse(raw, &format!("these are {} entries", elements.len())));
@@ -168,21 +173,26 @@ impl Rule {
             }
         }
         if wrong.is_empty() {
-            Ok(ValueKind::Array(good.into_iter().map(|text| config::Value::new(Some(&raw.place), text)).collect()))
+            Ok(ValueKind::Array(
+                good.into_iter().map(|text| config::Value::new(Some(&raw.place), text)).collect(),
+            ))
         } else {
             Err(wrong)
         }
     }
 
     fn refuse(self, raw: &Raw, why: &str) -> Vec<(String, Wrong)> {
-        let wrong = Wrong::Value { shown: shorten(&raw.shown), why: why.to_owned(), allowed: self.to_string() };
+        let wrong =
+            Wrong::Value { shown: shorten(&raw.shown), why: why.to_owned(), allowed: self.to_string() };
         vec![(raw.place.clone(), wrong)]
     }
 
     /// Reads the text of a variable or a flag. What does not fit stays text, for [`Rule::check`] to refuse.
     pub(super) fn read(self, place: &str, text: &str) -> Raw {
         let kind = match self {
-            Self::Number { .. } => text.parse().map_or_else(|_| RawKind::Text(text.to_owned()), RawKind::Number),
+            Self::Number { .. } => {
+                text.parse().map_or_else(|_| RawKind::Text(text.to_owned()), RawKind::Number)
+            }
             Self::Flag => text.parse().map_or_else(|_| RawKind::Text(text.to_owned()), RawKind::Flag),
             Self::List(..) if text.trim().is_empty() => RawKind::List(Vec::new()),
             Self::List(..) => RawKind::List(

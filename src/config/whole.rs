@@ -8,19 +8,27 @@ use super::uri::Home;
 
 /// Judges what single keys cannot show. `place` tells where the value in force of a key comes from.
 pub(super) fn check(
-    settings: &Settings, bad_keys: &BTreeSet<String>, place: impl Fn(&str) -> String,
+    settings: &Settings,
+    bad_keys: &BTreeSet<String>,
+    place: impl Fn(&str) -> String,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let good = |keys: &[&str]| !keys.iter().any(|key| bad_keys.contains(*key));
 
-    if good(&["xmlrpc.listen", "xmlrpc.insecure_listen_anywhere"]) && !settings.xmlrpc.insecure_listen_anywhere {
+    if good(&["xmlrpc.listen", "xmlrpc.insecure_listen_anywhere"])
+        && !settings.xmlrpc.insecure_listen_anywhere
+    {
         for address in &settings.xmlrpc.listen {
             if !address.ip().to_canonical().is_loopback() {
                 let why = format!(
                     "{address} is beyond loopback, where everybody who reaches it can read and end VMs; \
                      if that is meant, set xmlrpc.insecure_listen_anywhere = true"
                 );
-                findings.push(Finding::of_key(&place("xmlrpc.listen"), "xmlrpc.listen", Wrong::Together(why)));
+                findings.push(Finding::of_key(
+                    &place("xmlrpc.listen"),
+                    "xmlrpc.listen",
+                    Wrong::Together(why),
+                ));
             }
         }
     }
@@ -81,7 +89,8 @@ pub(super) fn derive(settings: &mut Settings, home: &Home, place: impl Fn(&str) 
             _ if dir.is_some() => {}
             Ok(found) => *dir = found,
             Err(missing) => {
-                let why = format!("{missing} should be set to derive it for {}, or the key itself", libvirt.uri);
+                let why =
+                    format!("{missing} should be set to derive it for {}, or the key itself", libvirt.uri);
                 findings.push(Finding::of_key(&place("libvirt.uri"), key, Wrong::Together(why)));
             }
         }

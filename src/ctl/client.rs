@@ -74,7 +74,8 @@ impl Client {
 
     /// The lines of an answer that goes on.
     pub async fn lines(&self, target: &str) -> Result<Lines, ClientError> {
-        let response = tokio::time::timeout(PATIENCE, self.ask(target)).await.unwrap_or(Err(ClientError::Slow))?;
+        let response =
+            tokio::time::timeout(PATIENCE, self.ask(target)).await.unwrap_or(Err(ClientError::Slow))?;
         let status = response.status();
         if !status.is_success() {
             let body = response.into_body().collect().await?.to_bytes();

@@ -20,7 +20,9 @@ pub const DEFAULT_SOCKET: &str = "/run/whydown/whydown.sock";
 /// Tells why virtual machines went down.
 #[derive(Debug, Parser)]
 #[command(name = "whydown", version, arg_required_else_help = true)]
-#[command(after_help = "Exit status: 0 done, 1 trouble, 2 wrong usage, 4 no such VM, 69 the daemon cannot be reached.")]
+#[command(
+    after_help = "Exit status: 0 done, 1 trouble, 2 wrong usage, 4 no such VM, 69 the daemon cannot be reached."
+)]
 pub struct Cli {
     /// The daemon's socket.
     #[arg(long, global = true, value_name = "PATH", env = "WHYDOWN_SOCKET__PATH", default_value = DEFAULT_SOCKET)]

@@ -15,7 +15,11 @@ pub fn domains(told: &Domains) -> String {
         text.push_str("whydown has not seen libvirt's domains yet; this list is not complete.\n");
     }
     if let Some(since) = told.link_lost_since {
-        let _ = writeln!(text, "The link to libvirt is lost since {}; this is what was known then.", local(since));
+        let _ = writeln!(
+            text,
+            "The link to libvirt is lost since {}; this is what was known then.",
+            local(since)
+        );
     }
     if told.domains.is_empty() {
         text.push_str("No VM is running, and none is down without being acknowledged.");
@@ -62,7 +66,15 @@ pub fn why(told: &Why) -> String {
         ("Run", format!("{}, since {}", ending.run, local(ending.started))),
         ("Cause", ending.cause.clone()),
         ("Certainty", ending.certainty.clone()),
-        ("To managers", format!("exitCode {}, exitReason {}: {}", ending.exit_code, ending.exit_reason, clean(&ending.message))),
+        (
+            "To managers",
+            format!(
+                "exitCode {}, exitReason {}: {}",
+                ending.exit_code,
+                ending.exit_reason,
+                clean(&ending.message)
+            ),
+        ),
         ("Decided by", format!("row {}: {}", ending.row, ending.story)),
     ];
     if let Some(by) = &ending.acknowledged_by {
@@ -155,7 +167,10 @@ pub fn health(told: &Health) -> String {
 
 fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head.to_vec());
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(head.to_vec());
     table
 }
 

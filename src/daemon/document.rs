@@ -60,7 +60,9 @@ impl Document {
         }
         let written = match found.uuid.as_deref() {
             None => None,
-            Some(text) => Some(text.parse().map_err(|_| BadDocument::NotAUuid(text.chars().take(64).collect()))?),
+            Some(text) => {
+                Some(text.parse().map_err(|_| BadDocument::NotAUuid(text.chars().take(64).collect()))?)
+            }
         };
         match (written, vm) {
             (Some(written), Some(vm)) if written != vm => Err(BadDocument::Differ(vm, written)),
@@ -84,7 +86,7 @@ struct Found {
 
 fn scan(xml: &str) -> Result<Found, BadDocument> {
     let mut reader = Reader::from_str(xml);
-    let mut path: Vec<Vec<u8>> = Vec::new();
+    let mut path: Vec<String> = Vec::new();
     let mut found = Found { name: None, uuid: None, inside: 0 };
     loop {
         let event = reader.read_event()?;
@@ -92,16 +94,16 @@ fn scan(xml: &str) -> Result<Found, BadDocument> {
             Event::DocType(_) => return Err(BadDocument::DocType),
             Event::Start(start) => {
                 if path.is_empty() {
-                    if start.name().as_ref() != b"domain" || found.inside > 0 {
+                    if start.name().as_ref() != "domain" || found.inside > 0 {
                         return Err(BadDocument::NotADomain);
                     }
                     found.inside = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
                 }
-                path.push(start.name().as_ref().to_vec());
+                path.push(start.name().as_ref().to_owned());
                 if path.len() == 2 {
-                    let slot = match path[1].as_slice() {
-                        b"name" => Some((&mut found.name, "name")),
-                        b"uuid" => Some((&mut found.uuid, "uuid")),
+                    let slot = match path[1].as_str() {
+                        "name" => Some((&mut found.name, "name")),
+                        "uuid" => Some((&mut found.uuid, "uuid")),
                         _ => None,
                     };
                     if let Some((slot, element)) = slot {
@@ -115,15 +117,14 @@ fn scan(xml: &str) -> Result<Found, BadDocument> {
             Event::End(_) => {
                 path.pop();
             }
-            Event::Text(text) => add(&path, &mut found, &text.decode().map_err(quick_xml::Error::from)?),
-            Event::CData(text) => add(&path, &mut found, &text.decode().map_err(quick_xml::Error::from)?),
+            Event::Text(text) => add(&path, &mut found, &text.xml10_content()),
+            Event::CData(text) => add(&path, &mut found, &text.xml10_content()),
             Event::GeneralRef(reference) => {
                 let text = match reference.resolve_char_ref()? {
                     Some(character) => character.to_string(),
-                    None => {
-                        let name = reference.decode().map_err(quick_xml::Error::from)?;
-                        quick_xml::escape::resolve_predefined_entity(&name).unwrap_or_default().to_owned()
-                    }
+                    None => quick_xml::escape::resolve_predefined_entity(reference.as_ref())
+                        .unwrap_or_default()
+                        .to_owned(),
                 };
                 add(&path, &mut found, &text);
             }
@@ -139,13 +140,13 @@ fn scan(xml: &str) -> Result<Found, BadDocument> {
     Ok(found)
 }
 
-fn add(path: &[Vec<u8>], found: &mut Found, text: &str) {
+fn add(path: &[String], found: &mut Found, text: &str) {
     if path.len() != 2 {
         return;
     }
-    match path[1].as_slice() {
-        b"name" => found.name.get_or_insert_default().push_str(text),
-        b"uuid" => found.uuid.get_or_insert_default().push_str(text),
+    match path[1].as_str() {
+        "name" => found.name.get_or_insert_default().push_str(text),
+        "uuid" => found.uuid.get_or_insert_default().push_str(text),
         _ => {}
     }
 }
@@ -162,7 +163,9 @@ mod tests {
 
     #[test]
     fn name_and_uuid_are_read_and_the_text_stays_as_it_is() {
-        let xml = format!("<?xml version='1.0'?><!-- c --><domain type='qemu'><name>a &amp; b</name><uuid>{ID}</uuid></domain>");
+        let xml = format!(
+            "<?xml version='1.0'?><!-- c --><domain type='qemu'><name>a &amp; b</name><uuid>{ID}</uuid></domain>"
+        );
         let document = read(&xml, None).unwrap();
         assert_eq!((document.name.as_str(), document.domain.to_string().as_str()), ("a & b", ID));
         assert_eq!(document.xml, xml);

@@ -54,8 +54,10 @@ impl Hands {
 
     /// Has a process's exit told.
     pub fn watch(&self, process: Process) {
-        if let Some(exits) = &self.exits {
-            exits.watch(process);
+        if let Some(exits) = &self.exits
+            && let Err(error) = exits.watch(process)
+        {
+            tracing::debug!(pid = process.pid, %error, "its exit will not be told");
         }
     }
 

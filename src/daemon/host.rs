@@ -43,7 +43,11 @@ struct Busy {
 impl Host {
     /// Reads everything once.
     pub fn read(state_dir: &Path, started: Wall) -> Self {
-        let known = Known { facts: Arc::new(facts()), stats: HostStats { started, ..stats(state_dir) }, busy: busy() };
+        let known = Known {
+            facts: Arc::new(facts()),
+            stats: HostStats { started, ..stats(state_dir) },
+            busy: busy(),
+        };
         Self { inner: Arc::new(Mutex::new(known)) }
     }
 
@@ -53,12 +57,14 @@ impl Host {
         loop {
             every.tick().await;
             let folder = state_dir.clone();
-            let Ok((fresh, now_busy)) = tokio::task::spawn_blocking(move || (stats(&folder), busy())).await else {
+            let Ok((fresh, now_busy)) = tokio::task::spawn_blocking(move || (stats(&folder), busy())).await
+            else {
                 continue;
             };
             let mut known = self.lock();
             let started = known.stats.started;
-            let (before, kept) = (known.busy, (known.stats.cpu_user, known.stats.cpu_system, known.stats.cpu_idle));
+            let (before, kept) =
+                (known.busy, (known.stats.cpu_user, known.stats.cpu_system, known.stats.cpu_idle));
             let (cpu_user, cpu_system, cpu_idle) = match (before, now_busy) {
                 (Some(before), Some(now)) => shares(before, now).unwrap_or(kept),
                 _ => kept,
@@ -73,7 +79,9 @@ impl Host {
         let mut known = self.lock();
         let mut facts = (*known.facts).clone();
         facts.packages.insert("libvirt".into(), Package { version: libvirt.into(), release: String::new() });
-        facts.packages.insert("qemu-kvm".into(), Package { version: emulator.into(), release: String::new() });
+        facts
+            .packages
+            .insert("qemu-kvm".into(), Package { version: emulator.into(), release: String::new() });
         facts.machines = machines;
         known.facts = Arc::new(facts);
     }
@@ -163,7 +171,8 @@ fn facts() -> HostFacts {
     let field = |name: &str| cpus.as_ref().and_then(|c| c.get_field(0, name)).map(str::to_owned);
     let threads = cpus.as_ref().map_or(1, |c| c.num_cores().max(1));
     let sockets = cpus.as_ref().map_or(1, |c| {
-        let ids: std::collections::BTreeSet<_> = (0..c.num_cores()).filter_map(|n| c.physical_id(n)).collect();
+        let ids: std::collections::BTreeSet<_> =
+            (0..c.num_cores()).filter_map(|n| c.physical_id(n)).collect();
         ids.len().max(1)
     });
     let cores = field("cpu cores").and_then(|n| n.parse::<usize>().ok()).map_or(threads, |n| n * sockets);
@@ -185,7 +194,9 @@ fn facts() -> HostFacts {
         cpu_cores: number(cores),
         cpu_threads: number(threads),
         cpu_sockets: number(sockets),
-        cpu_flags: field("flags").map(|f| f.split_whitespace().map(str::to_owned).collect()).unwrap_or_default(),
+        cpu_flags: field("flags")
+            .map(|f| f.split_whitespace().map(str::to_owned).collect())
+            .unwrap_or_default(),
         memory_mib: procfs::Meminfo::current().map_or(0, |m| m.mem_total / MIB),
         system: OperatingSystem {
             name: release.get("ID").cloned().unwrap_or_default(),

@@ -109,17 +109,22 @@ impl Service {
             Verb::GetVmStats { vm } => Given::Own(now.bodies.vm_stats(vm, range, clock::wall())),
             Verb::GetAllVmStats => Given::Shared(now.bodies.all_vm_stats(range, clock::wall())),
             Verb::Create { vm, xml } => self.create(peer, asked, vm, xml, range).await,
-            Verb::Shutdown { reboot: true, .. } => {
-                Given::Own(status_reply(Code::NotImplemented, "shutdown: reboot is not supported by this host"))
-            }
+            Verb::Shutdown { reboot: true, .. } => Given::Own(status_reply(
+                Code::NotImplemented,
+                "shutdown: reboot is not supported by this host",
+            )),
             Verb::Shutdown { vm, delay_s, timeout_s, force, .. } => {
                 let wait = Duration::from_secs(u64::from(delay_s) + u64::from(timeout_s));
                 let what = Wanted::Shutdown { domain: vm, force_after: force.then_some(wait) };
                 Given::Own(self.act(peer, asked, what).await)
             }
-            Verb::Destroy { vm, .. } => Given::Own(self.act(peer, asked, Wanted::Destroy { domain: vm }).await),
+            Verb::Destroy { vm, .. } => {
+                Given::Own(self.act(peer, asked, Wanted::Destroy { domain: vm }).await)
+            }
             Verb::GetVdsCapabilities => Given::Own(whydown_wire::capabilities(&self.host.facts())),
-            Verb::GetVdsStats => Given::Own(whydown_wire::host_stats(&self.host.stats(), now.bodies.counts())),
+            Verb::GetVdsStats => {
+                Given::Own(whydown_wire::host_stats(&self.host.stats(), now.bodies.counts()))
+            }
             Verb::GetVdsHardwareInfo => Given::Own(whydown_wire::hardware(&self.host.facts().hardware)),
             Verb::ListMethods => Given::Own(whydown_wire::list_methods()),
             Verb::MethodHelp { name } => Given::Own(whydown_wire::method_help(&name)),
@@ -127,7 +132,14 @@ impl Service {
         }
     }
 
-    async fn create(&self, peer: &Peer, asked: &Request, vm: Option<DomainId>, xml: String, range: Range) -> Given {
+    async fn create(
+        &self,
+        peer: &Peer,
+        asked: &Request,
+        vm: Option<DomainId>,
+        xml: String,
+        range: Range,
+    ) -> Given {
         let document = match Document::read(xml, vm) {
             Ok(document) => document,
             Err(bad) => return Given::Own(status_reply(Code::CreateError, &tame(&bad.to_string()))),
@@ -159,7 +171,9 @@ impl Service {
 
     async fn json(&self, asked: &Request) -> Answer {
         let query: Vec<(String, String)> =
-            form_urlencoded::parse(asked.query.as_deref().unwrap_or_default().as_bytes()).into_owned().collect();
+            form_urlencoded::parse(asked.query.as_deref().unwrap_or_default().as_bytes())
+                .into_owned()
+                .collect();
         let of = |key: &str| query.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
         match asked.path.as_str() {
             "/v1/domains" => json(200, &told::Domains::of(&self.picture().snapshot)),
@@ -253,7 +267,8 @@ impl Service {
                 line.push(b'\n');
                 Bytes::from(line)
             };
-            let change = || told::Change { at: told::timestamp(clock::wall()), domain: None, left: None, missed: 0 };
+            let change =
+                || told::Change { at: told::timestamp(clock::wall()), domain: None, left: None, missed: 0 };
             for domain in snapshot.domains.values() {
                 let now = told::Change { domain: Some(told::Domain::of(domain)), ..change() };
                 if lines.send(line(&now)).await.is_err() {
@@ -266,7 +281,9 @@ impl Service {
                     () = lines.closed() => return,
                 };
                 let next = match next {
-                    Ok(Change::Now(domain)) => told::Change { domain: Some(told::Domain::of(&domain)), ..change() },
+                    Ok(Change::Now(domain)) => {
+                        told::Change { domain: Some(told::Domain::of(&domain)), ..change() }
+                    }
                     Ok(Change::Left(id)) => told::Change { left: Some(id.to_string()), ..change() },
                     Err(broadcast::error::RecvError::Lagged(missed)) => told::Change { missed, ..change() },
                     Err(broadcast::error::RecvError::Closed) => return,

@@ -14,7 +14,8 @@ use whydown_core::lifecycle::{Engine, Input, Whom};
 use whydown_ledger::{Ledger, Retention};
 use whydown_libvirt::Hypervisor;
 use whydown_witness::exit::ExitWatch;
-use whydown_witness::{host as host_witness, kernel, process};
+use whydown_witness::kernel::{KernelLog, KernelWord};
+use whydown_witness::{host as host_witness, process};
 
 use super::clock;
 use super::engine::{EngineTask, Published};
@@ -77,7 +78,8 @@ pub enum StartError {
 pub async fn run(settings: Settings) -> Result<(), StartError> {
     let started = clock::wall();
     let folder = settings.state.dir.clone();
-    std::fs::create_dir_all(&folder).map_err(|source| StartError::StateDir { path: folder.clone(), source })?;
+    std::fs::create_dir_all(&folder)
+        .map_err(|source| StartError::StateDir { path: folder.clone(), source })?;
     let boot = process::boot_id().map_err(StartError::BootId)?;
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
@@ -95,11 +97,17 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
 
     let (postbox, letters) = Postbox::new();
     let (ledger, engine) = recover(&settings, &boot, &postbox);
-    let (exits, deaf) = witnesses(&postbox);
+    let witnesses = witnesses(&postbox);
     let (settled, mut first_listing) = watch::channel(false);
     let hypervisor = listen(&settings, &postbox, settled);
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
-    let hands = Hands::new(hypervisor.clone(), postbox.clone(), exits, settings.libvirt.log_dir.clone(), own_pid);
+    let hands = Hands::new(
+        hypervisor.clone(),
+        postbox.clone(),
+        witnesses.exits.clone(),
+        settings.libvirt.log_dir.clone(),
+        own_pid,
+    );
 
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 3);
     let (task, published, changes) = EngineTask::new(engine, letters, hands, ledger.clone(), watchdog);
@@ -116,7 +124,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         ledger.clone(),
         host,
         started,
-        deaf,
+        witnesses.deaf.clone(),
     ));
     write_addresses(&folder, &listeners);
     let (close, closing) = watch::channel(false);
@@ -160,7 +168,9 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     versions.abort();
     // No event may come behind the last heartbeat, or it would be lost in a window that we call heard.
     let stopping = hypervisor.clone();
-    let _ = tokio::time::timeout(Duration::from_secs(5), tokio::task::spawn_blocking(move || stopping.stop())).await;
+    let _ =
+        tokio::time::timeout(Duration::from_secs(5), tokio::task::spawn_blocking(move || stopping.stop()))
+            .await;
     let _ = postbox.barrier().await;
     ledger.keep(whydown_core::record::Keep::Alive(clock::wall()));
     let closing = tokio::task::spawn_blocking(move || ledger.close(LEDGER_PATIENCE));
@@ -174,7 +184,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
 
 /// The host may be going down, and us with it: every VM that ends from now on should know.
 async fn last_words(postbox: &Postbox) {
-    let asked = tokio::task::spawn_blocking(host_witness::going_down).await;
+    let asked = tokio::task::spawn_blocking(|| host_witness::going_down(clock::wall())).await;
     if let Ok(Some(by)) = asked {
         warn!("the host is going down: {by}");
         let fact = Fact::HostGoingDown { by };
@@ -238,37 +248,58 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
     (opened.ledger, engine)
 }
 
+/// The witnesses that can be heard. They end when this is dropped.
+struct Witnesses {
+    exits: Option<Arc<ExitWatch>>,
+    _kernel: Option<KernelLog>,
+    /// Those that cannot be heard, each with the reason.
+    deaf: Vec<String>,
+}
+
 /// Starts every witness that can be had; the others are named.
-fn witnesses(postbox: &Postbox) -> (Option<Arc<ExitWatch>>, Vec<String>) {
+fn witnesses(postbox: &Postbox) -> Witnesses {
     let mut deaf = Vec::new();
     let told = postbox.clone();
     let exits = ExitWatch::start(
         move |process, at, status| {
             if let Some(status) = status {
-                told.post_blocking(Input::Witness { whom: Whom::Process(process), at, fact: Fact::Exit(status) });
+                told.post_blocking(Input::Witness {
+                    whom: Whom::Process(process),
+                    at,
+                    fact: Fact::Exit(status),
+                });
             }
         },
         clock::wall,
     );
     let exits = match exits {
-        Ok(watch) => Some(Arc::new(watch)),
+        Ok(watch) => {
+            deaf.extend(watch.trouble().map(|why| format!("some exit statuses of QEMU: {why}")));
+            Some(Arc::new(watch))
+        }
         Err(error) => {
             deaf.push(format!("the end of processes: {error}"));
             None
         }
     };
     let told = postbox.clone();
-    let kernel = kernel::follow(
-        move |pid, at, fact| told.post_blocking(Input::Witness { whom: Whom::Pid(pid), at, fact }),
+    let kernel = KernelLog::start(
+        move |word| match word {
+            KernelWord::Killed { pid, at, fact } => {
+                told.post_blocking(Input::Witness { whom: Whom::Pid(pid), at, fact });
+            }
+            KernelWord::Overrun { .. } => {
+                warn!("the kernel's log was overrun: an out-of-memory kill may be missed")
+            }
+            KernelWord::Lost { why, .. } => warn!("the kernel's log cannot be read any more: {why}"),
+        },
         clock::wall,
     );
-    if let Err(error) = kernel {
-        deaf.push(format!("the kernel's log: {error}"));
-    }
+    let kernel = kernel.map_err(|error| deaf.push(format!("out-of-memory kills: {error}"))).ok();
     for witness in &deaf {
-        warn!("a witness cannot be heard: {witness}");
+        warn!("cannot be heard: {witness}");
     }
-    (exits, deaf)
+    Witnesses { exits, _kernel: kernel, deaf }
 }
 
 fn listen(settings: &Settings, postbox: &Postbox, settled: watch::Sender<bool>) -> Hypervisor {

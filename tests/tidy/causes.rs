@@ -78,8 +78,17 @@ fn the_code_of_the_causes_follows_from_the_table() {
         let _ = writeln!(code, "        exit_code: {code_},\n        exit_reason: {reason},");
         let _ = writeln!(code, "        classic_reason: {classic},\n        message: {:?},", row.message);
         let _ = writeln!(code, "        exit_status: {},", row.exit_status);
-        let _ = writeln!(code, "        vcs_monitor: {},\n        ocf_monitor: {},", row.vcs_monitor, row.ocf_monitor);
-        let _ = writeln!(code, "        vep362: {:?},\n        restart: Restart::{},", row.vep362, camel(&row.restart));
+        let _ = writeln!(
+            code,
+            "        vcs_monitor: {},\n        ocf_monitor: {},",
+            row.vcs_monitor, row.ocf_monitor
+        );
+        let _ = writeln!(
+            code,
+            "        vep362: {:?},\n        restart: Restart::{},",
+            row.vep362,
+            camel(&row.restart)
+        );
         let _ = writeln!(code, "    }},");
     }
     code.push_str("];\n");
@@ -126,7 +135,10 @@ fn the_page_of_the_decisions_follows_from_the_decision_table() {
          Certainty is lowered to *probable* where STOPPED was not heard, or the end lies in the shadow of a gap.\n",
     );
     for setting in Setting::ALL {
-        let _ = write!(page, "\n## {setting:?}\n\n| row | clue | cause | at most | why |\n|---|---|---|---|---|\n");
+        let _ = write!(
+            page,
+            "\n## {setting:?}\n\n| row | clue | cause | at most | why |\n|---|---|---|---|---|\n"
+        );
         for row in ROWS.iter().filter(|row| row.setting == setting) {
             let clue = row.clue.map_or_else(|| "(none)".to_owned(), |clue| format!("{clue:?}"));
             let word = row.cause.word();
@@ -157,7 +169,11 @@ fn the_numbers_of_the_table_are_in_their_ranges_and_say_the_same_to_all() {
         let cause = Cause::from_word(&row.word).expect("the code has it");
         assert_eq!(cause.word(), row.word);
         if row.exit_reason <= 8 {
-            assert_eq!(row.exit_reason, row.classic_reason, "{}: what an old manager knows it is told", row.word);
+            assert_eq!(
+                row.exit_reason, row.classic_reason,
+                "{}: what an old manager knows it is told",
+                row.word
+            );
         }
     }
 }

@@ -15,7 +15,8 @@ pub fn check(path: impl AsRef<Path>, wanted: &str) {
         return;
     }
     if std::env::var_os("WHYDOWN_FIX").is_some() {
-        std::fs::create_dir_all(full.parent().expect("a file lies in a folder")).expect("the folder can be made");
+        std::fs::create_dir_all(full.parent().expect("a file lies in a folder"))
+            .expect("the folder can be made");
         std::fs::write(&full, wanted).expect("the file can be written");
         return;
     }

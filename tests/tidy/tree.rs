@@ -60,7 +60,9 @@ fn libvirts_constants_and_unsafe_code_stay_in_their_room() {
 #[test]
 fn core_knows_no_world() {
     for (path, text) in files(".rs").into_iter().filter(|(path, _)| in_room(path, "src/core")) {
-        for word in ["std::fs", "std::net", "std::process", "std::env", "std::thread", "SystemTime", "Instant::now"] {
+        for word in
+            ["std::fs", "std::net", "std::process", "std::env", "std::thread", "SystemTime", "Instant::now"]
+        {
             assert!(!text.contains(word), "{}: {word}", path.display());
         }
     }

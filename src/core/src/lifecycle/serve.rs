@@ -25,7 +25,9 @@ impl Engine {
     }
 
     fn create(&mut self, now: Now, id: RequestId, who: Who, domain: DomainId, name: String, xml: String) {
-        if self.current.get(&domain).is_some_and(|id| self.runs[id].is_open()) {
+        // As in the original, a Down record has to be acknowledged first.
+        let open = self.current.get(&domain).is_some_and(|id| self.runs[id].is_open());
+        if open || self.down.contains_key(&domain) {
             return self.reply(id, Reply::Exists);
         }
         if let Some(why) = self.no_link() {
