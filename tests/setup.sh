@@ -3,6 +3,7 @@
 #
 #   tests/setup.sh build    to compile
 #   tests/setup.sh run      to run the daemon with real machines on this host
+#   tests/setup.sh try      both, and what the demonstration uses besides
 #   tests/setup.sh test     both, and what the tests use besides
 #
 # With -n before the mode it only says what it would do. It starts no service and asks no questions.
@@ -11,7 +12,7 @@ set -eu
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
-usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,10s/^# \{0,1\}//p' "$0"; }
 
 dry=no
 if [ "${1:-}" = -n ]; then
@@ -19,7 +20,7 @@ if [ "${1:-}" = -n ]; then
     shift
 fi
 case "${1:-}" in
-build | run | test) mode=$1 ;;
+build | run | try | test) mode=$1 ;;
 -h | --help) usage; exit 0 ;;
 *) usage >&2; exit 2 ;;
 esac
@@ -49,19 +50,22 @@ needs_run() {
     need libvirt-daemon-driver-qemu # qemu:///embed needs no libvirtd
     need qemu-system-x86 qemu-system-x86_64
 }
+needs_try() {
+    need python3 python3
+    need tini tini
+}
 needs_test() {
     need libvirt-daemon libvirtd    # the program alone; the service would be libvirt-daemon-system
     need libvirt-clients virsh
     need binutils as
-    need python3 python3
-    need tini tini
     need util-linux unshare
 }
 
 case $mode in
 build) needs_build ;;
 run) needs_run ;;
-test) needs_build; needs_run; needs_test ;;
+try) needs_build; needs_run; needs_try ;;
+test) needs_build; needs_run; needs_try; needs_test ;;
 esac
 
 user=
