@@ -1,1 +1,31 @@
-//! The only room that speaks libvirt, and the only one with unsafe code
+//! The libvirt room: connects, listens, lists and acts, and says all of it in the words of
+//! [`whydown_core::hypervisor`]. The only room that speaks libvirt, and the only one with unsafe code.
+//!
+//! It never says why a domain ended, keeps no history and decides nothing: it reports what libvirt reported.
+//!
+//! ```text
+//!            callbacks (libvirt's loop)              one thread
+//! libvirt ─────▶ ffi::register ─▶ translate ─▶ hearing ─▶ queue ─▶ teller ─▶ `told` of the caller
+//!    ▲                                            ▲
+//!    │ connect, register, list, barrier           │ LinkUp, LinkLost, StillDown
+//!    ├──────────────── link (one thread, for ever)┘
+//!    └──────────────── act (the callers' own threads)
+//! ```
+//!
+//! Start with [`Hypervisor::start`].
+
+mod settings;
+mod translate;
+mod ffi;
+mod process;
+mod queue;
+mod hearing;
+mod listing;
+mod session;
+mod link;
+mod act;
+
+pub use act::{Refusal, ShutdownHow, Versions};
+pub use ffi::NodeInfo;
+pub use link::Hypervisor;
+pub use settings::{Settings, Told};

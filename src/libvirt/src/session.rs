@@ -1,0 +1,175 @@
+//! One life of the link: a connection with everything registered on it, and the further connections that its callers
+//! need.
+//!
+//! libvirtd serves at most five calls of one connection at a time (its `max_client_requests`) and then stops reading, its
+//! keepalive answers included. A few calls on domains that hang would so break the very link that hears. Therefore only
+//! few acts use the listening connection at once, and the others get connections of their own.
+
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::act::Refusal;
+use crate::ffi::register::{Ear, Registrations};
+use crate::ffi::{Conn, Fault, KeepAlive};
+use crate::hearing::Hearing;
+use crate::settings::Settings;
+
+/// Acts that may use the listening connection at once. Views and listings, which never hang, need the rest.
+const ON_THE_LINK: usize = 2;
+
+/// Further connections at most. More acts than that waiting at once means that the host is beyond help by more.
+const FURTHER: usize = 16;
+
+/// Further connections kept for the next act.
+const KEPT_IDLE: usize = 2;
+
+/// How long a further connection may take to open.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// One life of the link.
+pub(crate) struct Session {
+    pub(crate) conn: Conn,
+    pub(crate) hearing: Arc<Hearing>,
+    watched: KeepAlive,
+    registrations: Mutex<Option<Registrations>>,
+    lines: Mutex<Lines>,
+    settings: Settings,
+}
+
+#[derive(Default)]
+struct Lines {
+    on_the_link: usize,
+    further: usize,
+    idle: Vec<Conn>,
+}
+
+impl Session {
+    /// Connects and registers everything. May block for as long as the other side likes.
+    pub(crate) fn open(settings: &Settings, hearing: Arc<Hearing>) -> Result<Self, Fault> {
+        let conn = Conn::open(&settings.uri)?;
+        let watched = conn.keep_alive(settings.keepalive_interval_s, settings.keepalive_count)?;
+        let ear: Arc<dyn Ear> = Arc::clone(&hearing) as Arc<dyn Ear>;
+        let registrations = Registrations::new(&conn, &ear)?;
+        Ok(Self {
+            conn,
+            hearing,
+            watched,
+            registrations: Mutex::new(Some(registrations)),
+            lines: Mutex::default(),
+            settings: settings.clone(),
+        })
+    }
+
+    /// Whether keepalive messages watch the other side.
+    pub(crate) fn watched(&self) -> KeepAlive {
+        self.watched
+    }
+
+    /// Falls deaf, takes every registration back and lets idle connections go. The connection itself closes when the
+    /// last caller that uses it is done.
+    pub(crate) fn end(&self) {
+        self.hearing.fall_deaf();
+        drop(self.registrations.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let idle = std::mem::take(&mut self.lines().idle);
+        drop(idle);
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection for one act, which may take long.
+    pub(crate) fn line(self: &Arc<Self>) -> Result<Line, Refusal> {
+        let line = |conn, kind| Line { conn: Some(conn), kind, session: Arc::clone(self) };
+        // In this process nothing is counted; and in the test driver another connection may be another world.
+        if self.watched == KeepAlive::Local {
+            return Ok(line(self.conn.clone(), Kind::Shared));
+        }
+        let mut lines = self.lines();
+        if lines.on_the_link < ON_THE_LINK {
+            lines.on_the_link += 1;
+            return Ok(line(self.conn.clone(), Kind::OnTheLink));
+        }
+        if lines.further >= FURTHER {
+            let text = format!("{} calls are waiting for libvirt already", ON_THE_LINK + FURTHER);
+            return Err(Refusal::Refused { code: 0, text });
+        }
+        lines.further += 1;
+        let idle = std::iter::from_fn(|| lines.idle.pop()).find(Conn::is_alive);
+        drop(lines);
+        // From here on the drop of `place` gives the place back, also when no connection can be opened.
+        let mut place = Line { conn: idle, kind: Kind::Further, session: Arc::clone(self) };
+        if place.conn.is_none() {
+            place.conn = Some(self.open_further()?);
+        }
+        Ok(place)
+    }
+
+    /// Opens one more connection, on a thread that may be left behind: libvirt has no time limit for it.
+    fn open_further(&self) -> Result<Conn, Refusal> {
+        let (done, waiting) = sync_channel(1);
+        let settings = self.settings.clone();
+        let open = move || {
+            let opened = Conn::open(&settings.uri).and_then(|conn| {
+                conn.keep_alive(settings.keepalive_interval_s, settings.keepalive_count).map(|_| conn)
+            });
+            // Nobody waits any more: the connection is dropped with the message.
+            let _ = done.send(opened);
+        };
+        let spawned = std::thread::Builder::new().name("libvirt-further".into()).spawn(open);
+        let opened = spawned.map_err(|_| RecvTimeoutError::Disconnected).and_then(|_| waiting.recv_timeout(OPENING));
+        match opened {
+            Ok(Ok(conn)) => Ok(conn),
+            Ok(Err(fault)) => Err(Refusal::of(fault, &self.conn)),
+            Err(_) => Err(Refusal::NoLink),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The registrations hold the connection open; a session that was never ended must not leak it.
+        self.end();
+    }
+}
+
+enum Kind {
+    Shared,
+    OnTheLink,
+    Further,
+}
+
+/// A connection lent for one act.
+pub(crate) struct Line {
+    conn: Option<Conn>,
+    kind: Kind,
+    session: Arc<Session>,
+}
+
+impl Line {
+    pub(crate) fn conn(&self) -> &Conn {
+        self.conn.as_ref().unwrap_or(&self.session.conn)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let conn = self.conn.take();
+        let mut lines = self.session.lines();
+        match self.kind {
+            Kind::Shared => {}
+            Kind::OnTheLink => lines.on_the_link -= 1,
+            Kind::Further => {
+                lines.further -= 1;
+                let keep = lines.idle.len() < KEPT_IDLE && self.session.conn.is_alive();
+                if let Some(conn) = conn
+                    && keep
+                    && conn.is_alive()
+                {
+                    lines.idle.push(conn);
+                }
+            }
+        }
+    }
+}
