@@ -90,7 +90,7 @@ impl Hands {
             Question::Act { run, domain, what, xml } => {
                 let done = match what {
                     Asked::Create => self.hypervisor.create(&xml.unwrap_or_default()).map(drop),
-                    Asked::Shutdown => self.hypervisor.shutdown(domain, ShutdownHow::Default),
+                    Asked::Shutdown => self.hypervisor.shutdown(domain, ShutdownHow::AcpiOrAgent),
                     Asked::ForceOff | Asked::Destroy => self.hypervisor.destroy(domain),
                 };
                 let outcome = match done {

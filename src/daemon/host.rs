@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use procfs::{Current, CurrentSI};
+use quick_xml::events::Event;
 use whydown_core::time::Wall;
+use whydown_libvirt::Versions;
 use whydown_wire::{Hardware, HostFacts, HostStats, OperatingSystem, Package};
 
 use super::clock;
@@ -75,14 +77,18 @@ impl Host {
     }
 
     /// Adds what libvirt knows.
-    pub fn set_versions(&self, libvirt: &str, emulator: &str, machines: Vec<String>) {
+    pub fn set_versions(&self, versions: &Versions) {
+        let package = |number: u64| Package {
+            version: format!("{}.{}.{}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000),
+            release: String::new(),
+        };
         let mut known = self.lock();
         let mut facts = (*known.facts).clone();
-        facts.packages.insert("libvirt".into(), Package { version: libvirt.into(), release: String::new() });
-        facts
-            .packages
-            .insert("qemu-kvm".into(), Package { version: emulator.into(), release: String::new() });
-        facts.machines = machines;
+        facts.packages.insert("libvirt".into(), package(versions.libvirt));
+        if let Some(hypervisor) = versions.hypervisor {
+            facts.packages.insert("qemu-kvm".into(), package(hypervisor));
+        }
+        facts.machines = machines(&versions.capabilities);
         known.facts = Arc::new(facts);
     }
 
@@ -212,6 +218,24 @@ fn facts() -> HostFacts {
             .or_else(|| Some("-1".into())),
         hardware,
         ..HostFacts::default()
+    }
+}
+
+/// The machine types in libvirt's capabilities document.
+fn machines(capabilities: &str) -> Vec<String> {
+    let mut reader = quick_xml::Reader::from_str(capabilities);
+    let mut machines = std::collections::BTreeSet::new();
+    let mut inside = false;
+    loop {
+        match reader.read_event() {
+            Ok(Event::Start(start)) => inside = start.name().as_ref() == "machine",
+            Ok(Event::Text(text)) if inside => {
+                machines.insert(text.xml10_content().trim().to_owned());
+            }
+            Ok(Event::End(_)) => inside = false,
+            Ok(Event::Eof) | Err(_) => return machines.into_iter().collect(),
+            Ok(_) => {}
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use whydown_core::evidence::tame;
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
 use whydown_core::time::Wall;
-use whydown_ledger::{Ledger, Query};
+use whydown_ledger::{Condition, Ledger, Query};
 use whydown_wire::{Body, Call, CallLimits, Code, Range, Verb, done, status_reply};
 
 use super::clock;
@@ -108,7 +108,7 @@ impl Service {
             Verb::List { full, vms } => Given::Shared(now.bodies.list(full, vms.as_deref(), range)),
             Verb::GetVmStats { vm } => Given::Own(now.bodies.vm_stats(vm, range, clock::wall())),
             Verb::GetAllVmStats => Given::Shared(now.bodies.all_vm_stats(range, clock::wall())),
-            Verb::Create { vm, xml } => self.create(peer, asked, vm, xml, range).await,
+            Verb::Create { vm, xml } => self.create(peer, asked, vm, xml).await,
             Verb::Shutdown { reboot: true, .. } => Given::Own(status_reply(
                 Code::NotImplemented,
                 "shutdown: reboot is not supported by this host",
@@ -116,7 +116,7 @@ impl Service {
             Verb::Shutdown { vm, delay_s, timeout_s, force, .. } => {
                 let wait = Duration::from_secs(u64::from(delay_s) + u64::from(timeout_s));
                 let what = Wanted::Shutdown { domain: vm, force_after: force.then_some(wait) };
-                Given::Own(self.act(peer, asked, what).await)
+                Given::Own(whydown_wire::shutdown_reply(false, &self.ask(peer, asked, what).await))
             }
             Verb::Destroy { vm, .. } => {
                 Given::Own(self.act(peer, asked, Wanted::Destroy { domain: vm }).await)
@@ -146,14 +146,14 @@ impl Service {
         };
         let domain = document.domain;
         let what = Wanted::Create { domain, name: document.name, xml: document.xml };
-        match self.postbox.ask(who(peer, asked), what).await {
-            Ok(Reply::Done) => Given::Own(self.picture().bodies.created(domain, range)),
-            other => Given::Own(answer(other)),
-        }
+        let outcome = self.ask(peer, asked, what).await;
+        Given::Own(whydown_wire::create_reply(domain, &outcome))
     }
 
-    async fn act(&self, peer: &Peer, asked: &Request, what: Wanted) -> Bytes {
-        answer(self.postbox.ask(who(peer, asked), what).await)
+    /// The engine's answer. A daemon that stops meanwhile has none, and says so.
+    async fn ask(&self, peer: &Peer, asked: &Request, what: Wanted) -> Reply {
+        let answered = self.postbox.ask(who(peer, asked), what).await;
+        answered.unwrap_or_else(|stopping| Reply::Unavailable(stopping.to_string()))
     }
 
     fn range(&self, peer: &Peer, asked: &Request) -> Range {
@@ -233,8 +233,15 @@ impl Service {
     async fn endings(&self, query: Query) -> Result<Vec<told::Ending>, Answer> {
         let ledger = self.ledger.clone();
         match tokio::task::spawn_blocking(move || ledger.history(&query)).await {
-            Ok(Ok(endings)) => Ok(endings.iter().map(told::Ending::of).collect()),
-            Ok(Err(error)) => Err(trouble(503, &format!("the ledger cannot be read: {error}"))),
+            Ok(found) => {
+                for unread in &found.unread {
+                    tracing::warn!("{unread}");
+                }
+                match found.unread.first() {
+                    Some(unread) if found.endings.is_empty() => Err(trouble(503, &unread.to_string())),
+                    _ => Ok(found.endings.iter().map(told::Ending::of).collect()),
+                }
+            }
             Err(error) => Err(trouble(500, &error.to_string())),
         }
     }
@@ -249,7 +256,10 @@ impl Service {
                 started: told::timestamp(self.started),
                 settled: snapshot.settled,
                 link_lost_since: told::lost_since(&snapshot).filter(|_| snapshot.settled),
-                ledger_trouble: ledger.trouble,
+                ledger_trouble: match ledger.condition {
+                    Condition::Working => None,
+                    Condition::Failing { error, .. } => Some(error),
+                },
                 ledger_waiting: ledger.waiting,
                 deaf: self.deaf.clone(),
             },
@@ -319,18 +329,6 @@ fn who(peer: &Peer, asked: &Request) -> String {
     match header(asked, FLOW_HEADER) {
         Some(flow) => format!("{peer}, flow {}", flow.chars().take(64).collect::<String>()),
         None => peer.to_string(),
-    }
-}
-
-fn answer(reply: Result<Reply, super::post::Stopping>) -> Bytes {
-    match reply {
-        Ok(Reply::Done) => done(),
-        Ok(Reply::NoSuchVm) => status_reply(Code::NoSuchVm, ""),
-        Ok(Reply::Exists) => status_reply(Code::Exists, ""),
-        Ok(Reply::IsDown) => status_reply(Code::IsDown, ""),
-        Ok(Reply::Refused(text)) => status_reply(Code::Unexpected, &text),
-        Ok(Reply::Unavailable(why)) => status_reply(Code::Unavailable, &why),
-        Err(stopping) => status_reply(Code::Unavailable, &stopping.to_string()),
     }
 }
 

@@ -218,11 +218,9 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
                 endings_max_count: settings.ledger.endings_max_count,
                 evidence_max_age: settings.ledger.evidence_max_age,
                 evidence_max_count: settings.ledger.evidence_max_count,
-                ..Retention::default()
             },
             memory_max_ops: settings.ledger.memory_max_ops,
-            clock: clock::wall,
-            ..whydown_ledger::Settings::new(settings.state.dir.join("ledger.db"))
+            ..whydown_ledger::Settings::new(settings.state.dir.join("ledger.db"), Arc::new(clock::wall))
         },
         move |word| {
             told.post_blocking(match word {
@@ -304,15 +302,15 @@ fn witnesses(postbox: &Postbox) -> Witnesses {
 
 fn listen(settings: &Settings, postbox: &Postbox, settled: watch::Sender<bool>) -> Hypervisor {
     let told = postbox.clone();
+    let libvirt = &settings.libvirt;
     let wanted = whydown_libvirt::Settings {
-        uri: settings.libvirt.uri.as_str().to_owned(),
-        keepalive_interval: settings.libvirt.keepalive_interval,
-        keepalive_count: settings.libvirt.keepalive_count,
-        reconnect_min: settings.libvirt.reconnect_min,
-        reconnect_max: settings.libvirt.reconnect_max,
-        run_dir: settings.libvirt.run_dir.clone(),
-        log_dir: settings.libvirt.log_dir.clone(),
-        clock: clock::wall,
+        keepalive_interval_s: i32::try_from(libvirt.keepalive_interval.as_secs()).unwrap_or(i32::MAX),
+        keepalive_count: libvirt.keepalive_count,
+        reconnect_min: libvirt.reconnect_min,
+        reconnect_max: libvirt.reconnect_max,
+        run_dir: libvirt.run_dir.clone(),
+        log_dir: libvirt.log_dir.clone(),
+        ..whydown_libvirt::Settings::new(libvirt.uri.as_str(), clock::wall)
     };
     Hypervisor::start(wanted, move |word| match word {
         whydown_libvirt::Told::Event(event) => told.post_blocking(Input::Host(event)),
@@ -339,7 +337,7 @@ async fn learn_versions(host: Host, hypervisor: Hypervisor, mut published: watch
         if up && !was_up {
             let asked = hypervisor.clone();
             if let Ok(Ok(versions)) = tokio::task::spawn_blocking(move || asked.versions()).await {
-                host.set_versions(&versions.libvirt, &versions.hypervisor, versions.machines);
+                host.set_versions(&versions);
             }
         }
         was_up = up;

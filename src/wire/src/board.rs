@@ -198,19 +198,6 @@ impl Bodies {
         }
     }
 
-    /// The reply to a `create` that has begun: the VM in its full form, as a struct and not in an array.
-    /// [`Code::NoSuchVm`] if it is gone again.
-    pub fn created(&self, vm: DomainId, range: Range) -> Bytes {
-        let Some(domain) = self.snapshot.domains.get(&vm) else { return status_reply(Code::NoSuchVm, "") };
-        write::reply(1536, |slot| {
-            slot.structure(|s| {
-                put_status(s, Code::Done, "");
-                s.structure("vmList", |s| put_full(s, domain, range));
-            });
-        })
-        .into()
-    }
-
     /// How many VMs there are.
     pub fn counts(&self) -> VmCounts {
         let mut counts = VmCounts { all: self.snapshot.domains.len(), ..VmCounts::default() };
