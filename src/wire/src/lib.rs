@@ -12,6 +12,7 @@ mod board;
 mod call;
 mod codes;
 mod host;
+mod outcome;
 mod refused;
 mod scan;
 mod verb;
@@ -25,6 +26,7 @@ pub use codes::{Code, done, fault, status_reply};
 pub use host::{
     Hardware, HostFacts, HostStats, Ksm, OperatingSystem, Package, capabilities, hardware, host_stats,
 };
+pub use outcome::{create_reply, destroy_reply, shutdown_reply};
 pub use refused::Refused;
 pub use verb::{DEFAULT_SHUTDOWN_DELAY_S, DEFAULT_SHUTDOWN_TIMEOUT_S, Verb};
 pub use verbs::{METHODS, Method, Param, list_methods, method_help, method_signature};

@@ -277,6 +277,7 @@ pub(crate) fn read_signature(given: &Given<'_>) -> Result<Verb, Refused> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     const ID: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";
@@ -411,6 +412,39 @@ mod tests {
         );
         assert_eq!(parse("create", &[]), Err(Refused::Missing { param: "params" }));
         assert!(matches!(parse("create", &[text("<domain/>")]), Err(Refused::Wrong { param: "params", .. })));
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<i32>().prop_map(Value::Integer),
+            any::<i64>().prop_map(Value::Long),
+            any::<bool>().prop_map(Value::Boolean),
+            any::<f64>().prop_map(Value::Double),
+            any::<String>().prop_map(Value::String),
+            Just(text(ID)),
+            Just(text("5")),
+            Just(Value::Nil),
+        ];
+        leaf.prop_recursive(2, 8, 4, |inner| {
+            let name = prop_oneof![Just("vmId"), Just("xml"), Just("other")].prop_map(String::from);
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                proptest::collection::btree_map(name, inner, 0..3).prop_map(Value::Struct),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_call_is_read_or_refused_with_a_reply(
+            method in 0..METHODS.len(),
+            params in proptest::collection::vec(any_value(), 0..8),
+        ) {
+            if let Err(refused) = parse(METHODS[method].name, &params) {
+                let reply = refused.reply();
+                prop_assert!(dxr::MethodResponse::from_xml(std::str::from_utf8(&reply).unwrap()).is_ok());
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod board;
 mod engine;
 mod golden;
+mod outcome;
 mod python;
 mod samples;
 mod schema;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use dxr::Value;
 use whydown_core::cause::Cause;
 use whydown_core::id::{DomainId, RunId};
+use whydown_core::lifecycle::Reply;
 use whydown_core::record::{Certainty, Ending, Verdict, When};
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
 use whydown_core::time::Wall;
 use whydown_wire::{
-    Board, Bodies, HostFacts, HostStats, Ksm, Package, Range, VmCounts, capabilities, hardware, host_stats,
+    Board, Bodies, HostFacts, HostStats, Ksm, Package, Range, VmCounts, capabilities, create_reply,
+    destroy_reply, hardware, host_stats, shutdown_reply,
 };
 
 /// When all samples are looked at: 2016-02-29 12:00 UTC.
@@ -151,9 +153,9 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
     let all: Vec<DomainId> = full.snapshot().domains.keys().copied().collect();
     let mut replies = vec![
         ("ping", whydown_wire::done().to_vec()),
-        ("create", whydown_wire::done().to_vec()),
-        ("shutdown", whydown_wire::done().to_vec()),
-        ("destroy", whydown_wire::done().to_vec()),
+        ("create", create_reply(id(1), &Reply::Done).to_vec()),
+        ("shutdown", shutdown_reply(false, &Reply::Done).to_vec()),
+        ("destroy", destroy_reply(&Reply::Done).to_vec()),
         ("getVdsCapabilities", capabilities(&host()).to_vec()),
         ("getVdsCapabilities", capabilities(&HostFacts::default()).to_vec()),
         ("getVdsStats", host_stats(&stats(), full.counts()).to_vec()),
