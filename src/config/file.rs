@@ -142,10 +142,14 @@ impl<'a> Place<'a> {
 pub(super) fn parse(place: &Place<'_>, text: &str, mistakes: &mut Collected) -> Layer {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        mistakes.findings.extend(errors.iter().map(|error| {
-            let at = place.at(error.span().map_or(0, |span| span.start));
-            Finding::of_file(at, Wrong::Syntax(error.message().to_owned()))
-        }));
+        let mut errors: Vec<_> =
+            errors.iter().map(|error| (error.span().map_or(0, |span| span.start), error.message())).collect();
+        errors.sort_unstable();
+        mistakes.findings.extend(
+            errors
+                .into_iter()
+                .map(|(at, message)| Finding::of_file(place.at(at), Wrong::Syntax(message.to_owned()))),
+        );
         return Layer::default();
     }
     let mut layer = Layer::default();

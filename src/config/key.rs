@@ -92,7 +92,7 @@ pub(super) fn near(wrong: &str, right: impl Iterator<Item = String>) -> Option<S
     let wrong = wrong.to_ascii_lowercase().replace('-', "_");
     right
         .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_ascii_lowercase()), name))
-        .filter(|(distance, name)| *distance <= (name.len() / 3).clamp(1, 4))
+        .filter(|(distance, name)| *distance <= (name.len().max(wrong.len()) / 3).clamp(1, 4))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
