@@ -169,6 +169,18 @@ fn files_have_a_largest_size_and_conf_d_a_largest_number() {
 }
 
 #[test]
+fn a_file_of_nothing_but_mistakes_is_told_to_the_last_one() {
+    let many = 2_000;
+    let lines: String = (0..many).map(|at| format!("k{at} = [1, 2, 3]\n")).collect();
+    let wrong = World::new().file("whydown.toml", format!("[xmlrpc]\n{lines}")).wrong();
+    assert_eq!(wrong.len(), many);
+    assert_eq!(wrong[many - 1], "whydown.toml:2001:1: xmlrpc.k1999: there is no such key");
+    let one_line: Vec<String> = (0..many).map(|at| format!("k{at} = 1")).collect();
+    let wrong = World::new().file("whydown.toml", format!("xmlrpc = {{ {} }}", one_line.join(", "))).wrong();
+    assert_eq!(wrong.len(), many);
+}
+
+#[test]
 fn a_missing_file_is_a_mistake_only_if_it_was_named() {
     assert!(load_nothing().is_ok());
     let world = World::new();
