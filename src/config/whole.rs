@@ -33,26 +33,13 @@ pub(super) fn check(
         }
     }
 
-    let (libvirt, ledger) = (&settings.libvirt, &settings.ledger);
-    let (waiting, deciding) = (&settings.unacknowledged, &settings.deciding);
+    let (libvirt, deciding) = (&settings.libvirt, &settings.deciding);
     let ordered = [
         (
             libvirt.reconnect_min <= libvirt.reconnect_max,
             "libvirt.reconnect_min_ms",
             "libvirt.reconnect_max_ms",
             "the first pause is longer than the longest",
-        ),
-        (
-            waiting.max_age <= ledger.endings_max_age,
-            "unacknowledged.max_age_days",
-            "ledger.endings_max_age_days",
-            "the ledger would forget endings that are still told",
-        ),
-        (
-            waiting.max_count as u64 <= ledger.endings_max_count,
-            "unacknowledged.max_count",
-            "ledger.endings_max_count",
-            "the ledger would forget endings that are still told",
         ),
         (
             deciding.settle <= deciding.settle_snapshot,

@@ -248,9 +248,6 @@ fn keys_that_do_not_go_together_are_blamed_on_the_one_that_was_set() {
     let cases = [
         ("libvirt.reconnect_max_ms = 100", "libvirt.reconnect_max_ms"),
         ("libvirt.reconnect_min_ms = 6000", "libvirt.reconnect_min_ms"),
-        ("unacknowledged.max_age_days = 366", "unacknowledged.max_age_days"),
-        ("ledger.endings_max_age_days = 29", "ledger.endings_max_age_days"),
-        ("ledger.endings_max_count = 999", "ledger.endings_max_count"),
         ("deciding.settle_ms = 1001", "deciding.settle_ms"),
         ("deciding.settle_snapshot_ms = 299", "deciding.settle_snapshot_ms"),
     ];
