@@ -7,6 +7,9 @@ use clap::Parser;
 use tracing_subscriber::prelude::*;
 use whydown::config::{self, Flags, Log, LogTarget, Sources};
 
+/// `EX_CONFIG` of sysexits: starting again would not help, and the unit does not.
+const EX_CONFIG: u8 = 78;
+
 fn main() -> ExitCode {
     let sources = Sources::of_process(Flags::parse());
     if sources.flags.check_config {
@@ -14,19 +17,25 @@ fn main() -> ExitCode {
         let _ = write!(std::io::stdout(), "{}", report.text());
         return ExitCode::from(report.exit_code());
     }
-    let settings = match config::load(&sources) {
-        Ok(loaded) => loaded.settings,
-        Err(mistakes) => return fail(&mistakes.to_string()),
+    let loaded = match config::load(&sources) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            let _ = fail(&mistakes.to_string());
+            return ExitCode::from(EX_CONFIG);
+        }
     };
-    if let Err(error) = start_log(&settings.log) {
+    if let Err(error) = start_log(&loaded.settings.log) {
         return fail(&error);
+    }
+    for change in loaded.changes() {
+        tracing::info!(origin = %change.origin, "{} = {}", change.key, change.value);
     }
     let runtime =
         match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("whydownd").build() {
             Ok(runtime) => runtime,
             Err(error) => return fail(&error.to_string()),
         };
-    let ended = runtime.block_on(whydown::daemon::run(settings));
+    let ended = runtime.block_on(whydown::daemon::run(loaded.settings));
     // A call into a libvirt that hangs must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match ended {

@@ -119,7 +119,8 @@ impl Service {
                 Given::Own(whydown_wire::shutdown_reply(false, &self.ask(peer, asked, what).await))
             }
             Verb::Destroy { vm, .. } => {
-                Given::Own(self.act(peer, asked, Wanted::Destroy { domain: vm }).await)
+                let outcome = self.ask(peer, asked, Wanted::Destroy { domain: vm }).await;
+                Given::Own(whydown_wire::destroy_reply(&outcome))
             }
             Verb::GetVdsCapabilities => Given::Own(whydown_wire::capabilities(&self.host.facts())),
             Verb::GetVdsStats => {
@@ -132,14 +133,7 @@ impl Service {
         }
     }
 
-    async fn create(
-        &self,
-        peer: &Peer,
-        asked: &Request,
-        vm: Option<DomainId>,
-        xml: String,
-        range: Range,
-    ) -> Given {
+    async fn create(&self, peer: &Peer, asked: &Request, vm: Option<DomainId>, xml: String) -> Given {
         let document = match Document::read(xml, vm) {
             Ok(document) => document,
             Err(bad) => return Given::Own(status_reply(Code::CreateError, &tame(&bad.to_string()))),

@@ -220,7 +220,9 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
                 evidence_max_count: settings.ledger.evidence_max_count,
             },
             memory_max_ops: settings.ledger.memory_max_ops,
-            ..whydown_ledger::Settings::new(settings.state.dir.join("ledger.db"), Arc::new(clock::wall))
+            path: settings.state.dir.join("ledger.db"),
+            clock: Arc::new(clock::wall),
+            ..whydown_ledger::Settings::default()
         },
         move |word| {
             told.post_blocking(match word {

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use told::{Connected, Ears, LIMIT, clock};
-use whydown_core::hypervisor::{
-    DomainState, Happening, PauseReason, ShutOffReason, StartDetail, StopDetail,
-};
+use whydown_core::hypervisor::{DomainState, Happening, PauseReason, ShutOffReason, StartDetail, StopDetail};
 use whydown_core::id::DomainId;
 use whydown_libvirt::{Hypervisor, Refusal, Settings, ShutdownHow, Told};
 
@@ -68,7 +66,10 @@ fn the_events_of_one_life_come_in_their_order_after_the_listing() {
     let (hypervisor, ears) = (&connected.hypervisor, &connected.ears);
     let listing = ears.link_up(1);
     let found = listing.domains.iter().find(|view| view.domain.name == "test").unwrap();
-    assert_eq!((found.state, found.persistent, found.managed_save), (DomainState::Running, true, Some(false)));
+    assert_eq!(
+        (found.state, found.persistent, found.managed_save),
+        (DomainState::Running, true, Some(false))
+    );
     assert_eq!((found.domain.libvirt_id, found.process), (Some(1), None));
     assert!(listing.changing.is_empty());
 
@@ -131,7 +132,10 @@ fn what_libvirt_does_not_know_is_none_and_what_it_refuses_is_in_its_own_words() 
     let refused = hypervisor.start_defined(running);
     assert!(matches!(&refused, Err(Refusal::Refused { code: 55, text }) if !text.is_empty()), "{refused:?}");
     let refused = hypervisor.shutdown(running, ShutdownHow::Agent);
-    assert!(matches!(&refused, Err(Refusal::Refused { code: 8, text }) if text.contains("flags")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(Refusal::Refused { code: 8, text }) if text.contains("flags")),
+        "{refused:?}"
+    );
     let refused = hypervisor.create("<domain type='test'/>");
     assert!(matches!(&refused, Err(Refusal::Refused { text, .. }) if text.contains("domain")), "{refused:?}");
     let refused = hypervisor.create("<domain>\0</domain>");
@@ -266,7 +270,9 @@ fn without_a_link_every_call_says_so_at_once_and_the_reason_is_told() {
     });
     let hypervisor = &connected.hypervisor;
     connected.ears.wait("a fifth attempt", |told| {
-        told.iter().find(|t| matches!(t, Told::StillDown { why, attempts: 5 } if why.contains("file.xml"))).cloned()
+        told.iter()
+            .find(|t| matches!(t, Told::StillDown { why, attempts: 5 } if why.contains("file.xml")))
+            .cloned()
     });
     assert_eq!(hypervisor.view(id(1)), Err(Refusal::NoLink));
     assert_eq!(hypervisor.create(&xml(1)), Err(Refusal::NoLink));

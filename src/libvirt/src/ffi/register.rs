@@ -342,12 +342,7 @@ impl Registrations {
         let opaque = Listener::into_opaque(ear);
         // SAFETY: as in `register`.
         let result = unsafe {
-            sys::virConnectRegisterCloseCallback(
-                self.conn.raw(),
-                Some(on_close),
-                opaque,
-                Some(free_listener),
-            )
+            sys::virConnectRegisterCloseCallback(self.conn.raw(), Some(on_close), opaque, Some(free_listener))
         };
         accepted(result, opaque)?;
         self.close = true;
@@ -416,7 +411,9 @@ mod tests {
     }
 
     fn xml(name: &str) -> String {
-        format!("<domain type='test'><name>{name}</name><memory>1024</memory><os><type>hvm</type></os></domain>")
+        format!(
+            "<domain type='test'><name>{name}</name><memory>1024</memory><os><type>hvm</type></os></domain>"
+        )
     }
 
     fn open() -> Conn {

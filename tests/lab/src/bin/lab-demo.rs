@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use whydown_lab::{EmbedRoot, Error, Guest, Launch, Signal, Whydownd, lab_dir, run, wait_until, xmlrpc_client};
+use whydown_lab::{
+    EmbedRoot, Error, Guest, Launch, Signal, Whydownd, lab_dir, run, wait_until, xmlrpc_client,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -59,7 +61,8 @@ impl Demo {
 
 fn main() -> Result<(), Error> {
     let keep = std::env::args().skip(1).any(|argument| argument == "--keep");
-    let programs = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)).unwrap_or_default();
+    let programs =
+        std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)).unwrap_or_default();
     let folder = lab_dir()?;
     let root = EmbedRoot::new(folder.path().join("e"))?;
     let launch = Launch::new(programs.join("whydownd"), folder.path().join("d"), &root.uri());
@@ -69,7 +72,8 @@ fn main() -> Result<(), Error> {
     let guests = folder.path().join("g");
     std::fs::create_dir_all(&guests).map_err(|source| Error::Io { what: "make a folder".into(), source })?;
     let guest = |name: &str| Guest::new(&guests, name);
-    let (web, db, mail, app, cache) = (guest("web")?, guest("db")?, guest("mail")?, guest("app")?, guest("cache")?);
+    let (web, db, mail, app, cache) =
+        (guest("web")?, guest("db")?, guest("mail")?, guest("app")?, guest("cache")?);
     let broken = guest("broken")?.image(guests.join("no-such-disk.img"));
     demo.say("five guests are started through XML-RPC, and one that cannot start");
     for guest in [&web, &db, &mail, &app, &cache, &broken] {
