@@ -1,1 +1,35 @@
-//! The durable record of runs, endings and evidence (SQLite)
+//! The durable record of runs, evidence, endings and acknowledgements, in one SQLite file.
+//!
+//! The shell hands over what the engine wants kept ([`Ledger::keep`]); one thread writes it in that order, many
+//! operations to one commit, and says of each ending when it is on disk ([`Told::Kept`]). Only then may the ending
+//! become public.
+//!
+//! ```text
+//!  keep() ──▶ queue (bounded memory) ──▶ thread "ledger" ──▶ one commit ──▶ told(Kept)
+//!                    │                        │ fails
+//!                    │                        └──▶ told(NotKept), waits, opens the file again, tries again
+//!  history() ◀── merged ◀── a second connection that only reads
+//! ```
+//!
+//! This room never decides why a VM ended, never changes an ending that was told, never makes the caller wait for a
+//! disk, never fails to open, and never loses anything without saying so. Nothing outside of it knows SQL.
+
+mod settings;
+mod error;
+mod health;
+mod ledger;
+mod queue;
+mod writer;
+mod store;
+mod schema;
+mod codec;
+mod recovery;
+mod damage;
+mod retention;
+mod history;
+
+pub use error::{LedgerError, Salvaged, Trouble};
+pub use health::{Condition, Health};
+pub use history::{History, Query};
+pub use ledger::{Ledger, Opened, Told};
+pub use settings::{Clock, Retention, Settings};

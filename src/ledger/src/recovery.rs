@@ -1,0 +1,144 @@
+//! What the file knows when the daemon starts: runs that went on, endings that nobody acknowledged, the last run number.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use whydown_core::evidence::{Evidence, Fact};
+use whydown_core::record::{Ending, Recovered, RunStart};
+use whydown_core::time::Wall;
+
+use crate::codec;
+use crate::history;
+use crate::schema::{self, Kind};
+use crate::store::Failure;
+
+/// Reads all of it.
+pub(crate) fn recover(db: &Connection) -> Result<Recovered, Failure> {
+    let number = |key: &str| {
+        db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get::<_, i64>(0)).optional()
+    };
+    // The mark is raised with every commit that names a run; the tables are asked all the same.
+    let highest: Option<i64> = db.query_row("SELECT max(run) FROM run", [], |row| row.get(0))?;
+    let last_run = number("last_run")?.unwrap_or(0).max(highest.unwrap_or(0));
+    Ok(Recovered {
+        open: open_runs(db)?,
+        unacknowledged: unacknowledged(db)?,
+        last_run: last_run.cast_unsigned(),
+        alive: number("alive")?.map(Wall),
+    })
+}
+
+/// Reads a file that cannot be written: on a full disk, on a file system that is read-only. `None` if that fails too.
+pub(crate) fn read_unwritable<T>(
+    path: &Path,
+    mut read: impl FnMut(&Connection) -> Result<T, Failure>,
+) -> Option<T> {
+    let read_write = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    // With the exclusive mode SQLite needs no shared-memory file, for which a full disk has no room. An immutable file
+    // is read without any other file, which is right only while there is no log beside it.
+    let log = std::fs::metadata(history::beside(path, "-wal")).map_or(0, |log| log.len());
+    let ways: [(OpenFlags, bool, bool); 3] =
+        [(read_write, true, false), (read_only, false, false), (read_only, false, log == 0)];
+    ways.into_iter().find_map(|(flags, exclusive, immutable)| {
+        let opened = if immutable {
+            Connection::open_with_flags(immutable_uri(path), flags | OpenFlags::SQLITE_OPEN_URI)
+        } else {
+            Connection::open_with_flags(path, flags)
+        };
+        let db = opened.ok()?;
+        if exclusive {
+            db.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(())).ok()?;
+        }
+        match schema::inspect(&db) {
+            Ok(Kind::Ledger(schema::CURRENT)) => read(&db).ok(),
+            _ => None,
+        }
+    })
+}
+
+fn immutable_uri(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let escaped: String = path
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .map(|&byte| match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect();
+    format!("file:{escaped}?immutable=1")
+}
+
+/// Removes evidence of runs that never got a start or an ending: nobody is left who could end them.
+pub(crate) fn sweep_fragments(db: &Connection) -> Result<(), Failure> {
+    let gone = db.execute(
+        "DELETE FROM run WHERE at IS NULL AND NOT EXISTS (SELECT 1 FROM ending WHERE ending.run = run.run)",
+        [],
+    )?;
+    if gone > 0 {
+        tracing::warn!(runs = gone, "removed evidence of runs whose start and ending never reached the ledger");
+    }
+    Ok(())
+}
+
+fn open_runs(db: &Connection) -> Result<Vec<(RunStart, Vec<Evidence>)>, Failure> {
+    let sql = format!(
+        "SELECT {}, r.evidence_lost FROM run AS r
+         WHERE r.at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM ending WHERE ending.run = r.run) ORDER BY r.run",
+        codec::START_COLUMNS
+    );
+    let mut statement = db.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    let mut open = Vec::new();
+    while let Some(row) = rows.next()? {
+        let number: i64 = row.get(0)?;
+        match codec::start_from_row(row)? {
+            Some(start) => {
+                let evidence = whole_dossier(db, &start, codec::count(row, 9, u32::MAX)?)?;
+                open.push((start, evidence));
+            }
+            None => tracing::error!(run = number, "the start of a run makes no sense and is passed over"),
+        }
+    }
+    Ok(open)
+}
+
+/// The evidence of an open run, each piece at its position: new facts will be counted on from the last. Where a fact
+/// never reached the disk its place is held by a remark.
+fn whole_dossier(db: &Connection, start: &RunStart, lost: u32) -> Result<Vec<Evidence>, Failure> {
+    let mut whole: Vec<Evidence> = Vec::new();
+    let mut holes = 0u32;
+    let remark = |about: Option<&Evidence>| {
+        let at = about.map_or(start.at, |evidence| evidence.first);
+        let said = "a fact was witnessed here and could not be written to the ledger".to_owned();
+        Evidence { first: at, last: at, times: 1, fact: Fact::Unreadable(said) }
+    };
+    for (position, evidence) in history::evidence_of(db, start.run)? {
+        while whole.len() < usize::from(position) {
+            holes += 1;
+            whole.push(remark(Some(&evidence)));
+        }
+        whole.push(evidence);
+    }
+    if lost > holes {
+        whole.push(remark(whole.last()));
+    }
+    Ok(whole)
+}
+
+fn unacknowledged(db: &Connection) -> Result<Vec<Ending>, Failure> {
+    let sql = format!(
+        "SELECT {} FROM ending AS e WHERE e.acknowledged_at IS NULL
+             AND NOT EXISTS (SELECT 1 FROM run AS later WHERE later.domain = e.domain AND later.run > e.run)
+         ORDER BY e.run",
+        codec::ENDING_COLUMNS
+    );
+    let mut unreadable = Vec::new();
+    let endings = history::endings(db, &sql, [], &mut unreadable)?;
+    for error in unreadable {
+        tracing::error!(%error, "an ending that managers still wait for cannot be shown to them");
+    }
+    Ok(endings)
+}
