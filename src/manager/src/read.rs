@@ -1,0 +1,157 @@
+//! From the body of a `getAllVmStats` reply to VMs.
+
+use std::collections::BTreeMap;
+
+use dxr::{FaultResponse, MethodResponse, Value};
+
+use crate::reason::ExitReason;
+
+/// A VM as its host tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vm {
+    /// `vmId`, as sent.
+    pub id: String,
+    /// `status`, as sent: `Up`, `Down` and others.
+    pub status: String,
+    /// There exactly if it is Down.
+    pub exit: Option<Exit>,
+}
+
+/// How a VM exited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// 0 normal, 1 error.
+    pub code: i64,
+    /// For people.
+    pub message: String,
+    /// Why.
+    pub reason: ExitReason,
+    /// The finer cause that whydown adds.
+    pub cause: Option<String>,
+    /// How sure whydown is of it.
+    pub certainty: Option<String>,
+}
+
+/// What a good reply says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// The VMs that could be read.
+    pub vms: Vec<Vm>,
+    /// The others: they are there, and nothing else is known.
+    pub broken: Vec<BadVm>,
+}
+
+/// An entry that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("VM {}: {what}", id.as_deref().unwrap_or("without an id"))]
+pub struct BadVm {
+    /// Its `vmId`, if that could be read.
+    pub id: Option<String>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// Why a reply says nothing about VMs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadReply {
+    /// Not XML-RPC.
+    #[error("not an XML-RPC reply: {0}")]
+    NotXmlRpc(String),
+    /// A fault.
+    #[error("fault {code}: {text}")]
+    Fault {
+        /// Its code.
+        code: i32,
+        /// Its text.
+        text: String,
+    },
+    /// A status that is not 0. 99 is a host that is recovering.
+    #[error("status {code}: {message}")]
+    Status {
+        /// Its code.
+        code: i64,
+        /// Its text.
+        message: String,
+    },
+    /// Something that every reply has is missing.
+    #[error("{0} is missing or has the wrong type")]
+    Lacks(&'static str),
+}
+
+type Members = BTreeMap<String, Value>;
+
+/// Reads the body of a reply.
+///
+/// # Errors
+/// [`BadReply`]: the reply says nothing about any VM, and none may be called gone because of it.
+pub fn read_all_vm_stats(body: &str) -> Result<Reading, BadReply> {
+    let value = match MethodResponse::from_xml(body) {
+        Ok(response) => response.value,
+        Err(error) => return Err(fault(body).unwrap_or_else(|| BadReply::NotXmlRpc(error.to_string()))),
+    };
+    let Value::Struct(reply) = &value else { return Err(BadReply::Lacks("the reply's struct")) };
+    let Some(Value::Struct(status)) = reply.get("status") else { return Err(BadReply::Lacks("status")) };
+    match integer(status, "code") {
+        Some(0) => {}
+        Some(code) => {
+            return Err(BadReply::Status { code, message: text(status, "message").unwrap_or_default() });
+        }
+        None => return Err(BadReply::Lacks("status.code")),
+    }
+    let Some(Value::Array(list)) = reply.get("statsList") else { return Err(BadReply::Lacks("statsList")) };
+    let mut reading = Reading::default();
+    for entry in list {
+        match vm(entry) {
+            Ok(vm) => reading.vms.push(vm),
+            Err(bad) => reading.broken.push(bad),
+        }
+    }
+    Ok(reading)
+}
+
+fn fault(body: &str) -> Option<BadReply> {
+    let fault = FaultResponse::from_xml(body).ok()?.fault;
+    Some(BadReply::Fault { code: fault.code(), text: fault.string().to_owned() })
+}
+
+fn vm(entry: &Value) -> Result<Vm, BadVm> {
+    let bad = |id: Option<&String>, what: &str| BadVm { id: id.cloned(), what: what.into() };
+    let Value::Struct(members) = entry else { return Err(bad(None, "its entry is not a struct")) };
+    let id = text(members, "vmId").ok_or_else(|| bad(None, "vmId is missing or not a text"))?;
+    let status = text(members, "status").ok_or_else(|| bad(Some(&id), "status is missing or not a text"))?;
+    let exit = match status.as_str() {
+        "Down" => {
+            let code = integer(members, "exitCode");
+            let code = code.ok_or_else(|| bad(Some(&id), "it is Down without an exitCode"))?;
+            if members.contains_key("exitReason") && integer(members, "exitReason").is_none() {
+                return Err(bad(Some(&id), "exitReason is not a number"));
+            }
+            Some(Exit {
+                code,
+                message: text(members, "exitMessage").unwrap_or_default(),
+                reason: ExitReason::read(integer(members, "exitReason")),
+                cause: text(members, "exitCause"),
+                certainty: text(members, "exitCertainty"),
+            })
+        }
+        _ => None,
+    };
+    Ok(Vm { id, status, exit })
+}
+
+fn text(members: &Members, name: &str) -> Option<String> {
+    match members.get(name)? {
+        Value::String(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// Hosts sent numbers as numbers and as texts, by version.
+fn integer(members: &Members, name: &str) -> Option<i64> {
+    match members.get(name)? {
+        Value::Integer(number) => Some(i64::from(*number)),
+        Value::Long(number) => Some(*number),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
