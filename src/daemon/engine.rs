@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{info, warn};
-use whydown_core::id::{DomainId, RequestId};
+use tracing::{Span, debug, info, info_span, warn};
+use whydown_core::hypervisor::{Happening, HostEvent};
+use whydown_core::id::{DomainId, RequestId, RunId};
 use whydown_core::lifecycle::{Effect, Engine, Input, Reply};
 use whydown_core::record::Keep;
 use whydown_core::snapshot::{DomainPublic, Snapshot};
@@ -49,6 +50,7 @@ pub struct EngineTask {
     waiting: HashMap<RequestId, oneshot::Sender<Reply>>,
     answers: Vec<(RequestId, Reply)>,
     watchdog: Option<std::time::Duration>,
+    runs: Runs,
 }
 
 impl EngineTask {
@@ -76,6 +78,7 @@ impl EngineTask {
             waiting: HashMap::new(),
             answers: Vec::new(),
             watchdog,
+            runs: Runs::default(),
         };
         (task, readers, changes)
     }
@@ -125,6 +128,13 @@ impl EngineTask {
                     continue;
                 }
             };
+            if let Input::Host(HostEvent {
+                what: Happening::ShutdownBegan(_) | Happening::QemuPowerdown,
+                ..
+            }) = &input
+            {
+                self.hands.look_at_host();
+            }
             for effect in self.engine.step(clock::now(), input) {
                 publish |= self.carry_out(effect);
             }
@@ -147,7 +157,7 @@ impl EngineTask {
         match effect {
             Effect::Ask(question) => self.hands.ask(question),
             Effect::Keep(keep) => {
-                say(&keep);
+                self.runs.say(&keep);
                 self.ledger.keep(keep);
             }
             Effect::Reply(id, reply) => self.answers.push((id, reply)),
@@ -174,23 +184,37 @@ impl EngineTask {
     }
 }
 
-/// The log's line about what is written down.
-fn say(keep: &Keep) {
-    match keep {
-        Keep::Start(start) => {
-            info!(vm = %start.name, uuid = %start.domain, run = start.run.0, seen = start.seen, "run");
-        }
-        Keep::Ending(ending) => {
-            let (cause, certainty) = (ending.verdict.cause.word(), ending.verdict.certainty.word());
-            let (vm, uuid, run, row) = (&ending.name, ending.domain, ending.run.0, &ending.verdict.row);
-            if ending.exit_code == 0 {
-                info!(%vm, %uuid, run, cause, certainty, %row, "ended: {}", ending.message);
-            } else {
-                warn!(%vm, %uuid, run, cause, certainty, %row, "ended: {}", ending.message);
+/// The log of the runs: a span each, from its start to its ending, and a line for what is written down.
+#[derive(Default)]
+struct Runs {
+    spans: HashMap<RunId, Span>,
+}
+
+impl Runs {
+    fn say(&mut self, keep: &Keep) {
+        match keep {
+            Keep::Start(start) => {
+                let (run, vm, uuid) = (start.run.0, &start.name, start.domain);
+                let span = self.spans.entry(start.run).or_insert_with(|| info_span!("run", run, %vm, %uuid));
+                span.in_scope(|| info!(seen = start.seen, process = ?start.incarnation.process, "runs"));
             }
+            Keep::Evidence(run, _, piece) => self.within(*run, || debug!(fact = ?piece.fact, "evidence")),
+            Keep::Ending(ending) => {
+                let (cause, certainty) = (ending.verdict.cause.word(), ending.verdict.certainty.word());
+                let row = &ending.verdict.row;
+                self.within(ending.run, || match ending.exit_code {
+                    0 => info!(cause, certainty, %row, "ended: {}", ending.message),
+                    _ => warn!(cause, certainty, %row, "ended: {}", ending.message),
+                });
+                self.spans.remove(&ending.run);
+            }
+            Keep::Acknowledge(run, acknowledged) => info!(run = run.0, by = %acknowledged.by, "acknowledged"),
+            Keep::Alive(_) => {}
         }
-        Keep::Acknowledge(run, acknowledged) => info!(run = run.0, by = %acknowledged.by, "acknowledged"),
-        Keep::Evidence(run, _, piece) => tracing::debug!(run = run.0, fact = ?piece.fact, "evidence"),
-        Keep::Alive(_) => {}
+    }
+
+    /// Runs that were left open by an earlier daemon get their span when they are first spoken of.
+    fn within(&mut self, run: RunId, say: impl FnOnce()) {
+        self.spans.entry(run).or_insert_with(|| info_span!("run", run = run.0)).in_scope(say);
     }
 }

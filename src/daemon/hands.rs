@@ -5,15 +5,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 use whydown_core::evidence::{Asked, Fact};
 use whydown_core::hypervisor::{DomainView, Process};
 use whydown_core::id::DomainId;
-use whydown_core::lifecycle::{Answer, Input, Outcome, Question};
+use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom};
 use whydown_core::time::Wall;
 use whydown_libvirt::{Hypervisor, Refusal, ShutdownHow};
 use whydown_witness::exit::ExitWatch;
+use whydown_witness::host;
 use whydown_witness::log::{self, LogRun};
 
 use super::clock;
@@ -37,6 +39,8 @@ pub struct Hands {
     own_pid: Option<u32>,
     looks: Arc<Semaphore>,
     acts: Arc<Semaphore>,
+    /// The second in which systemd was last asked.
+    host_looked_at: Arc<AtomicU64>,
 }
 
 impl Hands {
@@ -49,7 +53,7 @@ impl Hands {
         own_pid: Option<u32>,
     ) -> Self {
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
-        Self { hypervisor, postbox, exits, logs, own_pid, looks, acts }
+        Self { hypervisor, postbox, exits, logs, own_pid, looks, acts, host_looked_at: Arc::default() }
     }
 
     /// Has a process's exit told.
@@ -59,6 +63,23 @@ impl Hands {
         {
             tracing::debug!(pid = process.pid, %error, "its exit will not be told");
         }
+    }
+
+    /// A guest begins to shut down. Whether that is because its host does, systemd knows; STOPPED comes some 200 ms
+    /// later, and the answer takes a few. Asked at most once a second, however many guests there are.
+    pub fn look_at_host(&self) {
+        let now = clock::now().mono.0 / 1_000_000_000 + 1;
+        if self.host_looked_at.swap(now, Ordering::Relaxed) == now {
+            return;
+        }
+        let postbox = self.postbox.clone();
+        tokio::spawn(async move {
+            let asked = tokio::task::spawn_blocking(|| host::going_down(clock::wall())).await;
+            if let Ok(Some(by)) = asked {
+                let fact = Fact::HostGoingDown { by };
+                postbox.post(Input::Witness { whom: Whom::Host, at: clock::wall(), fact }).await;
+            }
+        });
     }
 
     /// Takes on a question. Never blocks; the answer comes by post.

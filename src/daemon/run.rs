@@ -29,6 +29,9 @@ use crate::edge;
 /// How long the end waits for the ledger. What is not written by then stays lost only if the disk does.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the end of the VMs is watched when the host goes down; systemd gives us 30 s in all.
+const LAST_LOOK: Duration = Duration::from_secs(15);
+
 /// How long requests under way may go on when we stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -98,8 +101,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let (postbox, letters) = Postbox::new();
     let (ledger, engine) = recover(&settings, &boot, &postbox);
     let witnesses = witnesses(&postbox);
-    let (settled, mut first_listing) = watch::channel(false);
-    let hypervisor = listen(&settings, &postbox, settled);
+    let hypervisor = listen(&settings, &postbox);
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
     let hands = Hands::new(
         hypervisor.clone(),
@@ -119,7 +121,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let service: Arc<dyn edge::Service> = Arc::new(Service::new(
         &settings,
         postbox.clone(),
-        published,
+        published.clone(),
         changes,
         ledger.clone(),
         host,
@@ -138,8 +140,10 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         doors.push(tokio::spawn(edge::serve(listener, Arc::clone(&service), limits(&settings), shutdown)));
     }
 
+    let mut seen = published.clone();
     let ready = tokio::spawn(async move {
-        let waited = tokio::time::timeout(READY_WITHOUT_LIBVIRT, first_listing.wait_for(|seen| *seen)).await;
+        let first_listing = seen.wait_for(|published| published.snapshot.settled);
+        let waited = tokio::time::timeout(READY_WITHOUT_LIBVIRT, first_listing).await;
         let status = if waited.is_ok() { "watching" } else { "waiting for libvirt" };
         info!("{status}");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)]);
@@ -158,7 +162,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         Err(broken) => error!("{broken}"),
     }
     if ended.is_ok() {
-        last_words(&postbox).await;
+        last_words(&postbox, published).await;
     }
     let _ = close.send(true);
     for door in doors {
@@ -182,13 +186,15 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     ended.map(|_| ())
 }
 
-/// The host may be going down, and us with it: every VM that ends from now on should know.
-async fn last_words(postbox: &Postbox) {
+/// If the host is going down, its VMs end now: they should know why, and we should see it.
+async fn last_words(postbox: &Postbox, mut published: watch::Receiver<Published>) {
     let asked = tokio::task::spawn_blocking(|| host_witness::going_down(clock::wall())).await;
     if let Ok(Some(by)) = asked {
         warn!("the host is going down: {by}");
         let fact = Fact::HostGoingDown { by };
         postbox.post(Input::Witness { whom: Whom::Host, at: clock::wall(), fact }).await;
+        let all_down = published.wait_for(|now| now.snapshot.domains.values().all(|d| d.ending.is_some()));
+        let _ = tokio::time::timeout(LAST_LOOK, all_down).await;
     }
     let _ = postbox.barrier().await;
 }
@@ -302,7 +308,7 @@ fn witnesses(postbox: &Postbox) -> Witnesses {
     Witnesses { exits, _kernel: kernel, deaf }
 }
 
-fn listen(settings: &Settings, postbox: &Postbox, settled: watch::Sender<bool>) -> Hypervisor {
+fn listen(settings: &Settings, postbox: &Postbox) -> Hypervisor {
     let told = postbox.clone();
     let libvirt = &settings.libvirt;
     let wanted = whydown_libvirt::Settings {
@@ -323,7 +329,6 @@ fn listen(settings: &Settings, postbox: &Postbox, settled: watch::Sender<bool>) 
         whydown_libvirt::Told::LinkUp(listing) => {
             info!("libvirt is there: {} domains", listing.domains.len());
             told.post_blocking(Input::LinkUp(listing));
-            settled.send_replace(true);
         }
         whydown_libvirt::Told::StillDown { why, attempts } => {
             warn!("libvirt cannot be reached (attempt {attempts}): {why}");
