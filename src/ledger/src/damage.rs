@@ -98,6 +98,8 @@ fn salvage(damaged: &Path, fresh: &mut Connection, floor: u64) -> Result<Salvage
     let old = Connection::open_with_flags(damaged, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX);
     let mut last_run = false;
     if let Ok(old) = old {
+        // Without this SQLite reads nothing of a file that is shorter than its header says.
+        let _ = old.pragma_update(None, "writable_schema", true);
         let copy = |table: &str, columns: &str, key: &str, sensible: &dyn Fn(&[Value]) -> bool| {
             copy_table(&old, &transaction, table, columns, key, sensible)
         };

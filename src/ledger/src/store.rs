@@ -14,6 +14,7 @@ use whydown_core::id::{DomainId, RunId};
 use whydown_core::record::{Acknowledged, Ending, Keep, RunStart, When};
 
 use crate::codec;
+use crate::history::beside;
 use crate::queue::Batch;
 use crate::schema::{self, Kind};
 
@@ -60,6 +61,8 @@ pub(crate) struct Store {
     path: PathBuf,
     /// Device and inode: the file that was opened may no longer be the one at its path.
     identity: (u64, u64),
+    /// The same of the log beside it.
+    log_identity: Option<(u64, u64)>,
     /// Endings in the file.
     pub endings: u64,
     /// Facts of ended runs in the file.
@@ -101,7 +104,8 @@ impl Store {
         let endings = count("SELECT count(*) FROM ending")?;
         let facts = count("SELECT coalesce(sum(facts), 0) FROM ending WHERE facts > 0")?;
         let identity = identity(path).ok_or_else(|| Failure::Unavailable("it vanished while it was opened".into()))?;
-        Ok(Self { db, path: path.to_owned(), identity, endings, facts })
+        let log_identity = self::identity(&beside(path, "-wal"));
+        Ok(Self { db, path: path.to_owned(), identity, log_identity, endings, facts })
     }
 
     /// Writes the whole batch in one commit, or nothing of it.
@@ -137,6 +141,23 @@ impl Store {
     /// Closes the file and brings its log into it.
     pub(crate) fn close(self) -> Result<(), Failure> {
         self.db.close().map_err(|(_, error)| Failure::from(error))
+    }
+
+    /// Closes a file that is not the one at its path any more. Its log must not stay there: SQLite would take it for the
+    /// log of the file that came in its place, and leaves it lying when it sees that the file was moved.
+    pub(crate) fn leave(self) {
+        let (path, log_identity) = (self.path.clone(), self.log_identity);
+        if let Err(failure) = self.close() {
+            tracing::warn!(%failure, "the replaced ledger could not be closed properly");
+        }
+        let log = beside(&path, "-wal");
+        if log_identity.is_some() && identity(&log) == log_identity {
+            for stale in [log, beside(&path, "-shm")] {
+                if let Err(error) = std::fs::remove_file(&stale) {
+                    tracing::warn!(file = %stale.display(), %error, "the log of the replaced ledger stays");
+                }
+            }
+        }
     }
 
     /// Notices when the file was removed or replaced under us: what is written then reaches nobody. A removed file is

@@ -476,7 +476,11 @@ impl Writer {
                 self.checked = false;
                 first
             }
-            Failure::Replaced(_) => first,
+            Failure::Replaced(_) => {
+                lock(&self.shared.reader).close();
+                self.store.take().map(Store::leave);
+                first
+            }
             _ => false,
         };
         self.store = None;

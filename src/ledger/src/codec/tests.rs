@@ -1,0 +1,121 @@
+use proptest::prelude::*;
+use whydown_core::evidence::{Asked, Deaf, ExitStatus, LogWord, Sender};
+use whydown_core::hypervisor::{
+    DomainState, Happening, IoErrorAction, PauseReason, QemuReason, ShutOffReason, StartDetail, StopDetail,
+};
+
+use super::*;
+
+fn asked() -> impl Strategy<Value = Asked> {
+    prop_oneof![Just(Asked::Create), Just(Asked::Shutdown), Just(Asked::ForceOff), Just(Asked::Destroy)]
+}
+
+fn moment() -> impl Strategy<Value = Wall> {
+    any::<i64>().prop_map(Wall)
+}
+
+fn state() -> impl Strategy<Value = DomainState> {
+    prop_oneof![
+        Just(DomainState::Running),
+        any::<i32>().prop_map(|n| DomainState::Paused(PauseReason::Other(n))),
+        Just(DomainState::ShutOff(ShutOffReason::Daemon)),
+        any::<(i32, i32)>().prop_map(|(state, reason)| DomainState::Other(state, reason)),
+    ]
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        any::<bool>().prop_map(|renamed| Happening::Undefined { renamed }),
+        any::<i32>().prop_map(|n| Happening::Started(StartDetail::Other(n))),
+        Just(Happening::Stopped(StopDetail::FromSnapshot)),
+        (any::<String>(), any::<String>()).prop_map(|(disk, reason)| Happening::IoError {
+            disk,
+            action: IoErrorAction::Pause,
+            reason
+        }),
+        any::<bool>().prop_map(|guest| Happening::QemuShutdown { guest, reason: QemuReason::HostQmpQuit }),
+        Just(Happening::QemuPanicked),
+    ]
+}
+
+/// Every kind of fact, with any text and any number. The match without a wildcard makes a new kind fail to compile here.
+fn fact() -> impl Strategy<Value = Fact> {
+    fn every_kind_has_its_line_below(fact: &Fact) {
+        match fact {
+            Fact::Host(_) | Fact::Requested { .. } | Fact::Refused { .. } | Fact::Found { .. } | Fact::Gone => {}
+            Fact::Replaced | Fact::NextFromSnapshot | Fact::Gap { .. } | Fact::LogEnd { .. } => {}
+            Fact::LogSignal { .. } | Fact::LogText(_) | Fact::LogSilent | Fact::LogUnread(_) | Fact::Exit(_) => {}
+            Fact::OomKilled { .. } | Fact::HostGoingDown { .. } | Fact::NewBoot { .. } | Fact::Unreadable(_) => {}
+        }
+    }
+    let text = any::<String>;
+    prop_oneof![
+        happening().prop_map(Fact::Host),
+        (asked(), text()).prop_map(|(what, who)| Fact::Requested { what, who }),
+        (asked(), text()).prop_map(|(what, text)| Fact::Refused { what, text }),
+        (state(), any::<Option<bool>>()).prop_map(|(state, managed_save)| Fact::Found { state, managed_save }),
+        prop_oneof![Just(Fact::Gone), Just(Fact::Replaced), Just(Fact::NextFromSnapshot), Just(Fact::LogSilent)],
+        (moment(), moment()).prop_map(|(from, to)| Fact::Gap { from, to, why: Deaf::LinkLost }),
+        proptest::option::of(moment()).prop_map(|at| Fact::LogEnd { word: LogWord::FromSnapshot, at }),
+        (any::<i32>(), any::<u32>(), text(), proptest::option::of(moment())).prop_map(|(signal, pid, program, at)| {
+            Fact::LogSignal { signal, pid, program, sender: Sender::Init, at }
+        }),
+        text().prop_map(Fact::LogText),
+        text().prop_map(Fact::LogUnread),
+        any::<i32>().prop_map(|code| Fact::Exit(ExitStatus::Code(code))),
+        any::<i32>().prop_map(|signal| Fact::Exit(ExitStatus::Signal(signal))),
+        text().prop_map(|line| Fact::OomKilled { line }),
+        text().prop_map(|by| Fact::HostGoingDown { by }),
+        (text(), text()).prop_map(|(before, now)| Fact::NewBoot { before: BootId(before), now: BootId(now) }),
+        text().prop_map(Fact::Unreadable),
+        // Texts that are facts themselves: they must come back as unreadable all the same.
+        Just(Fact::Unreadable("\"gone\"".into())),
+        Just(Fact::Unreadable("{\"unreadable\":\"{}\"}".into())),
+    ]
+    .prop_map(|fact| {
+        every_kind_has_its_line_below(&fact);
+        fact
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_fact_comes_back_as_it_was(fact in fact()) {
+        prop_assert_eq!(fact_from_text(fact_to_text(&fact)), fact);
+    }
+
+    #[test]
+    fn any_text_is_some_fact_and_is_stored_again_as_it_was(text in any::<String>()) {
+        let fact = fact_from_text(text.clone());
+        prop_assert!(matches!(&fact, Fact::Unreadable(raw) if *raw == text) || serde_json::from_str::<Fact>(&text).is_ok());
+        prop_assert_eq!(fact_from_text(fact_to_text(&fact)), fact);
+    }
+
+    #[test]
+    fn a_fact_comes_back_through_the_tables(facts in proptest::collection::vec(fact(), 1..20)) {
+        let db = rusqlite::Connection::open_in_memory().unwrap();
+        db.execute_batch("CREATE TABLE t (fact TEXT NOT NULL) STRICT").unwrap();
+        for fact in &facts {
+            db.execute("INSERT INTO t VALUES (?1)", [fact_to_text(fact)]).unwrap();
+        }
+        let mut statement = db.prepare("SELECT fact FROM t ORDER BY rowid").unwrap();
+        let found: Vec<Fact> =
+            statement.query_map([], |row| text(row, 0)).unwrap().map(|text| fact_from_text(text.unwrap())).collect();
+        prop_assert_eq!(found, facts);
+    }
+}
+
+#[test]
+fn every_certainty_is_read_from_its_word() {
+    for certainty in [Certainty::Unknown, Certainty::Probable, Certainty::Certain] {
+        assert_eq!(certainty_from_word(certainty.word()), certainty);
+    }
+    assert_eq!(certainty_from_word("sure"), Certainty::Unknown);
+}
+
+#[test]
+fn every_cause_is_read_from_its_word() {
+    for cause in Cause::ALL {
+        assert_eq!(Cause::from_word(cause.word()), Some(cause));
+    }
+}

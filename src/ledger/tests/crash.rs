@@ -1,0 +1,162 @@
+//! The daemon is killed, the power fails: what was told as kept is there, and nothing is there out of order.
+//!
+//! Each test runs its own binary again as a child that keeps endings without a pause and says on standard error which
+//! ones are kept.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::*;
+use rustix::process::{Pid, Signal, kill_process};
+use whydown_core::id::RunId;
+use whydown_core::record::Keep;
+use whydown_ledger::{Ledger, Opened, Told};
+
+const CHILD: &str = "WHYDOWN_TEST_LEDGER";
+
+/// The child's part: keeps endings until it is killed, never more than some hundred ahead of the disk.
+fn keep_without_end(path: &Path) -> ! {
+    let (confirm, confirmed) = std::sync::mpsc::channel();
+    let Opened { ledger, recovered, trouble } = Ledger::open(settings(path), move |told| match told {
+        Told::Kept(RunId(run)) => {
+            writeln!(std::io::stderr(), "kept {run}").unwrap();
+            confirm.send(()).unwrap();
+        }
+        Told::NotKept(run) => panic!("run {run} was not kept"),
+    });
+    assert_eq!(trouble, None);
+    for run in recovered.last_run + 1.. {
+        ledger.keep(Keep::Start(start(run, (run % 7) as u8)));
+        ledger.keep(keep_ending(run, (run % 7) as u8));
+        if run > recovered.last_run + 300 {
+            confirmed.recv().unwrap();
+        }
+    }
+    unreachable!("run numbers do not end")
+}
+
+/// Runs this binary again for one test, if this is not that run already.
+fn child(test: &str, path: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(CHILD, path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn play_the_child() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        keep_without_end(Path::new(&path));
+    }
+}
+
+fn number(line: &str) -> u64 {
+    line.strip_prefix("kept ").unwrap_or_else(|| panic!("the child said: {line}")).parse().unwrap()
+}
+
+/// Endings 1 to some number, each whole; at least up to `kept`.
+fn assert_nothing_lost(path: &Path, kept: u64) -> u64 {
+    let (ledger, recovered, _) = open(path);
+    let mut found = history(&ledger, &everything());
+    found.reverse();
+    assert!(found.len() as u64 >= kept, "{kept} endings were told as kept, and {} are there", found.len());
+    for (run, found) in (1..).zip(&found) {
+        assert_eq!(*found, ending(run, (run % 7) as u8));
+    }
+    let last = found.len() as u64;
+    assert!((last..=last + 1).contains(&recovered.last_run), "{} after {last}", recovered.last_run);
+    last
+}
+
+#[test]
+fn every_ending_that_was_told_as_kept_survives_kill_9() {
+    play_the_child();
+    let folder = Folder::new();
+    let mut kept = 0;
+    for round in 1..=6u64 {
+        let mut child = child("every_ending_that_was_told_as_kept_survives_kill_9", &folder.ledger());
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        // Another moment of the work in each round: opening, the first commits, in the midst of bulk.
+        for _ in 0..round * round * 5 {
+            let mut line = String::new();
+            lines.read_line(&mut line).unwrap();
+            kept = number(line.trim_end());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut rest = String::new();
+        lines.read_to_string(&mut rest).unwrap();
+        // The last line may have been cut by the kill.
+        if let Some(last) = rest.rsplit_once('\n').and_then(|(whole, _)| whole.lines().last()) {
+            kept = number(last);
+        }
+        assert_nothing_lost(&folder.ledger(), kept);
+    }
+}
+
+#[test]
+fn a_copy_of_the_files_at_any_moment_holds_what_was_told_until_then() {
+    play_the_child();
+    let folder = Folder::new();
+    let mut child = child("a_copy_of_the_files_at_any_moment_holds_what_was_told_until_then", &folder.ledger());
+    let pid = Pid::from_child(&child);
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    for moment in 0..8u64 {
+        for _ in 0..=moment * 7 {
+            line.clear();
+            lines.read_line(&mut line).unwrap();
+        }
+        kill_process(pid, Signal::STOP).unwrap();
+        let stopped = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED).unwrap();
+        assert!(stopped.is_some_and(|(_, status)| status.stopped()));
+        let copy = Folder::new();
+        for suffix in ["", "-wal"] {
+            let name = format!("ledger.db{suffix}");
+            std::fs::copy(folder.path().join(&name), copy.path().join(&name)).unwrap();
+        }
+        kill_process(pid, Signal::CONT).unwrap();
+        assert_nothing_lost(&copy.ledger(), number(line.trim_end()));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_log_that_ends_anywhere_gives_a_ledger_that_is_whole_up_to_there() {
+    // What a power cut leaves of writes that were never synced: the log cut, or garbage, at any byte.
+    let folder = Folder::new();
+    let (ledger, _, heard) = open(&folder.ledger());
+    for run in 1..=200 {
+        ledger.keep(Keep::Start(start(run, (run % 7) as u8)));
+        ledger.keep(keep_ending(run, (run % 7) as u8));
+        if run % 20 == 0 {
+            heard.wait(|told| told.len() as u64 == run);
+        }
+    }
+    let database = std::fs::read(folder.ledger()).unwrap();
+    let log = std::fs::read(folder.path().join("ledger.db-wal")).unwrap();
+    assert!(log.len() > 100_000, "the log holds the writes");
+    let mut seen = std::collections::BTreeSet::new();
+    for step in 0..16 {
+        // An odd stride meets every place of a frame: header, page, the edge between two.
+        let cut = (step * log.len() / 16 + step * 977) % log.len();
+        for garbage in [false, true] {
+            let copy = Folder::new();
+            let mut torn = log[..cut].to_vec();
+            if garbage {
+                torn.resize(log.len(), 0xA5);
+            }
+            std::fs::write(copy.ledger(), &database).unwrap();
+            std::fs::write(copy.path().join("ledger.db-wal"), &torn).unwrap();
+            seen.insert(assert_nothing_lost(&copy.ledger(), 0));
+        }
+    }
+    assert!(seen.len() > 5, "cuts at different places leave different numbers of endings: {seen:?}");
+    drop(ledger);
+}
