@@ -229,7 +229,9 @@ mod tests {
         hearing.go_live(Listing::default());
         hearing.hear(domain(2), Happening::Rebooted);
         assert_eq!(next(&queue), Told::LinkUp(Listing::default()));
-        assert!(matches!(next(&queue), Told::Event(event) if event.domain == domain(1) && event.at == Wall(7)));
+        assert!(
+            matches!(next(&queue), Told::Event(event) if event.domain == domain(1) && event.at == Wall(7))
+        );
         assert!(matches!(next(&queue), Told::Event(event) if event.domain == domain(2)));
     }
 

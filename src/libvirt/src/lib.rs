@@ -14,16 +14,16 @@
 //!
 //! Start with [`Hypervisor::start`].
 
-mod settings;
-mod translate;
+mod act;
 mod ffi;
+mod hearing;
+mod link;
+mod listing;
 mod process;
 mod queue;
-mod hearing;
-mod listing;
 mod session;
-mod link;
-mod act;
+mod settings;
+mod translate;
 
 pub use act::{Refusal, ShutdownHow, Versions};
 pub use ffi::NodeInfo;

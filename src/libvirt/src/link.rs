@@ -101,7 +101,8 @@ impl Hypervisor {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.queue.close();
         self.shared.bell.ring();
-        let threads = std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let me = std::thread::current().id();
         let until = Instant::now() + STOPPING;
         threads.into_iter().filter(|thread| !is(thread, me)).all(|thread| join_until(thread, until))
@@ -222,7 +223,9 @@ impl Shared {
         loop {
             match waiting.recv_timeout(Duration::from_millis(100)) {
                 Ok(result) => return Some(result),
-                Err(RecvTimeoutError::Disconnected) => return Some(Err("the attempt to connect broke off".into())),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Some(Err("the attempt to connect broke off".into()));
+                }
                 Err(RecvTimeoutError::Timeout) if self.is_stopping() => return None,
                 Err(RecvTimeoutError::Timeout) => {
                     let slow = begun.elapsed().as_secs() / SLOW_ATTEMPT.as_secs();
@@ -378,12 +381,16 @@ mod tests {
     fn hearing_is_certain_only_as_far_as_the_way_of_the_loss_allows() {
         let settings = Settings::new("qemu:///system", || Wall(0));
         let (noticed, heard) = (Wall::from_millis(100_000), Wall::from_millis(70_000));
-        let until = |reason, heard, watched| certain_until(reason, noticed, heard, watched, &settings).as_millis();
+        let until =
+            |reason, heard, watched| certain_until(reason, noticed, heard, watched, &settings).as_millis();
         assert_eq!(until(Some(CloseReason::EndOfFile), heard, KeepAlive::Running), 100_000);
         assert_eq!(until(Some(CloseReason::KeepAlive), heard, KeepAlive::Running), 80_000);
         assert_eq!(until(Some(CloseReason::Other(0)), heard, KeepAlive::Running), 80_000);
         assert_eq!(until(None, heard, KeepAlive::Running), 80_000);
-        assert_eq!(until(Some(CloseReason::KeepAlive), Wall::from_millis(90_000), KeepAlive::Running), 90_000);
+        assert_eq!(
+            until(Some(CloseReason::KeepAlive), Wall::from_millis(90_000), KeepAlive::Running),
+            90_000
+        );
         assert_eq!(until(Some(CloseReason::Other(0)), heard, KeepAlive::Silent), 70_000);
     }
 }

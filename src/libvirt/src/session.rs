@@ -118,7 +118,8 @@ impl Session {
             let _ = done.send(opened);
         };
         let spawned = std::thread::Builder::new().name("libvirt-further".into()).spawn(open);
-        let opened = spawned.map_err(|_| RecvTimeoutError::Disconnected).and_then(|_| waiting.recv_timeout(OPENING));
+        let opened =
+            spawned.map_err(|_| RecvTimeoutError::Disconnected).and_then(|_| waiting.recv_timeout(OPENING));
         match opened {
             Ok(Ok(conn)) => Ok(conn),
             Ok(Err(fault)) => Err(Refusal::of(fault, &self.conn)),

@@ -142,7 +142,8 @@ mod tests {
         for (uri, expected) in cases {
             assert_eq!(run(uri), expected.map(PathBuf::from), "{uri}");
         }
-        let settings = Settings { run_dir: Some("/r".into()), ..Settings::new("qemu:///session", || Wall(0)) };
+        let settings =
+            Settings { run_dir: Some("/r".into()), ..Settings::new("qemu:///session", || Wall(0)) };
         assert_eq!(settings.run_files(), Some("/r".into()));
         assert_eq!(settings.log_files(), None);
         let embed = Settings::new("qemu:///embed?root=/tmp/a", || Wall(0));

@@ -309,7 +309,9 @@ mod tests {
         );
         let silent = Some(Happening::QemuShutdown { guest: false, reason: QemuReason::Other });
         let long = format!(r#"{{"guest":true,"pad":"{}"}}"#, "x".repeat(QMP_DETAIL_BYTES));
-        for details in [None, Some(""), Some("["), Some("7"), Some(r#"{"guest":"yes","reason":3}"#), Some(&long)] {
+        for details in
+            [None, Some(""), Some("["), Some("7"), Some(r#"{"guest":"yes","reason":3}"#), Some(&long)]
+        {
             assert_eq!(qmp("SHUTDOWN", details), silent, "{details:?}");
         }
         assert_eq!(qmp("POWERDOWN", None), Some(Happening::QemuPowerdown));

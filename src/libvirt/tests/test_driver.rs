@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use told::{Connected, Ears, LIMIT, clock};
-use whydown_core::hypervisor::{
-    DomainState, Happening, PauseReason, ShutOffReason, StartDetail, StopDetail,
-};
+use whydown_core::hypervisor::{DomainState, Happening, PauseReason, ShutOffReason, StartDetail, StopDetail};
 use whydown_core::id::DomainId;
 use whydown_libvirt::{Hypervisor, Refusal, Settings, ShutdownHow, Told};
 
@@ -68,7 +66,10 @@ fn the_events_of_one_life_come_in_their_order_after_the_listing() {
     let (hypervisor, ears) = (&connected.hypervisor, &connected.ears);
     let listing = ears.link_up(1);
     let found = listing.domains.iter().find(|view| view.domain.name == "test").unwrap();
-    assert_eq!((found.state, found.persistent, found.managed_save), (DomainState::Running, true, Some(false)));
+    assert_eq!(
+        (found.state, found.persistent, found.managed_save),
+        (DomainState::Running, true, Some(false))
+    );
     assert_eq!((found.domain.libvirt_id, found.process), (Some(1), None));
     assert!(listing.changing.is_empty());
 
@@ -83,7 +84,6 @@ fn the_events_of_one_life_come_in_their_order_after_the_listing() {
     let events = ears.events(id(1));
     assert!(events[0].at <= events[1].at);
     assert_eq!(events[0].domain.libvirt_id, view.domain.libvirt_id);
-    assert_eq!(events[1].domain.libvirt_id, None);
     assert!(matches!(ears.all()[0], Told::LinkUp(_)));
 }
 
@@ -95,7 +95,7 @@ fn suspend_resume_shutdown_and_start_are_told_in_words_as_virsh_or_anyone_does_t
     let domain = ears.link_up(1).domains[0].domain.id;
     // Another client of the same world.
     let other = virt::connect::Connect::open(Some("test:///default")).unwrap();
-    let dom = virt::domain::Domain::lookup_by_uuid_string(&other, &domain.to_string()).unwrap();
+    let dom = other.lookup_domain_by_uuid_string(&domain.to_string()).unwrap();
     dom.suspend().unwrap();
     let paused = connected.hypervisor.view(domain).unwrap().unwrap();
     assert_eq!(paused.state, DomainState::Paused(PauseReason::User));
@@ -129,11 +129,17 @@ fn what_libvirt_does_not_know_is_none_and_what_it_refuses_is_in_its_own_words() 
     assert_eq!(hypervisor.destroy(id(9)), Err(Refusal::NoDomain));
     assert_eq!(hypervisor.domain_xml(id(9)), Err(Refusal::NoDomain));
     let refused = hypervisor.start_defined(running);
-    assert!(matches!(&refused, Err(Refusal::Refused { code: 55, text }) if !text.is_empty()), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(Refusal::Refused { code, text }) if *code != 0 && text.contains("already running")),
+        "{refused:?}"
+    );
     let refused = hypervisor.shutdown(running, ShutdownHow::Agent);
-    assert!(matches!(&refused, Err(Refusal::Refused { code: 8, text }) if text.contains("flags")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(Refusal::Refused { code: 8, text }) if text.contains("flags")),
+        "{refused:?}"
+    );
     let refused = hypervisor.create("<domain type='test'/>");
-    assert!(matches!(&refused, Err(Refusal::Refused { text, .. }) if text.contains("domain")), "{refused:?}");
+    assert!(matches!(&refused, Err(Refusal::Refused { text, .. }) if text == "missing name information"), "{refused:?}");
     let refused = hypervisor.create("<domain>\0</domain>");
     assert!(matches!(&refused, Err(Refusal::Refused { code: 8, .. })), "{refused:?}");
     assert!(hypervisor.domain_xml(running).unwrap().starts_with("<domain type='test'"));
@@ -266,7 +272,9 @@ fn without_a_link_every_call_says_so_at_once_and_the_reason_is_told() {
     });
     let hypervisor = &connected.hypervisor;
     connected.ears.wait("a fifth attempt", |told| {
-        told.iter().find(|t| matches!(t, Told::StillDown { why, attempts: 5 } if why.contains("file.xml"))).cloned()
+        told.iter()
+            .find(|t| matches!(t, Told::StillDown { why, attempts: 5 } if why.contains("file.xml")))
+            .cloned()
     });
     assert_eq!(hypervisor.view(id(1)), Err(Refusal::NoLink));
     assert_eq!(hypervisor.create(&xml(1)), Err(Refusal::NoLink));
