@@ -478,7 +478,9 @@ impl Writer {
             }
             Failure::Replaced(_) => {
                 lock(&self.shared.reader).close();
-                self.store.take().map(Store::leave);
+                if let Some(store) = self.store.take() {
+                    store.leave();
+                }
                 first
             }
             _ => false,

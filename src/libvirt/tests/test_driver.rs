@@ -84,7 +84,6 @@ fn the_events_of_one_life_come_in_their_order_after_the_listing() {
     let events = ears.events(id(1));
     assert!(events[0].at <= events[1].at);
     assert_eq!(events[0].domain.libvirt_id, view.domain.libvirt_id);
-    assert_eq!(events[1].domain.libvirt_id, None);
     assert!(matches!(ears.all()[0], Told::LinkUp(_)));
 }
 
@@ -96,7 +95,7 @@ fn suspend_resume_shutdown_and_start_are_told_in_words_as_virsh_or_anyone_does_t
     let domain = ears.link_up(1).domains[0].domain.id;
     // Another client of the same world.
     let other = virt::connect::Connect::open(Some("test:///default")).unwrap();
-    let dom = virt::domain::Domain::lookup_by_uuid_string(&other, &domain.to_string()).unwrap();
+    let dom = other.lookup_domain_by_uuid_string(&domain.to_string()).unwrap();
     dom.suspend().unwrap();
     let paused = connected.hypervisor.view(domain).unwrap().unwrap();
     assert_eq!(paused.state, DomainState::Paused(PauseReason::User));
@@ -130,14 +129,20 @@ fn what_libvirt_does_not_know_is_none_and_what_it_refuses_is_in_its_own_words() 
     assert_eq!(hypervisor.destroy(id(9)), Err(Refusal::NoDomain));
     assert_eq!(hypervisor.domain_xml(id(9)), Err(Refusal::NoDomain));
     let refused = hypervisor.start_defined(running);
-    assert!(matches!(&refused, Err(Refusal::Refused { code: 55, text }) if !text.is_empty()), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(Refusal::Refused { code, text }) if *code != 0 && text.contains("already running")),
+        "{refused:?}"
+    );
     let refused = hypervisor.shutdown(running, ShutdownHow::Agent);
     assert!(
         matches!(&refused, Err(Refusal::Refused { code: 8, text }) if text.contains("flags")),
         "{refused:?}"
     );
     let refused = hypervisor.create("<domain type='test'/>");
-    assert!(matches!(&refused, Err(Refusal::Refused { text, .. }) if text.contains("domain")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(Refusal::Refused { text, .. }) if text == "missing name information"),
+        "{refused:?}"
+    );
     let refused = hypervisor.create("<domain>\0</domain>");
     assert!(matches!(&refused, Err(Refusal::Refused { code: 8, .. })), "{refused:?}");
     assert!(hypervisor.domain_xml(running).unwrap().starts_with("<domain type='test'"));
@@ -184,49 +189,64 @@ fn ten_thousand_domains_are_listed_in_seconds_and_every_ending_is_heard() {
 }
 
 #[test]
-fn domains_that_come_and_go_while_they_are_listed_are_named_or_told_and_never_lost() {
+fn a_listing_taken_in_the_middle_of_changes_leads_with_its_events_to_what_is_true_at_the_end() {
     let _world = one_world();
     // Keeps the world alive between the connections under test.
     let keeper = Connected::to(settings());
     keeper.ears.link_up(1);
     let stop = Arc::new(AtomicBool::new(false));
     let churn = std::thread::spawn({
-        let (hypervisor, stop) = (keeper.hypervisor.clone(), Arc::clone(&stop));
+        let (hypervisor, ears, stop) = (keeper.hypervisor.clone(), keeper.ears.clone(), Arc::clone(&stop));
         move || {
             let mut number = 0;
             while !stop.load(Ordering::SeqCst) {
                 hypervisor.create(&xml(number % 7)).unwrap();
                 hypervisor.destroy(id(number % 7)).unwrap();
                 number += 1;
+                // Not faster than events are heard: otherwise they only pile up, and no listing meets one.
+                ears.wait("own events", |told| (told.len() > 2 * number as usize).then_some(()));
             }
-            number
+            for survivor in [1, 4, 100] {
+                hypervisor.create(&xml(survivor)).unwrap();
+            }
         }
     });
+    let connected: Vec<_> = (0..20)
+        .map(|_| {
+            let connected = Connected::to(settings());
+            connected.ears.link_up(1);
+            connected
+        })
+        .collect();
+    stop.store(true, Ordering::SeqCst);
+    churn.join().unwrap();
     let mut changing = 0;
-    for _ in 0..200 {
-        let connected = Connected::to(settings());
+    for connected in &connected {
+        connected.ears.happenings(id(100), &Happening::Started(StartDetail::Booted));
         let listing = connected.ears.link_up(1);
         changing += listing.changing.len();
-        // The next event of each domain must fit what is known: a listed domain that is not changing ends next, one
-        // that is not listed starts next.
-        let told = connected.ears.wait("twenty events", |told| (told.len() > 20).then(|| told.to_vec()));
-        for domain in (0..7).map(id).filter(|domain| !listing.changing.contains(domain)) {
-            let first = told.iter().find_map(|t| match t {
-                Told::Event(event) if event.domain.id == domain => Some(event.what.clone()),
-                _ => None,
-            });
-            let listed = listing.domains.iter().any(|view| view.domain.id == domain);
-            match first {
-                None => {}
-                Some(Happening::Started(_)) => assert!(!listed, "{domain} was listed and then started"),
-                Some(Happening::Stopped(_)) => assert!(listed, "{domain} was not listed and then ended"),
-                Some(other) => panic!("unexpected {other:?}"),
-            }
+        let listed = listing.domains.iter().filter(|view| view.state.is_active()).map(|view| view.domain.id);
+        let mut running: BTreeSet<_> = listed.filter(|domain| !listing.changing.contains(domain)).collect();
+        let told = connected.ears.all();
+        assert!(matches!(told[0], Told::LinkUp(_)), "{:?}", told[0]);
+        for domain in &listing.changing {
+            assert!(
+                !connected.ears.events(*domain).is_empty(),
+                "{domain} is changing, and nothing was told of it"
+            );
         }
+        for told in told {
+            let Told::Event(event) = told else { continue };
+            match event.what {
+                Happening::Started(_) => running.insert(event.domain.id),
+                Happening::Stopped(_) => running.remove(&event.domain.id),
+                _ => continue,
+            };
+        }
+        running.retain(|domain| (0..=100).map(id).any(|ours| ours == *domain));
+        assert_eq!(running, [1, 4, 100].map(id).into());
     }
-    stop.store(true, Ordering::SeqCst);
-    assert!(churn.join().unwrap() > 0);
-    assert!(changing > 0, "the churn never met a listing: this test proved nothing");
+    assert!(changing > 0, "no listing met a change: this test proved nothing");
 }
 
 #[test]

@@ -3,16 +3,19 @@
 //!
 //! Every registration holds a reference on its connection, which therefore stays open until each is taken back.
 
+use std::collections::BTreeMap;
 use std::os::raw::{c_char, c_int, c_longlong, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::{error, info, warn};
 use virt_sys as sys;
 use whydown_core::hypervisor::{DomainRef, Happening};
 use whydown_core::limits::TEXT_BYTES;
 
+use super::connection::checked;
 use super::domain::{int_parameter, reference, text};
 use super::{Conn, Fault};
 use crate::translate;
@@ -195,8 +198,21 @@ unsafe extern "C" fn on_close(_: sys::virConnectPtr, reason: c_int, opaque: *mut
         Ok(sys::VIR_CONNECT_CLOSE_REASON_KEEPALIVE) => CloseReason::KeepAlive,
         _ => CloseReason::Other(reason),
     };
-    // SAFETY: libvirt gives the opaque pointer of the registration.
-    guarded(|| unsafe { (*opaque.cast::<Listener>()).0.closed(reason) });
+    guarded(|| {
+        let ear = close_listeners().get(&(opaque as usize)).cloned();
+        if let Some(ear) = ear {
+            ear.closed(reason);
+        }
+    });
+}
+
+type CloseListeners = BTreeMap<usize, Arc<dyn Ear>>;
+
+/// Who is told of closed connections. libvirt is given a number instead of a pointer: a driver without close callbacks
+/// accepts one all the same, and then never frees it.
+fn close_listeners() -> MutexGuard<'static, CloseListeners> {
+    static LISTENERS: Mutex<CloseListeners> = Mutex::new(BTreeMap::new());
+    LISTENERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
@@ -274,13 +290,13 @@ pub(crate) struct Registrations {
     conn: Conn,
     events: Vec<c_int>,
     qmp: Option<c_int>,
-    close: bool,
+    close: Option<usize>,
 }
 
 impl Registrations {
     /// Registers everything. The lifecycle events are needed; the rest is taken as far as this libvirt has it.
     pub(crate) fn new(conn: &Conn, ear: &Arc<dyn Ear>) -> Result<Self, Fault> {
-        let mut all = Self { conn: conn.clone(), events: Vec::new(), qmp: None, close: false };
+        let mut all = Self { conn: conn.clone(), events: Vec::new(), qmp: None, close: None };
         for (id, name, optional, callback) in wanted() {
             match all.register(id, &callback, ear) {
                 Ok(()) => {}
@@ -339,14 +355,15 @@ impl Registrations {
     }
 
     fn register_close(&mut self, ear: &Arc<dyn Ear>) -> Result<(), Fault> {
-        let opaque = Listener::into_opaque(ear);
-        // SAFETY: as in `register`.
-        let result = unsafe {
-            sys::virConnectRegisterCloseCallback(self.conn.raw(), Some(on_close), opaque, Some(free_listener))
-        };
-        accepted(result, opaque)?;
-        self.close = true;
-        Ok(())
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        close_listeners().insert(number, Arc::clone(ear));
+        self.close = Some(number);
+        let opaque = ptr::without_provenance_mut(number);
+        // SAFETY: the opaque is a number that is never followed, so nothing has to live or be freed.
+        checked(unsafe {
+            sys::virConnectRegisterCloseCallback(self.conn.raw(), Some(on_close), opaque, None)
+        })
     }
 }
 
@@ -373,8 +390,9 @@ impl Drop for Registrations {
             // SAFETY: as above.
             unsafe { sys::virConnectDomainQemuMonitorEventDeregister(self.conn.raw(), id) };
         }
-        if std::mem::take(&mut self.close) {
-            // SAFETY: this function was registered on this connection.
+        if let Some(number) = self.close.take() {
+            close_listeners().remove(&number);
+            // SAFETY: the function is the one that was registered; if that was refused, libvirt refuses this too.
             unsafe { sys::virConnectUnregisterCloseCallback(self.conn.raw(), Some(on_close)) };
         }
     }
@@ -382,8 +400,6 @@ impl Drop for Registrations {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
     use crate::ffi::{KeepAlive, event_loop};
 
