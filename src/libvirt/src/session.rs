@@ -3,7 +3,7 @@
 //!
 //! libvirtd serves at most five calls of one connection at a time (its `max_client_requests`) and then stops reading, its
 //! keepalive answers included. A few calls on domains that hang would so break the very link that hears. Therefore only
-//! few acts use the listening connection at once, and the others get connections of their own.
+//! few calls use the listening connection at once, and the others get connections of their own.
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,13 +15,13 @@ use crate::ffi::{Conn, Fault, KeepAlive};
 use crate::hearing::Hearing;
 use crate::settings::Settings;
 
-/// Acts that may use the listening connection at once. Views and listings, which never hang, need the rest.
+/// Callers that may use the listening connection at once; the rest is for libvirt's own needs.
 const ON_THE_LINK: usize = 2;
 
-/// Further connections at most. More acts than that waiting at once means that the host is beyond help by more.
+/// Further connections at most. libvirtd itself works on 20 calls at once: more would only wait there.
 const FURTHER: usize = 16;
 
-/// Further connections kept for the next act.
+/// Further connections kept for the next call.
 const KEPT_IDLE: usize = 2;
 
 /// How long a further connection may take to open.
@@ -79,7 +79,7 @@ impl Session {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection for one act, which may take long.
+    /// A connection for one call, which may take long.
     pub(crate) fn line(self: &Arc<Self>) -> Result<Line, Refusal> {
         let line = |conn, kind| Line { conn: Some(conn), kind, session: Arc::clone(self) };
         // In this process nothing is counted; and in the test driver another connection may be another world.
@@ -141,7 +141,7 @@ enum Kind {
     Further,
 }
 
-/// A connection lent for one act.
+/// A connection lent for one call.
 pub(crate) struct Line {
     conn: Option<Conn>,
     kind: Kind,
