@@ -42,7 +42,11 @@ fn reopen(folder: &Folder) -> (Recovered, Salvaged) {
 #[test]
 fn a_file_that_is_no_database_is_replaced_and_run_numbers_do_not_go_back() {
     let folder = Folder::new();
-    std::fs::write(folder.ledger(), "this is not a database, but it is long enough to look like one".repeat(100)).unwrap();
+    std::fs::write(
+        folder.ledger(),
+        "this is not a database, but it is long enough to look like one".repeat(100),
+    )
+    .unwrap();
     let (recovered, salvaged) = reopen(&folder);
     assert_eq!(salvaged, Salvaged::default());
     assert_eq!(recovered.last_run, at(1_000_000).as_millis() as u64);
