@@ -84,7 +84,7 @@ impl Ledger {
     }
 
     /// Endings, newest first: those on disk and those that still wait in memory. What could not be read is said in the
-    /// answer. Waits for the disk and for other readers.
+    /// answer. Waits for the disk, for other readers and, while the ledger is failing, for an attempt to open the file.
     pub fn history(&self, query: &Query) -> History {
         // Memory first: what leaves it in between is then found on disk.
         let waiting = self.waiting();
@@ -133,7 +133,7 @@ impl Ledger {
     /// # Errors
     /// Time is up, or the writer has stopped.
     pub fn flush(&self, timeout: Duration) -> Result<(), LedgerError> {
-        self.inner.shared.flush(Instant::now() + timeout)
+        self.inner.shared.flush(deadline(timeout))
     }
 
     /// Writes everything that waits, closes the file and stops the writer. What is handed over afterwards is lost, and
@@ -142,7 +142,7 @@ impl Ledger {
     /// # Errors
     /// Time is up before everything is on disk; each ending that is not was logged whole, or is still being written.
     pub fn close(&self, timeout: Duration) -> Result<(), LedgerError> {
-        self.inner.close(Instant::now() + timeout)
+        self.inner.close(deadline(timeout))
     }
 
     fn waiting(&self) -> Waiting {
@@ -179,8 +179,14 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Err(error) = self.close(Instant::now() + DROP_PATIENCE) {
+        if let Err(error) = self.close(deadline(DROP_PATIENCE)) {
             tracing::error!(%error, "the ledger was dropped before everything was on disk");
         }
     }
+}
+
+/// A timeout that no clock can express is as good as a year.
+fn deadline(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 60 * 60))
 }
