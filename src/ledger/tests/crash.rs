@@ -6,7 +6,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -23,7 +23,7 @@ fn keep_without_end(path: &Path) -> ! {
     let (confirm, confirmed) = std::sync::mpsc::channel();
     let Opened { ledger, recovered, trouble } = Ledger::open(settings(path), move |told| match told {
         Told::Kept(RunId(run)) => {
-            writeln!(std::io::stderr(), "kept {run}").unwrap();
+            eprintln!("kept {run}");
             confirm.send(()).unwrap();
         }
         Told::NotKept(run) => panic!("run {run} was not kept"),

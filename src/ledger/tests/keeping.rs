@@ -43,6 +43,20 @@ fn an_open_run_comes_back_with_its_evidence() {
 }
 
 #[test]
+fn the_place_of_evidence_that_never_came_is_held_by_a_remark() {
+    let folder = Folder::new();
+    let piece = evidence(1, Fact::LogSilent);
+    let ops = [0, 3].map(|position| Keep::Evidence(RunId(1), position, piece.clone()));
+    write(&folder.ledger(), [Keep::Start(start(1, 1))].into_iter().chain(ops));
+    let (_, recovered, _) = open(&folder.ledger());
+    let found: Vec<_> = recovered.open[0].1.iter().map(|evidence| &evidence.fact).collect();
+    assert!(
+        matches!(found[..], [Fact::LogSilent, Fact::Unreadable(_), Fact::Unreadable(_), Fact::LogSilent]),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn an_ending_comes_back_word_for_word() {
     let folder = Folder::new();
     let mut window = ending(2, 2);

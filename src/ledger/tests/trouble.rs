@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -289,7 +288,7 @@ fn a_disk_that_fills_up_keeps_endings_waiting_until_there_is_room() {
     let once: std::collections::HashSet<_> = told.iter().map(|told| format!("{told:?}")).collect();
     assert_eq!(once.len(), told.len(), "nothing is told twice");
     ledger.close(PATIENCE).unwrap();
-    writeln!(std::io::stderr(), "the child came to its end").unwrap();
+    eprintln!("the child came to its end");
 }
 
 #[test]
@@ -315,7 +314,7 @@ fn a_disk_that_is_full_at_the_start_still_gives_back_what_it_holds() {
     files_may_grow_to(None);
     ledger.flush(PATIENCE).unwrap();
     assert_eq!(runs(&history(&ledger, &everything())), [3, 1]);
-    writeln!(std::io::stderr(), "the child came to its end").unwrap();
+    eprintln!("the child came to its end");
 }
 
 #[test]
