@@ -119,6 +119,9 @@ impl Hypervisor {
 
     /// Ends a domain at once.
     ///
+    /// While a fresh libvirtd still reconnects to QEMU it ends the domain, answers `NoDomain` and reports no STOPPED
+    /// (seen with 9.0): that answer alone does not say that the domain had ended before.
+    ///
     /// # Errors
     ///
     /// As [`Refusal`] says; `Refused` for a domain that is off.
