@@ -220,6 +220,9 @@ impl Engine {
             .collect();
         for id in of_it {
             self.note(id, at, fact.clone());
+            if matches!(fact, Fact::Exit(_)) {
+                self.doubt(now, id);
+            }
             self.reconsider(now, id);
         }
     }

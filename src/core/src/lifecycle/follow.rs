@@ -39,7 +39,11 @@ impl Engine {
                     {
                         run.status = status;
                     }
+                    let lost = event.what == Happening::ControlError;
                     self.note(id, event.at, Fact::Host(event.what));
+                    if lost {
+                        self.doubt(now, id);
+                    }
                     self.touch(now, domain);
                 }
                 Some(_) => self.remember(domain, event.at, event.what),

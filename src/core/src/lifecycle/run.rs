@@ -50,6 +50,8 @@ pub(super) struct Run {
     /// Who waits for the answer to a shutdown, and when to force it off.
     pub shutting: Vec<(RequestId, Who, Option<std::time::Duration>)>,
     pub force_at: Option<(Mono, Who)>,
+    /// Something says that it may be over without libvirt having said so: then libvirt is asked.
+    pub doubted: Option<Mono>,
     /// libvirt has done the destroy; its STOPPED is waited for until then.
     pub destroyed_by: Option<Mono>,
     /// Destroyed through us: no longer shown, and acknowledged by this one when its ending is written.
@@ -69,6 +71,7 @@ impl Run {
             destroying: Vec::new(),
             shutting: Vec::new(),
             force_at: None,
+            doubted: None,
             destroyed_by: None,
             forgotten_by: None,
         }
@@ -81,7 +84,8 @@ impl Run {
                 Some(if *remains { *at_least } else { *at_most })
             }
             Phase::Active | Phase::Launching => {
-                self.force_at.as_ref().map(|(at, _)| *at).into_iter().chain(self.destroyed_by).min()
+                let force_at = self.force_at.as_ref().map(|(at, _)| *at);
+                [force_at, self.destroyed_by, self.doubted].into_iter().flatten().min()
             }
             Phase::Recording(_) => None,
         }

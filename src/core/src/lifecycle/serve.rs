@@ -93,6 +93,12 @@ impl Engine {
             self.look(domain);
         }
         let Some(run) = self.runs.get_mut(&id) else { return };
+        if run.doubted.is_some_and(|at| at <= now.mono) {
+            run.doubted = None;
+            let domain = run.start.domain;
+            self.look(domain);
+        }
+        let Some(run) = self.runs.get_mut(&id) else { return };
         if run.force_at.as_ref().is_none_or(|(at, _)| *at > now.mono) {
             return self.set_alarm(id);
         }
@@ -153,6 +159,15 @@ impl Engine {
         }
         self.reconsider(now, id);
         self.set_alarm(id);
+    }
+
+    /// Has libvirt asked about a run some time from now, if it has said nothing by then. A restarted libvirtd ends a
+    /// domain that it is asked to destroy while it reconnects, and never reports it.
+    pub(super) fn doubt(&mut self, now: Now, id: RunId) {
+        if let Some(run) = self.runs.get_mut(&id).filter(|run| run.is_open()) {
+            run.doubted = Some(now.mono.after(STOPPED_PATIENCE));
+            self.set_alarm(id);
+        }
     }
 
     /// The run is over, or as good as that: whoever waits for it hears so. A destroy forgets it.

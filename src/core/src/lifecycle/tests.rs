@@ -175,6 +175,20 @@ fn a_refused_start_is_down_with_libvirts_own_text() {
 }
 
 #[test]
+fn an_end_that_libvirt_never_reports_is_found_by_asking() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    world.heard(Happening::ShutdownBegan(ShutdownDetail::Host));
+    world.heard(Happening::ControlError);
+    assert_eq!(world.asked, vec![]);
+    world.pass(3_000);
+    assert_eq!(world.asked, vec![Question::Look { domain: VM }]);
+    world.tell(Input::Answered(Answer::Looked { domain: VM, view: Some(None) }));
+    world.tell(Input::Answered(Answer::Remains { run: RunId(1), view: Some(None), facts: vec![] }));
+    assert_eq!(world.status(), Some(Status::Down));
+}
+
+#[test]
 fn a_new_run_is_shown_and_the_old_ending_is_kept() {
     let mut world = World::new();
     world.heard(Happening::Started(StartDetail::Booted));
