@@ -10,6 +10,7 @@
 
 mod clock;
 mod document;
+mod embed;
 mod engine;
 mod hands;
 mod host;

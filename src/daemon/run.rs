@@ -17,12 +17,12 @@ use whydown_witness::exit::ExitWatch;
 use whydown_witness::kernel::{KernelLog, KernelWord};
 use whydown_witness::{host as host_witness, process};
 
-use super::clock;
 use super::engine::{EngineTask, Published};
 use super::hands::Hands;
 use super::host::Host;
 use super::post::Postbox;
 use super::rpc::Service;
+use super::{clock, embed};
 use crate::config::Settings;
 use crate::edge;
 
@@ -44,6 +44,14 @@ pub enum StartError {
     /// The folder of the ledger.
     #[error("state.dir {}: {source}", path.display())]
     StateDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The folder of the embedded driver.
+    #[error("libvirt.uri: the root {} cannot be prepared: {source}", path.display())]
+    EmbedRoot {
         /// Which.
         path: PathBuf,
         /// Why.
@@ -94,6 +102,9 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
 
     let _lock = lock(&folder)?;
+    if let Some(root) = settings.libvirt.uri.embed_root() {
+        embed::prepare(&root).map_err(|source| StartError::EmbedRoot { path: root, source })?;
+    }
     // The doors are opened first: a second daemon stops here, before it touches the ledger.
     let mut listeners = Vec::new();
     for address in &settings.xmlrpc.listen {
