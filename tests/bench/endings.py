@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import threading
 import time
+from dataclasses import dataclass
 
 from client import Connection, call
 from servers import ALL_STATS, vm_id
@@ -74,7 +75,7 @@ def _shut_down(port, numbers, go):
     connection.close()
 
 
-def _storm(port, count, threads, go, failed):
+def _storm(port, count, threads, go, failed, ended):
     """Runs in a process of its own, so that its threads do not hold up the polls."""
     def work(numbers):
         try:
@@ -86,55 +87,54 @@ def _storm(port, count, threads, go, failed):
         worker.start()
     for worker in workers:
         worker.join()
+    ended.value = time.perf_counter()  # one clock for all processes of a host
 
 
-def polls(daemon, seconds, pause):
-    """Milliseconds of getAllVmStats while nothing happens."""
-    connection, spent = Connection(daemon.port), []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        connection.ask(ALL_STATS)
-        spent.append((time.perf_counter() - start) * 1e3)
-        time.sleep(pause)
-    connection.close()
-    return spent
+@dataclass
+class Storm:
+    """What one storm took, in milliseconds."""
+
+    calm: list  # each poll of a second before it
+    busy: list  # each poll while it went on
+    answered: float  # from its start until every shutdown was answered
+    down: float  # until a poll said Down of every VM
+    durable: float  # until a poll said that every ending is on disk
 
 
 def storm(daemon, count, threads, pause):
-    """Shuts `count` VMs down from `threads` at once, and polls all the while.
-
-    Milliseconds of the polls, and from the start until the shutdowns were answered, all VMs were Down, all durable.
-    """
+    """Shuts `count` VMs down from `threads` at once, and polls all of them meanwhile."""
     context = multiprocessing.get_context("fork")
-    go, failed = context.Event(), context.SimpleQueue()
-    driver = context.Process(target=_storm, args=(daemon.port, count, threads, go, failed))
+    go, failed, ended = context.Event(), context.SimpleQueue(), context.Value("d", 0.0)
+    driver = context.Process(target=_storm, args=(daemon.port, count, threads, go, failed, ended))
     driver.start()
-    connection, spent = Connection(daemon.port), []
-    connection.ask(ALL_STATS)
-    answered = down = None
-    start = time.perf_counter()
-    go.set()
-    while True:
+    connection = Connection(daemon.port)
+
+    def poll(spent):
+        time.sleep(pause)
         asked = time.perf_counter()
         body = connection.ask(ALL_STATS)
         now = time.perf_counter()
         spent.append((now - asked) * 1e3)
+        return body, now
+
+    calm, busy, down = [], [], None
+    start = time.perf_counter()
+    while time.perf_counter() - start < 1:
+        poll(calm)
+    start = time.perf_counter()
+    go.set()
+    while True:
+        body, now = poll(busy)
         if not failed.empty():
             raise RuntimeError(failed.get())
-        if answered is None and not driver.is_alive():
-            answered = now - start
         if down is None and body.count(DOWN) == count:
-            down = now - start
+            down = now
         if down is not None and NOT_DURABLE not in body:
             break
         if now - start > 120:
             raise RuntimeError(f"{body.count(DOWN)} of {count} VMs are Down after two minutes")
-        time.sleep(pause)
-    durable = now - start
     driver.join(60)
     connection.close()
     if not failed.empty():
         raise RuntimeError(failed.get())
-    answered = answered if answered is not None else durable
-    return spent, answered * 1e3, down * 1e3, durable * 1e3
+    return Storm(calm, busy, *((at - start) * 1e3 for at in (ended.value, down, now)))

@@ -20,14 +20,6 @@ def start(command, core=None, **more):
     return subprocess.Popen([str(word) for word in command], preexec_fn=pin, **more)
 
 
-def pin(process, cpus):
-    """Moves a process, its threads and its children to `cpus`."""
-    for pid in family(process.pid):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread), cpus)
-
-
 def pin_self(core):
     """Moves this process and what it starts from now on to `core`."""
     os.sched_setaffinity(0, {core})

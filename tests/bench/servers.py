@@ -28,14 +28,14 @@ def domain(number):
 class Whydownd:
     """A daemon that follows `count` running domains of a test host. libvirt's test driver lives in its process."""
 
-    def __init__(self, binary, folder, count, core, settle_ms=None):
+    def __init__(self, binary, folder, count, core):
         self.name, self.method = "whydownd", "post"
         self.count = count
         folder.mkdir(parents=True)
         host = folder / "host.xml"
         host.write_text("<node>" + "\n".join(domain(number) for number in range(count)) + "</node>")
         config = folder / "whydown.toml"
-        config.write_text("" if settle_ms is None else f"[deciding]\nsettle_ms = {settle_ms}\n")
+        config.write_text("")  # as delivered, and not this host's own
         state = folder / "state"
         command = [binary, "--config", config, "--connect", f"test://{host}", "--listen", "127.0.0.1:0"]
         command += ["--state-dir", state, "--socket", folder / "socket"]
