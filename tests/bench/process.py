@@ -52,6 +52,17 @@ def memory_mb(process, field="VmRSS"):
     raise RuntimeError(f"process {process.pid} has no {field}")
 
 
+def busy_percent(seconds=0.5):
+    """How busy the machine is while we do nothing: what others, here or on the same hardware, take away."""
+    def read():
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+    (all_before, idle_before) = read()
+    time.sleep(seconds)
+    (all_after, idle_after) = read()
+    return 100 * (1 - (idle_after - idle_before) / max(1, all_after - all_before))
+
+
 def wait_for(what, ask, seconds=60):
     """Asks until the answer is true; gives it back."""
     end = time.monotonic() + seconds
