@@ -1,6 +1,6 @@
 //! The daemon's entry: flags, configuration, log, runtime.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -63,7 +63,13 @@ fn start_log(log: &Log) -> Result<(), String> {
         let layer = tracing_journald::layer().map_err(|e| format!("log.target: the journal: {e}"))?;
         registry.with(layer).init();
     } else {
-        registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init();
+        registry
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .with_ansi(std::io::stderr().is_terminal()),
+            )
+            .init();
     }
     Ok(())
 }

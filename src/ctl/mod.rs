@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(moment("2026-11-21T10:00:00Z").unwrap().to_string(), "2026-11-21T10:00:00Z");
         assert!(moment("2026-11-21").is_ok());
         let age = jiff::Timestamp::now().duration_since(moment("2h").unwrap());
-        assert_eq!(age.as_hours(), 2);
+        assert!((7_200..7_260).contains(&age.as_secs()), "{age}");
         assert!(moment("7d").is_ok());
         for text in ["", "yesterday-ish", "12"] {
             assert!(moment(text).is_err(), "{text}");

@@ -26,7 +26,9 @@ pub fn domains(told: &Domains) -> String {
         return text;
     }
     let mut table = table(&["NAME", "STATUS", "SINCE", "CAUSE", "EXIT", "UUID"]);
-    for domain in &told.domains {
+    let mut sorted: Vec<_> = told.domains.iter().collect();
+    sorted.sort_by(|a, b| (&a.name, &a.domain).cmp(&(&b.name, &b.domain)));
+    for domain in sorted {
         let (since, cause, exit) = match &domain.ending {
             None => (domain.started, String::new(), String::new()),
             Some(ending) => (ending.ended, cause(ending), exit(ending)),

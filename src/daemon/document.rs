@@ -24,6 +24,9 @@ pub enum BadDocument {
     /// Not XML.
     #[error("xml: not well-formed: {0}")]
     NotXml(#[from] quick_xml::Error),
+    /// It ends too early.
+    #[error("xml: it ends before its elements do")]
+    Unclosed,
     /// Entities and document types have no place in a domain document.
     #[error("xml: a document type declaration is not accepted")]
     DocType,
@@ -128,7 +131,8 @@ fn scan(xml: &str) -> Result<Found, BadDocument> {
                 };
                 add(&path, &mut found, &text);
             }
-            Event::Eof => break,
+            Event::Eof if path.is_empty() => break,
+            Event::Eof => return Err(BadDocument::Unclosed),
             Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
         }
     }

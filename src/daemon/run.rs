@@ -49,6 +49,12 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// Another daemon uses the folder.
+    #[error("state.dir {}: another whydownd uses it", path.display())]
+    Locked {
+        /// Which.
+        path: PathBuf,
+    },
     /// An address.
     #[error("xmlrpc.listen {address}: {source}")]
     Listen {
@@ -87,6 +93,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
 
+    let _lock = lock(&folder)?;
     // The doors are opened first: a second daemon stops here, before it touches the ledger.
     let mut listeners = Vec::new();
     for address in &settings.xmlrpc.listen {
@@ -197,6 +204,18 @@ async fn last_words(postbox: &Postbox, mut published: watch::Receiver<Published>
         let _ = tokio::time::timeout(LAST_LOOK, all_down).await;
     }
     let _ = postbox.barrier().await;
+}
+
+/// One daemon a ledger. The kernel lets the lock go when the process ends, however it ends.
+fn lock(folder: &Path) -> Result<std::fs::File, StartError> {
+    let path = folder.to_path_buf();
+    let failed = |source| StartError::StateDir { path: path.clone(), source };
+    let file = std::fs::File::create(folder.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked { path }),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
 }
 
 fn limits(settings: &Settings) -> edge::Limits {

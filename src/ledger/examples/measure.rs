@@ -22,7 +22,9 @@ fn ending(run: u64) -> Ending {
         first: moment,
         last: moment,
         times: 1,
-        fact: Fact::LogText(format!("{n}: qemu-system-x86_64: terminating on signal 15 from pid {run} (libvirtd)")),
+        fact: Fact::LogText(format!(
+            "{n}: qemu-system-x86_64: terminating on signal 15 from pid {run} (libvirtd)"
+        )),
     };
     let domain = (run % 500).to_be_bytes();
     Ending {
@@ -92,10 +94,18 @@ fn main() {
     let begun = Instant::now();
     let found = ledger.history(&Query { limit: 1000, ..Query::default() });
     say(format!("history of {}: {:?}", found.endings.len(), begun.elapsed()));
-    say(format!("file: {} bytes for {} endings", ledger.health().file_bytes.unwrap_or(0), ledger.health().endings));
+    say(format!(
+        "file: {} bytes for {} endings",
+        ledger.health().file_bytes.unwrap_or(0),
+        ledger.health().endings
+    ));
     ledger.close(Duration::from_secs(60)).expect("it closes");
     drop(ledger);
     let begun = Instant::now();
     let again = Ledger::open(settings, |_| ());
-    say(format!("opened with {} unacknowledged: {:?}", again.recovered.unacknowledged.len(), begun.elapsed()));
+    say(format!(
+        "opened with {} unacknowledged: {:?}",
+        again.recovered.unacknowledged.len(),
+        begun.elapsed()
+    ));
 }

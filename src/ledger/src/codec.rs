@@ -4,8 +4,8 @@ use rusqlite::Row;
 use rusqlite::types::ValueRef;
 use whydown_core::cause::Cause;
 use whydown_core::evidence::{Evidence, EvidenceId, Fact};
-use whydown_core::id::{BootId, DomainId, RunId};
 use whydown_core::hypervisor::Process;
+use whydown_core::id::{BootId, DomainId, RunId};
 use whydown_core::record::{Acknowledged, Certainty, Ending, Incarnation, RunStart, Verdict, When};
 use whydown_core::time::Wall;
 
@@ -134,11 +134,7 @@ pub(crate) fn start_from_row(row: &Row<'_>) -> rusqlite::Result<Option<RunStart>
         name: text(row, 2)?,
         at: Wall(at),
         seen: row.get::<_, Option<i64>>(4)? == Some(1),
-        incarnation: Incarnation {
-            libvirt_id: number(5)?,
-            process,
-            boot: BootId(text(row, 8)?),
-        },
+        incarnation: Incarnation { libvirt_id: number(5)?, process, boot: BootId(text(row, 8)?) },
     }))
 }
 

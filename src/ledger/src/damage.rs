@@ -13,6 +13,7 @@ use whydown_core::time::Wall;
 
 use crate::error::Salvaged;
 use crate::history::beside;
+use crate::rows;
 use crate::store::{self, Failure, Store};
 
 /// Damaged files that are kept beside the ledger; older ones are removed. Each may be as large as the ledger.
@@ -27,19 +28,25 @@ const RUN_MAX: i64 = 1 << 53;
 /// Replaces the damaged file. Where no last run number can be read, the fresh file begins with `floor`.
 pub(crate) fn replace(path: &Path, now: Wall, floor: u64) -> Result<(PathBuf, Salvaged), Failure> {
     let fresh_path = beside(path, ".fresh");
-    let failed = |doing: &str, error: io::Error| Failure::Unavailable(format!("it is damaged; {doing}: {error}"));
+    let failed =
+        |doing: &str, error: io::Error| Failure::Unavailable(format!("it is damaged; {doing}: {error}"));
     for suffix in ["", "-wal", "-shm"] {
         remove_if_there(&beside(&fresh_path, suffix)).map_err(|e| failed("clearing the way", e))?;
     }
     let mut fresh = Store::open(&fresh_path, false)?;
     let salvaged = salvage(path, fresh.db(), floor)?;
     fresh.close()?;
+    let permissions =
+        std::fs::metadata(path).map_err(|e| failed("reading its permissions", e))?.permissions();
+    std::fs::set_permissions(&fresh_path, permissions).map_err(|e| failed("setting permissions", e))?;
     store::sync_file_and_folder(&fresh_path).map_err(|e| failed("syncing the fresh file", e))?;
 
     let moved_to = free_name(path, now);
     for suffix in ["-wal", "-shm"] {
         match std::fs::rename(beside(path, suffix), beside(&moved_to, suffix)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("moving it away", error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("moving it away", error));
+            }
             _ => {}
         }
     }
@@ -68,7 +75,9 @@ fn free_name(path: &Path, now: Wall) -> PathBuf {
 
 /// Keeps the newest few damaged files. A failure here changes nothing for the ledger.
 fn remove_oldest(path: &Path) {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return };
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return;
+    };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     let prefix = format!("{name}.damaged-");
@@ -95,7 +104,10 @@ fn salvage(damaged: &Path, fresh: &mut Connection, floor: u64) -> Result<Salvage
     // What hangs together is made sure of at the end, not row by row.
     fresh.pragma_update(None, "foreign_keys", false)?;
     let transaction = fresh.transaction()?;
-    let old = Connection::open_with_flags(damaged, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+    let old = Connection::open_with_flags(
+        damaged,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    );
     let mut last_run = false;
     if let Ok(old) = old {
         // Without this SQLite reads nothing of a file that is shorter than its header says.
@@ -104,9 +116,13 @@ fn salvage(damaged: &Path, fresh: &mut Connection, floor: u64) -> Result<Salvage
             copy_table(&old, &transaction, table, columns, key, sensible)
         };
         copy("meta", "key, value", "key", &|row| matches!(row[1], Value::Integer(0..=i64::MAX)))?;
-        copy("run", RUN_COLUMNS, "run", &|row| sensible_run(&row[0]) && (row[1] == Value::Null || is_domain(&row[1])))?;
+        copy("run", RUN_COLUMNS, "run", &|row| {
+            sensible_run(&row[0]) && (row[1] == Value::Null || is_domain(&row[1]))
+        })?;
         copy("ending", ENDING_COLUMNS, "run", &|row| sensible_run(&row[0]) && is_domain(&row[1]))?;
-        copy("evidence", "run, position, first, last, times, fact", "run, position", &|row| sensible_run(&row[0]))?;
+        copy("evidence", "run, position, first, last, times, fact", "run, position", &|row| {
+            sensible_run(&row[0])
+        })?;
         last_run = true;
     }
     transaction.execute_batch(
@@ -115,17 +131,20 @@ fn salvage(damaged: &Path, fresh: &mut Connection, floor: u64) -> Result<Salvage
          UPDATE ending SET facts = (SELECT count(*) FROM evidence WHERE evidence.run = ending.run);
          DELETE FROM meta WHERE key NOT IN ('alive', 'last_run');",
     )?;
-    let marked: i64 =
-        transaction.query_row("SELECT count(*) FROM meta WHERE key = 'last_run' AND value <= ?1", [RUN_MAX], |row| {
-            row.get(0)
-        })?;
+    let marked: i64 = transaction.query_row(
+        "SELECT count(*) FROM meta WHERE key = 'last_run' AND value <= ?1",
+        [RUN_MAX],
+        |row| row.get(0),
+    )?;
     last_run &= marked == 1;
     if !last_run {
         transaction.execute("DELETE FROM meta WHERE key = 'last_run'", [])?;
-        store::raise_last_run(&transaction, floor.cast_signed())?;
+        rows::raise_last_run(&transaction, floor.cast_signed())?;
     }
     let count = |sql: &str| {
-        transaction.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| usize::try_from(n).unwrap_or(usize::MAX))
+        transaction
+            .query_row(sql, [], |row| row.get::<_, i64>(0))
+            .map(|n| usize::try_from(n).unwrap_or(usize::MAX))
     };
     let salvaged = Salvaged {
         open: count(
@@ -163,11 +182,14 @@ fn copy_table(
 ) -> Result<(), Failure> {
     let width = columns.split(',').count();
     let places = vec!["?"; width].join(", ");
-    let mut insert = fresh.prepare(&format!("INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})"))?;
+    let mut insert =
+        fresh.prepare(&format!("INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})"))?;
     let backwards = key.split(", ").map(|column| format!("{column} DESC")).collect::<Vec<_>>().join(", ");
     for order in [key, &backwards] {
         // `NOT INDEXED` keeps to the table itself: an index is the more to be damaged.
-        let Ok(mut select) = old.prepare(&format!("SELECT {columns} FROM {table} NOT INDEXED ORDER BY {order}")) else {
+        let Ok(mut select) =
+            old.prepare(&format!("SELECT {columns} FROM {table} NOT INDEXED ORDER BY {order}"))
+        else {
             return Ok(());
         };
         let Ok(mut rows) = select.query([]) else { return Ok(()) };

@@ -188,7 +188,8 @@ pub(crate) fn endings(
     while let Some(row) = rows.next()? {
         match codec::ending_from_row(row)? {
             Ok(mut ending) => {
-                ending.evidence = evidence_of(db, ending.run)?.into_iter().map(|(_, evidence)| evidence).collect();
+                ending.evidence =
+                    evidence_of(db, ending.run)?.into_iter().map(|(_, evidence)| evidence).collect();
                 let word = codec::text(row, 6)?;
                 if word != ending.verdict.cause.word() {
                     ending.evidence.push(codec::unknown_cause_remark(ending.ended.latest(), &word));
@@ -232,8 +233,12 @@ impl Waiting {
         let mut waiting = Self::default();
         for op in ops {
             match &**op {
-                Keep::Ending(ending) => drop(waiting.endings.entry(ending.run).or_insert_with(|| Arc::clone(op))),
-                Keep::Acknowledge(run, by) => drop(waiting.acknowledged.entry(*run).or_insert_with(|| by.clone())),
+                Keep::Ending(ending) => {
+                    waiting.endings.entry(ending.run).or_insert_with(|| Arc::clone(op));
+                }
+                Keep::Acknowledge(run, by) => {
+                    waiting.acknowledged.entry(*run).or_insert_with(|| by.clone());
+                }
                 Keep::Start(_) | Keep::Evidence(..) | Keep::Alive(_) => {}
             }
         }
@@ -257,7 +262,8 @@ impl Waiting {
 
     /// Puts what waits between what is on disk. What is on disk was first.
     pub(crate) fn merge(&self, query: &Query, history: &mut History) {
-        let on_disk: std::collections::BTreeSet<RunId> = history.endings.iter().map(|ending| ending.run).collect();
+        let on_disk: std::collections::BTreeSet<RunId> =
+            history.endings.iter().map(|ending| ending.run).collect();
         history.endings.extend(
             self.endings
                 .keys()

@@ -11,9 +11,11 @@ use whydown_core::record::{Ending, Keep, Recovered};
 use crate::error::{LedgerError, Trouble};
 use crate::health::Health;
 use crate::history::{History, Query, Waiting};
+use crate::opening;
 use crate::settings::Settings;
+use crate::shared::{self, Shared};
 use crate::store::Failure;
-use crate::writer::{self, Shared, Writer};
+use crate::writer::Writer;
 
 /// How long the last handle waits for the writer when it is dropped.
 const DROP_PATIENCE: Duration = Duration::from_secs(5);
@@ -57,7 +59,7 @@ impl Ledger {
     /// `told` is called on the writer's thread, in the order of the commits. It must not block for long, must not
     /// panic, and must not own a clone of the handle (which would then never be the last one).
     pub fn open(settings: Settings, told: impl Fn(Told) + Send + 'static) -> Opened {
-        let start = writer::start(settings);
+        let start = opening::start(settings);
         let shared = Arc::new(start.shared);
         let writer = Writer::new(Arc::clone(&shared), start.store, Box::new(told));
         let spawned = thread::Builder::new().name("ledger".into()).spawn(move || writer.run());
@@ -82,11 +84,11 @@ impl Ledger {
     }
 
     /// Endings, newest first: those on disk and those that still wait in memory. What could not be read is said in the
-    /// answer. Waits for the disk and for other readers.
+    /// answer. Waits for the disk, for other readers and, while the ledger is failing, for an attempt to open the file.
     pub fn history(&self, query: &Query) -> History {
         // Memory first: what leaves it in between is then found on disk.
         let waiting = self.waiting();
-        let (mut history, failure) = writer::lock(&self.inner.shared.reader).history(query);
+        let (mut history, failure) = shared::lock(&self.inner.shared.reader).history(query);
         self.suspect(failure);
         waiting.merge(query, &mut history);
         history
@@ -99,7 +101,7 @@ impl Ledger {
     pub fn ending(&self, run: RunId) -> Result<Option<Ending>, LedgerError> {
         let waiting = self.waiting();
         let on_disk = {
-            let mut reader = writer::lock(&self.inner.shared.reader);
+            let mut reader = shared::lock(&self.inner.shared.reader);
             let found = reader.ending(run);
             found.map_err(|failure| {
                 let error =
@@ -131,7 +133,7 @@ impl Ledger {
     /// # Errors
     /// Time is up, or the writer has stopped.
     pub fn flush(&self, timeout: Duration) -> Result<(), LedgerError> {
-        self.inner.shared.flush(Instant::now() + timeout)
+        self.inner.shared.flush(deadline(timeout))
     }
 
     /// Writes everything that waits, closes the file and stops the writer. What is handed over afterwards is lost, and
@@ -140,11 +142,11 @@ impl Ledger {
     /// # Errors
     /// Time is up before everything is on disk; each ending that is not was logged whole, or is still being written.
     pub fn close(&self, timeout: Duration) -> Result<(), LedgerError> {
-        self.inner.close(Instant::now() + timeout)
+        self.inner.close(deadline(timeout))
     }
 
     fn waiting(&self) -> Waiting {
-        Waiting::of(writer::lock(&self.inner.shared.state).queue.waiting())
+        Waiting::of(shared::lock(&self.inner.shared.state).queue.waiting())
     }
 
     fn suspect(&self, failure: Option<Failure>) {
@@ -163,9 +165,9 @@ impl fmt::Debug for Ledger {
 impl Inner {
     fn close(&self, deadline: Instant) -> Result<(), LedgerError> {
         let closed = self.shared.close(deadline);
-        let stopped = writer::lock(&self.shared.state).stopped;
+        let stopped = shared::lock(&self.shared.state).stopped;
         // A thread that hangs in the kernel over a dead disk is left behind.
-        if let Some(thread) = writer::lock(&self.thread).take_if(|_| stopped)
+        if let Some(thread) = shared::lock(&self.thread).take_if(|_| stopped)
             && thread.thread().id() != thread::current().id()
             && thread.join().is_err()
         {
@@ -177,8 +179,14 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Err(error) = self.close(Instant::now() + DROP_PATIENCE) {
+        if let Err(error) = self.close(deadline(DROP_PATIENCE)) {
             tracing::error!(%error, "the ledger was dropped before everything was on disk");
         }
     }
+}
+
+/// A timeout that no clock can express is as good as a year.
+fn deadline(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 60 * 60))
 }

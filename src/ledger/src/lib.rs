@@ -14,19 +14,31 @@
 //! This room never decides why a VM ended, never changes an ending that was told, never makes the caller wait for a
 //! disk, never fails to open, and never loses anything without saying so. Nothing outside of it knows SQL.
 
-mod settings;
+// What the rest of the program meets.
 mod error;
 mod health;
 mod ledger;
+mod settings;
+
+// From the handle to the thread.
 mod queue;
+mod shared;
 mod writer;
-mod store;
-mod schema;
+
+// From the thread to the file.
 mod codec;
-mod recovery;
-mod damage;
-mod retention;
+mod rows;
+mod schema;
+mod store;
+
+// From the file to the reader.
 mod history;
+
+// Starting, mending, tidying.
+mod damage;
+mod opening;
+mod recovery;
+mod retention;
 
 pub use error::{LedgerError, Salvaged, Trouble};
 pub use health::{Condition, Health};

@@ -150,7 +150,8 @@ impl Queue {
             let lost = self.lost.entry(*run).or_default();
             *lost = lost.saturating_add(*count);
         }
-        let ended: Vec<RunId> = self.endings().map(|ending| ending.run).filter(|run| self.lost.contains_key(run)).collect();
+        let ended: Vec<RunId> =
+            self.endings().map(|ending| ending.run).filter(|run| self.lost.contains_key(run)).collect();
         for run in ended {
             self.lost.remove(&run);
         }
@@ -175,7 +176,11 @@ impl Queue {
 
     /// Whether [`Self::newly_waiting_endings`] would name any.
     pub(crate) fn has_untold_ending(&self) -> bool {
-        self.entries.iter().rev().take_while(|entry| !entry.seen).any(|entry| matches!(&*entry.op, Keep::Ending(_)))
+        self.entries
+            .iter()
+            .rev()
+            .take_while(|entry| !entry.seen)
+            .any(|entry| matches!(&*entry.op, Keep::Ending(_)))
     }
 
     /// What waits, in order.

@@ -64,7 +64,9 @@ fn immutable_uri(path: &Path) -> String {
         .as_bytes()
         .iter()
         .map(|&byte| match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect();
@@ -78,7 +80,10 @@ pub(crate) fn sweep_fragments(db: &Connection) -> Result<(), Failure> {
         [],
     )?;
     if gone > 0 {
-        tracing::warn!(runs = gone, "removed evidence of runs whose start and ending never reached the ledger");
+        tracing::warn!(
+            runs = gone,
+            "removed evidence of runs whose start and ending never reached the ledger"
+        );
     }
     Ok(())
 }

@@ -42,7 +42,11 @@ pub(crate) fn slice(store: &mut Store, retention: &Retention, now: Wall) -> Resu
     store.endings = endings.saturating_sub(gone.endings);
     let freed = shrink(store.db())?;
     if bare.endings + gone.endings > 0 {
-        tracing::debug!(bared = bare.endings, removed = gone.endings, "retention took a slice out of the ledger");
+        tracing::debug!(
+            bared = bare.endings,
+            removed = gone.endings,
+            "retention took a slice out of the ledger"
+        );
     }
     Ok(bare.endings >= SLICE_ENDINGS || gone.endings >= SLICE_ENDINGS || freed)
 }

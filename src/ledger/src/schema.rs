@@ -103,7 +103,9 @@ pub(crate) fn verify(db: &Connection) -> Result<(), Failure> {
     ];
     for sql in USED {
         db.prepare(sql).map_err(|error| match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::Unknown) => Failure::Damaged(format!("a table is missing or changed: {error}")),
+            Some(rusqlite::ErrorCode::Unknown) => {
+                Failure::Damaged(format!("a table is missing or changed: {error}"))
+            }
             _ => Failure::from(error),
         })?;
     }

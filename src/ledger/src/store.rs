@@ -8,14 +8,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
-use whydown_core::evidence::{Evidence, EvidenceId};
-use whydown_core::id::{DomainId, RunId};
-use whydown_core::record::{Acknowledged, Ending, Keep, RunStart, When};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use crate::codec;
 use crate::history::beside;
 use crate::queue::Batch;
+use crate::rows::{self, Grown};
 use crate::schema::{self, Kind};
 
 /// How long SQLite waits for another program's lock (a backup, an administrator's shell).
@@ -75,7 +72,9 @@ impl Store {
         if std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0) {
             return Err(Failure::Damaged("the file is empty".into()));
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Connection::open_with_flags(path, flags)?;
         db.busy_timeout(BUSY_WAIT)?;
         db.set_prepared_statement_cache_capacity(32);
@@ -103,7 +102,8 @@ impl Store {
         let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
         let endings = count("SELECT count(*) FROM ending")?;
         let facts = count("SELECT coalesce(sum(facts), 0) FROM ending WHERE facts > 0")?;
-        let identity = identity(path).ok_or_else(|| Failure::Unavailable("it vanished while it was opened".into()))?;
+        let identity =
+            identity(path).ok_or_else(|| Failure::Unavailable("it vanished while it was opened".into()))?;
         let log_identity = self::identity(&beside(path, "-wal"));
         Ok(Self { db, path: path.to_owned(), identity, log_identity, endings, facts })
     }
@@ -114,7 +114,7 @@ impl Store {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut grown = Grown::default();
         for (index, op) in batch.ops.iter().enumerate() {
-            apply(&transaction, op, &mut grown).map_err(|error| match error.sqlite_error_code() {
+            rows::apply(&transaction, op, &mut grown).map_err(|error| match error.sqlite_error_code() {
                 Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
                     Failure::Refused { index, reason: error.to_string() }
                 }
@@ -122,10 +122,10 @@ impl Store {
             })?;
         }
         for (run, count) in &batch.lost {
-            note_lost(&transaction, *run, *count)?;
+            rows::note_lost(&transaction, *run, *count)?;
         }
         if grown.last_run > 0 {
-            raise_last_run(&transaction, grown.last_run)?;
+            rows::raise_last_run(&transaction, grown.last_run)?;
         }
         transaction.commit()?;
         self.endings += grown.endings;
@@ -169,8 +169,9 @@ impl Store {
             None => {
                 let target = self.path.to_string_lossy();
                 self.db.execute("VACUUM INTO ?1", [&target])?;
-                sync_file_and_folder(&self.path)
-                    .map_err(|error| Failure::Unavailable(format!("it was removed and cannot be put back: {error}")))?;
+                sync_file_and_folder(&self.path).map_err(|error| {
+                    Failure::Unavailable(format!("it was removed and cannot be put back: {error}"))
+                })?;
                 tracing::error!(path = %self.path.display(), "the ledger was removed while in use; put back whole");
                 Err(Failure::Replaced("it was removed and has been put back"))
             }
@@ -207,192 +208,20 @@ fn settle_log(db: &Connection) -> Result<(), Failure> {
     if busy == 0 { Ok(()) } else { Err(Failure::Unavailable("another program keeps it locked".into())) }
 }
 
-#[derive(Default)]
-struct Grown {
-    endings: u64,
-    facts: u64,
-    last_run: i64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn apply(db: &Transaction<'_>, op: &Keep, grown: &mut Grown) -> rusqlite::Result<()> {
-    match op {
-        Keep::Start(start) => {
-            grown.last_run = grown.last_run.max(start.run.0.cast_signed());
-            keep_start(db, start)
-        }
-        Keep::Evidence(run, position, evidence) => keep_evidence(db, *run, *position, evidence),
-        Keep::Ending(ending) => {
-            grown.last_run = grown.last_run.max(ending.run.0.cast_signed());
-            if keep_ending(db, ending)? {
-                grown.endings += 1;
-                grown.facts += ending.evidence.len() as u64;
-            }
-            Ok(())
-        }
-        Keep::Acknowledge(run, acknowledged) => keep_acknowledgement(db, *run, acknowledged),
-        Keep::Alive(at) => keep_alive(db, at.0),
+    #[test]
+    fn a_commit_waits_for_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("ledger.db"), true).unwrap();
+        let mut set =
+            |pragma: &str| store.db().pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(set("synchronous"), 2, "FULL: the log is synced with every commit");
+        assert_eq!(set("foreign_keys"), 1);
+        assert_eq!(set("auto_vacuum"), 2, "incremental");
+        let mode: String = store.db().pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        assert_eq!(mode, "wal");
     }
-}
-
-/// The latest moment of hearing.
-pub(crate) fn keep_alive(db: &Connection, at: i64) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT INTO meta VALUES ('alive', ?1) ON CONFLICT DO UPDATE SET value = excluded.value")?
-        .execute([at])
-        .map(drop)
-}
-
-/// Run numbers never go back, whatever leaves the file.
-pub(crate) fn raise_last_run(db: &Connection, run: i64) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "INSERT INTO meta VALUES ('last_run', ?1) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
-    )?
-    .execute([run])
-    .map(drop)
-}
-
-fn keep_start(db: &Transaction<'_>, start: &RunStart) -> rusqlite::Result<()> {
-    let process = start.incarnation.process;
-    db.prepare_cached(
-        "INSERT INTO run (run, domain, name, at, seen, libvirt_id, pid, start_ticks, boot)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT DO UPDATE SET domain = excluded.domain, name = excluded.name, at = excluded.at,
-             seen = excluded.seen, libvirt_id = excluded.libvirt_id, pid = excluded.pid,
-             start_ticks = excluded.start_ticks, boot = excluded.boot
-         WHERE run.at IS NULL",
-    )?
-    .execute(params![
-        start.run.0.cast_signed(),
-        start.domain.to_string(),
-        start.name,
-        start.at.0,
-        start.seen,
-        start.incarnation.libvirt_id,
-        process.map(|p| p.pid),
-        process.map(|p| p.start_ticks.cast_signed()),
-        start.incarnation.boot.0,
-    ])
-    .map(drop)
-}
-
-/// Makes sure that the run has a row to hang on, and that the row knows the domain if we do.
-fn know_run(db: &Connection, run: RunId, domain: Option<DomainId>) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "INSERT INTO run (run, domain) VALUES (?1, ?2)
-         ON CONFLICT DO UPDATE SET domain = excluded.domain WHERE run.domain IS NULL",
-    )?
-    .execute(params![run.0.cast_signed(), domain.map(|domain| domain.to_string())])
-    .map(drop)
-}
-
-fn keep_evidence(db: &Transaction<'_>, run: RunId, position: EvidenceId, item: &Evidence) -> rusqlite::Result<()> {
-    let ended = db.prepare_cached("SELECT 1 FROM ending WHERE run = ?1")?.exists([run.0.cast_signed()])?;
-    if ended {
-        tracing::warn!(%run, "evidence came after the run's ending was kept; the ending stays as it was told");
-        return Ok(());
-    }
-    know_run(db, run, None)?;
-    insert_evidence(db, run, position, item)
-}
-
-fn insert_evidence(db: &Connection, run: RunId, position: EvidenceId, item: &Evidence) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "INSERT INTO evidence (run, position, first, last, times, fact) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT DO UPDATE SET first = excluded.first, last = excluded.last, times = excluded.times,
-             fact = excluded.fact",
-    )?
-    .execute(params![
-        run.0.cast_signed(),
-        position,
-        item.first.0,
-        item.last.0,
-        item.times,
-        codec::fact_to_text(&item.fact)
-    ])
-    .map(drop)
-}
-
-/// True if it was new. The ending brings its own frozen evidence, which takes the place of what came piece by piece.
-fn keep_ending(db: &Transaction<'_>, ending: &Ending) -> rusqlite::Result<bool> {
-    let number = ending.run.0.cast_signed();
-    know_run(db, ending.run, Some(ending.domain))?;
-    let (after, ended) = match ending.ended {
-        When::At(at) => (None, at.0),
-        When::Between(from, to) => (Some(from.0), to.0),
-    };
-    let verdict = &ending.verdict;
-    let new = db
-        .prepare_cached(
-            "INSERT INTO ending (run, domain, name, started, ended_after, ended, cause, certainty, row, because,
-                 despite, exit_code, exit_reason, message, acknowledged_at, acknowledged_by, facts)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
-             ON CONFLICT (run) DO NOTHING",
-        )?
-        .execute(params![
-            number,
-            ending.domain.to_string(),
-            ending.name,
-            ending.started.0,
-            after,
-            ended,
-            verdict.cause.word(),
-            verdict.certainty.word(),
-            verdict.row,
-            codec::positions_to_text(&verdict.because),
-            codec::positions_to_text(&verdict.despite),
-            ending.exit_code,
-            ending.exit_reason,
-            ending.message,
-            ending.acknowledged.as_ref().map(|a| a.at.0),
-            ending.acknowledged.as_ref().map(|a| &a.by),
-            ending.evidence.len() as i64,
-        ])?;
-    if new == 0 {
-        report_second(db, ending, number, ended)?;
-        return Ok(false);
-    }
-    db.prepare_cached("DELETE FROM evidence WHERE run = ?1")?.execute([number])?;
-    db.prepare_cached("UPDATE run SET evidence_lost = 0 WHERE run = ?1 AND evidence_lost > 0")?.execute([number])?;
-    for (position, item) in (0..).zip(&ending.evidence) {
-        insert_evidence(db, ending.run, position, item)?;
-    }
-    Ok(true)
-}
-
-/// A second ending of a run is no news if it says the same: a commit may have reached the disk and failed all the same.
-fn report_second(db: &Transaction<'_>, ending: &Ending, number: i64, ended: i64) -> rusqlite::Result<()> {
-    let first: Option<(String, i64)> = db
-        .prepare_cached("SELECT cause, ended FROM ending WHERE run = ?1")?
-        .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    if let Some((cause, at)) = first
-        && (cause != ending.verdict.cause.word() || at != ended)
-    {
-        let refused = ending.verdict.cause.word();
-        tracing::error!(run = %ending.run, kept = cause, refused, "a run ended twice; the first ending stays");
-    }
-    Ok(())
-}
-
-fn keep_acknowledgement(db: &Transaction<'_>, run: RunId, acknowledged: &Acknowledged) -> rusqlite::Result<()> {
-    let changed = db
-        .prepare_cached(
-            "UPDATE ending SET acknowledged_at = ?2, acknowledged_by = ?3 WHERE run = ?1 AND acknowledged_at IS NULL",
-        )?
-        .execute(params![run.0.cast_signed(), acknowledged.at.0, acknowledged.by])?;
-    if changed == 0 {
-        tracing::debug!(%run, "an acknowledgement found nothing to acknowledge");
-    }
-    Ok(())
-}
-
-/// Says in the file that facts of a run never reached it. A run that has ended brought all its evidence with it.
-fn note_lost(db: &Transaction<'_>, run: RunId, count: u32) -> rusqlite::Result<()> {
-    let ended = db.prepare_cached("SELECT 1 FROM ending WHERE run = ?1")?.exists([run.0.cast_signed()])?;
-    if ended {
-        return Ok(());
-    }
-    know_run(db, run, None)?;
-    db.prepare_cached("UPDATE run SET evidence_lost = evidence_lost + ?2 WHERE run = ?1")?
-        .execute(params![run.0.cast_signed(), count])
-        .map(drop)
 }

@@ -1,4 +1,4 @@
-//! The thread that writes, and what it shares with the handles.
+//! The thread that writes.
 //!
 //! ```text
 //!            ┌──────────── commit ────────────┐
@@ -10,23 +10,16 @@
 //!
 //! If the thread dies by a bug, everything handed over later is logged as lost and health says so.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use whydown_core::record::{Keep, Recovered};
-use whydown_core::time::Wall;
+use whydown_core::record::Keep;
 
-use crate::damage;
-use crate::error::{LedgerError, Salvaged, Trouble};
-use crate::health::{Condition, Health};
-use crate::history::{Reader, beside};
 use crate::ledger::Told;
-use crate::queue::{Batch, Pushed, Queue};
-use crate::recovery;
+use crate::opening::open_or_replace;
+use crate::queue::Batch;
 use crate::retention;
-use crate::schema;
-use crate::settings::Settings;
+use crate::shared::{Shared, lock};
 use crate::store::{Failure, Store};
 
 /// Operations in one commit. One ending of ten facts takes about 50 µs to write, one sync some milliseconds.
@@ -40,254 +33,6 @@ const TIDY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The wait between attempts while closing.
 const CLOSING_RETRY: Duration = Duration::from_millis(200);
-
-/// One dropped fact in so many is logged, after the first.
-const LOG_EVERY: u64 = 1000;
-
-/// A lock that outlives a panic elsewhere: every change under it is whole.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the handles and the writer share.
-pub(crate) struct Shared {
-    pub settings: Settings,
-    pub state: Mutex<State>,
-    pub reader: Mutex<Reader>,
-    /// Something changed that the writer waits for.
-    work: Condvar,
-    /// Something changed that a handle waits for.
-    done: Condvar,
-}
-
-/// Under the lock: short operations only.
-pub(crate) struct State {
-    pub queue: Queue,
-    pub stopped: bool,
-    failing: Option<(String, Wall)>,
-    closing: Option<Instant>,
-    retry_now: bool,
-    suspect: bool,
-    health: Counters,
-}
-
-#[derive(Default)]
-struct Counters {
-    commits: u64,
-    evidence_dropped: u64,
-    lost: u64,
-    endings: u64,
-    evidence: u64,
-    damaged: Option<PathBuf>,
-}
-
-/// What was found when the ledger was opened.
-pub(crate) struct Start {
-    pub shared: Shared,
-    pub store: Option<Store>,
-    pub recovered: Recovered,
-    pub trouble: Option<Trouble>,
-}
-
-/// Opens the file for the first time.
-pub(crate) fn start(settings: Settings) -> Start {
-    let path = settings.path.clone();
-    let opened = open_or_replace(&settings, true).and_then(|(mut store, replaced)| {
-        recovery::sweep_fragments(store.db())?;
-        let recovered = recovery::recover(store.db())?;
-        Ok((store, replaced, recovered))
-    });
-    let (store, recovered, trouble, failing) = match opened {
-        Ok((store, None, recovered)) => (Some(store), recovered, None, None),
-        Ok((store, Some(replaced), recovered)) => {
-            let Replaced { moved_to, reason, salvaged } = replaced;
-            (Some(store), recovered, Some(Trouble::Damaged { path, moved_to, reason, salvaged }), None)
-        }
-        Err(failure) => {
-            let now = (settings.clock)();
-            let recovered = recovery::read_unwritable(&path, recovery::recover)
-                .unwrap_or_else(|| Recovered { last_run: run_floor(now), ..Recovered::default() });
-            let reason = failure.to_string();
-            let trouble = match failure {
-                Failure::Newer { found } => Trouble::Newer { path, found, known: schema::CURRENT },
-                Failure::Foreign => Trouble::Foreign { path },
-                _ => Trouble::Unavailable { path, reason: reason.clone() },
-            };
-            tracing::error!(%trouble, "ledger");
-            (None, recovered, Some(trouble), Some((reason, now)))
-        }
-    };
-    let damaged = match &trouble {
-        Some(Trouble::Damaged { moved_to, .. }) => Some(moved_to.clone()),
-        _ => None,
-    };
-    let mut health = Counters { damaged, ..Counters::default() };
-    if let Some(store) = &store {
-        (health.endings, health.evidence) = (store.endings, store.facts);
-    }
-    let state = State {
-        queue: Queue::new(settings.memory_max_ops),
-        stopped: false,
-        failing,
-        closing: None,
-        retry_now: false,
-        suspect: false,
-        health,
-    };
-    let reader = Mutex::new(Reader::new(settings.path.clone()));
-    let shared =
-        Shared { settings, state: Mutex::new(state), reader, work: Condvar::new(), done: Condvar::new() };
-    Start { shared, store, recovered, trouble }
-}
-
-/// Higher than any run number ever given, if numbers were counted from one or from an earlier such floor.
-fn run_floor(now: Wall) -> u64 {
-    u64::try_from(now.as_millis()).unwrap_or(0)
-}
-
-struct Replaced {
-    moved_to: PathBuf,
-    reason: String,
-    salvaged: Salvaged,
-}
-
-/// Opens the file; a damaged one is replaced first, once.
-fn open_or_replace(settings: &Settings, thorough: bool) -> Result<(Store, Option<Replaced>), Failure> {
-    let path = &settings.path;
-    let reason = match Store::open(path, thorough) {
-        Ok(store) => return Ok((store, None)),
-        Err(Failure::Damaged(reason)) => reason,
-        Err(other) => return Err(other),
-    };
-    let now = (settings.clock)();
-    tracing::error!(path = %path.display(), reason, "the ledger is damaged: saving what can be read");
-    let (moved_to, salvaged) = damage::replace(path, now, run_floor(now))?;
-    tracing::error!(
-        path = %path.display(), moved_to = %moved_to.display(), %salvaged, "began a fresh ledger in place of a damaged one"
-    );
-    match Store::open(path, false) {
-        Ok(store) => Ok((store, Some(Replaced { moved_to, reason, salvaged }))),
-        Err(Failure::Damaged(again)) => Err(Failure::Unavailable(format!("its fresh file is damaged too: {again}"))),
-        Err(other) => Err(other),
-    }
-}
-
-impl Shared {
-    pub(crate) fn keep(&self, op: Keep) {
-        let mut state = lock(&self.state);
-        if state.stopped {
-            state.health.lost += 1;
-            tracing::error!(?op, "lost: it was handed to a ledger that has stopped");
-            return;
-        }
-        match state.queue.push(op) {
-            Pushed::Waits => {}
-            Pushed::FactDropped | Pushed::WaitsForAFact => {
-                let dropped = state.health.evidence_dropped;
-                state.health.evidence_dropped += 1;
-                if dropped.is_multiple_of(LOG_EVERY) {
-                    let waiting = state.queue.len();
-                    tracing::error!(dropped = dropped + 1, waiting, "no room in memory: evidence is being dropped");
-                }
-            }
-            Pushed::Refused(op) => {
-                state.health.lost += 1;
-                tracing::error!(?op, "lost: no room in memory, and the ledger cannot be written");
-            }
-        }
-        drop(state);
-        self.work.notify_one();
-    }
-
-    pub(crate) fn suspect(&self) {
-        lock(&self.state).suspect = true;
-        self.work.notify_one();
-    }
-
-    pub(crate) fn flush(&self, deadline: Instant) -> Result<(), LedgerError> {
-        let mut state = lock(&self.state);
-        let mark = state.queue.mark();
-        state.retry_now = true;
-        self.work.notify_one();
-        while !state.queue.written_up_to(mark) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.stopped {
-                return Err(state.not_written());
-            }
-            state = self.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn close(&self, deadline: Instant) -> Result<(), LedgerError> {
-        let mut state = lock(&self.state);
-        if state.closing.is_none() {
-            state.closing = Some(deadline);
-            state.retry_now = true;
-            self.work.notify_one();
-        }
-        while !state.stopped {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() && !state.queue.is_empty() {
-                return Err(state.not_written());
-            }
-            // Nothing waits, only the file is still to be closed; a dead disk may take for ever over that.
-            let (next, waited) =
-                self.done.wait_timeout(state, left.max(CLOSING_RETRY)).unwrap_or_else(PoisonError::into_inner);
-            state = next;
-            if left.is_zero() && waited.timed_out() {
-                break;
-            }
-        }
-        if state.queue.is_empty() { Ok(()) } else { Err(state.not_written()) }
-    }
-
-    /// Nothing will be written any more.
-    pub(crate) fn stop(&self, error: Option<String>) {
-        let mut state = lock(&self.state);
-        state.stopped = true;
-        if let Some(error) = error {
-            state.failing = Some((error, (self.settings.clock)()));
-        }
-        for op in state.queue.waiting() {
-            tracing::error!(?op, "lost: the ledger stopped before it could be written");
-        }
-        state.health.lost += state.queue.len() as u64;
-        drop(state);
-        self.done.notify_all();
-    }
-
-    pub(crate) fn health(&self) -> Health {
-        let size = |suffix: &str| std::fs::metadata(beside(&self.settings.path, suffix)).map(|file| file.len());
-        let file_bytes = size("").ok().map(|bytes| bytes + size("-wal").unwrap_or(0));
-        let state = lock(&self.state);
-        let counters = &state.health;
-        Health {
-            condition: match &state.failing {
-                None => Condition::Working,
-                Some((error, since)) => Condition::Failing { error: error.clone(), since: *since },
-            },
-            waiting: state.queue.len(),
-            commits: counters.commits,
-            evidence_dropped: counters.evidence_dropped,
-            lost: counters.lost,
-            endings: counters.endings,
-            evidence: counters.evidence,
-            file_bytes,
-            damaged: counters.damaged.clone(),
-        }
-    }
-}
-
-impl State {
-    fn not_written(&self) -> LedgerError {
-        let reason = match &self.failing {
-            Some((error, _)) => error.clone(),
-            None => "time is up".to_owned(),
-        };
-        LedgerError::NotWritten { waiting: self.queue.len(), reason }
-    }
-}
 
 enum Next {
     Write(Batch),
@@ -358,7 +103,9 @@ impl Writer {
                 self.tidy_at
             } else {
                 if state.queue.has_untold_ending() {
-                    return Next::Tell(state.queue.newly_waiting_endings().into_iter().map(Told::NotKept).collect());
+                    return Next::Tell(
+                        state.queue.newly_waiting_endings().into_iter().map(Told::NotKept).collect(),
+                    );
                 }
                 if std::mem::take(&mut state.retry_now) || self.open_at <= now {
                     return Next::Open { thorough: !self.checked };
@@ -371,7 +118,8 @@ impl Writer {
                 }
             };
             let left = until.saturating_duration_since(now);
-            let (next, waited) = shared.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            let (next, waited) =
+                shared.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
             state = next;
             // While closing, every short wait ends in another attempt.
             if waited.timed_out() && state.closing.is_some() {

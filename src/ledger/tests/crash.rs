@@ -5,7 +5,8 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -22,7 +23,7 @@ fn keep_without_end(path: &Path) -> ! {
     let (confirm, confirmed) = std::sync::mpsc::channel();
     let Opened { ledger, recovered, trouble } = Ledger::open(settings(path), move |told| match told {
         Told::Kept(RunId(run)) => {
-            writeln!(std::io::stderr(), "kept {run}").unwrap();
+            eprintln!("kept {run}");
             confirm.send(()).unwrap();
         }
         Told::NotKept(run) => panic!("run {run} was not kept"),
@@ -59,25 +60,28 @@ fn number(line: &str) -> u64 {
     line.strip_prefix("kept ").unwrap_or_else(|| panic!("the child said: {line}")).parse().unwrap()
 }
 
-/// Endings 1 to some number, each whole; at least up to `kept`.
-fn assert_nothing_lost(path: &Path, kept: u64) -> u64 {
+/// Every run up to the last one is there, as an ending that is whole or, where the child was stopped between the two, as
+/// a run that goes on; and among the endings are all that were told. Gives the number of endings.
+fn assert_nothing_lost(path: &Path, told: &[u64]) -> usize {
     let (ledger, recovered, _) = open(path);
-    let mut found = history(&ledger, &everything());
-    found.reverse();
-    assert!(found.len() as u64 >= kept, "{kept} endings were told as kept, and {} are there", found.len());
-    for (run, found) in (1..).zip(&found) {
-        assert_eq!(*found, ending(run, (run % 7) as u8));
+    let found = history(&ledger, &everything());
+    for found in &found {
+        assert_eq!(*found, ending(found.run.0, (found.run.0 % 7) as u8));
     }
-    let last = found.len() as u64;
-    assert!((last..=last + 1).contains(&recovered.last_run), "{} after {last}", recovered.last_run);
-    last
+    let ended: BTreeSet<u64> = runs(&found).into_iter().collect();
+    let lost: Vec<_> = told.iter().filter(|run| !ended.contains(run)).collect();
+    assert!(lost.is_empty(), "told as kept and not there: {lost:?}");
+    let open = recovered.open.iter().map(|(start, _)| start.run.0);
+    let all: BTreeSet<u64> = ended.iter().copied().chain(open).collect();
+    assert_eq!(all, (1..=recovered.last_run).collect(), "a run is missing");
+    found.len()
 }
 
 #[test]
 fn every_ending_that_was_told_as_kept_survives_kill_9() {
     play_the_child();
     let folder = Folder::new();
-    let mut kept = 0;
+    let mut told = Vec::new();
     for round in 1..=6u64 {
         let mut child = child("every_ending_that_was_told_as_kept_survives_kill_9", &folder.ledger());
         let mut lines = BufReader::new(child.stderr.take().unwrap());
@@ -85,17 +89,16 @@ fn every_ending_that_was_told_as_kept_survives_kill_9() {
         for _ in 0..round * round * 5 {
             let mut line = String::new();
             lines.read_line(&mut line).unwrap();
-            kept = number(line.trim_end());
+            told.push(number(line.trim_end()));
         }
         child.kill().unwrap();
         child.wait().unwrap();
         let mut rest = String::new();
         lines.read_to_string(&mut rest).unwrap();
         // The last line may have been cut by the kill.
-        if let Some(last) = rest.rsplit_once('\n').and_then(|(whole, _)| whole.lines().last()) {
-            kept = number(last);
-        }
-        assert_nothing_lost(&folder.ledger(), kept);
+        let whole = rest.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        told.extend(whole.lines().map(number));
+        assert_nothing_lost(&folder.ledger(), &told);
     }
 }
 
@@ -103,14 +106,16 @@ fn every_ending_that_was_told_as_kept_survives_kill_9() {
 fn a_copy_of_the_files_at_any_moment_holds_what_was_told_until_then() {
     play_the_child();
     let folder = Folder::new();
-    let mut child = child("a_copy_of_the_files_at_any_moment_holds_what_was_told_until_then", &folder.ledger());
+    let mut child =
+        child("a_copy_of_the_files_at_any_moment_holds_what_was_told_until_then", &folder.ledger());
     let pid = Pid::from_child(&child);
     let mut lines = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
+    let mut told = Vec::new();
     for moment in 0..8u64 {
         for _ in 0..=moment * 7 {
-            line.clear();
+            let mut line = String::new();
             lines.read_line(&mut line).unwrap();
+            told.push(number(line.trim_end()));
         }
         kill_process(pid, Signal::STOP).unwrap();
         let stopped = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED).unwrap();
@@ -121,7 +126,7 @@ fn a_copy_of_the_files_at_any_moment_holds_what_was_told_until_then() {
             std::fs::copy(folder.path().join(&name), copy.path().join(&name)).unwrap();
         }
         kill_process(pid, Signal::CONT).unwrap();
-        assert_nothing_lost(&copy.ledger(), number(line.trim_end()));
+        assert_nothing_lost(&copy.ledger(), &told);
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -142,7 +147,7 @@ fn a_log_that_ends_anywhere_gives_a_ledger_that_is_whole_up_to_there() {
     let database = std::fs::read(folder.ledger()).unwrap();
     let log = std::fs::read(folder.path().join("ledger.db-wal")).unwrap();
     assert!(log.len() > 100_000, "the log holds the writes");
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for step in 0..16 {
         // An odd stride meets every place of a frame: header, page, the edge between two.
         let cut = (step * log.len() / 16 + step * 977) % log.len();
@@ -154,7 +159,7 @@ fn a_log_that_ends_anywhere_gives_a_ledger_that_is_whole_up_to_there() {
             }
             std::fs::write(copy.ledger(), &database).unwrap();
             std::fs::write(copy.path().join("ledger.db-wal"), &torn).unwrap();
-            seen.insert(assert_nothing_lost(&copy.ledger(), 0));
+            seen.insert(assert_nothing_lost(&copy.ledger(), &[]));
         }
     }
     assert!(seen.len() > 5, "cuts at different places leave different numbers of endings: {seen:?}");

@@ -24,7 +24,7 @@ fn reopen(folder: &Folder) -> (Recovered, Salvaged) {
     let heard = Heard::default();
     let Opened { ledger, recovered, trouble } = Ledger::open(settings(&folder.ledger()), heard.listener());
     let Some(Trouble::Damaged { moved_to, salvaged, .. }) = trouble else { panic!("{trouble:?}") };
-    assert_eq!(folder.damaged(), [moved_to.clone()]);
+    assert_eq!(folder.damaged(), std::slice::from_ref(&moved_to));
     assert_eq!(std::fs::read(&moved_to).unwrap(), before, "the damaged file is kept as it was");
     assert_eq!(ledger.health().damaged, Some(moved_to));
     assert_eq!(ledger.health().endings, salvaged.endings as u64);
@@ -42,7 +42,11 @@ fn reopen(folder: &Folder) -> (Recovered, Salvaged) {
 #[test]
 fn a_file_that_is_no_database_is_replaced_and_run_numbers_do_not_go_back() {
     let folder = Folder::new();
-    std::fs::write(folder.ledger(), "this is not a database, but it is long enough to look like one".repeat(100)).unwrap();
+    std::fs::write(
+        folder.ledger(),
+        "this is not a database, but it is long enough to look like one".repeat(100),
+    )
+    .unwrap();
     let (recovered, salvaged) = reopen(&folder);
     assert_eq!(salvaged, Salvaged::default());
     assert_eq!(recovered.last_run, at(1_000_000).as_millis() as u64);
@@ -64,7 +68,7 @@ fn a_truncated_file_gives_what_is_left() {
     let length = std::fs::metadata(folder.ledger()).unwrap().len();
     std::fs::OpenOptions::new().write(true).open(folder.ledger()).unwrap().set_len(length * 2 / 3).unwrap();
     let (recovered, salvaged) = reopen(&folder);
-    assert!(recovered.last_run >= MANY + 1);
+    assert!(recovered.last_run > MANY);
     assert!(salvaged.endings > 0, "{salvaged:?}");
     for found in &recovered.unacknowledged {
         assert_eq!(found.message, ending(found.run.0, 0).message);
@@ -88,7 +92,7 @@ fn a_page_of_garbage_anywhere_loses_no_more_than_it_must() {
         if let Some(trouble) = &opened.trouble {
             noticed += 1;
             let Trouble::Damaged { salvaged, .. } = trouble else { panic!("{trouble}") };
-            assert!(opened.recovered.last_run >= MANY + 1, "page {page}: {trouble}");
+            assert!(opened.recovered.last_run > MANY, "page {page}: {trouble}");
             best = best.max(salvaged.endings);
         } else {
             assert_eq!(opened.ledger.health().endings, MANY, "page {page}");

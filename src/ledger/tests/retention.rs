@@ -71,14 +71,17 @@ fn endings_leave_by_age_and_by_count_with_all_that_hangs_on_them() {
         let folder = Folder::new();
         write(
             &folder.ledger(),
-            (1..=10).flat_map(|run| [Keep::Start(start(run, run as u8)), keep_ending(run, run as u8), acknowledge(run)]),
+            (1..=10).flat_map(|run| {
+                [Keep::Start(start(run, run as u8)), keep_ending(run, run as u8), acknowledge(run)]
+            }),
         );
         let ledger = tidied(&folder, retention, 5, 15);
         assert_eq!(runs(&history(&ledger, &everything())), [10, 9, 8, 7, 6]);
         ledger.close(PATIENCE).unwrap();
         let db = rusqlite::Connection::open(folder.ledger()).unwrap();
         for (table, rows) in [("run", 5), ("ending", 5), ("evidence", 15)] {
-            let count: i64 = db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+            let count: i64 =
+                db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
             assert_eq!(count, rows, "{table}");
         }
         drop(db);

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -34,9 +33,15 @@ fn endings_wait_in_memory_until_the_folder_appears() {
     ledger.keep(acknowledge(2));
     heard.wait(|told| told.len() == 3);
     assert_eq!(heard.all(), (1..=3).map(|run| Told::NotKept(RunId(run))).collect::<Vec<_>>());
-    assert!(matches!(ledger.flush(std::time::Duration::ZERO), Err(LedgerError::NotWritten { waiting: 4, .. })));
+    assert!(matches!(
+        ledger.flush(std::time::Duration::ZERO),
+        Err(LedgerError::NotWritten { waiting: 4, .. })
+    ));
     let health = ledger.health();
-    assert!(matches!(&health.condition, Condition::Failing { since, .. } if *since == at(1_000_000)), "{health:?}");
+    assert!(
+        matches!(&health.condition, Condition::Failing { since, .. } if *since == at(1_000_000)),
+        "{health:?}"
+    );
     assert_eq!((health.waiting, health.file_bytes), (4, None));
     // Readers see what waits, and that it is not the whole truth.
     let seen = ledger.history(&everything());
@@ -87,7 +92,11 @@ fn in_memory_evidence_goes_first_and_leaves_a_mark_and_the_rest_stays() {
     ledger.keep(Keep::Start(start(1, 1)));
     ledger.keep(Keep::Start(start(2, 2)));
     for position in 0..100 {
-        ledger.keep(Keep::Evidence(RunId(1), position, evidence(position.into(), Fact::LogText(format!("{position}")))));
+        ledger.keep(Keep::Evidence(
+            RunId(1),
+            position,
+            evidence(position.into(), Fact::LogText(format!("{position}"))),
+        ));
         ledger.keep(Keep::Alive(at(position.into())));
     }
     assert!(ledger.health().waiting <= 20, "{:?}", ledger.health());
@@ -279,7 +288,7 @@ fn a_disk_that_fills_up_keeps_endings_waiting_until_there_is_room() {
     let once: std::collections::HashSet<_> = told.iter().map(|told| format!("{told:?}")).collect();
     assert_eq!(once.len(), told.len(), "nothing is told twice");
     ledger.close(PATIENCE).unwrap();
-    writeln!(std::io::stderr(), "the child came to its end").unwrap();
+    eprintln!("the child came to its end");
 }
 
 #[test]
@@ -305,13 +314,16 @@ fn a_disk_that_is_full_at_the_start_still_gives_back_what_it_holds() {
     files_may_grow_to(None);
     ledger.flush(PATIENCE).unwrap();
     assert_eq!(runs(&history(&ledger, &everything())), [3, 1]);
-    writeln!(std::io::stderr(), "the child came to its end").unwrap();
+    eprintln!("the child came to its end");
 }
 
 #[test]
 fn a_clock_may_be_anything() {
     let folder = Folder::new();
-    let odd = Settings { clock: Arc::new(|| whydown_core::time::Wall(i64::MIN)), ..settings(&folder.path().join("no/l.db")) };
+    let odd = Settings {
+        clock: Arc::new(|| whydown_core::time::Wall(i64::MIN)),
+        ..settings(&folder.path().join("no/l.db"))
+    };
     let Opened { recovered, .. } = Ledger::open(odd, |_| ());
     assert_eq!(recovered.last_run, 0);
 }

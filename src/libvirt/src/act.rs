@@ -1,5 +1,6 @@
 //! What callers ask of libvirt. Every call runs on the caller's own thread and may take as long as libvirt takes: a start
-//! about 0.3 s, a destroy up to 25 s, a call on a domain that hangs 30 s. Calls do not wait for each other.
+//! about 0.3 s, a destroy up to 25 s, a call on a domain that hangs 30 s. While libvirt destroys a QEMU that does not react
+//! it answers nothing else about that domain, not even its state. Calls on different domains do not wait for each other.
 //!
 //! Without a link each returns [`Refusal::NoLink`] at once. A link that dies during a call ends the call when keepalive
 //! notices it.
@@ -118,6 +119,9 @@ impl Hypervisor {
 
     /// Ends a domain at once.
     ///
+    /// While a fresh libvirtd still reconnects to QEMU it ends the domain, answers `NoDomain` and reports no STOPPED
+    /// (seen with 9.0): that answer alone does not say that the domain had ended before.
+    ///
     /// # Errors
     ///
     /// As [`Refusal`] says; `Refused` for a domain that is off.
@@ -132,7 +136,8 @@ impl Hypervisor {
     /// `NoLink` or `Refused`.
     pub fn view(&self, id: DomainId) -> Result<Option<DomainView>, Refusal> {
         let session = self.session()?;
-        let conn = &session.conn;
+        let line = session.line()?;
+        let conn = line.conn();
         let mut seen = None;
         for _ in 0..LOOKS {
             let Some(dom) = found(conn.lookup(id), conn)? else { return Ok(None) };

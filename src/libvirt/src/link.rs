@@ -159,6 +159,9 @@ fn tell(queue: &Queue, processes: &Processes, told: impl Fn(Told)) {
     }
 }
 
+/// What an attempt to connect brings.
+type Attempted = Result<(Arc<Session>, Listing), String>;
+
 /// Why a session is over.
 struct Loss {
     at: Wall,
@@ -213,7 +216,7 @@ impl Shared {
     }
 
     /// One attempt. `None` when it was given up because we stop.
-    fn connect(&self, attempts: u32) -> Option<Result<(Arc<Session>, Listing), String>> {
+    fn connect(&self, attempts: u32) -> Option<Attempted> {
         let waiting = match self.begin_attempt() {
             Ok(waiting) => waiting,
             Err(why) => return Some(Err(why)),
@@ -239,7 +242,7 @@ impl Shared {
         }
     }
 
-    fn begin_attempt(&self) -> Result<Receiver<Result<(Arc<Session>, Listing), String>>, String> {
+    fn begin_attempt(&self) -> Result<Receiver<Attempted>, String> {
         let (done, waiting) = sync_channel(1);
         let hearing =
             Arc::new(Hearing::new(Arc::clone(&self.queue), Arc::clone(&self.bell), self.settings.clock));
@@ -316,11 +319,7 @@ fn certain_until(
 }
 
 /// The whole attempt: loop, connection, registrations, listing.
-fn attempt(
-    settings: &Settings,
-    processes: &Processes,
-    hearing: Arc<Hearing>,
-) -> Result<(Arc<Session>, Listing), String> {
+fn attempt(settings: &Settings, processes: &Processes, hearing: Arc<Hearing>) -> Attempted {
     event_loop::ensure().map_err(|fault| fault.to_string())?;
     let session = Session::open(settings, hearing).map_err(|fault| fault.to_string())?;
     let listing = listing::take(&session.conn, &session.hearing, processes).map_err(|why| why.to_string())?;

@@ -156,7 +156,15 @@ mod tests {
             .unwrap();
         std::fs::write(directory.path().join("a.pid"), child.id().to_string()).unwrap();
         let processes = Processes::new(Some(directory.path().to_owned()));
-        let found = processes.of("a").unwrap();
+        // The kernel lets the parent go on a moment before the child's arguments can be read.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let found = loop {
+            match processes.of("a") {
+                Some(found) => break found,
+                None => assert!(std::time::Instant::now() < until, "the child is not found"),
+            }
+            std::thread::yield_now();
+        };
         assert_eq!(found.pid, child.id());
         assert_eq!(processes.of_run_at("a", BootTicks::now()), Some(found));
         assert_eq!(processes.of_run_at("a", before), None);

@@ -1,9 +1,13 @@
-//! One life of the link: a connection with everything registered on it, and the further connections that its callers
-//! need.
+//! One life of the link: a connection with everything registered on it, and the further connections on which its callers
+//! act.
 //!
-//! libvirtd serves at most five calls of one connection at a time (its `max_client_requests`) and then stops reading, its
-//! keepalive answers included. A few calls on domains that hang would so break the very link that hears. Therefore only
-//! few acts use the listening connection at once, and the others get connections of their own.
+//! On a connection with another side only one thread calls at a time, and on the listening one only the link itself:
+//!
+//! * libvirt's client crashes when keepalive closes a connection on which several threads wait (seen with 9.0: each
+//!   waiting thread takes its turn at one shared loop, and what an interrupted turn leaves in it points into the stack
+//!   of a thread that has gone on).
+//! * libvirtd serves at most five calls of one connection at a time (its `max_client_requests`) and then stops reading,
+//!   its keepalive answers included. A few calls on domains that hang would break the very link that hears.
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +19,11 @@ use crate::ffi::{Conn, Fault, KeepAlive};
 use crate::hearing::Hearing;
 use crate::settings::Settings;
 
-/// Acts that may use the listening connection at once. Views and listings, which never hang, need the rest.
-const ON_THE_LINK: usize = 2;
-
-/// Further connections at most. More acts than that waiting at once means that the host is beyond help by more.
+/// Further connections at most. libvirtd itself works on 20 calls at once: more would only wait there.
 const FURTHER: usize = 16;
 
-/// Further connections kept for the next act.
-const KEPT_IDLE: usize = 2;
+/// Further connections kept for the next call.
+const KEPT_IDLE: usize = 4;
 
 /// How long a further connection may take to open.
 const OPENING: Duration = Duration::from_secs(10);
@@ -39,7 +40,6 @@ pub(crate) struct Session {
 
 #[derive(Default)]
 struct Lines {
-    on_the_link: usize,
     further: usize,
     idle: Vec<Conn>,
 }
@@ -79,27 +79,24 @@ impl Session {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection for one act, which may take long.
+    /// A connection for one call, which may take long.
     pub(crate) fn line(self: &Arc<Self>) -> Result<Line, Refusal> {
-        let line = |conn, kind| Line { conn: Some(conn), kind, session: Arc::clone(self) };
-        // In this process nothing is counted; and in the test driver another connection may be another world.
+        // In this process there is nothing to wait on; and in the test driver another connection may be another world.
         if self.watched == KeepAlive::Local {
-            return Ok(line(self.conn.clone(), Kind::Shared));
+            let conn = Some(self.conn.clone());
+            return Ok(Line { conn, counted: false, session: Arc::clone(self) });
         }
         let mut lines = self.lines();
-        if lines.on_the_link < ON_THE_LINK {
-            lines.on_the_link += 1;
-            return Ok(line(self.conn.clone(), Kind::OnTheLink));
-        }
         if lines.further >= FURTHER {
-            let text = format!("{} calls are waiting for libvirt already", ON_THE_LINK + FURTHER);
+            let text = format!("{FURTHER} calls are waiting for libvirt already");
             return Err(Refusal::Refused { code: 0, text });
         }
         lines.further += 1;
-        let idle = std::iter::from_fn(|| lines.idle.pop()).find(Conn::is_alive);
+        let idle = lines.idle.pop();
         drop(lines);
         // From here on the drop of `place` gives the place back, also when no connection can be opened.
-        let mut place = Line { conn: idle, kind: Kind::Further, session: Arc::clone(self) };
+        let idle = idle.filter(Conn::is_alive);
+        let mut place = Line { conn: idle, counted: true, session: Arc::clone(self) };
         if place.conn.is_none() {
             place.conn = Some(self.open_further()?);
         }
@@ -135,42 +132,33 @@ impl Drop for Session {
     }
 }
 
-enum Kind {
-    Shared,
-    OnTheLink,
-    Further,
-}
-
-/// A connection lent for one act.
+/// A connection lent for one call.
 pub(crate) struct Line {
     conn: Option<Conn>,
-    kind: Kind,
+    counted: bool,
     session: Arc<Session>,
 }
 
 impl Line {
     pub(crate) fn conn(&self) -> &Conn {
+        // There from `Session::line` until drop.
         self.conn.as_ref().unwrap_or(&self.session.conn)
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let conn = self.conn.take();
-        let mut lines = self.session.lines();
-        match self.kind {
-            Kind::Shared => {}
-            Kind::OnTheLink => lines.on_the_link -= 1,
-            Kind::Further => {
-                lines.further -= 1;
-                let keep = lines.idle.len() < KEPT_IDLE && self.session.conn.is_alive();
-                if let Some(conn) = conn
-                    && keep
-                    && conn.is_alive()
-                {
-                    lines.idle.push(conn);
-                }
-            }
+        if !self.counted {
+            return;
         }
+        let mut lines = self.session.lines();
+        lines.further -= 1;
+        if lines.idle.len() < KEPT_IDLE
+            && self.session.conn.is_alive()
+            && let Some(conn) = self.conn.take_if(|conn| conn.is_alive())
+        {
+            lines.idle.push(conn);
+        }
+        // One that is not kept closes with this line's fields, after the lock is gone.
     }
 }

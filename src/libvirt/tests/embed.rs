@@ -14,21 +14,20 @@ use whydown_libvirt::{Refusal, Settings, ShutdownHow};
 
 mod told;
 
-/// Never dropped: the lab's guard clears it away when this process is gone.
-static ROOT: LazyLock<(tempfile::TempDir, EmbedRoot)> = LazyLock::new(|| {
-    let directory = lab_dir().expect("a directory");
-    let root = EmbedRoot::new(directory.path().join("e")).expect("an embedded root");
-    (directory, root)
+/// Never dropped: the lab's guard removes it, guests and all, when this process is gone.
+static ROOT: LazyLock<EmbedRoot> = LazyLock::new(|| {
+    let directory = lab_dir().expect("a directory").keep();
+    EmbedRoot::new(directory).expect("an embedded root")
 });
 
 fn connected() -> Connected {
-    let connected = Connected::to(Settings::new(ROOT.1.uri(), clock));
+    let connected = Connected::to(Settings::new(ROOT.uri(), clock));
     connected.ears.link_up(1);
     connected
 }
 
 fn guest(name: &str) -> Guest {
-    Guest::new(ROOT.0.path(), name).expect("a guest")
+    Guest::new(ROOT.directory(), name).expect("a guest")
 }
 
 fn run(connected: &Connected, guest: &Guest) -> (DomainView, Serial) {
@@ -51,7 +50,7 @@ fn in_order(all: &[Happening], wanted: &[Happening]) {
 fn a_guest_that_powers_itself_off_is_heard_from_its_start_to_its_end_with_its_process() {
     let connected = connected();
     let (view, mut serial) = run(&connected, &guest("poweroff"));
-    let qemu = ROOT.1.qemu("poweroff").unwrap();
+    let qemu = ROOT.qemu("poweroff").unwrap();
     let process = view.process.expect("the process is found");
     assert_eq!(process.pid, qemu.pid());
     assert_eq!((view.state, view.persistent), (DomainState::Running, false));
@@ -81,7 +80,7 @@ fn a_guest_that_powers_itself_off_is_heard_from_its_start_to_its_end_with_its_pr
 fn a_killed_qemu_is_stopped_as_failed_and_nothing_else() {
     let connected = connected();
     let (view, _serial) = run(&connected, &guest("killed"));
-    ROOT.1.qemu("killed").unwrap().signal(Signal::KILL).unwrap();
+    ROOT.qemu("killed").unwrap().signal(Signal::KILL).unwrap();
     let all = connected.ears.happenings(view.domain.id, &STOPPED_FAILED);
     assert!(!all.iter().any(|h| matches!(h, Happening::ShutdownBegan(_) | Happening::QemuShutdown { .. })));
 }
@@ -146,7 +145,7 @@ fn a_reset_is_no_ending() {
 fn a_listing_shows_what_runs_with_its_process_and_state() {
     let first = connected();
     let (view, _serial) = run(&first, &guest("listed"));
-    let other = virt::connect::Connect::open(Some(&ROOT.1.uri())).unwrap();
+    let other = virt::connect::Connect::open(Some(&ROOT.uri())).unwrap();
     let dom = other.lookup_domain_by_uuid_string(&view.domain.id.to_string()).unwrap();
     dom.suspend().unwrap();
     let second = connected();

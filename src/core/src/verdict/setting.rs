@@ -169,10 +169,10 @@ fn shutdown_side(dossier: &Dossier) -> Setting {
             .map(|(_, e)| &e.fact)
         {
             Some(Fact::Host(Happening::QemuShutdown { guest: true, .. })) => Setting::ShutdownByGuest,
-            Some(Fact::Host(Happening::QemuShutdown {
-                guest: false,
-                reason: QemuReason::HostSignal | QemuReason::HostQmpQuit,
-            })) => Setting::ShutdownByHost,
+            Some(Fact::Host(Happening::QemuShutdown { guest: false, reason: QemuReason::HostQmpQuit })) => {
+                Setting::ShutdownByHost
+            }
+            // A signal without SHUTDOWN before it is libvirt's own, which ends what had begun while we were deaf.
             _ => Setting::ShutdownUnspoken,
         },
     }

@@ -42,10 +42,21 @@ fn happening() -> impl Strategy<Value = Happening> {
 fn fact() -> impl Strategy<Value = Fact> {
     fn every_kind_has_its_line_below(fact: &Fact) {
         match fact {
-            Fact::Host(_) | Fact::Requested { .. } | Fact::Refused { .. } | Fact::Found { .. } | Fact::Gone => {}
+            Fact::Host(_)
+            | Fact::Requested { .. }
+            | Fact::Refused { .. }
+            | Fact::Found { .. }
+            | Fact::Gone => {}
             Fact::Replaced | Fact::NextFromSnapshot | Fact::Gap { .. } | Fact::LogEnd { .. } => {}
-            Fact::LogSignal { .. } | Fact::LogText(_) | Fact::LogSilent | Fact::LogUnread(_) | Fact::Exit(_) => {}
-            Fact::OomKilled { .. } | Fact::HostGoingDown { .. } | Fact::NewBoot { .. } | Fact::Unreadable(_) => {}
+            Fact::LogSignal { .. }
+            | Fact::LogText(_)
+            | Fact::LogSilent
+            | Fact::LogUnread(_)
+            | Fact::Exit(_) => {}
+            Fact::OomKilled { .. }
+            | Fact::HostGoingDown { .. }
+            | Fact::NewBoot { .. }
+            | Fact::Unreadable(_) => {}
         }
     }
     let text = any::<String>;
@@ -53,13 +64,21 @@ fn fact() -> impl Strategy<Value = Fact> {
         happening().prop_map(Fact::Host),
         (asked(), text()).prop_map(|(what, who)| Fact::Requested { what, who }),
         (asked(), text()).prop_map(|(what, text)| Fact::Refused { what, text }),
-        (state(), any::<Option<bool>>()).prop_map(|(state, managed_save)| Fact::Found { state, managed_save }),
-        prop_oneof![Just(Fact::Gone), Just(Fact::Replaced), Just(Fact::NextFromSnapshot), Just(Fact::LogSilent)],
+        (state(), any::<Option<bool>>())
+            .prop_map(|(state, managed_save)| Fact::Found { state, managed_save }),
+        prop_oneof![
+            Just(Fact::Gone),
+            Just(Fact::Replaced),
+            Just(Fact::NextFromSnapshot),
+            Just(Fact::LogSilent)
+        ],
         (moment(), moment()).prop_map(|(from, to)| Fact::Gap { from, to, why: Deaf::LinkLost }),
         proptest::option::of(moment()).prop_map(|at| Fact::LogEnd { word: LogWord::FromSnapshot, at }),
-        (any::<i32>(), any::<u32>(), text(), proptest::option::of(moment())).prop_map(|(signal, pid, program, at)| {
-            Fact::LogSignal { signal, pid, program, sender: Sender::Init, at }
-        }),
+        (any::<i32>(), any::<u32>(), text(), proptest::option::of(moment())).prop_map(
+            |(signal, pid, program, at)| {
+                Fact::LogSignal { signal, pid, program, sender: Sender::Init, at }
+            }
+        ),
         text().prop_map(Fact::LogText),
         text().prop_map(Fact::LogUnread),
         any::<i32>().prop_map(|code| Fact::Exit(ExitStatus::Code(code))),

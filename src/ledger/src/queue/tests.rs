@@ -66,10 +66,7 @@ fn at_the_bound_the_newest_fact_goes_and_nothing_in_flight() {
     assert!(matches!(queue.push(acknowledge(1)), Pushed::WaitsForAFact));
     assert!(matches!(queue.push(acknowledge(2)), Pushed::WaitsForAFact));
     assert!(matches!(queue.push(acknowledge(3)), Pushed::Waits));
-    assert_eq!(
-        waiting(&queue),
-        [fact(1, 0), fact(1, 1), acknowledge(1), acknowledge(2), acknowledge(3)]
-    );
+    assert_eq!(waiting(&queue), [fact(1, 0), fact(1, 1), acknowledge(1), acknowledge(2), acknowledge(3)]);
     queue.undone(&batch);
     assert_eq!(queue.take(10).lost, [(RunId(1), 3)]);
 }

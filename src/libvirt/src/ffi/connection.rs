@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::os::raw::{c_int, c_uint, c_ulong, c_void};
 use std::ptr::{self, NonNull};
+use std::sync::{Mutex, PoisonError};
 
 use virt_sys as sys;
 use whydown_core::id::DomainId;
@@ -56,6 +57,11 @@ unsafe impl Sync for Conn {}
 impl Conn {
     /// Opens `uri` for reading and writing. May block for as long as the other side likes.
     pub(crate) fn open(uri: &str) -> Result<Self, Fault> {
+        // libvirt 9.0 sets an embedded driver up at its first connection, without a lock: of two at once one gets a
+        // driver that is half ready, and crashes. No other side is involved, so this wait ends.
+        static EMBEDDED: Mutex<()> = Mutex::new(());
+        let _alone =
+            uri.contains(":///embed").then(|| EMBEDDED.lock().unwrap_or_else(PoisonError::into_inner));
         let uri = CString::new(uri).map_err(|_| Fault::zero_byte("the address"))?;
         // SAFETY: `uri` is a C string that outlives the call. The result is ours to close.
         let conn = unsafe { sys::virConnectOpen(uri.as_ptr()) };

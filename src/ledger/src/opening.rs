@@ -1,0 +1,101 @@
+//! Opening the file: as it is, in place of a damaged one, or not now.
+
+use std::path::PathBuf;
+
+use whydown_core::record::Recovered;
+use whydown_core::time::Wall;
+
+use crate::damage;
+use crate::error::{Salvaged, Trouble};
+use crate::recovery;
+use crate::schema;
+use crate::settings::Settings;
+use crate::shared::{Counters, Shared};
+use crate::store::{Failure, Store};
+
+/// What was found when the ledger was opened.
+pub(crate) struct Start {
+    pub shared: Shared,
+    pub store: Option<Store>,
+    pub recovered: Recovered,
+    pub trouble: Option<Trouble>,
+}
+
+/// Opens the file for the first time.
+pub(crate) fn start(settings: Settings) -> Start {
+    let path = settings.path.clone();
+    let opened = open_or_replace(&settings, true).and_then(|(mut store, replaced)| {
+        recovery::sweep_fragments(store.db())?;
+        let recovered = recovery::recover(store.db())?;
+        Ok((store, replaced, recovered))
+    });
+    let (store, recovered, trouble, failing) = match opened {
+        Ok((store, None, recovered)) => (Some(store), recovered, None, None),
+        Ok((store, Some(replaced), recovered)) => {
+            let Replaced { moved_to, reason, salvaged } = replaced;
+            (Some(store), recovered, Some(Trouble::Damaged { path, moved_to, reason, salvaged }), None)
+        }
+        Err(failure) => {
+            let now = (settings.clock)();
+            let recovered = recovery::read_unwritable(&path, recovery::recover)
+                .unwrap_or_else(|| Recovered { last_run: run_floor(now), ..Recovered::default() });
+            let reason = failure.to_string();
+            let trouble = match failure {
+                Failure::Newer { found } => Trouble::Newer { path, found, known: schema::CURRENT },
+                Failure::Foreign => Trouble::Foreign { path },
+                _ => Trouble::Unavailable { path, reason: reason.clone() },
+            };
+            tracing::error!(%trouble, "ledger");
+            (None, recovered, Some(trouble), Some((reason, now)))
+        }
+    };
+    let damaged = match &trouble {
+        Some(Trouble::Damaged { moved_to, .. }) => Some(moved_to.clone()),
+        _ => None,
+    };
+    let mut health = Counters { damaged, ..Counters::default() };
+    if let Some(store) = &store {
+        (health.endings, health.evidence) = (store.endings, store.facts);
+    }
+    let shared = Shared::new(settings, failing, health);
+    Start { shared, store, recovered, trouble }
+}
+
+/// Higher than any run number ever given, if numbers were counted from one or from an earlier such floor.
+fn run_floor(now: Wall) -> u64 {
+    u64::try_from(now.as_millis()).unwrap_or(0)
+}
+
+/// A damaged file was replaced.
+pub(crate) struct Replaced {
+    /// Where it lies now.
+    pub moved_to: PathBuf,
+    reason: String,
+    salvaged: Salvaged,
+}
+
+/// Opens the file; a damaged one is replaced first, once.
+pub(crate) fn open_or_replace(
+    settings: &Settings,
+    thorough: bool,
+) -> Result<(Store, Option<Replaced>), Failure> {
+    let path = &settings.path;
+    let reason = match Store::open(path, thorough) {
+        Ok(store) => return Ok((store, None)),
+        Err(Failure::Damaged(reason)) => reason,
+        Err(other) => return Err(other),
+    };
+    let now = (settings.clock)();
+    tracing::error!(path = %path.display(), reason, "the ledger is damaged: saving what can be read");
+    let (moved_to, salvaged) = damage::replace(path, now, run_floor(now))?;
+    tracing::error!(
+        path = %path.display(), moved_to = %moved_to.display(), %salvaged, "began a fresh ledger in place of a damaged one"
+    );
+    match Store::open(path, false) {
+        Ok(store) => Ok((store, Some(Replaced { moved_to, reason, salvaged }))),
+        Err(Failure::Damaged(again)) => {
+            Err(Failure::Unavailable(format!("its fresh file is damaged too: {again}")))
+        }
+        Err(other) => Err(other),
+    }
+}

@@ -1,0 +1,196 @@
+//! What the handles and the writer share, under one short lock.
+
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use whydown_core::record::Keep;
+use whydown_core::time::Wall;
+
+use crate::error::LedgerError;
+use crate::health::{Condition, Health};
+use crate::history::{Reader, beside};
+use crate::queue::{Pushed, Queue};
+use crate::settings::Settings;
+
+/// How long closing goes on waiting for the file alone, when time is up and nothing waits to be written.
+const CLOSING_GRACE: Duration = Duration::from_millis(200);
+
+/// One dropped fact in so many is logged, after the first.
+const LOG_EVERY: u64 = 1000;
+
+/// A lock that outlives a panic elsewhere: every change under it is whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the handles and the writer share.
+pub(crate) struct Shared {
+    pub settings: Settings,
+    pub state: Mutex<State>,
+    pub reader: Mutex<Reader>,
+    /// Something changed that the writer waits for.
+    pub work: Condvar,
+    /// Something changed that a handle waits for.
+    pub done: Condvar,
+}
+
+/// Under the lock: short operations only.
+pub(crate) struct State {
+    pub queue: Queue,
+    pub stopped: bool,
+    pub failing: Option<(String, Wall)>,
+    pub closing: Option<Instant>,
+    pub retry_now: bool,
+    pub suspect: bool,
+    pub health: Counters,
+}
+
+/// What [`Health`] counts.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub commits: u64,
+    pub evidence_dropped: u64,
+    pub lost: u64,
+    pub endings: u64,
+    pub evidence: u64,
+    pub damaged: Option<PathBuf>,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings, failing: Option<(String, Wall)>, health: Counters) -> Self {
+        let state = State {
+            queue: Queue::new(settings.memory_max_ops),
+            stopped: false,
+            failing,
+            closing: None,
+            retry_now: false,
+            suspect: false,
+            health,
+        };
+        let reader = Mutex::new(Reader::new(settings.path.clone()));
+        Self { settings, state: Mutex::new(state), reader, work: Condvar::new(), done: Condvar::new() }
+    }
+
+    pub(crate) fn keep(&self, op: Keep) {
+        let mut state = lock(&self.state);
+        if state.stopped {
+            state.health.lost += 1;
+            tracing::error!(?op, "lost: it was handed to a ledger that has stopped");
+            return;
+        }
+        match state.queue.push(op) {
+            Pushed::Waits => {}
+            Pushed::FactDropped | Pushed::WaitsForAFact => {
+                let dropped = state.health.evidence_dropped;
+                state.health.evidence_dropped += 1;
+                if dropped.is_multiple_of(LOG_EVERY) {
+                    let waiting = state.queue.len();
+                    tracing::error!(
+                        dropped = dropped + 1,
+                        waiting,
+                        "no room in memory: evidence is being dropped"
+                    );
+                }
+            }
+            Pushed::Refused(op) => {
+                state.health.lost += 1;
+                tracing::error!(?op, "lost: no room in memory, and the ledger cannot be written");
+            }
+        }
+        drop(state);
+        self.work.notify_one();
+    }
+
+    pub(crate) fn suspect(&self) {
+        lock(&self.state).suspect = true;
+        self.work.notify_one();
+    }
+
+    pub(crate) fn flush(&self, deadline: Instant) -> Result<(), LedgerError> {
+        let mut state = lock(&self.state);
+        let mark = state.queue.mark();
+        state.retry_now = true;
+        self.work.notify_one();
+        while !state.queue.written_up_to(mark) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.stopped {
+                return Err(state.not_written());
+            }
+            state = self.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn close(&self, deadline: Instant) -> Result<(), LedgerError> {
+        let mut state = lock(&self.state);
+        if state.closing.is_none() {
+            state.closing = Some(deadline);
+            state.retry_now = true;
+            self.work.notify_one();
+        }
+        while !state.stopped {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() && !state.queue.is_empty() {
+                return Err(state.not_written());
+            }
+            // Nothing waits, only the file is still to be closed; a dead disk may take for ever over that.
+            let (next, waited) = self
+                .done
+                .wait_timeout(state, left.max(CLOSING_GRACE))
+                .unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            if left.is_zero() && waited.timed_out() {
+                break;
+            }
+        }
+        if state.queue.is_empty() { Ok(()) } else { Err(state.not_written()) }
+    }
+
+    /// Nothing will be written any more.
+    pub(crate) fn stop(&self, error: Option<String>) {
+        let mut state = lock(&self.state);
+        state.stopped = true;
+        if let Some(error) = error {
+            state.failing = Some((error, (self.settings.clock)()));
+        }
+        for op in state.queue.waiting() {
+            tracing::error!(?op, "lost: the ledger stopped before it could be written");
+        }
+        state.health.lost += state.queue.len() as u64;
+        drop(state);
+        self.done.notify_all();
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let size =
+            |suffix: &str| std::fs::metadata(beside(&self.settings.path, suffix)).map(|file| file.len());
+        let file_bytes = size("").ok().map(|bytes| bytes + size("-wal").unwrap_or(0));
+        let state = lock(&self.state);
+        let counters = &state.health;
+        Health {
+            condition: match &state.failing {
+                None => Condition::Working,
+                Some((error, since)) => Condition::Failing { error: error.clone(), since: *since },
+            },
+            waiting: state.queue.len(),
+            commits: counters.commits,
+            evidence_dropped: counters.evidence_dropped,
+            lost: counters.lost,
+            endings: counters.endings,
+            evidence: counters.evidence,
+            file_bytes,
+            damaged: counters.damaged.clone(),
+        }
+    }
+}
+
+impl State {
+    fn not_written(&self) -> LedgerError {
+        let reason = match &self.failing {
+            Some((error, _)) => error.clone(),
+            None => "time is up".to_owned(),
+        };
+        LedgerError::NotWritten { waiting: self.queue.len(), reason }
+    }
+}

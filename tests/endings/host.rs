@@ -1,0 +1,148 @@
+//! A libvirtd of one's own with whydownd beside it, and what a test wants to ask them.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use whydown_lab::{
+    Guest, Launch, Libvirtd, Result, Serial, Whydownd, lab_dir, run, wait_until, xmlrpc_client,
+};
+
+/// Longer than anything here takes, on a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Both, and their folder. Dropped in this order: the daemon before its libvirtd.
+pub struct Host {
+    pub daemon: Whydownd,
+    pub libvirtd: Libvirtd,
+    pub folder: TempDir,
+}
+
+/// A verdict as the test compares it: cause, exitCode, exitReason.
+pub type Told = (String, i64, i64);
+
+pub fn told(cause: &str, code: i64, reason: i64) -> Told {
+    (cause.into(), code, reason)
+}
+
+impl Host {
+    pub fn start(name: &str) -> Result<Self> {
+        let folder = lab_dir()?;
+        let libvirtd = Libvirtd::start(folder.path().join("l"), name)?;
+        // This libvirtd lives in namespaces of its own: its files are elsewhere than its address says.
+        let its = libvirtd.directory();
+        let config = format!(
+            "[libvirt]\nlog_dir = '{}'\nrun_dir = '{}'\n",
+            its.join("log/qemu").display(),
+            its.join("run/qemu").display()
+        );
+        let launch = Launch::new(env!("CARGO_BIN_EXE_whydownd"), folder.path().join("d"), &libvirtd.uri());
+        let launch = launch.config(&config);
+        Ok(Self { daemon: Whydownd::start(launch)?, libvirtd, folder })
+    }
+
+    /// A guest that is not yet started.
+    pub fn guest(&self, name: &str) -> Result<Guest> {
+        Guest::new(self.folder.path(), name)
+    }
+
+    /// Starts it as a transient domain, and waits until it listens and whydown shows it Up.
+    pub fn up(&self, guest: &Guest) -> Result<Serial> {
+        self.libvirtd.create(guest)?;
+        self.wait_up(guest)
+    }
+
+    /// Defines and starts it.
+    pub fn up_persistent(&self, guest: &Guest) -> Result<Serial> {
+        self.libvirtd.define(guest)?;
+        self.libvirtd.start_domain(guest.name())?;
+        self.wait_up(guest)
+    }
+
+    fn wait_up(&self, guest: &Guest) -> Result<Serial> {
+        let serial = guest.serial(PATIENCE)?;
+        self.wait_status(guest, "up");
+        Ok(serial)
+    }
+
+    /// `whydown --json why`; `None` if it knows nothing of the VM.
+    pub fn why(&self, guest: &Guest) -> Option<Value> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_whydown"));
+        command.arg("--socket").arg(self.daemon.socket_path()).args(["--json", "why", guest.uuid_text()]);
+        let done = run(&mut command, PATIENCE).ok()?;
+        serde_json::from_slice(&done.stdout).ok()
+    }
+
+    pub fn status(&self, guest: &Guest) -> Option<String> {
+        Some(self.why(guest)?["domain"]["status"].as_str()?.to_owned())
+    }
+
+    pub fn run(&self, guest: &Guest) -> Option<i64> {
+        self.why(guest)?["domain"]["run"].as_i64()
+    }
+
+    pub fn wait_status(&self, guest: &Guest, status: &str) {
+        wait_until(&format!("{} is {status}", guest.name()), PATIENCE, || {
+            self.status(guest).as_deref() == Some(status)
+        });
+    }
+
+    /// Waits until it is Down, and gives the whole ending.
+    pub fn ending(&self, guest: &Guest) -> Value {
+        self.wait_status(guest, "down");
+        let ending = self.why(guest).expect("it is down")["ending"].clone();
+        assert!(
+            !ending["because"].as_array().expect("a list").is_empty(),
+            "a verdict without a because: {ending}"
+        );
+        ending
+    }
+
+    /// Checks the ending by `whydown` and by what a manager reads.
+    pub fn check(&self, guest: &Guest, wanted: &Told, certainty: &str) -> Result<Value> {
+        let ending = self.ending(guest);
+        let number = |name: &str| ending[name].as_i64().expect("a number");
+        let cause = ending["cause"].as_str().expect("a word").to_owned();
+        assert_eq!((cause, number("exit_code"), number("exit_reason")), *wanted, "{ending:#}");
+        assert_eq!(ending["certainty"], certainty, "{ending:#}");
+        let code = format!(
+            "vm = server.getVmStats('{}')['statsList'][0]\n\
+             print(vm['status'], vm['exitCode'], vm['exitReason'], vm['exitCause'], vm['exitMessage'], sep='|')",
+            guest.uuid_text()
+        );
+        let read = xmlrpc_client(self.daemon.port()?, &code)?;
+        let fields: Vec<&str> = read.trim().splitn(5, '|').collect();
+        let classic: i64 = fields[2].parse().expect("exitReason is a number");
+        assert_eq!((fields[0], fields[1], fields[3]), ("Down", &*wanted.1.to_string(), &*wanted.0), "{read}");
+        assert!(classic <= 8 && (wanted.2 > 8 || classic == wanted.2), "an old manager reads {read}");
+        assert_eq!(fields[4], ending["message"].as_str().expect("a text"));
+        Ok(ending)
+    }
+
+    /// Calls a verb and gives its status code.
+    pub fn call(&self, call: &str) -> Result<i64> {
+        let read = xmlrpc_client(self.daemon.port()?, &format!("print(server.{call}['status']['code'])"))?;
+        Ok(read.trim().parse().expect("a code"))
+    }
+
+    /// The past endings of a guest, newest first: causes with their run numbers.
+    pub fn history(&self, guest: &Guest) -> Result<Vec<(String, i64)>> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_whydown"));
+        command.arg("--socket").arg(self.daemon.socket_path()).args(["--json", "history", guest.uuid_text()]);
+        let done = run(&mut command, PATIENCE)?;
+        let value: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+        let endings = value["endings"].as_array().expect("a list");
+        Ok(endings
+            .iter()
+            .map(|e| (e["cause"].as_str().unwrap().to_owned(), e["run"].as_i64().unwrap()))
+            .collect())
+    }
+}
+
+/// Whether some piece of a list of evidence says this.
+pub fn says(pieces: &Value, words: &str) -> bool {
+    pieces.as_array().is_some_and(|pieces| {
+        pieces.iter().any(|piece| piece["what"].as_str().is_some_and(|what| what.contains(words)))
+    })
+}

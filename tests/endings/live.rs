@@ -1,0 +1,157 @@
+//! Endings that are heard as they happen.
+
+use whydown_lab::{OnCrash, OnEnd, Result, Signal, WatchdogAction, wait_until};
+
+use crate::host::{Host, PATIENCE, says, told};
+
+#[test]
+fn guests_that_end_by_themselves_are_told_apart() -> Result<()> {
+    let host = Host::start("guests")?;
+    let off = host.guest("off")?;
+    host.up(&off)?.power_off()?;
+    host.check(&off, &told("guest-poweroff", 0, 7), "certain")?;
+
+    let panic = host.guest("panic")?;
+    host.up(&panic)?.panic()?;
+    host.check(&panic, &told("guest-panic", 1, 2), "certain")?;
+
+    let reset = host.guest("reset")?.on_reboot(OnEnd::Destroy);
+    host.up(&reset)?.reset()?;
+    host.check(&reset, &told("destroyed-on-reboot", 0, 13), "certain")?;
+
+    let dog = host.guest("dog")?.watchdog(WatchdogAction::Poweroff);
+    host.up(&dog)?.arm_watchdog()?;
+    host.check(&dog, &told("watchdog-poweroff", 1, 2), "certain")?;
+    Ok(())
+}
+
+#[test]
+fn what_is_not_an_ending_is_not_told_as_one() -> Result<()> {
+    let host = Host::start("alive")?;
+    let reset = host.guest("reset")?;
+    let mut serial = host.up(&reset)?;
+    let run = host.run(&reset);
+    serial.reset()?;
+    serial.started_again(PATIENCE)?;
+    assert_eq!((host.status(&reset).as_deref(), host.run(&reset)), (Some("up"), run));
+    assert_eq!(host.history(&reset)?, []);
+
+    let kept = host.guest("kept")?.on_crash(OnCrash::Preserve);
+    host.up(&kept)?.panic()?;
+    host.libvirtd.wait_state("kept", Some("crashed (panicked)"), PATIENCE)?;
+    assert_ne!(host.status(&kept).as_deref(), Some("down"));
+    Ok(())
+}
+
+#[test]
+fn what_a_manager_asks_through_us_is_the_admins_doing() -> Result<()> {
+    let host = Host::start("admin")?;
+    let shut = host.guest("shut")?;
+    let _serial = host.up(&shut)?;
+    assert_eq!(host.call(&format!("shutdown('{}', '0', '')", shut.uuid_text()))?, 0);
+    let ending = host.check(&shut, &told("admin-shutdown", 0, 6), "certain")?;
+    assert!(says(&ending["because"], "asked whydown to shut it down"), "{ending:#}");
+
+    let deaf = host.guest("deaf")?;
+    host.up(&deaf)?.ignore_button()?;
+    assert_eq!(host.call(&format!("shutdown('{}', '0', '', False, '1', True)", deaf.uuid_text()))?, 0);
+    host.check(&deaf, &told("admin-forced-off", 0, 6), "certain")?;
+
+    let gone = host.guest("gone")?;
+    let _serial = host.up(&gone)?;
+    assert_eq!(host.call(&format!("destroy('{}')", gone.uuid_text()))?, 0);
+    assert_eq!(host.call(&format!("getVmStats('{}')", gone.uuid_text()))?, 1, "it is forgotten");
+    assert_eq!(host.call(&format!("destroy('{}')", gone.uuid_text()))?, 1, "and stays so");
+    wait_until("its ending is in history", PATIENCE, || host.history(&gone).is_ok_and(|h| !h.is_empty()));
+    assert_eq!(host.history(&gone)?[0].0, "admin-destroyed");
+
+    assert_eq!(host.call(&format!("destroy('{}')", shut.uuid_text()))?, 0, "a Down VM is acknowledged");
+    assert_eq!(host.call(&format!("getVmStats('{}')", shut.uuid_text()))?, 1);
+    Ok(())
+}
+
+#[test]
+fn what_others_do_on_the_host_is_not_the_users_doing() -> Result<()> {
+    let host = Host::start("others")?;
+    let destroyed = host.guest("destroyed")?;
+    let _a = host.up(&destroyed)?;
+    host.libvirtd.destroy("destroyed")?;
+    host.check(&destroyed, &told("outside-destroyed", 1, 2), "certain")?;
+
+    let killed = host.guest("killed")?;
+    let _b = host.up(&killed)?;
+    host.libvirtd.qemu("killed")?.signal(Signal::KILL)?;
+    let ending = host.check(&killed, &told("process-killed", 1, 2), "certain")?;
+    assert!(says(&ending["because"], "killed by signal 9"), "{ending:#}");
+
+    let crashed = host.guest("crashed")?;
+    let _c = host.up(&crashed)?;
+    host.libvirtd.qemu("crashed")?.signal(Signal::SEGV)?;
+    host.check(&crashed, &told("qemu-crashed", 1, 2), "certain")?;
+
+    let ended = host.guest("ended")?;
+    let _d = host.up(&ended)?;
+    host.libvirtd.qemu("ended")?.signal(Signal::TERM)?;
+    let ending = host.check(&ended, &told("process-terminated", 1, 11), "certain")?;
+    let me = format!("from process {}", std::process::id());
+    assert!(says(&ending["because"], &me), "the sender is named: {ending:#}");
+
+    let pressed = host.guest("pressed")?;
+    let _e = host.up(&pressed)?;
+    host.libvirtd.virsh(&["shutdown", "pressed", "--mode", "acpi"])?;
+    host.check(&pressed, &told("other-shutdown", 0, 6), "certain")?;
+    Ok(())
+}
+
+#[test]
+fn a_saved_vm_is_told_and_its_next_run_is_shown() -> Result<()> {
+    let host = Host::start("saved")?;
+    let saved = host.guest("saved")?;
+    let _serial = host.up_persistent(&saved)?;
+    let first = host.run(&saved).expect("it runs");
+    host.libvirtd.virsh(&["managedsave", "saved"])?;
+    host.check(&saved, &told("managed-saved", 0, 5), "certain")?;
+    host.libvirtd.start_domain("saved")?;
+    host.wait_status(&saved, "up");
+    assert!(host.run(&saved).expect("it runs") > first);
+    assert_eq!(host.history(&saved)?, [("managed-saved".to_owned(), first)]);
+
+    let file = host.folder.path().join("image");
+    host.libvirtd.virsh(&["save", "saved", file.to_str().expect("plain")])?;
+    host.check(&saved, &told("saved-to-file", 0, 5), "certain")?;
+    Ok(())
+}
+
+#[test]
+fn a_start_that_fails_is_told_in_libvirts_own_words() -> Result<()> {
+    let host = Host::start("failed")?;
+    let broken = host.guest("broken")?.image(host.folder.path().join("no-such-disk"));
+    let document = broken.write_xml()?;
+    let create =
+        format!("create({{'vmId': '{}', 'xml': open('{}').read()}})", broken.uuid_text(), document.display());
+    assert_eq!(host.call(&create)?, 0);
+    let ending = host.check(&broken, &told("start-failed", 1, 1), "certain")?;
+    assert!(ending["message"].as_str().is_some_and(|m| m.contains("no-such-disk")), "{ending:#}");
+    Ok(())
+}
+
+#[test]
+fn twenty_that_end_at_once_are_all_told() -> Result<()> {
+    let host = Host::start("storm")?;
+    let guests: Vec<_> = (0..20).map(|n| host.guest(&format!("s{n}"))).collect::<Result<_>>()?;
+    let mut serials = Vec::new();
+    for guest in &guests {
+        serials.push(host.up(guest)?);
+    }
+    for (n, serial) in serials.iter_mut().enumerate() {
+        match n % 2 {
+            0 => serial.power_off()?,
+            _ => host.libvirtd.qemu(guests[n].name())?.signal(Signal::KILL)?,
+        }
+    }
+    for (n, guest) in guests.iter().enumerate() {
+        let wanted = if n % 2 == 0 { told("guest-poweroff", 0, 7) } else { told("process-killed", 1, 2) };
+        host.check(guest, &wanted, "certain")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! The main job on a real libvirtd: real guests, each ended in its own way, each told rightly, also after restarts.
+
+mod away;
+mod host;
+mod live;
