@@ -1,3 +1,5 @@
+//! What is written is read back as it was.
+
 use proptest::prelude::*;
 use whydown_core::evidence::{Asked, Deaf, ExitStatus, LogWord, Sender};
 use whydown_core::hypervisor::{

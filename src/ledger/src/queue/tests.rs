@@ -1,3 +1,5 @@
+//! What waits, in which order, and what is given up when there is no room.
+
 use whydown_core::evidence::{Evidence, Fact};
 use whydown_core::record::Acknowledged;
 use whydown_core::time::Wall;
