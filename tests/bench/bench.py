@@ -117,7 +117,9 @@ class Bench:
         found = {(title, server.name): [] for title, servers, _ in plans for server, _ in servers}
         # The first round warms caches up and is thrown away.
         for round_ in range(0 if self.given.quick else -1, self.given.rounds):
+            disturbed = 0
             for title, servers, how in plans:
+                disturbed += not process.wait_for_quiet(0 if self.given.quick else 8)
                 free = "no pinning" in title
                 for server, url in servers:
                     seconds = 1 if round_ < 0 else self.given.seconds
@@ -127,7 +129,7 @@ class Bench:
                     if round_ >= 0:
                         found[title, server.name].append(result)
             if round_ >= 0:
-                say(f"round {round_ + 1} of {self.given.rounds} is done; other work: {process.busy_percent():.0f} %")
+                say(f"round {round_ + 1} of {self.given.rounds} is done, {disturbed} of {len(plans)} parts beside other work")
         say()
         rows = []
         for title, servers, _ in plans:
@@ -156,6 +158,7 @@ class Bench:
 
     def one_by_one(self):
         daemon = self.keep(Whydownd(self.given.daemon, self.folder / "one", 500, self.core))
+        process.wait_for_quiet(8)
         seen, durable = endings.one_by_one(daemon, range(self.given.samples))
         process.stop(daemon.process)
         rows = [
@@ -170,6 +173,7 @@ class Bench:
         count, pause = self.given.storm, 0.005
         storms = []
         for turn in range(self.given.rounds):
+            process.wait_for_quiet(8)
             daemon = self.keep(Whydownd(self.given.daemon, self.folder / f"storm-{turn}", count, self.core))
             storms.append(endings.storm(daemon, count, 16, pause))
             process.stop(daemon.process)

@@ -63,6 +63,15 @@ def busy_percent(seconds=0.5):
     return 100 * (1 - (idle_after - idle_before) / max(1, all_after - all_before))
 
 
+def wait_for_quiet(seconds):
+    """Waits until others leave the machine alone; false if they did not within `seconds`."""
+    end = time.monotonic() + seconds
+    while busy_percent(0.2) > 20:
+        if time.monotonic() > end:
+            return False
+    return True
+
+
 def wait_for(what, ask, seconds=60):
     """Asks until the answer is true; gives it back."""
     end = time.monotonic() + seconds
