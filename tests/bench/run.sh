@@ -3,8 +3,8 @@
 # takes until an ending is seen and on disk. See docs/internals/performance.md. Installs what is missing (Debian 12;
 # with sudo where not root). Nothing is left running.
 #
-#   tests/bench/run.sh            some ten minutes; the numbers mean something only if nothing else runs
-#   tests/bench/run.sh --quick    half a minute: small numbers, only to see that all pieces still run
+#   tests/bench/run.sh            some ten minutes, more on a machine that does other work: it waits for quiet, in bounds
+#   tests/bench/run.sh --quick    less than half a minute: only to see that all pieces still run
 #
 #   --daemon FILE    measure this whydownd instead of building one
 #   --rounds N       how often each measurement is made
@@ -33,10 +33,12 @@ if [ -n "$missing" ]; then
     sudo=
     [ "$(id -u)" = 0 ] || sudo=sudo
     policy=/usr/sbin/policy-rc.d
+    placed=no
     if [ ! -e "$policy" ]; then
         # nginx's package would start a service; 101 means no.
         printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
         $sudo chmod 755 "$policy"
+        placed=yes
         trap '$sudo rm -f "$policy"' EXIT
         trap 'exit 1' INT TERM HUP
     fi
@@ -44,7 +46,10 @@ if [ -n "$missing" ]; then
     $sudo apt-get -q update
     # shellcheck disable=SC2086 # words are wanted
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends $missing
-    [ -z "$(trap)" ] || { $sudo rm -f "$policy"; trap - EXIT INT TERM HUP; }
+    if [ "$placed" = yes ]; then
+        $sudo rm -f "$policy"
+        trap - EXIT INT TERM HUP
+    fi
 fi
 
 if [ -z "$daemon" ]; then
@@ -54,4 +59,4 @@ if [ -z "$daemon" ]; then
     target=$(cargo metadata --locked --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
     set -- --daemon "$target/release/whydownd" "$@"
 fi
-exec python3 tests/bench/bench.py "$@"
+exec python3 -B tests/bench/bench.py "$@"
