@@ -21,8 +21,9 @@ use super::document::Document;
 use super::engine::{Change, Published};
 use super::host::Host;
 use super::post::Postbox;
+use super::rights::{Denied, Rights, Want};
 use crate::config::{Client, ExitReasons, Settings, XmlRpc};
-use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request};
+use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request, Tls};
 use crate::told;
 
 /// The header with which a newer manager asks for exit reasons above 8.
@@ -45,6 +46,8 @@ pub struct Service {
     host: Host,
     started: Wall,
     deaf: Vec<String>,
+    rights: Rights,
+    tls: Option<Arc<Tls>>,
 }
 
 /// What a call gives back.
@@ -67,10 +70,12 @@ impl Service {
         host: Host,
         started: Wall,
         deaf: Vec<String>,
+        tls: Option<Arc<Tls>>,
     ) -> Self {
         let call_limits = CallLimits { bytes: settings.xmlrpc.max_request_bytes, ..CallLimits::default() };
         let xmlrpc = settings.xmlrpc.clone();
-        Self { xmlrpc, call_limits, postbox, published, changes, ledger, host, started, deaf }
+        let rights = Rights::new(settings);
+        Self { xmlrpc, call_limits, postbox, published, changes, ledger, host, started, deaf, rights, tls }
     }
 
     fn picture(&self) -> Published {
@@ -92,7 +97,15 @@ impl Service {
                 return Given::Own(refused.reply());
             }
         };
+        if let Err(denied) = self.may(peer, Want::of(&verb)) {
+            return Given::Own(status_reply(Code::NotSupported, &denied.to_string()));
+        }
         self.perform(verb, peer, asked).await
+    }
+
+    /// Every refusal is in the log: somebody wanted something here.
+    fn may(&self, peer: &Peer, want: Want) -> Result<(), Denied> {
+        self.rights.check(peer, want).inspect_err(|denied| tracing::warn!("refused: {denied}"))
     }
 
     async fn perform(&self, verb: Verb, peer: &Peer, asked: &Request) -> Given {
@@ -152,7 +165,7 @@ impl Service {
 
     fn range(&self, peer: &Peer, asked: &Request) -> Range {
         let client = match peer {
-            Peer::Tcp(address) => Client::Address(address.ip()),
+            Peer::Tcp(address) | Peer::Tls { address, .. } => Client::Address(address.ip()),
             Peer::Unix { .. } => Client::Unix,
         };
         let wanted = header(asked, REASONS_HEADER).map(str::trim);
@@ -256,6 +269,7 @@ impl Service {
                 },
                 ledger_waiting: ledger.waiting,
                 deaf: self.deaf.clone(),
+                tls_trouble: self.tls.as_ref().and_then(|tls| tls.trouble()),
             },
         )
     }
@@ -309,7 +323,10 @@ impl edge::Service for Service {
                     Given::Shared(body) => Answer::shared_xml(body),
                     Given::Own(bytes) => Answer::xml(bytes),
                 },
-                Door::Look => self.json(&request).await,
+                Door::Look => match self.may(&peer, Want::Read) {
+                    Ok(()) => self.json(&request).await,
+                    Err(denied) => trouble(403, &denied.to_string()),
+                },
             }
         })
     }
