@@ -128,15 +128,47 @@ impl Host {
 
     /// The past endings of a guest, newest first: causes with their run numbers.
     pub fn history(&self, guest: &Guest) -> Result<Vec<(String, i64)>> {
+        let cause = |e: &Value| e["cause"].as_str().expect("a word").to_owned();
+        let run = |e: &Value| e["run"].as_i64().expect("a number");
+        Ok(self.past(guest)?.iter().map(|e| (cause(e), run(e))).collect())
+    }
+
+    /// The past endings of a guest, newest first and whole.
+    pub fn past(&self, guest: &Guest) -> Result<Vec<Value>> {
+        let history = self.whydown(&["--json", "history", guest.uuid_text()])?;
+        Ok(history["endings"].as_array().expect("a list").clone())
+    }
+
+    /// What `whydown` prints as JSON.
+    pub fn whydown(&self, arguments: &[&str]) -> Result<Value> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_whydown"));
-        command.arg("--socket").arg(self.daemon.socket_path()).args(["--json", "history", guest.uuid_text()]);
+        command.arg("--socket").arg(self.daemon.socket_path()).args(arguments);
         let done = run(&mut command, PATIENCE)?;
-        let value: Value = serde_json::from_slice(&done.stdout).expect("JSON");
-        let endings = value["endings"].as_array().expect("a list");
-        Ok(endings
-            .iter()
-            .map(|e| (e["cause"].as_str().unwrap().to_owned(), e["run"].as_i64().unwrap()))
-            .collect())
+        Ok(serde_json::from_slice(&done.stdout).expect("JSON"))
+    }
+
+    /// How often the daemon has found libvirt, over all its starts.
+    pub fn links(&self) -> usize {
+        let said = std::fs::read_to_string(self.daemon.output_path()).unwrap_or_default();
+        said.matches("libvirt is there: ").count()
+    }
+
+    /// Waits until it has found libvirt more often than `before`, and shows what it found.
+    pub fn wait_link(&self, before: usize) {
+        wait_until("whydown finds libvirt again", PATIENCE, || {
+            self.links() > before
+                && self.whydown(&["--json", "health"]).is_ok_and(|health| health["link_lost_since"].is_null())
+        });
+    }
+
+    /// Asks for the start of a guest through XML-RPC; gives the status code.
+    pub fn create(&self, guest: &Guest) -> Result<i64> {
+        let document = guest.write_xml()?;
+        self.call(&format!(
+            "create({{'vmId': '{}', 'xml': open('{}').read()}})",
+            guest.uuid_text(),
+            document.display()
+        ))
     }
 }
 

@@ -4,3 +4,4 @@ mod away;
 mod daemon;
 mod host;
 mod live;
+mod unheard;
