@@ -1,6 +1,7 @@
 //! The command line: asks the running daemon over its unix socket, and tells people.
 
 mod client;
+mod hosts;
 mod show;
 
 use std::io::{IsTerminal, Write};
@@ -58,6 +59,8 @@ enum Command {
     Watch,
     /// Show how the daemon itself is doing.
     Health,
+    /// Look at hosts as a manager does, over XML-RPC: whydown's or VDSM's, old or new.
+    Hosts(hosts::Hosts),
 }
 
 /// There is no VM of this name or UUID, and there never was one.
@@ -127,6 +130,11 @@ async fn command(cli: &Cli) -> anyhow::Result<()> {
                 out.flush()?;
             }
             anyhow::bail!("the daemon ended the stream")
+        }
+        Command::Hosts(wanted) => {
+            let all_read = hosts::run(wanted, cli.json, &mut out).await?;
+            anyhow::ensure!(all_read, "not everything could be read");
+            Ok(())
         }
         Command::Health => {
             let told = client.get("/v1/health").await?;

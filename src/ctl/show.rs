@@ -161,6 +161,9 @@ pub fn health(told: &Health) -> String {
             let _ = writeln!(text, "ledger: {trouble} ({} writes wait)", told.ledger_waiting);
         }
     }
+    if let Some(trouble) = &told.tls_trouble {
+        let _ = writeln!(text, "certificates: {trouble}");
+    }
     for deaf in &told.deaf {
         let _ = writeln!(text, "not heard: {deaf}");
     }
@@ -197,6 +200,7 @@ fn local(at: Timestamp) -> String {
     at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-fn clean(text: &str) -> String {
+/// A text from elsewhere, without its control characters.
+pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
 }

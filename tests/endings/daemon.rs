@@ -7,7 +7,7 @@ use whydown_lab::{
     EmbedRoot, Guest, Launch, OnEnd, Result, Signal, Whydownd, lab_dir, run, wait_until, xmlrpc_client,
 };
 
-use crate::host::PATIENCE;
+use crate::host::{Held, PATIENCE};
 
 /// whydownd with libvirt inside.
 struct Embedded {
@@ -140,16 +140,18 @@ fn the_command_line_says_what_is_wrong_by_its_exit_status() -> Result<()> {
     assert_eq!(code(&["history", "--since", "never"]), Some(1));
     assert_eq!(code(&["frobnicate"]), Some(2));
     let guest = host.guest("seen")?;
-    let mut watch = Command::new(env!("CARGO_BIN_EXE_whydown"))
-        .arg("--socket")
-        .arg(host.daemon.socket_path())
-        .args(["--json", "watch"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("it runs");
+    let mut watch = Held(
+        Command::new(env!("CARGO_BIN_EXE_whydown"))
+            .arg("--socket")
+            .arg(host.daemon.socket_path())
+            .args(["--json", "watch"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("it runs"),
+    );
     let mut serial = host.create(&guest)?;
     serial.power_off()?;
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().expect("piped")));
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(watch.0.stdout.take().expect("piped")));
     let mut seen = Vec::new();
     for line in lines {
         let change: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
@@ -161,7 +163,7 @@ fn the_command_line_says_what_is_wrong_by_its_exit_status() -> Result<()> {
         }
     }
     assert!(seen.iter().any(|status| status == "up"), "{seen:?}");
-    watch.kill().and_then(|()| watch.wait()).expect("it ends");
+    drop(watch);
     host.daemon.terminate()?;
     assert_eq!(host.whydown(&["list"]).status.code(), Some(69));
     Ok(())

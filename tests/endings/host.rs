@@ -210,6 +210,15 @@ impl Host {
     }
 }
 
+/// A child that does not outlive its test.
+pub struct Held(pub std::process::Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
 /// Whether some piece of a list of evidence says this.
 pub fn says(pieces: &Value, words: &str) -> bool {
     pieces.as_array().is_some_and(|pieces| {

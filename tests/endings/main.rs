@@ -5,5 +5,6 @@ mod away;
 mod daemon;
 mod host;
 mod live;
+mod manager;
 mod torn;
 mod unheard;

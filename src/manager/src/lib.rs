@@ -3,12 +3,17 @@
 //! A reply is read VM by VM: one that makes no sense is named and counted, and never spoils the rest. A fault or a lost
 //! connection says nothing about VMs; only a good reply that lacks a VM means that it is gone.
 //!
-//! This crate reads and decides. It opens no connection: whoever polls gives it the body.
+//! [`read_all_vm_stats`] reads a body, [`HostClient`] calls one host, [`poll`] follows many.
 
+mod client;
+mod fleet;
 mod read;
 mod reason;
 mod restart;
+mod tls;
 
+pub use client::{BadTarget, CallError, HostClient, Patience, Target, TlsFiles};
+pub use fleet::{News, Rhythm, poll};
 pub use read::{BadReply, BadVm, Exit, Reading, Vm, read_all_vm_stats};
 pub use reason::ExitReason;
 pub use restart::{Policy, Then, then};

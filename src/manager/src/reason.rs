@@ -24,6 +24,15 @@ impl ExitReason {
         }
     }
 
+    /// The number that the host sent, known or not.
+    pub fn sent(self) -> Option<i64> {
+        match self {
+            Self::Known(number) => Some(i64::from(number)),
+            Self::Foreign(number) => Some(number),
+            Self::NotSent => None,
+        }
+    }
+
     /// The number, or the placeholder -1 for *value unknown*, which is never on the wire.
     pub fn or_placeholder(self) -> i32 {
         match self {

@@ -85,3 +85,49 @@ fn a_fault_a_bad_status_and_nonsense_say_nothing_about_vms() {
     assert!(matches!(read_all_vm_stats("<html/>"), Err(BadReply::NotXmlRpc(_))));
     assert!(matches!(read_all_vm_stats(""), Err(BadReply::NotXmlRpc(_))));
 }
+
+fn known(vms: &[(&str, &str, Option<i64>)]) -> Reading {
+    let vms = vms.iter().map(|(id, status, code)| Vm {
+        id: (*id).into(),
+        status: (*status).into(),
+        exit: code.map(|code| Exit { code, ..exit_of(Some("<int>2</int>")) }),
+    });
+    Reading { vms: vms.collect(), broken: Vec::new() }
+}
+
+#[test]
+fn every_ending_is_told_once_and_a_new_one_again() {
+    let mut host = crate::fleet::Known::default();
+    let up = News::Status { vm: "a".into(), status: "Up".into() };
+    assert_eq!(host.take(known(&[("a", "Up", None)])), [News::Answers { vms: 1 }, up.clone()]);
+    assert_eq!(host.take(known(&[("a", "Up", None)])), []);
+    let down = known(&[("a", "Down", Some(1))]);
+    assert!(matches!(host.take(down.clone()).as_slice(), [News::Ended { exit: Exit { code: 1, .. }, .. }]));
+    assert_eq!(host.take(down), []);
+    assert_eq!(host.take(known(&[("a", "Up", None)])), [up]);
+    assert!(matches!(host.take(known(&[("a", "Down", Some(0))])).as_slice(), [News::Ended { .. }]));
+    assert_eq!(host.take(known(&[])), [News::Gone { vm: "a".into() }]);
+}
+
+#[test]
+fn a_host_that_does_not_answer_says_nothing_about_its_vms() {
+    let mut host = crate::fleet::Known::default();
+    host.take(known(&[("a", "Up", None)]));
+    assert_eq!(host.fail("refused".into()), [News::Silent { why: "refused".into() }]);
+    assert_eq!(host.fail("refused".into()), [], "told once");
+    assert_eq!(
+        host.take(known(&[("a", "Up", None)])),
+        [News::Answers { vms: 1 }],
+        "and the VM was never gone"
+    );
+}
+
+#[test]
+fn a_vm_that_cannot_be_read_is_not_gone() {
+    let mut host = crate::fleet::Known::default();
+    host.take(known(&[("a", "Up", None)]));
+    let broken = Reading { vms: vec![], broken: vec![BadVm { id: Some("a".into()), what: "odd".into() }] };
+    assert_eq!(host.take(broken.clone()), [News::Broken { what: "VM a: odd".into() }]);
+    assert_eq!(host.take(broken), []);
+    assert_eq!(host.take(known(&[("a", "Up", None)])), []);
+}

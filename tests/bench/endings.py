@@ -1,0 +1,140 @@
+"""How long it takes from a `shutdown` until the ending is seen by a poll, and until it is on disk.
+
+An ending that is seen and not yet on disk says `exitDurable` false; on disk, the member is gone.
+"""
+
+import math
+import multiprocessing
+import os
+import threading
+import time
+from dataclasses import dataclass
+
+from client import Connection, call
+from servers import ALL_STATS, vm_id
+
+DOWN, NOT_DURABLE = b"<name>exitCode</name>", b"<name>exitDurable</name>"
+
+
+def percentile(samples, part):
+    """By nearest rank."""
+    ordered = sorted(samples)
+    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
+
+
+def disk(folder, samples=200):
+    """Milliseconds of one fdatasync after an appended page: the least that anything durable costs on this disk."""
+    spent = []
+    with open(folder / "probe", "wb", buffering=0) as file:
+        for _ in range(samples):
+            file.write(os.urandom(4096))
+            start = time.perf_counter()
+            os.fdatasync(file.fileno())
+            spent.append((time.perf_counter() - start) * 1e3)
+    return spent
+
+
+def one_by_one(daemon, numbers):
+    """Shuts VMs down one after another. Milliseconds until Down is seen, and from then until it is durable."""
+    acting, polling = Connection(daemon.port), Connection(daemon.port)
+    seen, durable = [], []
+    for number in numbers:
+        vm = vm_id(number)
+        poll = call("getVmStats", vm)
+        start = time.perf_counter()
+        acting.send(call("shutdown", vm, "0", "0"))
+        down = None
+        while True:
+            body = polling.ask(poll)
+            now = time.perf_counter()
+            if DOWN in body:
+                down = down or now
+                if NOT_DURABLE not in body:
+                    break
+            if now - start > 60:
+                raise RuntimeError(f"not Down after a minute: {body!r}")
+        seen.append((down - start) * 1e3)
+        durable.append((now - down) * 1e3)
+        check(acting.receive())
+    acting.close()
+    polling.close()
+    return seen, durable
+
+
+def check(reply):
+    if b"<name>code</name><value><int>0</int>" not in reply:
+        raise RuntimeError(f"shutdown was answered {reply!r}")
+
+
+def _shut_down(port, numbers, go):
+    connection = Connection(port)
+    requests = [call("shutdown", vm_id(number), "0", "0") for number in numbers]
+    go.wait()
+    for request in requests:
+        check(connection.ask(request))
+    connection.close()
+
+
+def _storm(port, count, threads, go, failed, ended):
+    """Runs in a process of its own, so that its threads do not hold up the polls."""
+    def work(numbers):
+        try:
+            _shut_down(port, numbers, go)
+        except Exception as error:  # noqa: BLE001 - told to the process that measures
+            failed.put(repr(error))
+    workers = [threading.Thread(target=work, args=(range(part, count, threads),)) for part in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    ended.value = time.perf_counter()  # one clock for all processes of a host
+
+
+@dataclass
+class Storm:
+    """What one storm took, in milliseconds."""
+
+    calm: list  # each poll of a second before it
+    busy: list  # each poll while it went on
+    answered: float  # from its start until every shutdown was answered
+    down: float  # until a poll said Down of every VM
+    durable: float  # until a poll said that every ending is on disk
+
+
+def storm(daemon, count, threads, pause):
+    """Shuts `count` VMs down from `threads` at once, and polls all of them meanwhile."""
+    context = multiprocessing.get_context("fork")
+    go, failed, ended = context.Event(), context.SimpleQueue(), context.Value("d", 0.0)
+    driver = context.Process(target=_storm, args=(daemon.port, count, threads, go, failed, ended))
+    driver.start()
+    connection = Connection(daemon.port)
+
+    def poll(spent):
+        time.sleep(pause)
+        asked = time.perf_counter()
+        body = connection.ask(ALL_STATS)
+        now = time.perf_counter()
+        spent.append((now - asked) * 1e3)
+        return body, now
+
+    calm, busy, down = [], [], None
+    start = time.perf_counter()
+    while time.perf_counter() - start < 1:
+        poll(calm)
+    start = time.perf_counter()
+    go.set()
+    while True:
+        body, now = poll(busy)
+        if not failed.empty():
+            raise RuntimeError(failed.get())
+        if down is None and body.count(DOWN) == count:
+            down = now
+        if down is not None and NOT_DURABLE not in body:
+            break
+        if now - start > 120:
+            raise RuntimeError(f"{body.count(DOWN)} of {count} VMs are Down after two minutes")
+    driver.join(60)
+    connection.close()
+    if not failed.empty():
+        raise RuntimeError(failed.get())
+    return Storm(calm, busy, *((at - start) * 1e3 for at in (ended.value, down, now)))
