@@ -81,6 +81,8 @@ clues! {
     NextFromSnapshot => None,
     /// The kernel's out-of-memory killer named the process.
     OomKilled => Some(Cause::OomKilled),
+    /// libvirt itself ended the process: it was still there.
+    EndedByLibvirt => None,
     /// The process was killed by SIGKILL.
     KilledHard => Some(Cause::ProcessKilled),
     /// The process was killed by a signal of its own fault.
@@ -200,6 +202,7 @@ impl Clue {
             }
             Self::NextFromSnapshot => ids(dossier, |f| matches!(f, Fact::NextFromSnapshot)),
             Self::OomKilled => ids(dossier, |f| matches!(f, Fact::OomKilled { .. })),
+            Self::EndedByLibvirt => signal(dossier, Sender::Libvirt),
             Self::KilledHard => exit(dossier, |s| matches!(s, ExitStatus::Signal(SIGKILL))),
             Self::FaultSignal => exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))),
             Self::OtherSignal => {

@@ -130,6 +130,7 @@ table! {
         "X7" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
         "X8" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error.";
         "X9" Panicked => GuestPanic, Probable: "The panic device had fired.";
+        "X11" EndedByLibvirt => GuestPanic, Probable: "libvirt called it crashed and had to end its process: the guest had crashed, not QEMU.";
         "X10" _ => ProcessLost, Probable: "libvirt found the process gone.";
     }
     FoundKilledByLibvirt {
