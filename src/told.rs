@@ -159,6 +159,9 @@ pub struct Health {
     pub ledger_waiting: usize,
     /// Witnesses that cannot be heard, each with the reason.
     pub deaf: Vec<String>,
+    /// What is wrong with the certificates; absent where there is no TLS, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_trouble: Option<String>,
 }
 
 /// The body of an answer that is not 200.

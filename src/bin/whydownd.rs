@@ -6,11 +6,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::prelude::*;
 use whydown::config::{self, Flags, Log, LogTarget, Sources};
+use whydown::edge;
 
 /// `EX_CONFIG` of sysexits: starting again would not help, and the unit does not.
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
+    // First of all: it takes variables out of the environment, which must have no other reader yet.
+    let inherited = edge::Inherited::from_environment();
     let sources = Sources::of_process(Flags::parse());
     if sources.flags.check_config {
         let report = config::check(&sources);
@@ -35,7 +38,7 @@ fn main() -> ExitCode {
             Ok(runtime) => runtime,
             Err(error) => return fail(&error.to_string()),
         };
-    let ended = runtime.block_on(whydown::daemon::run(loaded.settings));
+    let ended = runtime.block_on(whydown::daemon::run(loaded.settings, inherited));
     // A call into a libvirt that hangs must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match ended {

@@ -33,7 +33,7 @@ pub use finding::{Finding, Mistakes, Wrong};
 pub use flags::Flags;
 pub use load::{Change, Loaded, Sources, load};
 pub use report::{Report, check};
-pub use settings::{Deciding, Ledger, Libvirt, Log, Settings, Socket, State, Unacknowledged, XmlRpc};
+pub use settings::{Deciding, Ledger, Libvirt, Log, Settings, Socket, State, Tls, Unacknowledged, XmlRpc};
 pub use uri::{ConnectUri, UriError, embed_root};
 pub use value::{Client, ExitReasons, LogTarget, SocketMode};
 

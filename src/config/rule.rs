@@ -6,7 +6,9 @@ use config::ValueKind;
 
 use super::finding::{Wrong, shorten};
 use super::uri::ConnectUri;
-use super::value::{Client, SocketMode, parse_absolute, parse_filter, parse_listen, parse_socket_path};
+use super::value::{
+    Client, SocketMode, parse_absolute, parse_filter, parse_holder, parse_listen, parse_socket_path,
+};
 
 /// A value as it was found, with its place. Elements of lists have places of their own.
 #[derive(Debug, Clone)]
@@ -94,6 +96,8 @@ pub(super) enum Form {
     Listen,
     /// A caller.
     Client,
+    /// Whose certificate.
+    Holder,
 }
 
 impl Form {
@@ -108,6 +112,7 @@ impl Form {
             Self::Mode => SocketMode::parse(text).map(|mode| mode.to_string()),
             Self::Filter => plain(parse_filter(text)),
             Self::Listen => parse_listen(text).map(|address| address.to_string()),
+            Self::Holder => plain(parse_holder(text)),
             Self::Client => Client::parse(text).map(|client| match client {
                 Client::Address(address) => address.to_string(),
                 Client::Unix => "unix".to_owned(),
@@ -227,6 +232,7 @@ impl fmt::Display for Rule {
                 Form::Filter => "a tracing filter",
                 Form::Listen => "an IP address with port",
                 Form::Client => "an IP address without port, or \"unix\"",
+                Form::Holder => "a name as certificates carry it, or \"*\" for all",
             }),
             Self::List(Form::Listen, most) => write!(
                 f,
@@ -234,6 +240,9 @@ impl fmt::Display for Rule {
             ),
             Self::List(Form::Client, most) => {
                 write!(f, "up to {most} different IP addresses without port, or \"unix\"")
+            }
+            Self::List(Form::Holder, most) => {
+                write!(f, "up to {most} different names as certificates carry them, or \"*\" for all")
             }
             Self::List(form, most) => write!(f, "up to {most} times {}", Self::Text(*form)),
         }

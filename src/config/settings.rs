@@ -27,6 +27,8 @@ pub struct Settings {
     pub deciding: Deciding,
     /// XML-RPC over TCP.
     pub xmlrpc: XmlRpc,
+    /// XML-RPC with TLS.
+    pub tls: Tls,
     /// The Unix socket.
     pub socket: Socket,
     /// What whydown says of itself.
@@ -118,6 +120,8 @@ pub struct XmlRpc {
     pub listen: Vec<SocketAddr>,
     /// Whether `listen` may go beyond loopback.
     pub insecure_listen_anywhere: bool,
+    /// Whether callers without TLS may act.
+    pub plain_may_act: bool,
     /// Which exit reasons callers get.
     pub exit_reasons: ExitReasons,
     /// Clients that get the full exit reasons in any case.
@@ -142,6 +146,24 @@ impl XmlRpc {
     pub fn exit_reasons_for(&self, client: Client) -> ExitReasons {
         if self.full_for.contains(&client.canonical()) { ExitReasons::Full } else { self.exit_reasons }
     }
+}
+
+/// `[tls]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Where to listen; may be empty. No port is one of `xmlrpc.listen`'s.
+    pub listen: Vec<SocketAddr>,
+    /// Our certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authorities of clients.
+    pub ca: PathBuf,
+    /// Who may read; empty for every certificate of the authorities.
+    pub readers: Vec<String>,
+    /// Who may act, and read; empty for nobody.
+    pub actors: Vec<String>,
 }
 
 /// `[socket]`.

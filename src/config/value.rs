@@ -128,6 +128,29 @@ pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     Err("this is not an IP address with a port".into())
 }
 
+/// A certificate's name has at most this many bytes that we read.
+const HOLDER_BYTES: usize = 256;
+
+/// A name in a certificate, whole: patterns would be a door for whoever chooses names.
+pub(super) fn parse_holder(text: &str) -> Result<(), String> {
+    if text == "*" {
+        return Ok(());
+    }
+    if text.is_empty() || text.trim() != text {
+        return Err("this is empty, or has blanks around it".into());
+    }
+    if text.len() > HOLDER_BYTES {
+        return Err(format!("this has {} bytes, and names have at most {HOLDER_BYTES}", text.len()));
+    }
+    if text.contains(char::is_control) {
+        return Err("a name has no control characters".into());
+    }
+    if text.contains('*') {
+        return Err("names are compared whole, without patterns; \"*\" alone means every certificate".into());
+    }
+    Ok(())
+}
+
 pub(super) fn parse_absolute(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Err("this is empty".into());

@@ -33,6 +33,10 @@ pub(super) fn check(
         }
     }
 
+    if good(&["xmlrpc.listen", "tls.listen"]) {
+        findings.extend(same_ports(settings, &place));
+    }
+
     let (libvirt, deciding) = (&settings.libvirt, &settings.deciding);
     let ordered = [
         (
@@ -59,6 +63,26 @@ pub(super) fn check(
         };
         let wrong = Wrong::Together(format!("{lower} is above {upper}: {why}"));
         findings.push(Finding::of_key(&at, key, wrong));
+    }
+    findings
+}
+
+/// A port speaks TLS or it does not. Two sockets on one port would also be refused by the system, but with fewer words.
+fn same_ports(settings: &Settings, place: impl Fn(&str) -> String) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for secured in &settings.tls.listen {
+        let ip = secured.ip();
+        let clash = settings.xmlrpc.listen.iter().find(|plain| {
+            let everywhere = ip.is_unspecified() || plain.ip().is_unspecified();
+            plain.port() != 0 && plain.port() == secured.port() && (ip == plain.ip() || everywhere)
+        });
+        if let Some(plain) = clash {
+            let why = format!(
+                "{secured} has the port of {plain} in xmlrpc.listen, which is without TLS; give one of them another \
+                 port, or set xmlrpc.listen = []"
+            );
+            findings.push(Finding::of_key(&place("tls.listen"), "tls.listen", Wrong::Together(why)));
+        }
     }
     findings
 }

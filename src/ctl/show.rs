@@ -161,6 +161,9 @@ pub fn health(told: &Health) -> String {
             let _ = writeln!(text, "ledger: {trouble} ({} writes wait)", told.ledger_waiting);
         }
     }
+    if let Some(trouble) = &told.tls_trouble {
+        let _ = writeln!(text, "certificates: {trouble}");
+    }
     for deaf in &told.deaf {
         let _ = writeln!(text, "not heard: {deaf}");
     }

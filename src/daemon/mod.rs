@@ -10,11 +10,13 @@
 
 mod clock;
 mod document;
+mod doors;
 mod embed;
 mod engine;
 mod hands;
 mod host;
 mod post;
+mod rights;
 mod rpc;
 mod run;
 

@@ -21,8 +21,9 @@ use super::document::Document;
 use super::engine::{Change, Published};
 use super::host::Host;
 use super::post::Postbox;
+use super::rights::{Denied, Rights, Want};
 use crate::config::{Client, ExitReasons, Settings, XmlRpc};
-use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request};
+use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request, Tls};
 use crate::told;
 
 /// The header with which a newer manager asks for exit reasons above 8.
@@ -51,6 +52,8 @@ pub struct Service {
     /// The bytes of the last poll of all VMs. A manager sends the same ones each time: they are known by sight, and
     /// not read again.
     poll: RwLock<Box<[u8]>>,
+    rights: Rights,
+    tls: Option<Arc<Tls>>,
 }
 
 /// What a call gives back.
@@ -73,9 +76,11 @@ impl Service {
         host: Host,
         started: Wall,
         deaf: Vec<String>,
+        tls: Option<Arc<Tls>>,
     ) -> Self {
         let call_limits = CallLimits { bytes: settings.xmlrpc.max_request_bytes, ..CallLimits::default() };
         let xmlrpc = settings.xmlrpc.clone();
+        let rights = Rights::new(settings);
         Self {
             xmlrpc,
             call_limits,
@@ -87,6 +92,8 @@ impl Service {
             started,
             deaf,
             poll: RwLock::default(),
+            rights,
+            tls,
         }
     }
 
@@ -96,6 +103,9 @@ impl Service {
 
     async fn xmlrpc(&self, peer: &Peer, asked: &Request) -> Given {
         if self.is_the_last_poll(&asked.body) {
+            if let Err(denied) = self.may(peer, Want::of(&Verb::GetAllVmStats)) {
+                return Given::Own(status_reply(Code::NotSupported, &denied.to_string()));
+            }
             return self.perform(Verb::GetAllVmStats, peer, asked).await;
         }
         let call = match Call::read(&asked.body, &self.call_limits) {
@@ -115,11 +125,19 @@ impl Service {
         if matches!(verb, Verb::GetAllVmStats) && asked.body.len() <= POLL_BYTES {
             *self.poll.write().unwrap_or_else(PoisonError::into_inner) = asked.body.to_vec().into();
         }
+        if let Err(denied) = self.may(peer, Want::of(&verb)) {
+            return Given::Own(status_reply(Code::NotSupported, &denied.to_string()));
+        }
         self.perform(verb, peer, asked).await
     }
 
     fn is_the_last_poll(&self, body: &[u8]) -> bool {
         !body.is_empty() && **self.poll.read().unwrap_or_else(PoisonError::into_inner) == *body
+    }
+
+    /// Every refusal is in the log: somebody wanted something here.
+    fn may(&self, peer: &Peer, want: Want) -> Result<(), Denied> {
+        self.rights.check(peer, want).inspect_err(|denied| tracing::warn!("refused: {denied}"))
     }
 
     async fn perform(&self, verb: Verb, peer: &Peer, asked: &Request) -> Given {
@@ -179,7 +197,7 @@ impl Service {
 
     fn range(&self, peer: &Peer, asked: &Request) -> Range {
         let client = match peer {
-            Peer::Tcp(address) => Client::Address(address.ip()),
+            Peer::Tcp(address) | Peer::Tls { address, .. } => Client::Address(address.ip()),
             Peer::Unix { .. } => Client::Unix,
         };
         let wanted = header(asked, REASONS_HEADER).map(str::trim);
@@ -283,6 +301,7 @@ impl Service {
                 },
                 ledger_waiting: ledger.waiting,
                 deaf: self.deaf.clone(),
+                tls_trouble: self.tls.as_ref().and_then(|tls| tls.trouble()),
             },
         )
     }
@@ -336,7 +355,10 @@ impl edge::Service for Service {
                     Given::Shared(body) => Answer::shared_xml(body),
                     Given::Own(bytes) => Answer::xml(bytes),
                 },
-                Door::Look => self.json(&request).await,
+                Door::Look => match self.may(&peer, Want::Read) {
+                    Ok(()) => self.json(&request).await,
+                    Err(denied) => trouble(403, &denied.to_string()),
+                },
             }
         })
     }

@@ -1,11 +1,9 @@
 //! From settings to a running daemon, and back down in order.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use whydown_core::evidence::Fact;
@@ -17,6 +15,7 @@ use whydown_witness::exit::ExitWatch;
 use whydown_witness::kernel::{KernelLog, KernelWord};
 use whydown_witness::{host as host_witness, process};
 
+use super::doors::{Doors, reload_on};
 use super::engine::{EngineTask, Published};
 use super::hands::Hands;
 use super::host::Host;
@@ -64,8 +63,10 @@ pub enum StartError {
         path: PathBuf,
     },
     /// An address.
-    #[error("xmlrpc.listen {address}: {source}")]
+    #[error("{key} {address}: {source}")]
     Listen {
+        /// Of which key.
+        key: &'static str,
         /// Which.
         address: std::net::SocketAddr,
         /// Why.
@@ -76,6 +77,15 @@ pub enum StartError {
     Socket {
         /// Why, with the file's name.
         source: edge::BindError,
+    },
+    /// The Unix socket that systemd made.
+    #[error("the socket of systemd: {0}")]
+    Inherited(std::io::Error),
+    /// A socket that systemd made and nobody wants.
+    #[error("systemd passed {what}: it is neither in xmlrpc.listen nor in tls.listen, nor is it socket.path")]
+    Stray {
+        /// Which.
+        what: String,
     },
     /// The kernel's name of this boot.
     #[error("the boot id of the host cannot be read: {0}")]
@@ -88,11 +98,11 @@ pub enum StartError {
     EngineEnded,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT; SIGHUP reads the certificates again. `inherited` are the sockets that systemd made.
 ///
 /// # Errors
 /// [`StartError`] if it cannot start; libvirt or the ledger being away is not among it.
-pub async fn run(settings: Settings) -> Result<(), StartError> {
+pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), StartError> {
     let started = clock::wall();
     let folder = settings.state.dir.clone();
     std::fs::create_dir_all(&folder)
@@ -100,21 +110,15 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let boot = process::boot_id().map_err(StartError::BootId)?;
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let hangup = signal(tokio::signal::unix::SignalKind::hangup())?;
 
     let _lock = lock(&folder)?;
     if let Some(root) = settings.libvirt.uri.embed_root() {
         embed::prepare(&root).map_err(|source| StartError::EmbedRoot { path: root, source })?;
     }
     // The doors are opened first: a second daemon stops here, before it touches the ledger.
-    let mut listeners = Vec::new();
-    for address in &settings.xmlrpc.listen {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| StartError::Listen { address: *address, source })?;
-        listeners.push(listener);
-    }
-    let socket = edge::UnixSocket::bind(&settings.socket.path, settings.socket.mode.bits())
-        .map_err(|source| StartError::Socket { source })?;
+    let doors = Doors::open(&settings, inherited)?;
+    let reloading = tokio::spawn(reload_on(hangup, doors.tls.clone()));
 
     let (postbox, letters) = Postbox::new();
     let (ledger, engine) = recover(&settings, &boot, &postbox);
@@ -145,17 +149,17 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         host,
         started,
         witnesses.deaf.clone(),
+        doors.tls.clone(),
     ));
-    write_addresses(&folder, &listeners);
+    doors.write_addresses(&folder);
     let (close, closing) = watch::channel(false);
-    let mut doors = Vec::new();
-    let every = listeners.into_iter().map(edge::Listener::Tcp).chain([edge::Listener::Unix(socket)]);
-    for listener in every {
+    let mut serving = Vec::new();
+    for listener in doors.listeners {
         let mut closing = closing.clone();
         let shutdown = async move {
             let _ = closing.wait_for(|closed| *closed).await;
         };
-        doors.push(tokio::spawn(edge::serve(listener, Arc::clone(&service), limits(&settings), shutdown)));
+        serving.push(tokio::spawn(edge::serve(listener, Arc::clone(&service), limits(&settings), shutdown)));
     }
 
     let mut seen = published.clone();
@@ -183,9 +187,10 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         last_words(&postbox, published).await;
     }
     let _ = close.send(true);
-    for door in doors {
+    for door in serving {
         let _ = tokio::time::timeout(DRAIN * 2, door).await;
     }
+    reloading.abort();
     sampler.abort();
     versions.abort();
     // No event may come behind the last heartbeat, or it would be lost in a window that we call heard.
@@ -231,6 +236,7 @@ fn lock(folder: &Path) -> Result<std::fs::File, StartError> {
 
 fn limits(settings: &Settings) -> edge::Limits {
     edge::Limits {
+        handshake_timeout: settings.xmlrpc.header_timeout,
         header_timeout: settings.xmlrpc.header_timeout,
         body_timeout: settings.xmlrpc.body_timeout,
         idle_timeout: settings.xmlrpc.idle_timeout,
@@ -380,25 +386,6 @@ async fn learn_versions(host: Host, hypervisor: Hypervisor, mut published: watch
         was_up = up;
         if published.changed().await.is_err() {
             return;
-        }
-    }
-}
-
-/// Port 0 is the kernel's choice: whoever started us finds the addresses here.
-fn write_addresses(folder: &Path, listeners: &[TcpListener]) {
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(folder.join("listen.new"))?;
-        for listener in listeners {
-            writeln!(file, "{}", listener.local_addr()?)?;
-        }
-        std::fs::rename(folder.join("listen.new"), folder.join("listen"))
-    };
-    if let Err(error) = write() {
-        warn!("{}: {error}", folder.join("listen").display());
-    }
-    for listener in listeners {
-        if let Ok(address) = listener.local_addr() {
-            info!("XML-RPC on http://{address}/");
         }
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 /// The bounds of one listener. Each listener has its own, so that a flood from the network leaves the local socket free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From the first moment of a connection, or from the first byte of a later request, to the end of its header.
+    /// From the first moment of a connection with TLS to the end of its handshake. VDSM gave ten seconds.
+    pub handshake_timeout: Duration,
+    /// From the first moment of a connection (with TLS: the end of its handshake), or from the first byte of a later request, to the end of its header.
     /// VDSM gave ten seconds for the first bytes.
     pub header_timeout: Duration,
     /// From the end of the header to the end of the body.
@@ -27,6 +29,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),

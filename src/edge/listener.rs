@@ -1,26 +1,32 @@
-//! Where clients come in: a TCP port, or a socket file on this host.
+//! Where clients come in: a TCP port with or without TLS, or a socket file on this host.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::Peer;
+use super::Tls;
 
 /// A place where clients come in.
 #[derive(Debug)]
 pub enum Listener {
-    /// The network.
+    /// The network, in plain text.
     Tcp(TcpListener),
+    /// The network, with TLS.
+    Tls(TcpListener, Arc<Tls>),
     /// This host.
     Unix(UnixSocket),
 }
 
 /// A connection as accepted.
 pub(super) enum Accepted {
-    Tcp(TcpStream, Peer),
-    Unix(UnixStream, Peer),
+    Tcp(TcpStream, SocketAddr),
+    Tls(TcpStream, SocketAddr, Arc<Tls>),
+    Unix(UnixStream, UCred),
 }
 
 impl Listener {
@@ -28,19 +34,28 @@ impl Listener {
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                // Without it, the last piece of a long answer waits for an acknowledgement: 40 ms a poll.
-                stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream, Peer::Tcp(address)))
+                let (stream, address) = accept_tcp(listener).await?;
+                Ok(Accepted::Tcp(stream, address))
+            }
+            Self::Tls(listener, tls) => {
+                let (stream, address) = accept_tcp(listener).await?;
+                Ok(Accepted::Tls(stream, address, Arc::clone(tls)))
             }
             Self::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
                 let who = stream.peer_cred()?;
-                let peer = Peer::Unix { uid: who.uid(), gid: who.gid(), pid: who.pid() };
-                Ok(Accepted::Unix(stream, peer))
+                Ok(Accepted::Unix(stream, who))
             }
         }
     }
+}
+
+/// The address is an IPv4 one where the client is, also on a socket for both.
+async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, address) = listener.accept().await?;
+    // Without it, the last piece of a long answer waits for an acknowledgement: 40 ms a poll.
+    stream.set_nodelay(true)?;
+    Ok((stream, SocketAddr::new(address.ip().to_canonical(), address.port())))
 }
 
 /// A listening unix socket. The file that it made is removed when it is dropped.

@@ -1,8 +1,8 @@
 //! The HTTP edge: bytes in, bytes out, and nobody may hold it up.
 //!
 //! ```text
-//! listener ─▶ connection ─▶ first bytes ─▶ guarded stream ─▶ hyper ─▶ exchange ─▶ Service
-//!  (limit)     (its peer)    (HTTP?)        (time limits)              (route, body, gzip)
+//! listener ─▶ [TLS] ─▶ connection ─▶ first bytes ─▶ guarded stream ─▶ hyper ─▶ exchange ─▶ Service
+//!  (limit)   (who?)    (its peer)    (HTTP?)        (time limits)              (route, body, gzip)
 //! ```
 //!
 //! It knows HTTP, paths and limits. It reads no XML-RPC, knows no verb and decides nothing: that is the [`Service`].
@@ -11,15 +11,22 @@
 mod exchange;
 mod first_bytes;
 mod guarded;
+mod identity;
 mod inflate;
 mod limits;
 mod listener;
+mod open;
 mod serve;
 mod service;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod user;
 
+pub use identity::{Identity, NotACertificate};
 pub use limits::Limits;
 pub use listener::{BindError, Listener, UnixSocket};
+pub use open::{Inherited, bind};
 pub use serve::serve;
 pub use service::{Answer, AnswerFuture, Content, Door, Peer, Request, Service};
+pub use tls::{Tls, TlsError, TlsFiles};

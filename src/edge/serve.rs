@@ -19,6 +19,8 @@ use super::exchange::{Shared, answer};
 use super::first_bytes::read_http_start;
 use super::guarded::{Exchanges, Guarded};
 use super::listener::Accepted;
+use super::tls::HandshakeError;
+use super::user;
 use super::{Limits, Listener, Peer, Service};
 
 /// How long to wait when no connection can be accepted, mostly for want of file descriptors.
@@ -63,11 +65,8 @@ pub async fn serve(
                     warn!(limit = limits.max_connections, "too many connections: new ones are closed");
                 }
             }
-            Ok(Accepted::Tcp(stream, peer)) => {
-                connections.spawn(connection(stream, peer, Arc::clone(&service), limits, stopping.clone()));
-            }
-            Ok(Accepted::Unix(stream, peer)) => {
-                connections.spawn(connection(stream, peer, Arc::clone(&service), limits, stopping.clone()));
+            Ok(accepted) => {
+                connections.spawn(welcome(accepted, Arc::clone(&service), limits, stopping.clone()));
             }
         }
     }
@@ -89,6 +88,44 @@ fn is_the_clients(error: &io::Error) -> bool {
 /// Waits for the word to stop; a server that is gone has said it too.
 async fn told_to(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Finds out who is there, on the connection's own task: accepting never waits for it.
+async fn welcome(
+    accepted: Accepted,
+    service: Arc<dyn Service>,
+    limits: Limits,
+    mut stopping: watch::Receiver<bool>,
+) {
+    match accepted {
+        Accepted::Tcp(stream, address) => {
+            connection(stream, Peer::Tcp(address), service, limits, stopping).await;
+        }
+        Accepted::Unix(stream, who) => {
+            let (uid, gid, pid) = (who.uid(), who.gid(), who.pid());
+            let peer = Peer::Unix { uid, user: user::name(uid), gid, pid };
+            connection(stream, peer, service, limits, stopping).await;
+        }
+        Accepted::Tls(stream, address, tls) => {
+            let handshake = tokio::select! {
+                () = told_to(&mut stopping) => return,
+                handshake = tokio::time::timeout(limits.handshake_timeout, tls.accept(stream)) => handshake,
+            };
+            match handshake {
+                Ok(Ok((stream, identity))) => {
+                    let peer = Peer::Tls { address, identity };
+                    connection(stream, peer, service, limits, stopping).await;
+                }
+                Ok(Err(
+                    why @ (HandshakeError::NotTls | HandshakeError::Gone | HandshakeError::Broken(_)),
+                )) => {
+                    debug!(peer = %address, "closed: {why}");
+                }
+                Ok(Err(why)) => info!(peer = %address, "refused: {why}"),
+                Err(_) => debug!(peer = %address, "closed: the handshake did not end in time"),
+            }
+        }
+    }
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Unpin>(

@@ -11,15 +11,26 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 use whydown_wire::Body;
 
+use super::Identity;
+
 /// Who is at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// Somebody on the network.
+    /// Somebody on the network, in plain text: nobody knows who.
     Tcp(SocketAddr),
+    /// Somebody on the network who has shown a certificate of our authority.
+    Tls {
+        /// Where from.
+        address: SocketAddr,
+        /// Whose certificate.
+        identity: Identity,
+    },
     /// A process on this host, as the kernel names it.
     Unix {
         /// User.
         uid: u32,
+        /// Its name, if this host has one for it.
+        user: Option<String>,
         /// Group.
         gid: u32,
         /// Process, where the kernel tells.
@@ -31,8 +42,17 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix { uid, pid: Some(pid), .. } => write!(f, "uid {uid} (pid {pid})"),
-            Self::Unix { uid, pid: None, .. } => write!(f, "uid {uid}"),
+            Self::Tls { address, identity } => write!(f, "{identity} at {address}"),
+            Self::Unix { uid, user, pid, .. } => {
+                match user {
+                    Some(user) => write!(f, "{user} (uid {uid}")?,
+                    None => write!(f, "a user without a name (uid {uid}")?,
+                }
+                match pid {
+                    Some(pid) => write!(f, ", pid {pid})"),
+                    None => f.write_str(")"),
+                }
+            }
         }
     }
 }

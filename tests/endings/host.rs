@@ -1,5 +1,7 @@
 //! A libvirtd of one's own with whydownd beside it, and what a test wants to ask them.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -28,12 +30,17 @@ pub fn told(cause: &str, code: i64, reason: i64) -> Told {
 
 impl Host {
     pub fn start(name: &str) -> Result<Self> {
+        Self::start_with(name, "")
+    }
+
+    /// With these keys of `[libvirt]` besides.
+    pub fn start_with(name: &str, libvirt: &str) -> Result<Self> {
         let folder = lab_dir()?;
         let libvirtd = Libvirtd::start(folder.path().join("l"), name)?;
         // This libvirtd lives in namespaces of its own: its files are elsewhere than its address says.
         let its = libvirtd.directory();
         let config = format!(
-            "[libvirt]\nlog_dir = '{}'\nrun_dir = '{}'\n",
+            "[libvirt]\nlog_dir = '{}'\nrun_dir = '{}'\n{libvirt}",
             its.join("log/qemu").display(),
             its.join("run/qemu").display()
         );
@@ -128,15 +135,78 @@ impl Host {
 
     /// The past endings of a guest, newest first: causes with their run numbers.
     pub fn history(&self, guest: &Guest) -> Result<Vec<(String, i64)>> {
+        let cause = |e: &Value| e["cause"].as_str().expect("a word").to_owned();
+        let run = |e: &Value| e["run"].as_i64().expect("a number");
+        Ok(self.past(guest)?.iter().map(|e| (cause(e), run(e))).collect())
+    }
+
+    /// The past endings of a guest, newest first and whole.
+    pub fn past(&self, guest: &Guest) -> Result<Vec<Value>> {
+        let history = self.whydown(&["--json", "history", guest.uuid_text()])?;
+        Ok(history["endings"].as_array().expect("a list").clone())
+    }
+
+    /// What `whydown` prints as JSON.
+    pub fn whydown(&self, arguments: &[&str]) -> Result<Value> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_whydown"));
-        command.arg("--socket").arg(self.daemon.socket_path()).args(["--json", "history", guest.uuid_text()]);
+        command.arg("--socket").arg(self.daemon.socket_path()).args(arguments);
         let done = run(&mut command, PATIENCE)?;
-        let value: Value = serde_json::from_slice(&done.stdout).expect("JSON");
-        let endings = value["endings"].as_array().expect("a list");
-        Ok(endings
-            .iter()
-            .map(|e| (e["cause"].as_str().unwrap().to_owned(), e["run"].as_i64().unwrap()))
-            .collect())
+        Ok(serde_json::from_slice(&done.stdout).expect("JSON"))
+    }
+
+    /// How often the daemon has found libvirt, over all its starts.
+    pub fn links(&self) -> usize {
+        let said = std::fs::read_to_string(self.daemon.output_path()).unwrap_or_default();
+        said.matches("libvirt is there: ").count()
+    }
+
+    /// Waits until it has found libvirt more often than `before`, and shows what it found.
+    pub fn wait_link(&self, before: usize) {
+        wait_until("whydown finds libvirt again", PATIENCE, || {
+            self.links() > before
+                && self.whydown(&["--json", "health"]).is_ok_and(|health| health["link_lost_since"].is_null())
+        });
+    }
+
+    /// Asks for the start of a guest through XML-RPC; gives the status code.
+    pub fn create(&self, guest: &Guest) -> Result<i64> {
+        let document = guest.write_xml()?;
+        self.call(&format!(
+            "create({{'vmId': '{}', 'xml': open('{}').read()}})",
+            guest.uuid_text(),
+            document.display()
+        ))
+    }
+}
+
+/// One call of a verb with text parameters over `stream`, with one more header; gives the answer as it came.
+pub fn post(mut stream: impl Read + Write, header: &str, verb: &str, texts: &[&str]) -> String {
+    let values: String =
+        texts.iter().map(|text| format!("<param><value><string>{text}</string></value></param>")).collect();
+    let body = format!("<methodCall><methodName>{verb}</methodName><params>{values}</params></methodCall>");
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: x\r\n{header}Connection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).expect("sent");
+    let mut answer = String::new();
+    // The daemon may be killed meanwhile; then there is what there is.
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+/// The status code of such an answer.
+pub fn code_of(answer: &str) -> Option<i64> {
+    let (_, rest) = answer.split_once("<name>code</name>")?;
+    rest.split_once("<int>")?.1.split_once("</int>")?.0.parse().ok()
+}
+
+impl Host {
+    /// A connection as a manager makes it.
+    pub fn connect(&self) -> Result<TcpStream> {
+        let stream = TcpStream::connect(self.daemon.addresses()?[0]).expect("the daemon listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        Ok(stream)
     }
 }
 

@@ -1,7 +1,10 @@
 //! The main job on a real libvirtd: real guests, each ended in its own way, each told rightly, also after restarts.
 
+mod asked;
 mod away;
 mod daemon;
 mod host;
 mod live;
 mod manager;
+mod torn;
+mod unheard;

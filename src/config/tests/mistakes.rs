@@ -232,6 +232,38 @@ fn listening_beyond_loopback_is_refused_until_it_is_meant() {
 }
 
 #[test]
+fn a_port_with_tls_is_no_port_without() {
+    let clash = |plain: &str, secured: &str| {
+        World::new()
+            .flags(&["--listen", plain])
+            .variable("WHYDOWN_TLS__LISTEN", secured)
+            .variable("WHYDOWN_XMLRPC__INSECURE_LISTEN_ANYWHERE", "true")
+    };
+    for (plain, secured) in [
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("127.0.0.1:1", "0.0.0.0:1"),
+        ("127.0.0.1:1", "[::]:1"),
+        ("0.0.0.0:1", "192.0.2.1:1"),
+    ] {
+        let wrong = clash(plain, secured).wrong();
+        let begin = "environment variable WHYDOWN_TLS__LISTEN: tls.listen: ";
+        let why = format!("{begin}{secured} has the port of {plain} in xmlrpc.listen");
+        assert!(wrong.len() == 1 && wrong[0].starts_with(&why), "{wrong:?}");
+    }
+    for (plain, secured) in
+        [("127.0.0.1:1", "0.0.0.0:2"), ("127.0.0.1:1", "192.0.2.1:1"), ("127.0.0.1:0", "127.0.0.1:0")]
+    {
+        clash(plain, secured).right();
+    }
+    // TLS needs no leave to go beyond loopback, and VDSM's port is free for it once plain text gives it up.
+    let settings = World::new()
+        .file("whydown.toml", "xmlrpc.listen = []\ntls.listen = ['0.0.0.0:54321', '[::]:54321']")
+        .right()
+        .settings;
+    assert_eq!(settings.tls.listen.len(), 2);
+}
+
+#[test]
 fn a_mistake_in_a_key_brings_no_second_one_about_its_pair() {
     let world = World::new().flags(&["--listen", "0.0.0.0:1"]).file(
         "whydown.toml",

@@ -36,6 +36,10 @@ fn promises(world: &World) -> Result<(), TestCaseError> {
             prop_assert!(settings.deciding.settle <= settings.deciding.settle_snapshot);
             let loopback = settings.xmlrpc.listen.iter().all(|at| at.ip().to_canonical().is_loopback());
             prop_assert!(settings.xmlrpc.insecure_listen_anywhere || loopback);
+            let ports = |list: &[std::net::SocketAddr]| list.iter().map(|at| at.port()).collect::<Vec<_>>();
+            let both = ports(&settings.xmlrpc.listen);
+            let everywhere = settings.tls.listen.iter().filter(|at| at.ip().is_unspecified());
+            prop_assert!(everywhere.into_iter().all(|at| at.port() == 0 || !both.contains(&at.port())));
             prop_assert!(settings.state.dir.is_absolute() && settings.socket.path.is_absolute());
             prop_assert_eq!(settings.socket.mode.bits() & 0o002, 0);
         }

@@ -48,6 +48,43 @@ fn systemd_has_nothing_to_say_against_the_unit() {
 }
 
 #[test]
+fn systemd_has_nothing_to_say_against_the_sockets() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let socket = |from: &str, to: &str| {
+        // The service must be there: a socket without one is refused.
+        let service = text("whydown.service").replace("/usr/bin/whydownd", "/bin/sh");
+        fs::write(dir.path().join("whydown.service"), service).expect("a file");
+        let unit = dir.path().join("whydown.socket");
+        fs::write(&unit, text("whydown.socket").replace(from, to)).expect("a file");
+        let said = run("systemd-analyze", &["verify", "--man=no", unit.to_str().expect("text")], None);
+        String::from_utf8_lossy(&said.stderr).into_owned()
+    };
+    assert_eq!(socket("", ""), "");
+    assert!(socket("SocketMode=0660", "SocketMod=0660").contains("SocketMod"));
+}
+
+#[test]
+fn the_sockets_of_systemd_are_those_of_the_default_configuration() {
+    let settings = World::new().right().settings;
+    let unit = text("whydown.socket");
+    let of = |key: &str| -> Vec<String> {
+        unit.lines().filter_map(|line| Some(line.strip_prefix(key)?.strip_prefix('=')?.to_owned())).collect()
+    };
+    let addresses = settings.xmlrpc.listen.iter().chain(&settings.tls.listen).map(|at| at.to_string());
+    let all: Vec<String> =
+        std::iter::once(settings.socket.path.display().to_string()).chain(addresses).collect();
+    assert_eq!(of("ListenStream"), all);
+    assert_eq!(of("SocketMode"), [settings.socket.mode.to_string()]);
+    let service = text("whydown.service");
+    for (socket, of_service) in [("SocketGroup", "Group"), ("DirectoryMode", "RuntimeDirectoryMode")] {
+        let line = format!("{of_service}={}", of(socket)[0]);
+        assert!(service.lines().any(|found| found == line), "{line}");
+    }
+    // Stopping the service must not take the directory from under the socket that systemd still holds.
+    assert!(service.lines().any(|line| line == "RuntimeDirectoryPreserve=yes"));
+}
+
+#[test]
 fn systemd_would_have_said_what_is_wrong_with_the_unit() {
     assert!(verify(("RestartSec=", "RestartSecs="), false).contains("RestartSecs"));
     assert!(verify(("KillMode=process", "KillMode=most"), false).contains("most"));
@@ -83,6 +120,7 @@ fn what_keeps_guests_alive_and_the_order_at_shutdown_is_in_the_unit() {
         "Before=libvirt-guests.service",
         "After=libvirtd.service libvirtd.socket virtqemud.service virtqemud.socket",
         "RestartPreventExitStatus=78",
+        "ExecReload=/bin/kill -HUP $MAINPID",
     ] {
         assert!(has(line), "{line}");
     }

@@ -128,6 +128,28 @@ fn a_listening_address_has_numbers_and_a_port() {
 }
 
 #[test]
+fn a_holder_is_a_whole_name_or_everybody() {
+    let actors = |text: &str| World::new().file("whydown.toml", format!("tls.actors = [{text:?}]"));
+    for name in ["*", "engine.example.org", "spiffe://a/b", "the engine", "host*"] {
+        if name == "host*" {
+            let wrong = actors(name).wrong();
+            assert!(wrong[0].contains("names are compared whole"), "{wrong:?}");
+        } else {
+            assert_eq!(actors(name).right().settings.tls.actors, [name]);
+        }
+    }
+    for (name, why) in [("", "this is empty"), (" a", "blanks around"), ("a\tb", "control characters")] {
+        let wrong = actors(name).wrong();
+        assert!(wrong.len() == 1 && wrong[0].contains(why), "{name:?}: {wrong:?}");
+    }
+    assert!(actors(&"x".repeat(257)).wrong()[0].contains("this has 257 bytes"));
+    let defaults = World::new().right().settings;
+    assert!(
+        defaults.tls.listen.is_empty() && defaults.tls.actors.is_empty() && defaults.xmlrpc.plain_may_act
+    );
+}
+
+#[test]
 fn the_socket_path_fits_into_a_socket_address() {
     let path = |length: usize| format!("/{}", "s".repeat(length - 1));
     assert_eq!(

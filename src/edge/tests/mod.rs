@@ -3,6 +3,7 @@
 mod hostile;
 mod http;
 mod sockets;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

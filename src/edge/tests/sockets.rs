@@ -26,7 +26,8 @@ async fn a_socket_file_has_its_mode_names_its_peer_and_is_removed() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
     let me = std::fs::metadata(folder.path()).unwrap().uid();
     let peer = ask_unix(&path, get("/v1/peer")).await;
-    assert_eq!(peer.text(), format!("uid {me} (pid {})", std::process::id()));
+    let name = user::name(me).unwrap_or("a user without a name".into());
+    assert_eq!(peer.text(), format!("{name} (uid {me}, pid {})", std::process::id()));
     drop(stop);
     patiently(task).await.unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -40,9 +40,11 @@ mod cache;
 mod embed;
 mod libvirtd;
 
+mod authority;
 mod daemon;
 mod python;
 
+pub use authority::{Authority, Papers, Term};
 pub use command::run;
 pub use daemon::{Launch, Whydownd};
 pub use embed::{EmbedRoot, EmbedShell};

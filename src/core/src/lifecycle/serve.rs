@@ -36,6 +36,9 @@ impl Engine {
         let domain = DomainRef { id: domain, name, libvirt_id: None };
         let start = self.new_start(now, &domain, now.wall, true, None);
         let run = self.begin(now, start, Phase::Launching, Status::Launching);
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.creating = true;
+        }
         self.note(run, now.wall, Fact::Requested { what: Asked::Create, who });
         self.ask(Question::Act { run, domain: domain.id, what: Asked::Create, xml: Some(xml) });
         self.reply(id, Reply::Done);
@@ -72,7 +75,7 @@ impl Engine {
             if let Some(run) = self.runs.get_mut(&run) {
                 run.destroying.push((id, who));
             }
-            return self.ask(Question::Act { run, domain, what: Asked::Destroy, xml: None });
+            return self.ask_to_destroy(run, domain);
         }
         // It has ended by itself: only to be forgotten.
         if let Some(run) = self.current.get(&domain).copied() {
@@ -81,6 +84,13 @@ impl Engine {
         }
         let reply = if self.acknowledge(now, domain, who) { Reply::Done } else { Reply::NoSuchVm };
         self.reply(id, reply);
+    }
+
+    pub(super) fn ask_to_destroy(&mut self, run: RunId, domain: DomainId) {
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.destroys_out += 1;
+        }
+        self.ask(Question::Act { run, domain, what: Asked::Destroy, xml: None });
     }
 
     /// The time of a run that still stands has come: for force, or to look why a destroyed one is not gone.
@@ -92,6 +102,7 @@ impl Engine {
             self.answer_waiting(now, id);
             self.look(domain);
         }
+        let linked = self.no_link().is_none();
         let Some(run) = self.runs.get_mut(&id) else { return };
         if run.doubted.is_some_and(|at| at <= now.mono) {
             run.doubted = None;
@@ -102,6 +113,10 @@ impl Engine {
         if run.force_at.as_ref().is_none_or(|(at, _)| *at > now.mono) {
             return self.set_alarm(id);
         }
+        if !linked {
+            // What could not be done is not asked for: the next link brings it up again.
+            return;
+        }
         let Some((_, who)) = run.force_at.take() else { return };
         let domain = run.start.domain;
         self.note(id, now.wall, Fact::Requested { what: Asked::ForceOff, who });
@@ -110,16 +125,27 @@ impl Engine {
 
     pub(super) fn acted(&mut self, now: Now, id: RunId, what: Asked, outcome: Outcome) {
         let Some(run) = self.runs.get_mut(&id) else { return };
+        let comes_again = what == Asked::Destroy && run.phase == Phase::Launching;
         let refused = match &outcome {
             Outcome::Refused(text) => Some(tame(text)),
+            // A start that came and went was done all the same.
+            Outcome::NoDomain if what != Asked::Create && !comes_again => Some(NO_DOMAIN.into()),
             Outcome::Done | Outcome::NoDomain | Outcome::NoLink => None,
         };
+        if what == Asked::Destroy {
+            run.destroys_out = run.destroys_out.saturating_sub(1);
+        }
         match what {
-            Asked::Create => {}
+            Asked::Create => run.creating = false,
             Asked::Shutdown => {
                 for (request, who, force_after) in std::mem::take(&mut run.shutting) {
-                    if let Some(wait) = force_after {
-                        run.force_at = Some((now.mono.after(wait), who));
+                    let on_its_way = matches!(outcome, Outcome::Done | Outcome::Refused(_));
+                    if let Some(wait) = force_after.filter(|_| on_its_way) {
+                        // Of several who asked, the first force counts: nobody puts off another's.
+                        let at = now.mono.after(wait);
+                        if run.force_at.as_ref().is_none_or(|(known, _)| at < *known) {
+                            run.force_at = Some((at, who));
+                        }
                     }
                     let reply = match &outcome {
                         Outcome::Done => Reply::Done,
@@ -133,6 +159,12 @@ impl Engine {
                 }
             }
             Asked::ForceOff => {}
+            // Another destroy is done, or may still be: this one's refusal answers nobody.
+            Asked::Destroy if run.has_other_destroys() && !matches!(outcome, Outcome::Done) => {}
+            // libvirt does not know it yet: it is asked again when it is up.
+            Asked::Destroy if outcome == Outcome::NoDomain && run.phase == Phase::Launching => {
+                run.destroy_again = true;
+            }
             Asked::Destroy => {
                 let refusal = match &outcome {
                     // Its STOPPED is on the way; the answer waits for it, so that who asked may start it again at once.
@@ -153,10 +185,7 @@ impl Engine {
         if let Some(text) = refused {
             self.note(id, now.wall, Fact::Refused { what, text });
         }
-        let launching = self.runs.get(&id).is_some_and(|run| run.phase == Phase::Launching);
-        if what == Asked::Create && launching && outcome != Outcome::Done {
-            self.end(now, id, When::At(now.wall));
-        }
+        self.look_what_came_of_it(now, id, what, &outcome);
         self.reconsider(now, id);
         self.set_alarm(id);
     }
@@ -167,6 +196,28 @@ impl Engine {
         if let Some(run) = self.runs.get_mut(&id).filter(|run| run.is_open()) {
             run.doubted = Some(now.mono.after(STOPPED_PATIENCE));
             self.set_alarm(id);
+        }
+    }
+
+    /// A start that was refused is over. Where nobody knows whether libvirt did what it was asked, it must show.
+    fn look_what_came_of_it(&mut self, now: Now, id: RunId, what: Asked, outcome: &Outcome) {
+        let Some(run) = self.runs.get_mut(&id).filter(|run| run.is_open()) else { return };
+        let domain = run.start.domain;
+        let launching = run.phase == Phase::Launching;
+        let in_doubt = match (what, outcome) {
+            (Asked::Create, Outcome::Refused(_)) if launching => {
+                return self.end(now, id, When::At(now.wall));
+            }
+            (Asked::Create, Outcome::NoLink | Outcome::NoDomain) => launching,
+            (Asked::Destroy | Asked::ForceOff, Outcome::NoLink) => {
+                run.unsure.push((what, now.mono.after(LONGEST_ACT)));
+                false
+            }
+            _ => false,
+        };
+        // Without a link the next listing tells.
+        if in_doubt && matches!(self.link, Link::Up) {
+            self.look(domain);
         }
     }
 
@@ -214,7 +265,12 @@ impl Engine {
     }
 }
 
+/// A destroy of a QEMU that hangs takes libvirt up to half a minute.
+const LONGEST_ACT: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// libvirt reports STOPPED within milliseconds of a destroy.
 const STOPPED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+const NO_DOMAIN: &str = "it knows no such domain";
 
 const NO_LINK: &str = "whydown is not connected to libvirt";

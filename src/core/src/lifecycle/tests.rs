@@ -12,6 +12,8 @@ use crate::snapshot::Status;
 use crate::time::{Mono, Now, Wall};
 use std::time::Duration;
 
+mod faults;
+
 const VM: DomainId = DomainId::from_bytes([7; 16]);
 
 struct World {
