@@ -8,18 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
+use whydown_core::act::Act;
 use whydown_core::evidence::{Asked, Fact};
 use whydown_core::hypervisor::{DomainView, Process};
-use whydown_core::id::DomainId;
+use whydown_core::id::{DomainId, RequestId, RunId};
 use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom};
 use whydown_core::time::Wall;
-use whydown_libvirt::{Hypervisor, Refusal, ShutdownHow};
+use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow};
 use whydown_witness::exit::ExitWatch;
 use whydown_witness::host;
 use whydown_witness::log::{self, LogRun};
 
-use super::clock;
 use super::post::Postbox;
+use super::work::{LOOK, Works};
+use super::{clock, device};
 
 /// Looks under way at once. Each holds one thread, and takes milliseconds unless libvirt hangs.
 const LOOKS: usize = 32;
@@ -39,6 +41,7 @@ pub struct Hands {
     own_pid: Option<u32>,
     looks: Arc<Semaphore>,
     acts: Arc<Semaphore>,
+    works: Works,
     /// The second in which systemd was last asked.
     host_looked_at: Arc<AtomicU64>,
 }
@@ -49,6 +52,9 @@ fn no_answer(question: &Question) -> Answer {
         Question::Look { domain } => Answer::Looked { domain: *domain, view: None },
         Question::Remains { run, .. } => Answer::Remains { run: *run, view: None, facts: Vec::new() },
         Question::Act { run, what, .. } => Answer::Acted { run: *run, what: *what, outcome: Outcome::NoLink },
+        Question::Do { run, request, act, .. } => {
+            Answer::Did { run: *run, request: *request, what: act.asked(), outcome: Outcome::NoLink }
+        }
     }
 }
 
@@ -60,9 +66,10 @@ impl Hands {
         exits: Option<Arc<ExitWatch>>,
         logs: Option<PathBuf>,
         own_pid: Option<u32>,
+        works: Works,
     ) -> Self {
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
-        Self { hypervisor, postbox, exits, logs, own_pid, looks, acts, host_looked_at: Arc::default() }
+        Self { hypervisor, postbox, exits, logs, own_pid, looks, acts, works, host_looked_at: Arc::default() }
     }
 
     /// Has a process's exit told.
@@ -94,8 +101,12 @@ impl Hands {
     /// Takes on a question. Never blocks; the answer comes by post.
     pub fn ask(&self, question: Question) {
         let hands = self.clone();
-        let room = match question {
-            Question::Act { .. } => Arc::clone(&self.acts),
+        let room = match &question {
+            Question::Do { run, domain, act, .. } if act.is_long() => {
+                self.works.begin(*domain, *run, act);
+                return hands.begin_work(*run, *domain, act.clone());
+            }
+            Question::Act { .. } | Question::Do { .. } => Arc::clone(&self.acts),
             Question::Remains { .. } | Question::Look { .. } => Arc::clone(&self.looks),
         };
         tokio::spawn(async move {
@@ -120,17 +131,93 @@ impl Hands {
             }
             Question::Act { run, domain, what, xml } => {
                 let done = match what {
-                    Asked::Create => self.hypervisor.create(&xml.unwrap_or_default()).map(drop),
-                    Asked::Shutdown => self.hypervisor.shutdown(domain, ShutdownHow::AcpiOrAgent),
+                    Asked::Create => self.hypervisor.create_or_restore(domain, &xml.unwrap_or_default()),
+                    Asked::AgentShutdown => self.hypervisor.shutdown(domain, ShutdownHow::Agent),
+                    Asked::Shutdown => self.press_button(domain),
                     Asked::ForceOff | Asked::Destroy => self.hypervisor.destroy(domain),
+                    Asked::AgentReboot => self.hypervisor.reboot(domain, RebootHow::Agent),
+                    Asked::Reboot => self.hypervisor.reboot(domain, RebootHow::Acpi),
+                    Asked::ForceReset => self.hypervisor.reset(domain),
+                    other => Err(refused(format!("a bug: {other:?} is no step of a start or an end"))),
                 };
-                let outcome = match done {
-                    Ok(()) => Outcome::Done,
-                    Err(Refusal::NoDomain) => Outcome::NoDomain,
-                    Err(Refusal::NoLink) => Outcome::NoLink,
-                    Err(Refusal::Refused { text, .. }) => Outcome::Refused(text),
-                };
-                Answer::Acted { run, what, outcome }
+                Answer::Acted { run, what, outcome: outcome(done) }
+            }
+            Question::Do { run, domain, request, act } => {
+                let what = act.asked();
+                Answer::Did { run, request, what, outcome: outcome(self.perform(domain, act)) }
+            }
+        }
+    }
+
+    /// Some hypervisors know no choice of means.
+    fn press_button(&self, domain: DomainId) -> Result<(), Refusal> {
+        match self.hypervisor.shutdown(domain, ShutdownHow::Acpi) {
+            Err(refusal) if refusal.is_unsupported() => {
+                self.hypervisor.shutdown(domain, ShutdownHow::AcpiOrAgent)
+            }
+            done => done,
+        }
+    }
+
+    fn perform(&self, domain: DomainId, act: Act) -> Result<(), Refusal> {
+        let libvirt = &self.hypervisor;
+        match act {
+            Act::Pause => libvirt.pause(domain),
+            Act::Resume => libvirt.resume(domain),
+            Act::Save => libvirt.save(domain),
+            Act::Migrate(how) => libvirt.migrate(domain, &how),
+            Act::Abort if self.works.give_up(domain) => Ok(()),
+            Act::Abort => libvirt.abort_job(domain),
+            Act::SetMemory { kib } => libvirt.set_memory(domain, kib),
+            Act::SetVcpus { count } => libvirt.set_vcpus(domain, count),
+            Act::Freeze => libvirt.freeze(domain),
+            Act::Thaw => libvirt.thaw(domain),
+            Act::SetTicket(ticket) => {
+                let document = libvirt.secret_xml(domain)?;
+                let consoles = device::with_ticket(&document, &ticket, clock::wall()).map_err(unreadable)?;
+                if consoles.is_empty() {
+                    return Err(refused("the VM has no console"));
+                }
+                consoles.iter().try_for_each(|console| libvirt.update_device(domain, console))
+            }
+            Act::Snapshot { disks, quiesce } => {
+                let all = device::disk_targets(&libvirt.domain_xml(domain)?).map_err(unreadable)?;
+                if let Some(unknown) = disks.iter().find(|disk| !all.contains(&disk.target)) {
+                    return Err(refused(format!("the VM has no disk {}", unknown.target)));
+                }
+                libvirt.snapshot_disks(domain, &device::snapshot(&disks, &all), quiesce)
+            }
+        }
+    }
+
+    /// What takes long waits for its turn, then runs on a thread of its own while another asks how far it is.
+    fn begin_work(self, run: RunId, domain: DomainId, act: Act) {
+        let what = act.asked();
+        tokio::spawn(async move {
+            let Ok(_room) = Arc::clone(&self.works.room).acquire_owned().await else { return };
+            let done = if self.works.go(domain) {
+                let (hands, looking) = (self.clone(), tokio::spawn(self.clone().look_at_work(domain)));
+                let done = tokio::task::spawn_blocking(move || hands.perform(domain, act)).await;
+                looking.abort();
+                done.unwrap_or_else(|error| Err(refused(format!("the call to libvirt broke off: {error}"))))
+            } else {
+                Err(refused("it was given up before it began"))
+            };
+            self.works.end(domain, &done);
+            let request: Option<RequestId> = None;
+            let answer = Answer::Did { run, request, what, outcome: outcome(done) };
+            self.postbox.post(Input::Answered(answer)).await;
+        });
+    }
+
+    async fn look_at_work(self, domain: DomainId) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let libvirt = self.hypervisor.clone();
+            let looked = tokio::task::spawn_blocking(move || libvirt.progress(domain)).await;
+            let progress = looked.ok().and_then(Result::ok).flatten();
+            if !self.works.looked(domain, progress) {
+                return;
             }
         }
     }
@@ -148,4 +235,22 @@ impl Hands {
         let run = LogRun { started, seen_start: seen, next_start: None };
         log::read(folder, name, run, self.own_pid, clock::wall())
     }
+}
+
+fn outcome(done: Result<(), Refusal>) -> Outcome {
+    match done {
+        Ok(()) => Outcome::Done,
+        Err(Refusal::NoDomain) => Outcome::NoDomain,
+        Err(Refusal::NoLink) => Outcome::NoLink,
+        Err(Refusal::Refused { text, .. }) => Outcome::Refused(text),
+    }
+}
+
+/// A refusal of our own.
+fn refused(text: impl Into<String>) -> Refusal {
+    Refusal::Refused { code: 0, text: text.into() }
+}
+
+fn unreadable(error: quick_xml::Error) -> Refusal {
+    refused(format!("libvirt's document cannot be read: {error}"))
 }

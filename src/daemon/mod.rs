@@ -9,6 +9,7 @@
 //! | edge tasks | one connection each | that connection is closed |
 
 mod clock;
+mod device;
 mod document;
 mod doors;
 mod embed;
@@ -19,5 +20,6 @@ mod post;
 mod rights;
 mod rpc;
 mod run;
+mod work;
 
 pub use run::{StartError, run};

@@ -8,6 +8,7 @@
 //!
 //! It judges names only; whether they are genuine was the handshake's business.
 
+use whydown_core::act::Act;
 use whydown_wire::Verb;
 
 use crate::config::Settings;
@@ -46,7 +47,21 @@ impl Want {
     /// What a verb is.
     pub fn of(verb: &Verb) -> Self {
         match verb {
-            Verb::Create { .. } => Self::Act("create"),
+            Verb::Create { .. } | Verb::CreateClassic(_) => Self::Act("create"),
+            Verb::Snapshot { .. } => Self::Act("snapshot"),
+            Verb::Do { act, .. } => Self::Act(match act {
+                Act::Pause => "pause",
+                Act::Resume => "cont",
+                Act::Save => "hibernate",
+                Act::Migrate(_) => "migrate",
+                Act::Abort => "migrateCancel",
+                Act::SetTicket(_) => "setVmTicket",
+                Act::SetMemory { .. } => "setBalloonTarget",
+                Act::SetVcpus { .. } => "setNumberOfCpus",
+                Act::Snapshot { .. } => "snapshot",
+                Act::Freeze => "freeze",
+                Act::Thaw => "thaw",
+            }),
             Verb::Shutdown { .. } => Self::Act("shutdown"),
             Verb::Destroy { .. } => Self::Act("destroy"),
             Verb::Ping
@@ -56,6 +71,9 @@ impl Want {
             | Verb::GetVdsCapabilities
             | Verb::GetVdsStats
             | Verb::GetVdsHardwareInfo
+            // It only asks whether a VM may come.
+            | Verb::MigrationCreate { .. }
+            | Verb::MigrateStatus { .. }
             | Verb::ListMethods
             | Verb::MethodHelp { .. }
             | Verb::MethodSignature { .. } => Self::Read,

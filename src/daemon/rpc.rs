@@ -9,12 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::sync::{broadcast, watch};
-use whydown_core::evidence::tame;
+use whydown_core::act::{Act, SnapshotDisk};
+use whydown_core::evidence::{Asked, tame};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
 use whydown_core::time::Wall;
 use whydown_ledger::{Condition, Ledger, Query};
-use whydown_wire::{Body, Call, CallLimits, Code, Range, Verb, done, status_reply};
+use whydown_wire::{Body, Call, CallLimits, Code, Range, Verb, WorkKind, done, status_reply};
 
 use super::clock;
 use super::document::Document;
@@ -22,6 +23,7 @@ use super::engine::{Change, Published};
 use super::host::Host;
 use super::post::Postbox;
 use super::rights::{Denied, Rights, Want};
+use super::work::Works;
 use crate::config::{Client, ExitReasons, Settings, XmlRpc};
 use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request, Tls};
 use crate::told;
@@ -43,6 +45,7 @@ pub struct Service {
     xmlrpc: XmlRpc,
     call_limits: CallLimits,
     postbox: Postbox,
+    works: Works,
     published: watch::Receiver<Published>,
     changes: broadcast::Sender<Change>,
     ledger: Ledger,
@@ -70,6 +73,7 @@ impl Service {
     pub fn new(
         settings: &Settings,
         postbox: Postbox,
+        works: Works,
         published: watch::Receiver<Published>,
         changes: broadcast::Sender<Change>,
         ledger: Ledger,
@@ -85,6 +89,7 @@ impl Service {
             xmlrpc,
             call_limits,
             postbox,
+            works,
             published,
             changes,
             ledger,
@@ -154,15 +159,34 @@ impl Service {
             Verb::GetVmStats { vm } => Given::Own(now.bodies.vm_stats(vm, range, clock::wall())),
             Verb::GetAllVmStats => Given::Shared(now.bodies.all_vm_stats(range, clock::wall())),
             Verb::Create { vm, xml } => self.create(peer, asked, vm, xml).await,
-            Verb::Shutdown { reboot: true, .. } => Given::Own(status_reply(
-                Code::NotImplemented,
-                "shutdown: reboot is not supported by this host",
-            )),
-            Verb::Shutdown { vm, delay_s, timeout_s, force, .. } => {
-                let wait = Duration::from_secs(u64::from(delay_s) + u64::from(timeout_s));
-                let what = Wanted::Shutdown { domain: vm, force_after: force.then_some(wait) };
-                Given::Own(whydown_wire::shutdown_reply(false, &self.ask(peer, asked, what).await))
+            Verb::CreateClassic(plan) => {
+                let xml = plan.document(self.host.facts().kvm);
+                self.create(peer, asked, Some(plan.domain), xml).await
             }
+            Verb::Shutdown { vm, delay_s, message, reboot, timeout_s, force } => {
+                if let Some(message) = message {
+                    // QEMU's agent has no words for a guest's user: only the log keeps them.
+                    tracing::info!(%vm, %message, "a shutdown was asked for with a message");
+                }
+                let timeout = Duration::from_secs(u64::from(timeout_s));
+                let what = Wanted::Shutdown {
+                    domain: vm,
+                    again: reboot,
+                    agent_first: Some(Duration::from_secs(u64::from(delay_s)) + timeout),
+                    force_after: force.then_some(timeout),
+                };
+                Given::Own(whydown_wire::shutdown_reply(reboot, &self.ask(peer, asked, what).await))
+            }
+            Verb::Do { vm, act } => self.act(peer, asked, vm, act).await,
+            Verb::Snapshot { vm, disks, frozen } => self.snapshot(peer, asked, vm, disks, frozen).await,
+            Verb::MigrateStatus { vm } => Given::Own(match now.snapshot.domains.get(&vm) {
+                Some(vm) => whydown_wire::work_reply(&self.works.of(vm)),
+                None => status_reply(Code::NoSuchVm, ""),
+            }),
+            Verb::MigrationCreate { vm } => Given::Own(match now.snapshot.domains.get(&vm) {
+                Some(_) => status_reply(Code::Exists, ""),
+                None => whydown_wire::migration_create_reply(vm),
+            }),
             Verb::Destroy { vm, .. } => {
                 let outcome = self.ask(peer, asked, Wanted::Destroy { domain: vm }).await;
                 Given::Own(whydown_wire::destroy_reply(&outcome))
@@ -187,6 +211,41 @@ impl Service {
         let what = Wanted::Create { domain, name: document.name, xml: document.xml };
         let outcome = self.ask(peer, asked, what).await;
         Given::Own(whydown_wire::create_reply(domain, &outcome))
+    }
+
+    async fn act(&self, peer: &Peer, asked: &Request, vm: DomainId, act: Act) -> Given {
+        let what = act.asked();
+        let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
+        Given::Own(match what {
+            Asked::Save => whydown_wire::work_begun_reply(WorkKind::Save, &outcome),
+            Asked::Migrate => whydown_wire::work_begun_reply(WorkKind::Migration, &outcome),
+            Asked::Abort => whydown_wire::cancel_reply(&outcome),
+            _ => {
+                let snapshot = self.picture().snapshot;
+                whydown_wire::act_reply(what, &outcome, snapshot.domains.get(&vm).map(|vm| &**vm))
+            }
+        })
+    }
+
+    /// With the guest's help where it has an agent, and without where it has none: as the original did.
+    async fn snapshot(
+        &self,
+        peer: &Peer,
+        asked: &Request,
+        vm: DomainId,
+        disks: Vec<SnapshotDisk>,
+        frozen: bool,
+    ) -> Given {
+        if !frozen {
+            let act = Act::Snapshot { disks: disks.clone(), quiesce: true };
+            let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
+            if !matches!(outcome, Reply::Refused(_)) {
+                return Given::Own(whydown_wire::snapshot_reply(true, &outcome));
+            }
+        }
+        let act = Act::Snapshot { disks, quiesce: false };
+        let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
+        Given::Own(whydown_wire::snapshot_reply(false, &outcome))
     }
 
     /// The engine's answer. A daemon that stops meanwhile has none, and says so.

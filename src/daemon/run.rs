@@ -21,6 +21,7 @@ use super::hands::Hands;
 use super::host::Host;
 use super::post::Postbox;
 use super::rpc::Service;
+use super::work::Works;
 use super::{clock, embed};
 use crate::config::Settings;
 use crate::edge;
@@ -128,12 +129,14 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let witnesses = witnesses(&postbox);
     let hypervisor = listen(&settings, &postbox);
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
+    let works = Works::default();
     let hands = Hands::new(
         hypervisor.clone(),
         postbox.clone(),
         witnesses.exits.clone(),
         settings.libvirt.log_dir.clone(),
         own_pid,
+        works.clone(),
     );
 
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 3);
@@ -146,6 +149,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let service: Arc<dyn edge::Service> = Arc::new(Service::new(
         &settings,
         postbox.clone(),
+        works,
         published.clone(),
         changes,
         ledger.clone(),

@@ -22,6 +22,55 @@ pub enum Asked {
     ForceOff,
     /// Destroy it and forget it.
     Destroy,
+    /// The first step of a shutdown: by its guest agent.
+    AgentShutdown,
+    /// Reboot it.
+    Reboot,
+    /// The first step of a reboot: by its guest agent.
+    AgentReboot,
+    /// The forced last step of a reboot.
+    ForceReset,
+    /// Stop its CPUs.
+    Pause,
+    /// Let its CPUs run.
+    Resume,
+    /// Save it to disk.
+    Save,
+    /// Move it to another host.
+    Migrate,
+    /// Give up a save or a move.
+    Abort,
+    /// Set the password of its console.
+    SetTicket,
+    /// Change its memory.
+    SetMemory,
+    /// Change its number of processors.
+    SetVcpus,
+    /// Take a snapshot of its disks.
+    Snapshot,
+    /// Freeze its file systems.
+    Freeze,
+    /// Thaw its file systems.
+    Thaw,
+}
+
+impl Asked {
+    /// Whether it can be why a VM ends. What cannot must not crowd out what can.
+    pub const fn may_end_it(self) -> bool {
+        matches!(
+            self,
+            Self::Create
+                | Self::Shutdown
+                | Self::ForceOff
+                | Self::Destroy
+                | Self::AgentShutdown
+                | Self::Reboot
+                | Self::AgentReboot
+                | Self::ForceReset
+                | Self::Save
+                | Self::Migrate
+        )
+    }
 }
 
 /// Who sent a signal, as far as QEMU's log tells.

@@ -10,6 +10,7 @@
 //!                             TABLE?)
 //! ```
 
+pub mod act;
 pub mod cause;
 pub mod evidence;
 pub mod hypervisor;

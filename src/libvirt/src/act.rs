@@ -5,6 +5,7 @@
 //! Without a link each returns [`Refusal::NoLink`] at once. A link that dies during a call ends the call when keepalive
 //! notices it.
 
+use std::ffi::CStr;
 use std::path::PathBuf;
 
 use virt_sys as sys;
@@ -17,6 +18,11 @@ use crate::{listing, process};
 
 /// How often a domain that restarts under our hands is looked at again.
 const LOOKS: usize = 3;
+
+/// What marks a definition that was only made for a save.
+const MARK: &CStr = c"<transient/>";
+const MARK_KEY: &CStr = c"whydown";
+const MARK_URI: &CStr = c"https://whydown.invalid/saved/1";
 
 /// Why a call did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +44,17 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether a job was given up because somebody asked for that.
+    pub fn is_aborted(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == sys::VIR_ERR_OPERATION_ABORTED as i32)
+    }
+
+    /// Whether this hypervisor has no such means: a flag or a call that it does not know.
+    pub fn is_unsupported(&self) -> bool {
+        let codes = [sys::VIR_ERR_INVALID_ARG, sys::VIR_ERR_NO_SUPPORT];
+        matches!(self, Self::Refused { code, .. } if codes.iter().any(|known| *known as i32 == *code))
+    }
+
     pub(crate) fn of(fault: Fault, conn: &Conn) -> Self {
         if fault.is_no_domain() {
             Self::NoDomain
@@ -92,6 +109,59 @@ impl Hypervisor {
         // It runs: from here on nothing may make the caller believe otherwise.
         let seen = listing::view(&dom, self.processes()).ok().flatten();
         seen.or_else(|| came_and_went(&dom)).ok_or(Refusal::NoDomain)
+    }
+
+    /// Starts a VM from its document, or lets it go on where its managed save image has it: then the document is not
+    /// read. A definition that only [`Hypervisor::save`] had made is taken back, so that the domain is as it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hypervisor::create`].
+    pub fn create_or_restore(&self, id: DomainId, xml: &str) -> Result<(), Refusal> {
+        let restored = self.act(id, |dom| {
+            if !dom.has_managed_save()? {
+                return Ok(false);
+            }
+            let made_by_us = dom.has_mark(MARK_URI);
+            dom.start()?;
+            if made_by_us && let Err(fault) = dom.undefine() {
+                // It runs, which is what was asked.
+                tracing::warn!(%id, "a definition that was made for a save stays behind: {fault}");
+            }
+            Ok(true)
+        });
+        match restored {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(Refusal::NoDomain) => self.create(xml).map(drop),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Saves a domain where libvirt keeps such images, and ends it. Returns when it is saved. A transient domain, for
+    /// which libvirt keeps none, is defined for that; [`Hypervisor::create_or_restore`] takes it back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Refusal`] says.
+    pub fn save(&self, id: DomainId) -> Result<(), Refusal> {
+        let session = self.session()?;
+        let line = session.line()?;
+        let conn = line.conn();
+        let save = || {
+            let dom = conn.lookup(id)?;
+            if dom.is_persistent()? {
+                return dom.managed_save();
+            }
+            let xml = dom.xml(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)?;
+            let dom = conn.define(&xml)?;
+            let saved = dom.set_mark(MARK, MARK_KEY, MARK_URI).and_then(|()| dom.managed_save());
+            if saved.is_err() {
+                // What remains running is as it was before.
+                let _ = dom.undefine();
+            }
+            saved
+        };
+        save().map_err(|fault| Refusal::of(fault, conn))
     }
 
     /// Starts a defined domain.
@@ -161,7 +231,7 @@ impl Hypervisor {
     ///
     /// As [`Refusal`] says.
     pub fn domain_xml(&self, id: DomainId) -> Result<String, Refusal> {
-        self.act(id, Dom::xml)
+        self.act(id, |dom| dom.xml(0))
     }
 
     /// Where libvirt and QEMU write about the domain `name`, if that can be told. The file need not exist.
@@ -192,7 +262,11 @@ impl Hypervisor {
         all().map_err(|fault| Refusal::of(fault, conn))
     }
 
-    fn act<T>(&self, id: DomainId, deed: impl FnOnce(&Dom) -> Result<T, Fault>) -> Result<T, Refusal> {
+    pub(crate) fn act<T>(
+        &self,
+        id: DomainId,
+        deed: impl FnOnce(&Dom) -> Result<T, Fault>,
+    ) -> Result<T, Refusal> {
         let session = self.session()?;
         let line = session.line()?;
         let done = line.conn().lookup(id).and_then(|dom| deed(&dom));

@@ -15,6 +15,7 @@
 //! Start with [`Hypervisor::start`].
 
 mod act;
+mod deeds;
 mod ffi;
 mod hearing;
 mod link;
@@ -26,6 +27,7 @@ mod settings;
 mod translate;
 
 pub use act::{Refusal, ShutdownHow, Versions};
+pub use deeds::{Progress, RebootHow};
 pub use ffi::NodeInfo;
 pub use link::Hypervisor;
 pub use settings::{Settings, Told};

@@ -110,7 +110,15 @@ impl World {
             Step::Defined(number, there) => self.defined(domain(*number), *there),
             Step::Shutdown(number, force) => {
                 let force_after = force.map(|seconds| Duration::from_secs(u64::from(seconds)));
-                self.ask("manager", Wanted::Shutdown { domain: domain(*number), force_after });
+                self.ask(
+                    "manager",
+                    Wanted::Shutdown {
+                        domain: domain(*number),
+                        again: false,
+                        agent_first: None,
+                        force_after,
+                    },
+                );
             }
             Step::Destroy(number) => {
                 self.ask("manager", Wanted::Destroy { domain: domain(*number) });

@@ -38,12 +38,19 @@ codes! {
     MigrationError = 12, "Fatal error during migration";
     NoMemory = 14, "Not enough free memory to create VM";
     Unexpected = 16, "Unexpected exception";
+    TicketError = 18, "Error while setting spice ticket";
     AgentSilent = 19, "Guest agent non-responsive";
     Unavailable = 40, "Resource unavailable";
     DestroyError = 42, "Virtual machine destroy error";
     NotImplemented = 44, "Not implemented";
+    NoMigration = 47, "Migration not in progress";
+    SnapshotError = 48, "Snapshot failed";
+    BalloonError = 53, "Balloon operation is not available";
     HardwareUnread = 57, "Failed to read hardware information";
+    VcpusError = 60, "Failed to set the number of cpus";
     NotSupported = 75, "Operation not supported";
+    FreezeError = 76, "Unable to freeze guest filesystems";
+    ThawError = 77, "Unable to thaw guest filesystems";
     HookError = 78, "Hook error";
     Recovering = 99, "Recovering from crash or Initializing";
 }

@@ -8,9 +8,12 @@
 //! This room alone knows the names, types and numbers of that contract; `proto-schemas/verbs.toml` holds them as data
 //! and the tests hold the code to it. It opens no socket, reads no clock and decides nothing about a VM.
 
+mod absent;
 mod board;
 mod call;
+mod classic;
 mod codes;
+mod fields;
 mod host;
 mod outcome;
 mod refused;
@@ -20,13 +23,18 @@ mod verbs;
 mod vm;
 mod write;
 
+pub use absent::absent_verbs;
 pub use board::{Board, Bodies, Body, VmCounts};
 pub use call::{BAD_CALL_FAULT, BadCall, Call, CallLimits};
+pub use classic::ClassicVm;
 pub use codes::{Code, done, fault, status_reply};
 pub use host::{
     Hardware, HostFacts, HostStats, Ksm, OperatingSystem, Package, capabilities, hardware, host_stats,
 };
-pub use outcome::{create_reply, destroy_reply, shutdown_reply};
+pub use outcome::{
+    Work, WorkKind, act_reply, cancel_reply, create_reply, destroy_reply, migration_create_reply,
+    shutdown_reply, snapshot_reply, work_begun_reply, work_reply,
+};
 pub use refused::Refused;
 pub use verb::{DEFAULT_SHUTDOWN_DELAY_S, DEFAULT_SHUTDOWN_TIMEOUT_S, Verb};
 pub use verbs::{METHODS, Method, Param, list_methods, method_help, method_signature};

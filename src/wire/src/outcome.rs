@@ -1,10 +1,13 @@
 //! What came of a verb that acts, in VDSM's codes and words.
 
 use bytes::Bytes;
+use whydown_core::evidence::Asked;
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::Reply;
+use whydown_core::snapshot::DomainPublic;
 
 use crate::codes::{Code, put_status, status_reply};
+use crate::vm::{Range, put_full};
 use crate::write;
 
 /// The reply to `create`: the start goes on after it, and a failure shows as Down.
@@ -31,6 +34,10 @@ pub fn shutdown_reply(reboot: bool, outcome: &Reply) -> Bytes {
         Reply::Done => {
             status_reply(Code::Done, if reboot { "Machine rebooting" } else { "Machine shutting down" })
         }
+        Reply::Refused(text) => status_reply(
+            Code::Exists,
+            &format!("VM without ACPI or active oVirt guest agent. Try Forced Shutdown. ({text})"),
+        ),
         other => not_done(other),
     }
 }
@@ -42,6 +49,146 @@ pub fn destroy_reply(outcome: &Reply) -> Bytes {
         Reply::Refused(text) => status_reply(Code::DestroyError, text),
         other => not_done(other),
     }
+}
+
+/// The reply to a verb that does something with a VM that is up, by what was asked. `vm` is the VM as it is now.
+pub fn act_reply(what: Asked, outcome: &Reply, vm: Option<&DomainPublic>) -> Bytes {
+    let code = match what {
+        Asked::SetTicket => Code::TicketError,
+        Asked::SetMemory => Code::BalloonError,
+        Asked::SetVcpus => Code::VcpusError,
+        Asked::Freeze => Code::FreezeError,
+        Asked::Thaw => Code::ThawError,
+        Asked::Snapshot => Code::SnapshotError,
+        _ => Code::Unexpected,
+    };
+    match (outcome, what) {
+        (Reply::Done, Asked::Pause | Asked::Resume) => write::reply(256, |slot| {
+            slot.structure(|s| {
+                put_status(s, Code::Done, "");
+                s.texts("output", [""]);
+            });
+        })
+        .into(),
+        (Reply::Done, Asked::SetVcpus) => write::reply(1024, |slot| {
+            slot.structure(|s| {
+                put_status(s, Code::Done, "");
+                if let Some(vm) = vm {
+                    s.structure("vmList", |s| put_full(s, vm, Range::Classic));
+                }
+            });
+        })
+        .into(),
+        (Reply::IsDown, Asked::Pause | Asked::Resume) => {
+            status_reply(Code::Unexpected, Code::IsDown.message())
+        }
+        (Reply::Refused(text), _) => status_reply(code, text),
+        (other, _) => not_done(other),
+    }
+}
+
+/// The reply to `snapshot`. `quiesced`: whether the guest's file systems were frozen for it.
+pub fn snapshot_reply(quiesced: bool, outcome: &Reply) -> Bytes {
+    match outcome {
+        Reply::Done => write::reply(256, |slot| {
+            slot.structure(|s| {
+                put_status(s, Code::Done, "");
+                s.boolean("quiesce", quiesced);
+            });
+        })
+        .into(),
+        other => act_reply(Asked::Snapshot, other, None),
+    }
+}
+
+/// What takes long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkKind {
+    /// To another host.
+    Migration,
+    /// To disk.
+    Save,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Under way, by so many percent.
+    Begun(u8),
+    /// Over, as it was meant.
+    Done(WorkKind),
+    /// Given up, because somebody asked for that.
+    Cancelled,
+    /// Failed, with libvirt's own text.
+    Failed(String),
+}
+
+/// The reply to `hibernate` and `migrate`: they go on after it.
+pub fn work_begun_reply(kind: WorkKind, outcome: &Reply) -> Bytes {
+    match (outcome, kind) {
+        (Reply::Done, WorkKind::Migration) => progress_reply(Code::Done, IN_PROGRESS, 0, false),
+        (Reply::Done, WorkKind::Save) => progress_reply(Code::Done, "Hibernation process starting", 0, false),
+        // It does not run yet.
+        (Reply::Refused(text), _) => status_reply(Code::NoSuchVm, text),
+        (other, _) => not_done(other),
+    }
+}
+
+/// The reply to `migrateStatus`: at the top as VDSM 4.16 had it and its command line reads it, and in `migrationStats`
+/// as 4.17 had it.
+pub fn work_reply(work: &Work) -> Bytes {
+    match work {
+        Work::Begun(percent) => progress_reply(Code::Done, IN_PROGRESS, *percent, true),
+        Work::Done(WorkKind::Migration) => progress_reply(Code::Done, "Migration done", 100, true),
+        Work::Done(WorkKind::Save) => progress_reply(Code::Done, "SaveState done", 100, true),
+        Work::Cancelled => progress_reply(Code::NoMigration, "Migration canceled", 0, true),
+        Work::Failed(text) => {
+            let text = format!("{}: {text}", Code::MigrationError.message());
+            progress_reply(Code::MigrationError, &text, 0, true)
+        }
+    }
+}
+
+/// The reply to `migrateCancel`.
+pub fn cancel_reply(outcome: &Reply) -> Bytes {
+    match outcome {
+        Reply::Done => progress_reply(Code::Done, "Migration process cancelled", 0, false),
+        Reply::Refused(text) => status_reply(Code::NoMigration, text),
+        other => not_done(other),
+    }
+}
+
+/// The reply to `migrationCreate` for a VM that may come.
+pub fn migration_create_reply(vm: DomainId) -> Bytes {
+    write::reply(512, |slot| {
+        slot.structure(|s| {
+            put_status(s, Code::Done, "");
+            s.int("migrationPort", 0);
+            s.structure("params", |s| {
+                s.number_text("vmId", vm);
+                s.text("status", "Migration Destination");
+            });
+        });
+    })
+    .into()
+}
+
+const IN_PROGRESS: &str = "Migration in progress";
+
+fn progress_reply(code: Code, message: &str, percent: u8, both: bool) -> Bytes {
+    let put = |s: &mut write::Members<'_>| {
+        put_status(s, code, message);
+        s.int("progress", i32::from(percent.min(100)));
+    };
+    write::reply(768, |slot| {
+        slot.structure(|s| {
+            put(s);
+            if both {
+                s.structure("migrationStats", put);
+            }
+        });
+    })
+    .into()
 }
 
 fn not_done(outcome: &Reply) -> Bytes {

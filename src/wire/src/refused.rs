@@ -38,6 +38,50 @@ pub enum Refused {
         /// What it must be.
         wanted: &'static str,
     },
+    /// A member of a struct is missing; its path.
+    #[error("Missing required parameter {param}")]
+    Lacks {
+        /// Such as `devices[0].path`.
+        param: String,
+    },
+    /// A member of a struct cannot be read.
+    #[error("{method}: parameter {param} must be {wanted}")]
+    Bad {
+        /// The method.
+        method: &'static str,
+        /// The member's path.
+        param: String,
+        /// What it must be.
+        wanted: String,
+    },
+    /// A member of a struct asks for what this host does not do.
+    #[error("{method}: parameter {param} is not supported by this host")]
+    Unsupported {
+        /// The method.
+        method: &'static str,
+        /// The member's path.
+        param: String,
+    },
+    /// `create` was told to boot from a disk and given none.
+    #[error("missing boot disk")]
+    NoBootDisk,
+    /// `create` was given no memory.
+    #[error("Must specify nonzero memSize")]
+    NoMemory,
+    /// `create` was given a display of an unknown kind.
+    #[error("Unknown display type {0}")]
+    Display(String),
+    /// `create` was given a kind of VM that is not `kvm`.
+    #[error("Unsupported VM type")]
+    VmType,
+    /// A verb that VDSM has and this host has not.
+    #[error("{}: {name}", code.message())]
+    Absent {
+        /// The verb.
+        name: &'static str,
+        /// Its status.
+        code: Code,
+    },
     /// Too many parameters.
     #[error("{method} takes at most {most} parameters")]
     TooMany {
@@ -55,11 +99,22 @@ impl Refused {
     }
 
     /// The status code, or `None` where only a fault fits.
-    pub const fn code(&self) -> Option<Code> {
+    pub fn code(&self) -> Option<Code> {
         match self {
             Self::UnknownMethod(_) => None,
             Self::NoSuchVm => Some(Code::NoSuchVm),
-            Self::NotAUuid | Self::Missing { .. } => Some(Code::MissingParameter),
+            Self::NotAUuid
+            | Self::Missing { .. }
+            | Self::Lacks { .. }
+            | Self::NoBootDisk
+            | Self::NoMemory => Some(Code::MissingParameter),
+            Self::Bad { method: "create", .. }
+            | Self::Unsupported { method: "create", .. }
+            | Self::Display(_) => Some(Code::CreateError),
+            Self::Bad { .. } => Some(Code::Unexpected),
+            Self::Unsupported { .. } => Some(Code::NotSupported),
+            Self::VmType => Some(Code::UnsupportedVmType),
+            Self::Absent { code, .. } => Some(*code),
             Self::Wrong { .. } | Self::TooMany { .. } => Some(Code::Unexpected),
         }
     }
@@ -79,10 +134,10 @@ mod tests {
 
     #[test]
     fn an_unknown_method_faults_in_pythons_words_and_its_name_is_cut() {
-        let reply = Refused::unknown_method("fenceNode").reply();
+        let reply = Refused::unknown_method("fenceNodes").reply();
         let read = dxr::FaultResponse::from_xml(std::str::from_utf8(&reply).unwrap()).unwrap().fault;
         assert_eq!(read.code(), 1);
-        assert_eq!(read.string(), "<type 'exceptions.Exception'>:method \"fenceNode\" is not supported");
+        assert_eq!(read.string(), "<type 'exceptions.Exception'>:method \"fenceNodes\" is not supported");
         let long = Refused::unknown_method(&"ä".repeat(10_000));
         assert_eq!(long, Refused::UnknownMethod("ä".repeat(64)));
     }

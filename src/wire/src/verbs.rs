@@ -41,13 +41,20 @@ const fn optional(name: &'static str, kind: &'static str) -> Param {
 
 /// All methods, by name.
 #[rustfmt::skip]
-pub static METHODS: [Method; 13] = [
+pub static METHODS: [Method; 26] = [
+    Method {
+        name: "cont",
+        params: &[required("vmId", "string")],
+        returns: "struct",
+        help: "Lets a paused VM go on.",
+        read: verb::read_cont,
+    },
     Method {
         name: "create",
         params: &[required("params", "struct")],
         returns: "struct",
-        help: "Starts a transient VM. params: xml (libvirt's domain document), vmId (its UUID, optional). \
-               The start goes on after the reply; a failure shows as Down.",
+        help: "Starts a transient VM, or lets a saved one go on. params: xml (libvirt's domain document) and vmId (its \
+               UUID, optional); or VDSM's own: vmId, memSize, smp, devices and so on. The start goes on after the reply; a failure shows as Down.",
         read: verb::read_create,
     },
     Method {
@@ -56,6 +63,13 @@ pub static METHODS: [Method; 13] = [
         returns: "struct",
         help: "Ends a VM at once and forgets it. Of a VM that is Down: acknowledges its ending.",
         read: verb::read_destroy,
+    },
+    Method {
+        name: "freeze",
+        params: &[required("vmId", "string")],
+        returns: "struct",
+        help: "Has the guest's agent freeze its file systems.",
+        read: verb::read_freeze,
     },
     Method {
         name: "getAllVmStats",
@@ -94,6 +108,14 @@ pub static METHODS: [Method; 13] = [
         read: verb::read_vm_stats,
     },
     Method {
+        name: "hibernate",
+        params: &[required("vmId", "string"), optional("hiberVolHandle", "string")],
+        returns: "struct",
+        help: "Saves a VM and ends it; create lets it go on. The save goes on after the reply: see migrateStatus. \
+               hiberVolHandle must be empty: libvirt keeps the image.",
+        read: verb::read_hibernate,
+    },
+    Method {
         name: "list",
         params: &[optional("fullStatus", "boolean"), optional("vmList", "array")],
         returns: "struct",
@@ -102,11 +124,70 @@ pub static METHODS: [Method; 13] = [
         read: verb::read_list,
     },
     Method {
+        name: "migrate",
+        params: &[required("params", "struct")],
+        returns: "struct",
+        help: "Moves a VM to another host, live. params: vmId, dst (a host, or libvirt's address of one), dstqemu, \
+               tunneled, compressed, autoConverge, abortOnError, downtime (ms), maxBandwidth (MiB/s), xml (the \
+               document there). It goes on after the reply: see migrateStatus.",
+        read: verb::read_migrate,
+    },
+    Method {
+        name: "migrateCancel",
+        params: &[required("vmId", "string")],
+        returns: "struct",
+        help: "Gives up the migration or the save of a VM, which then goes on.",
+        read: verb::read_migrate_cancel,
+    },
+    Method {
+        name: "migrateStatus",
+        params: &[required("vmId", "string")],
+        returns: "struct",
+        help: "How far the migration or the save of a VM is, or how it went.",
+        read: verb::read_migrate_status,
+    },
+    Method {
+        name: "migrationCreate",
+        params: &[required("params", "struct"), optional("incomingLimit", "int")],
+        returns: "struct",
+        help: "Asks whether a VM may come here by migration. libvirt does the rest.",
+        read: verb::read_migration_create,
+    },
+    Method {
+        name: "pause",
+        params: &[required("vmId", "string")],
+        returns: "struct",
+        help: "Stops the CPUs of a VM.",
+        read: verb::read_pause,
+    },
+    Method {
         name: "ping",
         params: &[],
         returns: "struct",
         help: "Does nothing, successfully.",
         read: |_| Ok(Verb::Ping),
+    },
+    Method {
+        name: "setBalloonTarget",
+        params: &[required("vmId", "string"), required("target", "int")],
+        returns: "struct",
+        help: "Changes the memory of a guest to target KiB.",
+        read: verb::read_balloon,
+    },
+    Method {
+        name: "setNumberOfCpus",
+        params: &[required("vmId", "string"), required("numberOfCpus", "int")],
+        returns: "struct",
+        help: "Changes the number of processors of a guest.",
+        read: verb::read_vcpus,
+    },
+    Method {
+        name: "setVmTicket",
+        params: &[required("vmId", "string"), required("password", "string"), required("ttl", "int"),
+            optional("existingConnAction", "string"), optional("params", "struct")],
+        returns: "struct",
+        help: "Sets the password of a VM's console for ttl seconds. existingConnAction: disconnect, keep, fail.",
+        read: verb::read_ticket,
     },
     Method {
         name: "shutdown",
@@ -122,6 +203,14 @@ pub static METHODS: [Method; 13] = [
         help: "Asks the guest to shut down; with force, ends it if it has not obeyed in time. \
                delay and timeout are seconds.",
         read: verb::read_shutdown,
+    },
+    Method {
+        name: "snapshot",
+        params: &[required("vmId", "string"), required("snapDrives", "array"), optional("snapMemVolHandle", "string"),
+            optional("frozen", "boolean")],
+        returns: "struct",
+        help: "Lets disks go on in new images: snapDrives has structs of name (such as vda) and path (of the new image).",
+        read: verb::read_snapshot,
     },
     Method {
         name: "system.listMethods",
@@ -143,6 +232,13 @@ pub static METHODS: [Method; 13] = [
         returns: "array",
         help: "The signatures of a method: for each, the type of its reply and those of its parameters.",
         read: verb::read_signature,
+    },
+    Method {
+        name: "thaw",
+        params: &[required("vmId", "string")],
+        returns: "struct",
+        help: "Has the guest's agent thaw its file systems.",
+        read: verb::read_thaw,
     },
 ];
 

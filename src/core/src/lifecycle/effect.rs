@@ -1,5 +1,6 @@
 //! The words between the engine and its shell.
 
+use crate::act::Act;
 use crate::evidence::{Asked, Fact, Who};
 use crate::hypervisor::{DomainView, HostEvent, Listing, Process};
 use crate::id::{DomainId, RequestId, RunId};
@@ -77,8 +78,19 @@ pub enum Wanted {
     Shutdown {
         /// Which.
         domain: DomainId,
-        /// Force it off this long after, if it is still there.
+        /// And to start again.
+        again: bool,
+        /// First by its agent; by its power button this long after, if it is still there.
+        agent_first: Option<std::time::Duration>,
+        /// Force it this long after the power button, if it is still there.
         force_after: Option<std::time::Duration>,
+    },
+    /// Do this with a VM that is up.
+    Do {
+        /// Which.
+        domain: DomainId,
+        /// What.
+        act: Act,
     },
     /// End it and forget it; forget it, if it is Down.
     Destroy {
@@ -137,6 +149,17 @@ pub enum Question {
         /// The document, for a start.
         xml: Option<String>,
     },
+    /// Do this with a VM that is up.
+    Do {
+        /// For which run.
+        run: RunId,
+        /// Its domain.
+        domain: DomainId,
+        /// Who waits for the answer; nobody for what takes long.
+        request: Option<RequestId>,
+        /// What.
+        act: Act,
+    },
 }
 
 /// An answer from the shell.
@@ -165,6 +188,17 @@ pub enum Answer {
         /// What.
         what: Asked,
         /// libvirt's text, if it refused.
+        outcome: Outcome,
+    },
+    /// To [`Question::Do`].
+    Did {
+        /// Which run.
+        run: RunId,
+        /// Who waits.
+        request: Option<RequestId>,
+        /// What.
+        what: Asked,
+        /// How it went.
         outcome: Outcome,
     },
 }

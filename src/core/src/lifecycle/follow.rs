@@ -36,10 +36,8 @@ impl Engine {
             _ => match open {
                 Some(id) if self.runs[&id].could_be(event.domain.libvirt_id) => {
                     self.renamed(now, &event.domain, Some(id));
-                    if let Some(status) = status_after(&event.what)
-                        && let Some(run) = self.runs.get_mut(&id)
-                    {
-                        run.status = status;
+                    if let Some(run) = self.runs.get_mut(&id) {
+                        run.follow(&event.what);
                     }
                     let lost = event.what == Happening::ControlError;
                     self.note(id, event.at, Fact::Host(event.what));

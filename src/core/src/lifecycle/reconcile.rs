@@ -2,7 +2,7 @@
 
 use super::effect::{Answer, Question};
 use super::engine::Engine;
-use super::run::{Phase, status_of};
+use super::run::{Phase, status_during, status_of};
 use crate::evidence::{Asked, Deaf, Fact};
 use crate::hypervisor::{DomainState, DomainView, Happening, Listing};
 use crate::id::{DomainId, RunId};
@@ -105,6 +105,7 @@ impl Engine {
             Answer::Looked { domain, view } => self.looked(now, domain, view),
             Answer::Remains { run, view, facts } => self.remains(now, run, view, facts),
             Answer::Acted { run, what, outcome } => self.acted(now, run, what, outcome),
+            Answer::Did { run, request, what, outcome } => self.did(now, run, request, what, outcome),
         }
     }
 
@@ -208,7 +209,7 @@ impl Engine {
     fn show(&mut self, now: Now, id: RunId, view: &DomainView) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.name = crate::evidence::tame(&view.domain.name);
-            run.status = status_of(view.state);
+            run.status = run.long.and_then(status_during).unwrap_or_else(|| status_of(view.state));
         }
         self.touch(now, view.domain.id);
     }

@@ -38,6 +38,35 @@ pub(super) enum Phase {
     Recording(Arc<Ending>),
 }
 
+/// A shutdown or a reboot through us: what is to follow its present step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shutting {
+    pub who: Who,
+    /// It is to start again.
+    pub again: bool,
+    /// How long its agent has before the power button.
+    pub agent_first: Option<std::time::Duration>,
+    /// How long the power button has before force.
+    pub force_after: Option<std::time::Duration>,
+}
+
+impl Shutting {
+    /// Its agent's step.
+    pub const fn agent(&self) -> Asked {
+        if self.again { Asked::AgentReboot } else { Asked::AgentShutdown }
+    }
+
+    /// The request itself, and its power button's step.
+    pub const fn button(&self) -> Asked {
+        if self.again { Asked::Reboot } else { Asked::Shutdown }
+    }
+
+    /// The last step.
+    pub const fn force(&self) -> Asked {
+        if self.again { Asked::ForceReset } else { Asked::ForceOff }
+    }
+}
+
 /// A run that the engine follows.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
@@ -51,9 +80,14 @@ pub(super) struct Run {
     pub status: Status,
     /// Who waits for the answer to a destroy.
     pub destroying: Vec<(RequestId, Who)>,
-    /// Who waits for the answer to a shutdown, and when to force it off.
-    pub shutting: Vec<(RequestId, Who, Option<std::time::Duration>)>,
-    pub force_at: Option<(Mono, Who)>,
+    /// Who waits for the answer to a shutdown, and what is to follow.
+    pub shutting: Vec<(RequestId, Shutting)>,
+    /// When the power button is to be pressed, the agent having been asked.
+    pub press_at: Option<(Mono, Shutting)>,
+    /// When force is to follow.
+    pub force_at: Option<(Mono, Shutting)>,
+    /// The save or the move that is under way through us.
+    pub long: Option<Asked>,
     /// Something says that it may be over without libvirt having said so: then libvirt is asked.
     pub doubted: Option<Mono>,
     /// libvirt has done the destroy; its STOPPED is waited for until then.
@@ -83,7 +117,9 @@ impl Run {
             status,
             destroying: Vec::new(),
             shutting: Vec::new(),
+            press_at: None,
             force_at: None,
+            long: None,
             doubted: None,
             destroyed_by: None,
             forgotten_by: None,
@@ -101,8 +137,9 @@ impl Run {
                 Some(if *remains { *at_least } else { *at_most })
             }
             Phase::Active | Phase::Launching => {
+                let press_at = self.press_at.as_ref().map(|(at, _)| *at);
                 let force_at = self.force_at.as_ref().map(|(at, _)| *at);
-                [force_at, self.destroyed_by, self.doubted].into_iter().flatten().min()
+                [press_at, force_at, self.destroyed_by, self.doubted].into_iter().flatten().min()
             }
             Phase::Recording(_) => None,
         }
@@ -154,8 +191,13 @@ impl Run {
     }
 
     fn replace(&mut self, place: usize, piece: Evidence) -> (EvidenceId, Evidence) {
-        // An old gap is no loss: only the last ones cast a shadow.
-        let lost = u32::from(!matches!(piece.fact, Fact::Gap { .. }));
+        // An old gap is no loss: only the last ones cast a shadow. And a console's password changes every minute.
+        let no_loss = match &piece.fact {
+            Fact::Gap { .. } => true,
+            Fact::Requested { what, .. } | Fact::Refused { what, .. } => !what.may_end_it(),
+            _ => false,
+        };
+        let lost = u32::from(!no_loss);
         let dropped = self.dossier.dropped.saturating_add(lost);
         let mut items = self.dossier.items().to_vec();
         items[place] = piece.clone();
@@ -163,6 +205,25 @@ impl Run {
         self.dossier = Dossier::from_items(items);
         self.dossier.dropped = dropped;
         (place as EvidenceId, piece)
+    }
+
+    /// Of several who asked, the first force counts: nobody puts off another's.
+    pub fn force_within(&mut self, at: Mono, shutting: Shutting) {
+        if self.force_at.as_ref().is_none_or(|(known, _)| at < *known) {
+            self.force_at = Some((at, shutting));
+        }
+    }
+
+    /// The status as this event leaves it.
+    pub fn follow(&mut self, happening: &Happening) {
+        let paused = matches!(happening, Happening::Suspended(_) | Happening::Resumed(_));
+        if let Some(status) = status_after(happening).filter(|_| !(paused && self.long.is_some())) {
+            self.status = status;
+        }
+        if *happening == Happening::Rebooted {
+            self.press_at = self.press_at.take().filter(|(_, shutting)| !shutting.again);
+            self.force_at = self.force_at.take().filter(|(_, shutting)| !shutting.again);
+        }
     }
 
     /// Whether this event can be about this run: numbers that are known on both sides must agree.
@@ -190,6 +251,15 @@ pub(super) fn status_after(happening: &Happening) -> Option<Status> {
     })
 }
 
+/// The status while something long is under way through us, whatever libvirt does to its CPUs for it.
+pub(super) fn status_during(long: Asked) -> Option<Status> {
+    match long {
+        Asked::Save => Some(Status::Saving),
+        Asked::Migrate => Some(Status::MigrationSource),
+        _ => None,
+    }
+}
+
 /// The status of an active domain whose events were not heard.
 pub(super) fn status_of(state: DomainState) -> Status {
     match state {
@@ -208,6 +278,8 @@ pub(super) fn status_of(state: DomainState) -> Status {
 fn same_kind(a: &Fact, b: &Fact) -> bool {
     match (a, b) {
         (Fact::Host(a), Fact::Host(b)) => std::mem::discriminant(a) == std::mem::discriminant(b),
+        (Fact::Requested { what: a, .. }, Fact::Requested { what: b, .. })
+        | (Fact::Refused { what: a, .. }, Fact::Refused { what: b, .. }) => a.may_end_it() == b.may_end_it(),
         (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
     }
 }

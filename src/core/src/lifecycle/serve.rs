@@ -2,7 +2,8 @@
 
 use super::effect::{Outcome, Question, Reply, Request, Wanted};
 use super::engine::Engine;
-use super::run::Phase;
+use super::run::{Phase, Shutting, status_during};
+use crate::act::Act;
 use crate::evidence::{Asked, Fact, Who, tame};
 use crate::hypervisor::DomainRef;
 use crate::id::{DomainId, RequestId, RunId};
@@ -19,7 +20,10 @@ impl Engine {
         }
         match what {
             Wanted::Create { domain, name, xml } => self.create(now, id, who, domain, name, xml),
-            Wanted::Shutdown { domain, force_after } => self.shut_down(now, id, who, domain, force_after),
+            Wanted::Shutdown { domain, again, agent_first, force_after } => {
+                self.shut_down(now, id, domain, Shutting { who, again, agent_first, force_after });
+            }
+            Wanted::Do { domain, act } => self.act(now, id, who, domain, act),
             Wanted::Destroy { domain } => self.destroy(now, id, who, domain),
         }
     }
@@ -44,14 +48,7 @@ impl Engine {
         self.reply(id, Reply::Done);
     }
 
-    fn shut_down(
-        &mut self,
-        now: Now,
-        id: RequestId,
-        who: Who,
-        domain: DomainId,
-        force_after: Option<std::time::Duration>,
-    ) {
+    fn shut_down(&mut self, now: Now, id: RequestId, domain: DomainId, shutting: Shutting) {
         let Some(run) = self.open_run(domain) else {
             let reply = if self.is_known(domain) { Reply::IsDown } else { Reply::NoSuchVm };
             return self.reply(id, reply);
@@ -59,11 +56,89 @@ impl Engine {
         if let Some(why) = self.no_link() {
             return self.reply(id, Reply::Unavailable(why));
         }
-        self.note(run, now.wall, Fact::Requested { what: Asked::Shutdown, who: who.clone() });
+        let who = shutting.who.clone();
+        self.note(run, now.wall, Fact::Requested { what: shutting.button(), who: who.clone() });
+        let first = match shutting.agent_first {
+            Some(_) => {
+                self.note(run, now.wall, Fact::Requested { what: shutting.agent(), who });
+                shutting.agent()
+            }
+            None => shutting.button(),
+        };
         if let Some(run) = self.runs.get_mut(&run) {
-            run.shutting.push((id, who, force_after));
+            run.shutting.push((id, shutting));
         }
-        self.ask(Question::Act { run, domain, what: Asked::Shutdown, xml: None });
+        self.ask(Question::Act { run, domain, what: first, xml: None });
+    }
+
+    fn act(&mut self, now: Now, id: RequestId, who: Who, domain: DomainId, act: Act) {
+        let Some(run) = self.open_run(domain) else {
+            let reply = if self.is_known(domain) { Reply::IsDown } else { Reply::NoSuchVm };
+            return self.reply(id, reply);
+        };
+        if let Some(why) = self.no_link() {
+            return self.reply(id, Reply::Unavailable(why));
+        }
+        let what = act.asked();
+        let Some(followed) = self.runs.get_mut(&run) else { return };
+        if followed.phase == Phase::Launching {
+            return self.reply(id, Reply::Refused("it is still being started".into()));
+        }
+        // libvirt would keep whoever asks waiting until the long one is over.
+        match followed.long {
+            Some(_) if act.is_long() => return self.reply(id, Reply::Exists),
+            Some(_) if what != Asked::Abort => {
+                return self.reply(id, Reply::Refused("it is being migrated or saved".into()));
+            }
+            _ => {}
+        }
+        if act.is_long() {
+            followed.long = Some(what);
+            followed.status = status_during(what).unwrap_or(followed.status);
+        }
+        let request = (!act.is_long()).then_some(id);
+        self.note(run, now.wall, Fact::Requested { what, who });
+        self.touch(now, domain);
+        if act.is_long() {
+            self.reply(id, Reply::Done);
+        }
+        self.ask(Question::Do { run, domain, request, act });
+    }
+
+    pub(super) fn did(
+        &mut self,
+        now: Now,
+        id: RunId,
+        request: Option<RequestId>,
+        what: Asked,
+        outcome: Outcome,
+    ) {
+        if let Some(request) = request {
+            let reply = match &outcome {
+                Outcome::Done => Reply::Done,
+                Outcome::NoDomain => Reply::IsDown,
+                Outcome::Refused(text) => Reply::Refused(tame(text)),
+                Outcome::NoLink => Reply::Unavailable(NO_LINK.into()),
+            };
+            self.reply(request, reply);
+        }
+        let Some(run) = self.runs.get_mut(&id).filter(|run| run.is_open()) else { return };
+        let domain = run.start.domain;
+        let was_long = run.long == Some(what);
+        if was_long && outcome != Outcome::Done {
+            run.long = None;
+        }
+        if let Outcome::Refused(text) = &outcome {
+            self.note(id, now.wall, Fact::Refused { what, text: tame(text) });
+        }
+        if was_long {
+            match outcome {
+                // Its STOPPED is on the way.
+                Outcome::Done => self.doubt(now, id),
+                // It runs on, or stands still: libvirt knows.
+                _ => self.look(domain),
+            }
+        }
     }
 
     fn destroy(&mut self, now: Now, id: RequestId, who: Who, domain: DomainId) {
@@ -110,17 +185,26 @@ impl Engine {
             self.look(domain);
         }
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if run.force_at.as_ref().is_none_or(|(at, _)| *at > now.mono) {
-            return self.set_alarm(id);
-        }
         if !linked {
             // What could not be done is not asked for: the next link brings it up again.
             return;
         }
-        let Some((_, who)) = run.force_at.take() else { return };
         let domain = run.start.domain;
-        self.note(id, now.wall, Fact::Requested { what: Asked::ForceOff, who });
-        self.ask(Question::Act { run: id, domain, what: Asked::ForceOff, xml: None });
+        if let Some((_, shutting)) = run.press_at.take_if(|(at, _)| *at <= now.mono) {
+            let what = shutting.button();
+            if let Some(wait) = shutting.force_after {
+                run.force_within(now.mono.after(wait), shutting.clone());
+            }
+            self.note(id, now.wall, Fact::Requested { what, who: shutting.who });
+            self.ask(Question::Act { run: id, domain, what, xml: None });
+        }
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if let Some((_, shutting)) = run.force_at.take_if(|(at, _)| *at <= now.mono) {
+            let what = shutting.force();
+            self.note(id, now.wall, Fact::Requested { what, who: shutting.who });
+            self.ask(Question::Act { run: id, domain, what, xml: None });
+        }
+        self.set_alarm(id);
     }
 
     pub(super) fn acted(&mut self, now: Now, id: RunId, what: Asked, outcome: Outcome) {
@@ -137,15 +221,34 @@ impl Engine {
         }
         match what {
             Asked::Create => run.creating = false,
-            Asked::Shutdown => {
-                for (request, who, force_after) in std::mem::take(&mut run.shutting) {
+            Asked::AgentShutdown | Asked::AgentReboot => match &outcome {
+                // Without an agent, the power button at once.
+                Outcome::Refused(_) => {
+                    if let Some((_, shutting)) = run.shutting.last() {
+                        let (what, domain) = (shutting.button(), run.start.domain);
+                        self.ask(Question::Act { run: id, domain, what, xml: None });
+                    }
+                }
+                outcome => {
+                    for (request, shutting) in std::mem::take(&mut run.shutting) {
+                        let reply = match outcome {
+                            Outcome::NoDomain => Reply::IsDown,
+                            Outcome::NoLink => Reply::Unavailable(NO_LINK.into()),
+                            Outcome::Done | Outcome::Refused(_) => Reply::Done,
+                        };
+                        if let (Outcome::Done, Some(wait)) = (outcome, shutting.agent_first) {
+                            run.press_at = Some((now.mono.after(wait), shutting));
+                        }
+                        self.effects.push(super::Effect::Reply(request, reply));
+                    }
+                }
+            },
+            Asked::Shutdown | Asked::Reboot => {
+                for (request, shutting) in std::mem::take(&mut run.shutting) {
+                    let force_after = shutting.force_after;
                     let on_its_way = matches!(outcome, Outcome::Done | Outcome::Refused(_));
                     if let Some(wait) = force_after.filter(|_| on_its_way) {
-                        // Of several who asked, the first force counts: nobody puts off another's.
-                        let at = now.mono.after(wait);
-                        if run.force_at.as_ref().is_none_or(|(known, _)| at < *known) {
-                            run.force_at = Some((at, who));
-                        }
+                        run.force_within(now.mono.after(wait), shutting);
                     }
                     let reply = match &outcome {
                         Outcome::Done => Reply::Done,
@@ -158,7 +261,20 @@ impl Engine {
                     self.effects.push(super::Effect::Reply(request, reply));
                 }
             }
-            Asked::ForceOff => {}
+            // Force has no answer, and the rest is answered by `did`.
+            Asked::ForceOff
+            | Asked::ForceReset
+            | Asked::Pause
+            | Asked::Resume
+            | Asked::Save
+            | Asked::Migrate
+            | Asked::Abort
+            | Asked::SetTicket
+            | Asked::SetMemory
+            | Asked::SetVcpus
+            | Asked::Snapshot
+            | Asked::Freeze
+            | Asked::Thaw => {}
             // Another destroy is done, or may still be: this one's refusal answers nobody.
             Asked::Destroy if run.has_other_destroys() && !matches!(outcome, Outcome::Done) => {}
             // libvirt does not know it yet: it is asked again when it is up.

@@ -37,7 +37,9 @@ impl Engine {
             at_most: now.mono.after(wait.max(REMAINS_PATIENCE)),
             remains: false,
         };
+        run.press_at = None;
         run.force_at = None;
+        run.long = None;
         run.destroyed_by = None;
         run.doubted = None;
         run.creating = false;

@@ -144,12 +144,12 @@ impl Clue {
             Self::PlainPoweroff => {
                 first_word(dossier, end, |guest, r| guest && r == QemuReason::GuestShutdown)
             }
-            Self::WeAskedShutdown => asked(
-                dossier,
-                Asked::Shutdown,
-                began(dossier, end).after(limits::CLOCK_GRACE),
-                limits::REQUEST_LIFE,
-            ),
+            Self::WeAskedShutdown => {
+                let began = began(dossier, end).after(limits::CLOCK_GRACE);
+                let mut seen = asked(dossier, Asked::Shutdown, began, limits::REQUEST_LIFE);
+                seen.extend(asked(dossier, Asked::AgentShutdown, began, limits::REQUEST_LIFE));
+                seen
+            }
             Self::WeForcedOff => asked(dossier, Asked::ForceOff, end, EVER),
             Self::WeAskedDestroy => asked(dossier, Asked::Destroy, end, EVER),
             Self::WeAskedDestroyAtStart if was_up(dossier) => Vec::new(),
@@ -287,6 +287,11 @@ fn asked(dossier: &Dossier, what: Asked, moment: Wall, life: std::time::Duration
         .filter(|(_, e)| e.first <= moment && moment.since(e.last) <= life)
         .map(|(id, _)| id)
         .collect()
+}
+
+/// All requests of this kind through us, if libvirt did not refuse as many.
+pub(super) fn ever_asked(dossier: &Dossier, what: Asked) -> Vec<EvidenceId> {
+    asked(dossier, what, Wall(i64::MAX), EVER)
 }
 
 /// Whether a managed save image waited when it was off. What was found while it ran says nothing of the end.

@@ -79,6 +79,21 @@ fn asked(what: Asked) -> &'static str {
         Asked::Shutdown => "shut it down",
         Asked::ForceOff => "force it off",
         Asked::Destroy => "destroy it",
+        Asked::AgentShutdown => "have its agent shut it down",
+        Asked::Reboot => "reboot it",
+        Asked::AgentReboot => "have its agent reboot it",
+        Asked::ForceReset => "reset it",
+        Asked::Pause => "pause it",
+        Asked::Resume => "resume it",
+        Asked::Save => "save it to disk",
+        Asked::Migrate => "migrate it to another host",
+        Asked::Abort => "give up its migration or save",
+        Asked::SetTicket => "set its console's password",
+        Asked::SetMemory => "change its memory",
+        Asked::SetVcpus => "change its number of processors",
+        Asked::Snapshot => "take a snapshot of its disks",
+        Asked::Freeze => "freeze its file systems",
+        Asked::Thaw => "thaw its file systems",
     }
 }
 

@@ -1,6 +1,7 @@
 //! How the end became known: the first cut of every decision.
 
-use crate::evidence::{Dossier, EvidenceId, Fact, LogWord};
+use super::clue::ever_asked;
+use crate::evidence::{Asked, Dossier, EvidenceId, Fact, LogWord};
 use crate::hypervisor::{DomainState, Happening, QemuReason, ShutOffReason, ShutdownDetail, StopDetail};
 
 /// The first cut: what libvirt said of the end, or what was found instead.
@@ -99,8 +100,18 @@ impl Setting {
         }
     }
 
-    /// The evidence that shows that and how it ended.
+    /// The evidence that shows that and how it ended, and who had asked for it where that is no cause of its own.
     pub fn grounds(self, dossier: &Dossier) -> Vec<EvidenceId> {
+        let mut all = self.shown(dossier);
+        match self {
+            Self::Migrated => all.extend(ever_asked(dossier, Asked::Migrate)),
+            Self::Saved => all.extend(ever_asked(dossier, Asked::Save)),
+            _ => {}
+        }
+        all
+    }
+
+    fn shown(self, dossier: &Dossier) -> Vec<EvidenceId> {
         let heard = ids(dossier, |f| matches!(f, Fact::Host(Happening::Stopped(_))));
         if !heard.is_empty() {
             let began = matches!(self, Self::ShutdownByGuest | Self::ShutdownByHost);
@@ -148,7 +159,7 @@ fn failed_unheard(dossier: &Dossier) -> bool {
 }
 
 fn begun_by_us(dossier: &Dossier) -> bool {
-    has(dossier, |f| matches!(f, Fact::Requested { what: crate::evidence::Asked::Create, .. }))
+    has(dossier, |f| matches!(f, Fact::Requested { what: Asked::Create, .. }))
 }
 
 fn found_reason(dossier: &Dossier) -> Option<ShutOffReason> {

@@ -117,6 +117,14 @@ impl Conn {
         Dom::owned(dom)
     }
 
+    /// Keeps this definition; a running domain of that identity becomes persistent.
+    pub(crate) fn define(&self, xml: &str) -> Result<Dom, Fault> {
+        let xml = CString::new(xml).map_err(|_| Fault::zero_byte("the domain's document"))?;
+        // SAFETY: `xml` is a C string that outlives the call; the result is ours.
+        let dom = unsafe { sys::virDomainDefineXMLFlags(self.raw(), xml.as_ptr(), 0) };
+        Dom::owned(dom)
+    }
+
     /// All domains that pass `filter` (`virConnectListAllDomainsFlags`; 0 for all).
     pub(crate) fn list(&self, filter: c_uint) -> Result<Vec<Dom>, Fault> {
         let mut list: *mut sys::virDomainPtr = ptr::null_mut();

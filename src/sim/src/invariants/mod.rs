@@ -147,7 +147,9 @@ impl Invariants {
         let about = match input {
             Input::Kept(run)
             | Input::NotKept(run)
-            | Input::Answered(Answer::Remains { run, .. } | Answer::Acted { run, .. }) => *run,
+            | Input::Answered(
+                Answer::Remains { run, .. } | Answer::Acted { run, .. } | Answer::Did { run, .. },
+            ) => *run,
             _ => return,
         };
         let Some(domain) = self.starts.get(&about).map(|start| start.domain) else { return };

@@ -11,6 +11,14 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::Requested { what: Asked::Shutdown, .. } => "asked-shutdown",
         Fact::Requested { what: Asked::ForceOff, .. } => "asked-force",
         Fact::Requested { what: Asked::Destroy, .. } => "asked-destroy",
+        Fact::Requested { what: Asked::AgentShutdown, .. } => "asked-agent",
+        Fact::Requested { what: Asked::Reboot | Asked::AgentReboot | Asked::ForceReset, .. } => {
+            "asked-reboot"
+        }
+        Fact::Requested { what: Asked::Save, .. } => "asked-save",
+        Fact::Requested { what: Asked::Migrate, .. } => "asked-migrate",
+        // What can end nothing.
+        Fact::Requested { .. } => "asked",
         Fact::Refused { .. } => "refused",
         Fact::Found { .. } => "found",
         Fact::Gone => "gone",

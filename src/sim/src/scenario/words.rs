@@ -22,6 +22,7 @@
 
 use std::time::Duration;
 
+use whydown_core::act::{self, Migration};
 use whydown_core::evidence::{ExitStatus, Fact, LogWord};
 use whydown_core::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, PmDetail, QemuReason,
@@ -451,13 +452,23 @@ fn manager(text: &str) -> Option<Wanted> {
     let words: Vec<&str> = text.split(' ').collect();
     Some(match words.as_slice() {
         ["create"] => Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into() },
-        ["shutdown"] => Wanted::Shutdown { domain: VM, force_after: None },
-        ["shutdown", "force", seconds] => {
-            Wanted::Shutdown { domain: VM, force_after: Some(Duration::from_secs(seconds.parse().ok()?)) }
+        ["shutdown"] => shutdown(None, None),
+        ["shutdown", "force", seconds] => shutdown(None, Some(seconds.parse().ok()?)),
+        ["shutdown", "agent", wait, "force", seconds] => {
+            shutdown(Some(wait.parse().ok()?), Some(seconds.parse().ok()?))
         }
+        ["pause"] => Wanted::Do { domain: VM, act: act::Act::Pause },
+        ["save"] => Wanted::Do { domain: VM, act: act::Act::Save },
+        ["migrate"] => Wanted::Do { domain: VM, act: act::Act::Migrate(Migration::default()) },
         ["destroy"] => Wanted::Destroy { domain: VM },
         _ => return None,
     })
+}
+
+fn shutdown(agent_first: Option<u64>, force_after: Option<u64>) -> Wanted {
+    let (agent_first, force_after) =
+        (agent_first.map(Duration::from_secs), force_after.map(Duration::from_secs));
+    Wanted::Shutdown { domain: VM, again: false, agent_first, force_after }
 }
 
 fn answer(text: &str) -> Option<Outcome> {

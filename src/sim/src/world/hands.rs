@@ -144,6 +144,12 @@ impl World {
                 let answer = Answer::Acted { run, what, outcome };
                 return self.at(wait, Due::Tell(self.daemon, Input::Answered(answer)));
             }
+            Question::Do { run, domain, request, act } => {
+                let what = act.asked();
+                let (outcome, wait) = self.act(run, domain, what);
+                let answer = Answer::Did { run, request, what, outcome };
+                return self.at(wait, Due::Tell(self.daemon, Input::Answered(answer)));
+            }
         };
         let wait = match self.answers {
             Answers::After(wait) | Answers::None(wait) => wait,
@@ -243,6 +249,23 @@ impl World {
             Asked::Shutdown => Way::OurShutdown,
             Asked::ForceOff => Way::OurForce,
             Asked::Create | Asked::Destroy => Way::OurDestroy,
+            Asked::Save => Way::ManagedSave,
+            Asked::Migrate => Way::MigratedAway,
+            Asked::AgentShutdown | Asked::AgentReboot => {
+                return refused("QEMU guest agent is not configured");
+            }
+            // The VM goes on.
+            Asked::Reboot
+            | Asked::ForceReset
+            | Asked::Pause
+            | Asked::Resume
+            | Asked::Abort
+            | Asked::SetTicket
+            | Asked::SetMemory
+            | Asked::SetVcpus
+            | Asked::Snapshot
+            | Asked::Freeze
+            | Asked::Thaw => return (Outcome::Done, soon),
         };
         self.strayed(run, id);
         let arriving = self.hypervisor.domains.get(&id).map(|domain| domain.state)
@@ -265,9 +288,12 @@ const LONGEST_ACT: Duration = Duration::from_secs(92);
 
 fn causes_of(what: Asked) -> &'static [Cause] {
     match what {
-        Asked::Create => &[],
         Asked::Shutdown => &[Cause::AdminShutdown],
         Asked::ForceOff => &[Cause::AdminForcedOff],
         Asked::Destroy => &[Cause::AdminDestroyed, Cause::DestroyedAtStart],
+        Asked::AgentShutdown => &[Cause::AdminShutdown],
+        Asked::Save => &[Cause::ManagedSaved],
+        Asked::Migrate => &[Cause::MigratedAway],
+        _ => &[],
     }
 }

@@ -1,8 +1,12 @@
 //! What managers are told of verbs that act.
 
 use dxr::Value;
+use whydown_core::evidence::Asked;
 use whydown_core::lifecycle::Reply;
-use whydown_wire::{create_reply, destroy_reply, shutdown_reply};
+use whydown_wire::{
+    Work, WorkKind, act_reply, cancel_reply, create_reply, destroy_reply, shutdown_reply, work_begun_reply,
+    work_reply,
+};
 
 use crate::samples::{id, members, read, text};
 
@@ -11,6 +15,55 @@ fn status(body: &[u8]) -> (i32, String) {
     let status = members(&members(&reply)["status"]);
     let Value::Integer(code) = status["code"] else { panic!("{status:?}") };
     (code, text(&status["message"]).to_owned())
+}
+
+const NO_MEANS: &str =
+    "VM without ACPI or active oVirt guest agent. Try Forced Shutdown. (internal error: x)";
+
+#[test]
+fn what_is_done_with_a_running_vm_has_a_code_of_its_own_when_it_is_refused() {
+    let refused = Reply::Refused("no such thing".into());
+    for (what, code) in [
+        (Asked::Pause, 16),
+        (Asked::Resume, 16),
+        (Asked::SetTicket, 18),
+        (Asked::Snapshot, 48),
+        (Asked::SetMemory, 53),
+        (Asked::SetVcpus, 60),
+        (Asked::Freeze, 76),
+        (Asked::Thaw, 77),
+    ] {
+        assert_eq!(status(&act_reply(what, &refused, None)), (code, "no such thing".into()), "{what:?}");
+        let down = if matches!(what, Asked::Pause | Asked::Resume) { 16 } else { 1 };
+        assert_eq!(status(&act_reply(what, &Reply::IsDown, None)).0, down, "{what:?}");
+        assert_eq!(status(&act_reply(what, &Reply::NoSuchVm, None)).0, 1, "{what:?}");
+        assert_eq!(status(&act_reply(what, &Reply::Unavailable("x".into()), None)).0, 40, "{what:?}");
+    }
+    assert_eq!(status(&cancel_reply(&refused)).0, 47);
+    for kind in [WorkKind::Migration, WorkKind::Save] {
+        assert_eq!(status(&work_begun_reply(kind, &Reply::Exists)).0, 4);
+        assert_eq!(status(&work_begun_reply(kind, &Reply::IsDown)).0, 1);
+        assert_eq!(status(&work_begun_reply(kind, &refused)).0, 1);
+    }
+}
+
+#[test]
+fn the_way_of_a_migration_is_told_at_the_top_and_in_a_struct_of_its_own() {
+    for (work, code, words, percent) in [
+        (Work::Begun(42), 0, "Migration in progress", 42),
+        (Work::Done(WorkKind::Migration), 0, "Migration done", 100),
+        (Work::Done(WorkKind::Save), 0, "SaveState done", 100),
+        (Work::Cancelled, 47, "Migration canceled", 0),
+        (Work::Failed("no route".into()), 12, "Fatal error during migration: no route", 0),
+    ] {
+        let body = work_reply(&work);
+        assert_eq!(status(&body), (code, words.into()));
+        let reply = read(&body);
+        let inner = members(&members(&reply)["migrationStats"]);
+        assert_eq!(members(&reply)["progress"], Value::Integer(percent));
+        assert_eq!(inner["progress"], Value::Integer(percent));
+        assert_eq!(inner["status"], members(&reply)["status"]);
+    }
 }
 
 #[test]
@@ -22,7 +75,7 @@ fn outcomes_have_vdsms_codes_and_words() {
         (Reply::NoSuchVm, (1, ""), (1, ""), (1, "")),
         (Reply::IsDown, (1, ""), (1, ""), (1, "")),
         (Reply::Exists, (4, ""), (4, ""), (4, "")),
-        (refused(), (9, "internal error: x"), (16, "internal error: x"), (42, "internal error: x")),
+        (refused(), (9, "internal error: x"), (4, NO_MEANS), (42, "internal error: x")),
         (cut_off(), (40, "no link"), (40, "no link"), (40, "no link")),
     ] {
         let check = |body: &[u8], (code, words): (i32, &str)| {

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use dxr::Value;
 use whydown_core::cause::Cause;
+use whydown_core::evidence::Asked;
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::Reply;
 use whydown_core::record::{Certainty, Ending, Verdict, When};
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
 use whydown_core::time::Wall;
 use whydown_wire::{
-    Board, Bodies, HostFacts, HostStats, Ksm, Package, Range, VmCounts, capabilities, create_reply,
-    destroy_reply, hardware, host_stats, shutdown_reply,
+    Board, Bodies, HostFacts, HostStats, Ksm, Package, Range, VmCounts, Work, WorkKind, act_reply,
+    cancel_reply, capabilities, create_reply, destroy_reply, hardware, host_stats, migration_create_reply,
+    shutdown_reply, snapshot_reply, work_begun_reply, work_reply,
 };
 
 /// When all samples are looked at: 2016-02-29 12:00 UTC.
@@ -156,6 +158,20 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
         ("create", create_reply(id(1), &Reply::Done).to_vec()),
         ("shutdown", shutdown_reply(false, &Reply::Done).to_vec()),
         ("destroy", destroy_reply(&Reply::Done).to_vec()),
+        ("pause", act_reply(Asked::Pause, &Reply::Done, None).to_vec()),
+        ("cont", act_reply(Asked::Resume, &Reply::Done, None).to_vec()),
+        ("freeze", act_reply(Asked::Freeze, &Reply::Done, None).to_vec()),
+        ("thaw", act_reply(Asked::Thaw, &Reply::Done, None).to_vec()),
+        ("setBalloonTarget", act_reply(Asked::SetMemory, &Reply::Done, None).to_vec()),
+        ("setVmTicket", act_reply(Asked::SetTicket, &Reply::Done, None).to_vec()),
+        ("setNumberOfCpus", act_reply(Asked::SetVcpus, &Reply::Done, Some(&vm(1, Status::Up))).to_vec()),
+        ("snapshot", snapshot_reply(true, &Reply::Done).to_vec()),
+        ("hibernate", work_begun_reply(WorkKind::Save, &Reply::Done).to_vec()),
+        ("migrate", work_begun_reply(WorkKind::Migration, &Reply::Done).to_vec()),
+        ("migrateCancel", cancel_reply(&Reply::Done).to_vec()),
+        ("migrateStatus", work_reply(&Work::Begun(42)).to_vec()),
+        ("migrateStatus", work_reply(&Work::Failed("x".into())).to_vec()),
+        ("migrationCreate", migration_create_reply(id(1)).to_vec()),
         ("getVdsCapabilities", capabilities(&host()).to_vec()),
         ("getVdsCapabilities", capabilities(&HostFacts::default()).to_vec()),
         ("getVdsStats", host_stats(&stats(), full.counts()).to_vec()),

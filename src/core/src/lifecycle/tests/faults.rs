@@ -413,7 +413,12 @@ fn a_start_that_libvirt_is_still_at_is_not_missing_from_a_listing() {
 fn a_force_that_comes_due_without_a_link_waits_for_it_and_is_not_asked_for_before() {
     let mut world = World::new();
     world.tell(Input::LinkUp(listing(DomainState::Running, Some(8))));
-    world.wants(Wanted::Shutdown { domain: VM, force_after: Some(Duration::from_secs(5)) });
+    world.wants(Wanted::Shutdown {
+        domain: VM,
+        again: false,
+        agent_first: None,
+        force_after: Some(Duration::from_secs(5)),
+    });
     world.acted(1, Asked::Shutdown, Outcome::Done);
     world.lose_link();
     world.pass(60_000);
@@ -428,7 +433,7 @@ fn nobody_puts_off_anothers_force_and_an_unavailable_shutdown_brings_none() {
     world.heard(Happening::Started(StartDetail::Booted));
     for (seconds, outcome) in [(10, Outcome::Done), (600, Outcome::Done), (1, Outcome::NoLink)] {
         let force_after = Some(Duration::from_secs(seconds));
-        world.wants(Wanted::Shutdown { domain: VM, force_after });
+        world.wants(Wanted::Shutdown { domain: VM, again: false, agent_first: None, force_after });
         world.acted(1, Asked::Shutdown, outcome);
     }
     world.pass(9_000);
@@ -489,7 +494,7 @@ fn years_of_gaps_and_ever_new_texts_leave_room_for_the_end() {
         world.lose_link();
         world.pass(1_000);
         world.tell(Input::LinkUp(listing(DomainState::Running, Some(8))));
-        world.wants(Wanted::Shutdown { domain: VM, force_after: None });
+        world.wants(Wanted::Shutdown { domain: VM, again: false, agent_first: None, force_after: None });
         world.acted(1, Asked::Shutdown, Outcome::Refused(format!("refused for the {round}th time")));
     }
     assert!(matches!(world.engine.snapshot().link, Link::Up));

@@ -1,0 +1,131 @@
+//! What a manager can have done to a VM that is up, as plain data. How it is done is the hypervisor's business.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::evidence::Asked;
+
+/// Something to do with a running VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// Stop its CPUs.
+    Pause,
+    /// Let its CPUs run.
+    Resume,
+    /// Save it to disk and end it; its next start goes on there. Takes as long as its memory takes to be written.
+    Save,
+    /// Move it to another host. Takes as long as its memory takes to be copied, or for ever.
+    Migrate(Migration),
+    /// Give up the move or the save that is under way.
+    Abort,
+    /// Let a person at its console in.
+    SetTicket(Ticket),
+    /// Give the guest this much memory, in KiB, by its balloon.
+    SetMemory {
+        /// KiB.
+        kib: u64,
+    },
+    /// Give the guest this many processors.
+    SetVcpus {
+        /// How many.
+        count: u32,
+    },
+    /// From now on write to new disk images, and leave the present ones as they are.
+    Snapshot {
+        /// Which disks go on where.
+        disks: Vec<SnapshotDisk>,
+        /// Have the guest's agent freeze its file systems for that moment.
+        quiesce: bool,
+    },
+    /// Have the guest's agent freeze its file systems.
+    Freeze,
+    /// And thaw them.
+    Thaw,
+}
+
+impl Act {
+    /// The word for it in evidence.
+    pub const fn asked(&self) -> Asked {
+        match self {
+            Self::Pause => Asked::Pause,
+            Self::Resume => Asked::Resume,
+            Self::Save => Asked::Save,
+            Self::Migrate(_) => Asked::Migrate,
+            Self::Abort => Asked::Abort,
+            Self::SetTicket(_) => Asked::SetTicket,
+            Self::SetMemory { .. } => Asked::SetMemory,
+            Self::SetVcpus { .. } => Asked::SetVcpus,
+            Self::Snapshot { .. } => Asked::Snapshot,
+            Self::Freeze => Asked::Freeze,
+            Self::Thaw => Asked::Thaw,
+        }
+    }
+
+    /// Whether it goes on long after it was begun: who asks is told at once that it has begun.
+    pub const fn is_long(&self) -> bool {
+        matches!(self, Self::Save | Self::Migrate(_))
+    }
+}
+
+/// Where to move a VM, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Migration {
+    /// The hypervisor's address on the other host.
+    pub destination: String,
+    /// The address for the memory itself, where it is not for the hypervisor to choose.
+    pub memory_uri: Option<String>,
+    /// The document that the VM gets there, where it differs.
+    pub document: Option<String>,
+    /// Through the hypervisor's own connection.
+    pub tunnelled: bool,
+    /// Packed.
+    pub compressed: bool,
+    /// Slow the guest down where it changes memory faster than it can be copied.
+    pub auto_converge: bool,
+    /// Give up at the first disk error.
+    pub abort_on_error: bool,
+    /// Milliseconds that the guest may stand still at the end.
+    pub downtime_ms: Option<u64>,
+    /// MiB a second at most.
+    pub bandwidth_mib: Option<u64>,
+}
+
+/// A password for a VM's console. Never shown by `Debug`, and no part of any evidence.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The password.
+    pub password: String,
+    /// How long it is valid; for ever if nothing is said.
+    pub valid_for: Option<Duration>,
+    /// What becomes of whoever is connected.
+    pub connected: Connected,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket")
+            .field("valid_for", &self.valid_for)
+            .field("connected", &self.connected)
+            .finish()
+    }
+}
+
+/// What becomes of whoever is connected to a console when its password changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connected {
+    /// Disconnected.
+    Disconnect,
+    /// Stays.
+    Keep,
+    /// Makes the change fail.
+    Fail,
+}
+
+/// One disk in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotDisk {
+    /// Its target, such as `vda`.
+    pub target: String,
+    /// The new image.
+    pub file: String,
+}

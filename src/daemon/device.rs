@@ -1,0 +1,194 @@
+//! libvirt's documents of parts of a running domain: consoles with a password, disks with a snapshot.
+
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::{Reader, Writer};
+use whydown_core::act::{Connected, SnapshotDisk, Ticket};
+use whydown_core::time::Wall;
+
+/// The graphics devices of a domain's document, each with this password. Empty if it has none.
+///
+/// # Errors
+/// The document cannot be read.
+pub fn with_ticket(domain: &str, ticket: &Ticket, now: Wall) -> Result<Vec<String>, quick_xml::Error> {
+    let until = ticket.valid_for.map(|life| {
+        let at =
+            jiff::Timestamp::from_millisecond(now.after(life).as_millis()).unwrap_or(jiff::Timestamp::MAX);
+        at.strftime("%Y-%m-%dT%H:%M:%S").to_string()
+    });
+    let connected = match ticket.connected {
+        Connected::Disconnect => "disconnect",
+        Connected::Keep => "keep",
+        Connected::Fail => "fail",
+    };
+    let ours = ["passwd", "passwdValidTo", "connected"];
+    let begin = |start: &BytesStart<'_>| -> Result<BytesStart<'static>, quick_xml::Error> {
+        let mut new = BytesStart::new("graphics");
+        let spice = start.try_get_attribute("type")?.is_some_and(|kind| kind.value.as_ref() == "spice");
+        for attribute in start.attributes() {
+            let attribute = attribute?;
+            if !ours.contains(&attribute.key.as_ref()) {
+                new.push_attribute(attribute);
+            }
+        }
+        new.push_attribute(("passwd", ticket.password.as_str()));
+        if let Some(until) = &until {
+            new.push_attribute(("passwdValidTo", until.as_str()));
+        }
+        // Only SPICE has the choice; VNC's passwords are for those who come.
+        if spice {
+            new.push_attribute(("connected", connected));
+        }
+        Ok(new.into_owned())
+    };
+    let mut reader = Reader::from_str(domain);
+    let (mut found, mut depth) = (Vec::new(), 0usize);
+    let mut open: Option<(usize, Writer<Vec<u8>>)> = None;
+    loop {
+        let event = reader.read_event()?;
+        match &event {
+            Event::Eof => return Ok(found),
+            Event::Start(start) => {
+                depth += 1;
+                if depth == 3 && start.name().as_ref() == "graphics" {
+                    let mut writer = Writer::new(Vec::new());
+                    writer.write_event(Event::Start(begin(start)?))?;
+                    open = Some((depth, writer));
+                    continue;
+                }
+            }
+            Event::Empty(start) if depth == 2 && start.name().as_ref() == "graphics" => {
+                let mut writer = Writer::new(Vec::new());
+                writer.write_event(Event::Empty(begin(start)?))?;
+                found.push(text_of(writer));
+            }
+            _ => {}
+        }
+        if let Some((_, writer)) = &mut open {
+            writer.write_event(event.borrow())?;
+        }
+        if matches!(event, Event::End(_)) {
+            if let Some((_, writer)) = open.take_if(|(opened, _)| *opened == depth) {
+                found.push(text_of(writer));
+            }
+            depth = depth.saturating_sub(1);
+        }
+    }
+}
+
+/// A snapshot of these disks and no others; `all` are the targets of all disks of the domain.
+pub fn snapshot(disks: &[SnapshotDisk], all: &[String]) -> String {
+    let mut writer = Writer::new(Vec::new());
+    let written = writer.create_element("domainsnapshot").write_inner_content(|writer| {
+        writer.create_element("disks").write_inner_content(|writer| {
+            for disk in disks {
+                let element = writer.create_element("disk");
+                let element =
+                    element.with_attributes([("name", disk.target.as_str()), ("snapshot", "external")]);
+                element.write_inner_content(|writer| {
+                    writer.create_element("driver").with_attribute(("type", "qcow2")).write_empty()?;
+                    writer
+                        .create_element("source")
+                        .with_attribute(("file", disk.file.as_str()))
+                        .write_empty()?;
+                    Ok(())
+                })?;
+            }
+            for target in all.iter().filter(|target| !disks.iter().any(|disk| disk.target == **target)) {
+                let element = writer.create_element("disk");
+                element.with_attributes([("name", target.as_str()), ("snapshot", "no")]).write_empty()?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    });
+    written.expect("writing to memory does not fail");
+    text_of(writer)
+}
+
+/// The targets of all disks of a domain's document, such as `vda`.
+///
+/// # Errors
+/// The document cannot be read.
+pub fn disk_targets(domain: &str) -> Result<Vec<String>, quick_xml::Error> {
+    let mut reader = Reader::from_str(domain);
+    let (mut targets, mut path) = (Vec::new(), Vec::<String>::new());
+    loop {
+        let event = reader.read_event()?;
+        if let Event::Start(start) | Event::Empty(start) = &event {
+            let in_disk = path.len() == 3 && path[1] == "devices" && path[2] == "disk";
+            if in_disk
+                && start.name().as_ref() == "target"
+                && let Some(dev) = start.try_get_attribute("dev")?
+            {
+                targets.push(dev.value.into_owned());
+            }
+        }
+        match event {
+            Event::Start(start) => path.push(start.name().as_ref().to_owned()),
+            Event::End(_) => {
+                path.pop();
+            }
+            Event::Eof => return Ok(targets),
+            _ => {}
+        }
+    }
+}
+
+fn text_of(writer: Writer<Vec<u8>>) -> String {
+    String::from_utf8(writer.into_inner()).expect("only text was written")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const DOMAIN: &str = "<domain><name>graphics</name><devices>\
+        <disk><source file='a'/><target dev='vda' bus='virtio'/></disk>\
+        <disk><target dev='vdb'/></disk><interface><target dev='vnet0'/></interface>\
+        <graphics type='vnc' port='5900' passwd='old'><listen type='address' address='127.0.0.1'/></graphics>\
+        <graphics type='spice' autoport='yes' connected='keep'/></devices></domain>";
+
+    fn ticket() -> Ticket {
+        Ticket {
+            password: "a<b>\"&'".into(),
+            valid_for: Some(Duration::from_secs(120)),
+            connected: Connected::Fail,
+        }
+    }
+
+    #[test]
+    fn each_console_gets_the_password_and_keeps_the_rest() {
+        let made = with_ticket(DOMAIN, &ticket(), Wall(1_456_747_200_000_000_000)).unwrap();
+        let secret = "passwd=\"a&lt;b&gt;&quot;&amp;&apos;\" passwdValidTo=\"2016-02-29T12:02:00\"";
+        assert_eq!(made.len(), 2);
+        assert!(
+            made[0].starts_with(&format!("<graphics type=\"vnc\" port=\"5900\" {secret}>")),
+            "{}",
+            made[0]
+        );
+        assert!(made[0].ends_with("<listen type='address' address='127.0.0.1'/></graphics>"), "{}", made[0]);
+        assert_eq!(
+            made[1],
+            format!("<graphics type=\"spice\" autoport=\"yes\" {secret} connected=\"fail\"/>")
+        );
+        assert!(with_ticket("<domain><devices/></domain>", &ticket(), Wall(0)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_leaves_the_other_disks_alone() {
+        let all = disk_targets(DOMAIN).unwrap();
+        assert_eq!(all, ["vda", "vdb"]);
+        let disks = [SnapshotDisk { target: "vdb".into(), file: "/a & b".into() }];
+        assert_eq!(
+            snapshot(&disks, &all),
+            "<domainsnapshot><disks><disk name=\"vdb\" snapshot=\"external\"><driver type=\"qcow2\"/>\
+             <source file=\"/a &amp; b\"/></disk><disk name=\"vda\" snapshot=\"no\"/></disks></domainsnapshot>"
+        );
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        assert!(!format!("{:?}", ticket()).contains("a<b"));
+    }
+}

@@ -1,0 +1,188 @@
+//! Migrations and saves: how far each is, told from memory, so that a question about a hung one never hangs.
+//!
+//! Each runs on a thread of its own; another asks libvirt every second how far it is. More than [`AT_ONCE`] wait for
+//! their turn, as in the original, and can be given up while they wait.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+use whydown_core::act::Act;
+use whydown_core::cause::Cause;
+use whydown_core::id::{DomainId, RunId};
+use whydown_core::snapshot::DomainPublic;
+use whydown_libvirt::{Progress, Refusal};
+use whydown_wire::{Work, WorkKind};
+
+/// Under way at once. Each holds a connection to libvirt, of which there are sixteen for everything.
+pub const AT_ONCE: usize = 6;
+
+/// Past ones that are remembered.
+const REMEMBERED: usize = 1024;
+
+/// How often libvirt is asked how far one is.
+pub const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Entry {
+    run: RunId,
+    kind: WorkKind,
+    waits: bool,
+    work: Work,
+}
+
+/// All of them, by VM. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Works {
+    entries: Arc<Mutex<HashMap<DomainId, Entry>>>,
+    /// Places for those under way.
+    pub room: Arc<Semaphore>,
+}
+
+impl Default for Works {
+    fn default() -> Self {
+        Self { entries: Arc::default(), room: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+}
+
+impl Works {
+    fn lock(&self) -> MutexGuard<'_, HashMap<DomainId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One is asked for.
+    pub fn begin(&self, domain: DomainId, run: RunId, act: &Act) {
+        let kind = if matches!(act, Act::Save) { WorkKind::Save } else { WorkKind::Migration };
+        let mut entries = self.lock();
+        if entries.len() >= REMEMBERED {
+            entries.retain(|_, entry| matches!(entry.work, Work::Begun(_)));
+        }
+        entries.insert(domain, Entry { run, kind, waits: true, work: Work::Begun(0) });
+    }
+
+    /// Its turn has come; false if it was given up meanwhile.
+    pub fn go(&self, domain: DomainId) -> bool {
+        self.lock().get_mut(&domain).is_some_and(|entry| {
+            entry.waits = false;
+            matches!(entry.work, Work::Begun(_))
+        })
+    }
+
+    /// Gives up one that waits for its turn; false if there is none.
+    pub fn give_up(&self, domain: DomainId) -> bool {
+        match self.lock().get_mut(&domain) {
+            Some(entry) if entry.waits && matches!(entry.work, Work::Begun(_)) => {
+                entry.work = Work::Cancelled;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// libvirt was asked how far it is; false when there is nothing more to ask.
+    pub fn looked(&self, domain: DomainId, progress: Option<Progress>) -> bool {
+        let mut entries = self.lock();
+        let Some(Entry { work: Work::Begun(percent), .. }) = entries.get_mut(&domain) else { return false };
+        if let Some(Progress { total, remaining }) = progress.filter(|progress| progress.total > 0) {
+            let done = u128::from(total.saturating_sub(remaining)) * 100 / u128::from(total);
+            // The end is told by its end; and memory that changes anew must not let it go back.
+            *percent = (*percent).max(u8::try_from(done).unwrap_or(100).min(99));
+        }
+        true
+    }
+
+    /// It is over.
+    pub fn end(&self, domain: DomainId, done: &Result<(), Refusal>) {
+        if let Some(entry) = self.lock().get_mut(&domain).filter(|e| matches!(e.work, Work::Begun(_))) {
+            entry.work = match done {
+                Ok(()) => Work::Done(entry.kind),
+                Err(refusal) if refusal.is_aborted() => Work::Cancelled,
+                Err(refusal) => Work::Failed(refusal.to_string()),
+            };
+        }
+    }
+
+    /// What a manager is told of a VM. As in the original, one that never moved is in progress by nothing.
+    pub fn of(&self, vm: &DomainPublic) -> Work {
+        match vm.ending.as_ref().map(|ending| ending.verdict.cause) {
+            Some(Cause::MigratedAway) => return Work::Done(WorkKind::Migration),
+            Some(Cause::ManagedSaved | Cause::SavedToFile) => return Work::Done(WorkKind::Save),
+            _ => {}
+        }
+        let entries = self.lock();
+        let entry = entries.get(&vm.domain).filter(|entry| entry.run == vm.run);
+        entry.map_or(Work::Begun(0), |entry| entry.work.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use whydown_core::snapshot::Status;
+    use whydown_core::time::Wall;
+
+    const VM: DomainId = DomainId::from_bytes([7; 16]);
+
+    fn vm(run: u64) -> DomainPublic {
+        DomainPublic {
+            domain: VM,
+            name: "vm".into(),
+            run: RunId(run),
+            status: Status::Up,
+            started: Wall(0),
+            pid: None,
+            ending: None,
+            durable: true,
+            status_time: 0,
+        }
+    }
+
+    #[test]
+    fn progress_rises_and_only_the_end_is_the_whole() {
+        let works = Works::default();
+        assert!(!works.looked(VM, None));
+        works.begin(VM, RunId(1), &Act::Save);
+        assert!(works.go(VM));
+        let look = |total, remaining| {
+            assert!(works.looked(VM, Some(Progress { total, remaining })));
+            works.of(&vm(1))
+        };
+        assert_eq!(look(200, 100), Work::Begun(50));
+        assert_eq!(look(200, 150), Work::Begun(50));
+        assert_eq!(look(u64::MAX, 0), Work::Begun(99));
+        assert_eq!(look(0, 0), Work::Begun(99));
+        works.end(VM, &Ok(()));
+        assert_eq!(works.of(&vm(1)), Work::Done(WorkKind::Save));
+        assert!(!works.looked(VM, None));
+        assert_eq!(works.of(&vm(2)), Work::Begun(0), "the next run has not moved");
+    }
+
+    #[test]
+    fn one_that_waits_can_be_given_up_and_then_never_goes() {
+        let works = Works::default();
+        works.begin(VM, RunId(1), &Act::Migrate(Default::default()));
+        assert!(works.give_up(VM));
+        assert!(!works.give_up(VM));
+        assert!(!works.go(VM));
+        assert_eq!(works.of(&vm(1)), Work::Cancelled);
+        works.begin(VM, RunId(1), &Act::Migrate(Default::default()));
+        assert!(works.go(VM));
+        assert!(!works.give_up(VM), "libvirt must end it");
+    }
+
+    #[test]
+    fn a_failure_keeps_libvirts_text_and_the_memory_is_bounded() {
+        let works = Works::default();
+        for n in 0..3 * REMEMBERED {
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            let domain = DomainId::from_bytes(bytes);
+            works.begin(domain, RunId(1), &Act::Save);
+            works.end(domain, &Err(Refusal::Refused { code: 1, text: "no room".into() }));
+        }
+        assert!(works.lock().len() <= REMEMBERED);
+        works.begin(VM, RunId(1), &Act::Save);
+        works.end(VM, &Err(Refusal::Refused { code: 1, text: "no room".into() }));
+        assert_eq!(works.of(&vm(1)), Work::Failed("no room".into()));
+    }
+}

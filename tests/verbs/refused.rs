@@ -1,0 +1,111 @@
+//! What is asked wrongly is refused by its name, for every verb; and what is not here says so.
+
+use whydown_lab::{Result, xmlrpc_client};
+
+use crate::host::Host;
+
+const VM: &str = "6695eb01-f6a4-4304-89aa-97f2502e193f";
+
+#[test]
+fn bad_parameters_are_refused_by_name_with_the_code_of_their_verb() -> Result<()> {
+    let host = Host::start("refused")?;
+    let create = |rest: &str| format!("create({{'vmId': VM, 'memSize': '2'{rest}}})");
+    let device = |rest: &str| create(&format!(", 'devices': [{{{rest}}}]"));
+    let cases: Vec<(String, i64, &str)> = vec![
+        ("create({})".into(), 11, "vmId"),
+        ("create({'vmId': VM})".into(), 11, "Missing required parameter memSize"),
+        ("create({'vmId': 'x', 'memSize': 1})".into(), 11, "vmId must be a valid UUID"),
+        ("create({'vmId': VM, 'memSize': 0})".into(), 11, "Must specify nonzero memSize"),
+        ("create({'vmId': VM, 'memSize': 'much'})".into(), 9, "memSize"),
+        (create(", 'boot': 'c'"), 11, "missing boot disk"),
+        (create(", 'boot': 'x'"), 9, "boot"),
+        (create(", 'display': 'tv'"), 9, "Unknown display type tv"),
+        (create(", 'vmType': 'xen'"), 5, "Unsupported VM type"),
+        (create(", 'hiberVolHandle': 'a,b'"), 9, "hiberVolHandle"),
+        (create(", 'smartcardEnable': 'true'"), 9, "smartcardEnable"),
+        (create(", 'custom': {'hook': '1'}"), 9, "custom"),
+        (create(", 'smp': 2, 'maxVCpus': 1"), 9, "maxVCpus"),
+        (create(", 'devices': 'all'"), 9, "devices"),
+        (device("'device': 'disk'"), 11, "devices[0].type"),
+        (device("'type': 'teapot'"), 9, "devices[0].type"),
+        (device("'type': 'disk'"), 11, "devices[0].path"),
+        (device("'type': 'disk', 'imageID': 'i', 'volumeID': 'v'"), 9, "devices[0].imageID"),
+        (device("'type': 'disk', 'path': '/a', 'format': 'vmdk'"), 9, "devices[0].format"),
+        (
+            device("'type': 'disk', 'path': '/a', 'specParams': {'ioTune': {'x': '1'}}"),
+            9,
+            "devices[0].specParams",
+        ),
+        (device("'type': 'interface'"), 11, "devices[0].network"),
+        (
+            device("'type': 'interface', 'network': 'b', 'portMirroring': ['c']"),
+            9,
+            "devices[0].portMirroring",
+        ),
+        ("destroy('x')".into(), 1, "does not exist"),
+        ("destroy(VM, 'often')".into(), 16, "gracefulAttempts"),
+        ("shutdown(VM, 'soon')".into(), 16, "delay"),
+        ("shutdown(VM, '', '', 'perhaps')".into(), 16, "reboot"),
+        ("hibernate(VM, 'a,b,c,d,e,f')".into(), 75, "hiberVolHandle"),
+        ("migrate({'vmId': VM})".into(), 11, "dst"),
+        ("migrate({'vmId': VM, 'dst': 'a b'})".into(), 16, "dst"),
+        ("migrate({'vmId': VM, 'dst': 'xen://b'})".into(), 16, "dst"),
+        ("migrate({'vmId': VM, 'dst': 'b', 'method': 'offline'})".into(), 16, "method"),
+        ("migrate({'vmId': VM, 'dst': 'b', 'mode': 'slow'})".into(), 16, "mode"),
+        ("migrate({'vmId': VM, 'dst': 'b', 'dstparams': 'p'})".into(), 75, "dstparams"),
+        ("migrate({'vmId': VM, 'dst': 'b', 'downtime': 'x'})".into(), 16, "downtime"),
+        ("migrate({'vmId': VM, 'mode': 'file', 'dst': 'a,b'})".into(), 75, "dst"),
+        ("migrationCreate({})".into(), 11, "vmId"),
+        ("migrateStatus('x')".into(), 1, "does not exist"),
+        ("migrateCancel()".into(), 11, "vmId"),
+        ("setVmTicket(VM)".into(), 11, "password"),
+        ("setVmTicket(VM, 'p')".into(), 11, "ttl"),
+        ("setVmTicket(VM, 'p', 'long')".into(), 16, "ttl"),
+        ("setVmTicket(VM, 'p', 1, 'kill')".into(), 16, "existingConnAction"),
+        ("setBalloonTarget(VM)".into(), 11, "target"),
+        ("setBalloonTarget(VM, -1)".into(), 16, "target"),
+        ("setNumberOfCpus(VM, 0)".into(), 16, "numberOfCpus"),
+        ("snapshot(VM)".into(), 11, "snapDrives"),
+        ("snapshot(VM, [])".into(), 11, "snapDrives[0]"),
+        ("snapshot(VM, [{'imageID': 'i'}])".into(), 75, "snapDrives[0].imageID"),
+        ("snapshot(VM, [{'name': 'vda', 'path': '/a'}], 'm')".into(), 75, "snapMemVolHandle"),
+        ("pause('x')".into(), 1, "does not exist"),
+        ("cont(VM)".into(), 1, "does not exist"),
+        ("freeze(VM)".into(), 1, "does not exist"),
+        ("thaw(VM, 1)".into(), 16, "at most 1"),
+        ("migrate({'vmId': VM, 'dst': 'b'})".into(), 1, "does not exist"),
+        ("setVmTicket(VM, 'p', 1)".into(), 1, "does not exist"),
+        // Verbs of VDSM that are not here are answered by a status; only what nobody knows is a fault.
+        ("getStoragePoolInfo('x')".into(), 44, "Not implemented: getStoragePoolInfo"),
+        ("setupNetworks({}, {}, {})".into(), 44, "Not implemented"),
+        ("fenceNode()".into(), 44, "Not implemented"),
+        ("hotplugDisk({})".into(), 44, "Not implemented"),
+        ("reset(VM)".into(), 44, "Not implemented"),
+        ("desktopLock(VM)".into(), 19, "Guest agent non-responsive"),
+    ];
+    let calls: String = cases.iter().map(|(call, ..)| format!("    lambda: server.{call},\n")).collect();
+    let code = format!(
+        "VM = '{VM}'\nfor call in [\n{calls}]:\n    s = call()['status']\n    print(s['code'], s['message'], sep='|')"
+    );
+    let read = xmlrpc_client(host.daemon.port()?, &code)?;
+    let told: Vec<&str> = read.lines().collect();
+    assert_eq!(told.len(), cases.len(), "{read}");
+    let wrong: Vec<_> = cases
+        .iter()
+        .zip(told)
+        .filter(|((_, code, words), told)| {
+            let (number, message) = told.split_once('|').expect("two parts");
+            number != code.to_string() || !message.contains(words)
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let fault = "\
+try:
+    server.makeCoffee()
+except xmlrpc.client.Fault as fault:
+    print(fault.faultCode, fault.faultString)";
+    assert!(xmlrpc_client(host.daemon.port()?, fault)?.contains("method \"makeCoffee\" is not supported"));
+    let listed = xmlrpc_client(host.daemon.port()?, "print(server.system.listMethods())")?;
+    assert!(listed.contains("'migrate'") && !listed.contains("'getStoragePoolInfo'"), "{listed}");
+    Ok(())
+}
