@@ -76,13 +76,15 @@ fn a_migration_that_is_given_up_leaves_the_vm_up() -> Result<()> {
     // A network card with a large ROM is memory to be copied, at one megabyte a second.
     let rom = here.folder.path().join("rom");
     std::fs::write(&rom, vec![0x5a; 32 << 20]).expect("a file can be written");
-    let card =
-        format!("<interface type='user'><model type='e1000'/><rom file='{}'/></interface>", rom.display());
+    let card = format!(
+        "<interface type='user'><mac address='52:54:00:12:34:56'/><model type='e1000'/><rom file='{}'/></interface>",
+        rom.display()
+    );
     let guest = here.guest("m")?.device_xml(&card);
     let mut serial = here.up(&guest)?;
     let id = guest.uuid_text().to_owned();
     assert_eq!(migrate(&here, &there, &guest, "'maxBandwidth': '1'")?, "(0, 'Migration in progress', 0)");
-    assert_eq!(polled(&here, &guest, "status")?, "Migration Source");
+    assert_eq!(polled(&here, &guest, "status")?, "Migration Source", "{}", work(&here, &guest)?);
     wait_until("it says how far it is", PATIENCE, || {
         let call = format!("server.migrateStatus('{id}')['progress']");
         ask(&here, &call).is_ok_and(|percent| (1..100).contains(&percent.parse().unwrap_or(0)))
