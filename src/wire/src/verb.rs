@@ -4,10 +4,9 @@
 //! read is refused with a status that names the parameter; it is never guessed, for `force` may be among it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use dxr::Value;
-use whydown_core::act::{Act, Connected, Migration, SnapshotDisk, Ticket};
+use whydown_core::act::{Act, SnapshotDisk};
 use whydown_core::evidence::tame;
 use whydown_core::id::DomainId;
 
@@ -17,6 +16,10 @@ use crate::classic::ClassicVm;
 use crate::fields::Fields;
 use crate::refused::Refused;
 use crate::verbs::{METHODS, Method};
+
+mod running;
+
+pub(crate) use running::*;
 
 /// Seconds that a user gets to save work before a shutdown, where the manager does not say.
 pub const DEFAULT_SHUTDOWN_DELAY_S: u32 = 30;
@@ -291,157 +294,6 @@ pub(crate) fn read_shutdown(given: &Given<'_>) -> Result<Verb, Refused> {
 
 pub(crate) fn read_destroy(given: &Given<'_>) -> Result<Verb, Refused> {
     Ok(Verb::Destroy { vm: given.vm(0)?, graceful_attempts: given.number(1)?.unwrap_or(1) })
-}
-
-pub(crate) fn read_pause(given: &Given<'_>) -> Result<Verb, Refused> {
-    Ok(Verb::Do { vm: given.vm(0)?, act: Act::Pause })
-}
-
-pub(crate) fn read_cont(given: &Given<'_>) -> Result<Verb, Refused> {
-    Ok(Verb::Do { vm: given.vm(0)?, act: Act::Resume })
-}
-
-pub(crate) fn read_freeze(given: &Given<'_>) -> Result<Verb, Refused> {
-    Ok(Verb::Do { vm: given.vm(0)?, act: Act::Freeze })
-}
-
-pub(crate) fn read_thaw(given: &Given<'_>) -> Result<Verb, Refused> {
-    Ok(Verb::Do { vm: given.vm(0)?, act: Act::Thaw })
-}
-
-/// libvirt keeps the image of a save itself; a manager that names volumes for it wants it in shared storage.
-pub(crate) fn read_hibernate(given: &Given<'_>) -> Result<Verb, Refused> {
-    let vm = given.vm(0)?;
-    match given.words(1)? {
-        None => Ok(Verb::Do { vm, act: Act::Save }),
-        Some(_) => Err(Refused::Unsupported { method: "hibernate", param: "hiberVolHandle".into() }),
-    }
-}
-
-pub(crate) fn read_migrate_status(given: &Given<'_>) -> Result<Verb, Refused> {
-    Ok(Verb::MigrateStatus { vm: given.vm(0)? })
-}
-
-pub(crate) fn read_migrate_cancel(given: &Given<'_>) -> Result<Verb, Refused> {
-    Ok(Verb::Do { vm: given.vm(0)?, act: Act::Abort })
-}
-
-/// The source's whole configuration comes with it, and libvirt brings its own.
-pub(crate) fn read_migration_create(given: &Given<'_>) -> Result<Verb, Refused> {
-    let fields = Fields::new("migrationCreate", given.members(0)?);
-    let vm = fields.required("vmId")?.parse().map_err(|_| Refused::NotAUuid)?;
-    given.number(1)?;
-    Ok(Verb::MigrationCreate { vm })
-}
-
-pub(crate) fn read_migrate(given: &Given<'_>) -> Result<Verb, Refused> {
-    let fields = Fields::new("migrate", given.members(0)?);
-    let vm = fields.required("vmId")?.parse().map_err(|_| Refused::NoSuchVm)?;
-    if fields.word("mode", &[("remote", false), ("file", true)])?.unwrap_or(false) {
-        // VDSM's other name for hibernate; `dst` then names volumes.
-        fields.skip(&["method"]);
-        fields.finish()?;
-        return Ok(Verb::Do { vm, act: Act::Save });
-    }
-    fields.word("method", &[("online", ())])?;
-    let destination = libvirt_address(&fields, &fields.required("dst")?)?;
-    let memory_uri = fields.text("dstqemu")?;
-    let memory_uri = memory_uri
-        .map(|host| if host.contains(':') && host.contains("//") { host } else { format!("tcp://{host}") });
-    let document = match fields.get("xml") {
-        None => None,
-        Some(Value::String(xml)) => Some(xml.clone()),
-        Some(_) => return Err(fields.bad("xml", "text")),
-    };
-    let how = Migration {
-        destination,
-        memory_uri,
-        document,
-        tunnelled: fields.flag("tunneled")?.unwrap_or(false),
-        compressed: fields.flag("compressed")?.unwrap_or(false),
-        auto_converge: fields.flag("autoConverge")?.unwrap_or(false),
-        abort_on_error: fields.flag("abortOnError")?.unwrap_or(false),
-        downtime_ms: fields.number("downtime")?.filter(|&milliseconds| milliseconds > 0),
-        bandwidth_mib: fields.number("maxBandwidth")?.filter(|&mib| mib > 0),
-    };
-    fields.finish()?;
-    Ok(Verb::Do { vm, act: Act::Migrate(how) })
-}
-
-/// VDSM names the other host; libvirt wants its own address there. One that is given is taken.
-fn libvirt_address(fields: &Fields<'_>, dst: &str) -> Result<String, Refused> {
-    const WANTED: &str = "a host, a host and a port, or libvirt's address of one (qemu+...)";
-    if dst.contains("//") {
-        let ours = dst.starts_with("qemu+") || dst.starts_with("qemu://");
-        return if ours { Ok(dst.into()) } else { Err(fields.bad("dst", WANTED)) };
-    }
-    let host = match dst.rsplit_once(':') {
-        Some((host, port))
-            if port.bytes().all(|b| b.is_ascii_digit()) && (!host.contains(':') || host.ends_with(']')) =>
-        {
-            host
-        }
-        _ => dst,
-    };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]%".contains(&b);
-    if host.is_empty() || !host.bytes().all(plain) {
-        return Err(fields.bad("dst", WANTED));
-    }
-    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.into() };
-    Ok(format!("qemu+tls://{host}/system"))
-}
-
-pub(crate) fn read_ticket(given: &Given<'_>) -> Result<Verb, Refused> {
-    let vm = given.vm(0)?;
-    let password = given.text(1)?.to_owned();
-    let seconds = given.number(2)?.ok_or_else(|| given.missing(2))?;
-    let connected = match given.words(3)?.as_deref() {
-        None | Some("disconnect") => Connected::Disconnect,
-        Some("keep") => Connected::Keep,
-        Some("fail") => Connected::Fail,
-        Some(_) => return Err(given.wrong(3, "disconnect, keep or fail")),
-    };
-    // Who the ticket is for, which only hooks of the original read.
-    if !matches!(given.get(4), None | Some(Value::Struct(_))) {
-        return Err(given.wrong(4, "a struct"));
-    }
-    let valid_for = Some(Duration::from_secs(u64::from(seconds)));
-    Ok(Verb::Do { vm, act: Act::SetTicket(Ticket { password, valid_for, connected }) })
-}
-
-pub(crate) fn read_balloon(given: &Given<'_>) -> Result<Verb, Refused> {
-    let vm = given.vm(0)?;
-    let kib = given.number(1)?.ok_or_else(|| given.missing(1))?;
-    Ok(Verb::Do { vm, act: Act::SetMemory { kib: u64::from(kib) } })
-}
-
-pub(crate) fn read_vcpus(given: &Given<'_>) -> Result<Verb, Refused> {
-    let vm = given.vm(0)?;
-    let count = given.number(1)?.ok_or_else(|| given.missing(1))?;
-    if count == 0 {
-        return Err(given.wrong(1, "at least 1"));
-    }
-    Ok(Verb::Do { vm, act: Act::SetVcpus { count } })
-}
-
-/// Disks are named by their targets and new images by their paths; volumes of VDSM's own storage are not known here.
-pub(crate) fn read_snapshot(given: &Given<'_>) -> Result<Verb, Refused> {
-    let vm = given.vm(0)?;
-    let drives =
-        BTreeMap::from([("snapDrives".to_owned(), given.get(1).ok_or_else(|| given.missing(1))?.clone())]);
-    let fields = Fields::new("snapshot", &drives);
-    let disks = fields.structures("snapDrives", |_, drive| {
-        drive.refuse(&["poolID", "domainID", "imageID", "volumeID", "baseVolumeID"])?;
-        drive.word("format", &[("cow", ()), ("qcow2", ())])?;
-        Ok(SnapshotDisk { target: drive.required("name")?, file: drive.required("path")? })
-    })?;
-    if disks.is_empty() {
-        return Err(Refused::Lacks { param: "snapDrives[0]".into() });
-    }
-    if given.words(2)?.is_some() {
-        return Err(Refused::Unsupported { method: "snapshot", param: "snapMemVolHandle".into() });
-    }
-    Ok(Verb::Snapshot { vm, disks, frozen: given.flag(3)? })
 }
 
 /// `create` takes one struct: with a document in `xml`, its other members are the manager's own business; without,
