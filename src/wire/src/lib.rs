@@ -2,18 +2,21 @@
 //!
 //! ```text
 //! request bytes ─▶ scan ─▶ Call ─▶ Verb            (bounded, typed, or refused with a status)
-//! Snapshot ─▶ Board ─▶ Bodies ─▶ Body              (each VM written once per change, each poll a shared buffer)
+//! Snapshot, Samples ─▶ Board ─▶ Bodies ─▶ Body     (each VM written once per change, each poll a shared buffer)
 //! ```
 //!
-//! This room alone knows the names, types and numbers of that contract; `proto-schemas/verbs.toml` holds them as data
+//! This room alone knows the names, types and numbers of that contract; `proto-schemas/verbs.toml` and `profiles.toml` hold them as data
 //! and the tests hold the code to it. It opens no socket, reads no clock and decides nothing about a VM.
 
 mod board;
 mod call;
 mod codes;
+mod devices;
 mod host;
 mod outcome;
+mod profile;
 mod refused;
+mod running;
 mod scan;
 mod verb;
 mod verbs;
@@ -26,6 +29,7 @@ pub use codes::{Code, done, fault, status_reply};
 pub use host::{
     Hardware, HostFacts, HostStats, Ksm, OperatingSystem, Package, capabilities, hardware, host_stats,
 };
+pub use profile::Generation;
 pub use outcome::{create_reply, destroy_reply, shutdown_reply};
 pub use refused::Refused;
 pub use verb::{DEFAULT_SHUTDOWN_DELAY_S, DEFAULT_SHUTDOWN_TIMEOUT_S, Verb};
