@@ -75,7 +75,7 @@ keys! {
         TxRate = "txRate", RxErrors = "rxErrors", RxDropped = "rxDropped", TxErrors = "txErrors",
         TxDropped = "txDropped", Rx = "rx", Tx = "tx", SampleTime = "sampleTime",
     }
-    "disk" {
+    "drive" {
         TrueSize = "truesize", ApparentSize = "apparentsize", ImageId = "imageID", ReadRate = "readRate",
         WriteRate = "writeRate", ReadLatency = "readLatency", WriteLatency = "writeLatency",
         FlushLatency = "flushLatency", ReadOps = "readOps", WriteOps = "writeOps", ReadBytes = "readBytes",

@@ -19,7 +19,7 @@ const TEXT: usize = 1024;
 /// One value of libvirt's typed parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// Any whole number that is not negative.
+    /// Any whole number that is not negative and fits into 63 bits: a larger one is -1 in disguise.
     Number(u64),
     /// A text.
     Text(String),
@@ -99,7 +99,7 @@ unsafe fn value_of(parameter: &sys::virTypedParameter) -> Option<Value> {
             sys::VIR_TYPED_PARAM_INT => u64::try_from(parameter.value.i).ok().map(Value::Number),
             sys::VIR_TYPED_PARAM_UINT => Some(Value::Number(parameter.value.ui.into())),
             sys::VIR_TYPED_PARAM_LLONG => u64::try_from(parameter.value.l).ok().map(Value::Number),
-            sys::VIR_TYPED_PARAM_ULLONG => Some(Value::Number(parameter.value.ul)),
+            sys::VIR_TYPED_PARAM_ULLONG => Some(parameter.value.ul).filter(|ul| *ul >> 63 == 0).map(Value::Number),
             sys::VIR_TYPED_PARAM_STRING => Some(Value::Text(text(parameter.value.s, TEXT))),
             _ => None,
         }
@@ -127,7 +127,8 @@ mod tests {
             (sys::VIR_TYPED_PARAM_INT, sys::_virTypedParameterValue { i: 7 }, Some(Value::Number(7))),
             (sys::VIR_TYPED_PARAM_UINT, sys::_virTypedParameterValue { ui: u32::MAX }, Some(Value::Number(4_294_967_295))),
             (sys::VIR_TYPED_PARAM_LLONG, sys::_virTypedParameterValue { l: -5 }, None),
-            (sys::VIR_TYPED_PARAM_ULLONG, sys::_virTypedParameterValue { ul: u64::MAX }, Some(Value::Number(u64::MAX))),
+            (sys::VIR_TYPED_PARAM_ULLONG, sys::_virTypedParameterValue { ul: 1 << 62 }, Some(Value::Number(1 << 62))),
+            (sys::VIR_TYPED_PARAM_ULLONG, sys::_virTypedParameterValue { ul: u64::MAX }, None),
             (sys::VIR_TYPED_PARAM_DOUBLE, sys::_virTypedParameterValue { d: 1.0 }, None),
             (sys::VIR_TYPED_PARAM_BOOLEAN, sys::_virTypedParameterValue { b: 1 }, None),
             (sys::VIR_TYPED_PARAM_STRING, sys::_virTypedParameterValue { s: text.as_ptr().cast_mut() }, Some(Value::Text("vda".into()))),
