@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::uri::ConnectUri;
-use super::value::{Client, ExitReasons, LogTarget, Profile, SocketMode, days, millis, path_or_none, seconds};
+use super::value::{
+    Client, ExitReasons, LogTarget, Profile, SocketMode, days, millis, path_or_none, seconds,
+};
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

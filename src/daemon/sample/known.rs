@@ -72,7 +72,8 @@ impl Known {
     /// Follows the snapshot: a new run starts from nothing, a domain that is gone is forgotten. What was known of a run
     /// that ended stays until it is forgotten, as managers ask for it.
     pub(super) fn follow(&mut self, snapshot: &Snapshot, now: Now) {
-        self.tracks.retain(|id, track| snapshot.domains.get(id).is_some_and(|domain| domain.run == track.run));
+        self.tracks
+            .retain(|id, track| snapshot.domains.get(id).is_some_and(|domain| domain.run == track.run));
         for domain in snapshot.domains.values().filter(|domain| runs(domain)) {
             self.tracks.entry(domain.domain).or_insert_with(|| Track::new(domain.run, now));
         }
@@ -267,7 +268,7 @@ mod tests {
     #[test]
     fn documents_are_read_when_a_sample_or_an_event_shows_a_change_and_now_and_then() {
         let (mut known, snapshot) = known();
-        let mut asked = |known: &mut Known, second| known.wanted(&snapshot, at(second).mono).len();
+        let asked = |known: &mut Known, second| known.wanted(&snapshot, at(second).mono).len();
         assert_eq!((asked(&mut known, 0), asked(&mut known, 1)), (1, 0));
         known.take(vec![(id(1), sample(1, true, "/a"))], at(1));
         assert_eq!((asked(&mut known, 1), asked(&mut known, 2)), (1, 0), "its disks are now known");

@@ -260,7 +260,10 @@ mod tests {
         assert_eq!((devices.machine.as_str(), devices.clock_offset_s), ("pc-i440fx-7.2", -3600));
         assert_eq!(devices.boot, ["hd", "network"]);
         let disk = &devices.disks[0];
-        assert_eq!((disk.target.as_str(), disk.path.as_str(), disk.serial.as_str()), ("vda", "/a & b.img", "abc"));
+        assert_eq!(
+            (disk.target.as_str(), disk.path.as_str(), disk.serial.as_str()),
+            ("vda", "/a & b.img", "abc")
+        );
         assert_eq!(disk.io_tune, BTreeMap::from([("total_iops_sec".into(), 100)]));
         assert_eq!((devices.disks[1].kind.as_str(), devices.disks[1].path.as_str()), ("cdrom", ""));
         let nic = Nic {
@@ -293,7 +296,8 @@ mod tests {
         for (old, new) in same {
             assert_eq!(read(&MACHINE.replace(old, new)).unwrap().fingerprint(), one, "{new}");
         }
-        for (old, new) in [("/a &amp; b.img", "/c.img"), ("vnet3", "vnet4"), ("5900", "5901"), ("qxl", "vga")] {
+        for (old, new) in [("/a &amp; b.img", "/c.img"), ("vnet3", "vnet4"), ("5900", "5901"), ("qxl", "vga")]
+        {
             assert_ne!(read(&MACHINE.replace(old, new)).unwrap().fingerprint(), one, "{new}");
         }
     }
@@ -303,7 +307,9 @@ mod tests {
         assert!(read("<domain><a></domain>").is_err());
         assert!(read(&"<a>".repeat(DEPTH + 1)).is_err());
         assert!(read(&" ".repeat(DOCUMENT_BYTES + 1)).is_err());
-        let odd = read("<domain><vcpu>many</vcpu><devices><disk/><graphics port='99999'/></devices></domain>").unwrap();
+        let odd =
+            read("<domain><vcpu>many</vcpu><devices><disk/><graphics port='99999'/></devices></domain>")
+                .unwrap();
         assert_eq!((odd.vcpus, odd.disks.len(), odd.graphics[0].port), (0, 1, None));
         let many = format!("<domain><devices>{}</devices></domain>", "<disk/>".repeat(PARTS + 1));
         assert_eq!(read(&many).unwrap().disks.len(), PARTS);

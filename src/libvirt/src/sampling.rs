@@ -38,7 +38,8 @@ impl Hypervisor {
         let session = self.session()?;
         let line = session.line()?;
         let ask = |groups, nowait| {
-            line.conn().all_stats(groups, nowait, Reading::default, |reading, name, value| reading.put(name, value))
+            line.conn()
+                .all_stats(groups, nowait, Reading::default, |reading, name, value| reading.put(name, value))
         };
         let states_only = || ask(sys::VIR_DOMAIN_STATS_STATE, false);
         let read = if session.states_only.load(Ordering::Relaxed) {
@@ -132,11 +133,9 @@ impl Reading {
             || disks.iter().any(|disk| disk.reads.is_some())
             || (!self.balloon && disks.is_empty() && self.state.is_some());
         let cpu = match self.cpu {
-            [Some(total_ns), user, system] => Some(CpuTime {
-                total_ns,
-                user_ns: user.unwrap_or(0),
-                system_ns: system.unwrap_or(0),
-            }),
+            [Some(total_ns), user, system] => {
+                Some(CpuTime { total_ns, user_ns: user.unwrap_or(0), system_ns: system.unwrap_or(0) })
+            }
             _ => None,
         };
         Sample {
@@ -151,7 +150,10 @@ impl Reading {
 }
 
 /// The entry that a name such as `0.rd.bytes` is about, and the rest of the name.
-fn entry<'a, 'b, T: Default>(entries: &'a mut BTreeMap<usize, T>, name: &'b str) -> Option<(&'a mut T, &'b str)> {
+fn entry<'a, 'b, T: Default>(
+    entries: &'a mut BTreeMap<usize, T>,
+    name: &'b str,
+) -> Option<(&'a mut T, &'b str)> {
     let (index, key) = name.split_once('.')?;
     let index = index.parse().ok().filter(|index| *index < ENTRIES)?;
     Some((entries.entry(index).or_default(), key))
@@ -243,7 +245,10 @@ mod tests {
             &[("net.0.name", "vnet0"), ("block.0.name", "vda"), ("block.0.path", "/a")],
         );
         assert_eq!(sample.cpu, Some(CpuTime { total_ns: 400, user_ns: 190, system_ns: 210 }));
-        assert_eq!((sample.vcpus, sample.memory.balloon_kib, sample.memory.usable_kib), (Some(2), Some(16384), None));
+        assert_eq!(
+            (sample.vcpus, sample.memory.balloon_kib, sample.memory.usable_kib),
+            (Some(2), Some(16384), None)
+        );
         assert_eq!((sample.nics[0].name.as_str(), sample.nics[0].received.bytes), ("vnet0", 10));
         assert_eq!(sample.nics[0].sent.dropped, 3);
         let disk = &sample.disks[0];
@@ -266,7 +271,14 @@ mod tests {
 
     #[test]
     fn odd_names_and_places_out_of_bounds_are_left_out() {
-        let odd = [("", 1), ("net", 1), ("net.x.rx.bytes", 1), ("block.99999999.rd.reqs", 1), ("block.0", 1), ("cpu.", 1)];
+        let odd = [
+            ("", 1),
+            ("net", 1),
+            ("net.x.rx.bytes", 1),
+            ("block.99999999.rd.reqs", 1),
+            ("block.0", 1),
+            ("cpu.", 1),
+        ];
         let sample = read(&odd, &[("block.1.rd.reqs", "text"), ("net.0.name", "")]);
         assert_eq!((sample.nics, sample.disks, sample.cpu), (vec![], vec![], None));
     }

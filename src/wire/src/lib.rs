@@ -29,8 +29,8 @@ pub use codes::{Code, done, fault, status_reply};
 pub use host::{
     Hardware, HostFacts, HostStats, Ksm, OperatingSystem, Package, capabilities, hardware, host_stats,
 };
-pub use profile::Generation;
 pub use outcome::{create_reply, destroy_reply, shutdown_reply};
+pub use profile::Generation;
 pub use refused::Refused;
 pub use verb::{DEFAULT_SHUTDOWN_DELAY_S, DEFAULT_SHUTDOWN_TIMEOUT_S, Verb};
 pub use verbs::{METHODS, Method, Param, list_methods, method_help, method_signature};

@@ -177,7 +177,12 @@ impl Profile {
     }
 
     /// A struct.
-    pub(crate) fn put_struct(&self, s: &mut Members<'_>, key: Key, fill: Option<impl FnOnce(&mut Members<'_>)>) {
+    pub(crate) fn put_struct(
+        &self,
+        s: &mut Members<'_>,
+        key: Key,
+        fill: Option<impl FnOnce(&mut Members<'_>)>,
+    ) {
         let (name, rule) = self.rule(key);
         match fill {
             _ if !rule.present => {}

@@ -64,7 +64,8 @@ pub(crate) fn put_machine(s: &mut Members<'_>, devices: Option<&Devices>, profil
         }
     });
     profile.put_array(s, Key::DisplayInfo, shown);
-    let medium = devices.and_then(|d| d.disks.iter().find(|disk| disk.kind == "cdrom" && !disk.path.is_empty()));
+    let medium =
+        devices.and_then(|d| d.disks.iter().find(|disk| disk.kind == "cdrom" && !disk.path.is_empty()));
     profile.put(s, Key::Cdrom, medium.map(|disk| &disk.path));
     let order = devices.map(|devices| boot_letters(&devices.boot)).filter(|letters| !letters.is_empty());
     profile.put(s, Key::Boot, order);
@@ -118,7 +119,8 @@ fn memory_percent(sample: &Sample) -> Option<u64> {
 
 fn put_sampled(s: &mut Members<'_>, usage: &Usage, sample: &Sample, profile: &Profile) {
     let rates = usage.rates.as_ref();
-    let percent = |of: fn(&Rates) -> f64| rates.filter(|_| sample.cpu.is_some()).map(|r| format!("{:.2}", of(r)));
+    let percent =
+        |of: fn(&Rates) -> f64| rates.filter(|_| sample.cpu.is_some()).map(|r| format!("{:.2}", of(r)));
     profile.put(s, Key::CpuUser, percent(|rates| rates.cpu_guest));
     profile.put(s, Key::CpuSys, percent(|rates| rates.cpu_user_and_system));
     profile.put(s, Key::CpuUsage, sample.cpu.map(|cpu| cpu.total_ns));
@@ -144,8 +146,9 @@ fn put_sampled(s: &mut Members<'_>, usage: &Usage, sample: &Sample, profile: &Pr
 }
 
 fn put_balloon(s: &mut Members<'_>, sample: &Sample, devices: Option<&Devices>, profile: &Profile) {
-    let has = devices
-        .is_some_and(|devices| devices.parts.iter().any(|part| part.kind == "memballoon" && part.device != "none"));
+    let has = devices.is_some_and(|devices| {
+        devices.parts.iter().any(|part| part.kind == "memballoon" && part.device != "none")
+    });
     let memory = sample.memory;
     let (current, maximum) = (memory.balloon_kib.filter(|_| has), memory.maximum_kib.filter(|_| has));
     let least = devices.map(|devices| devices.memory_min_kib).filter(|_| has);
@@ -165,7 +168,8 @@ fn put_network(s: &mut Members<'_>, usage: Option<&Usage>, profile: &Profile) {
     if let Some(devices) = usage.and_then(|usage| usage.devices.as_deref()) {
         for nic in devices.nics.iter().filter(|nic| !nic.host_name.is_empty()) {
             let counted = usage.and_then(|usage| {
-                let counters = usage.sample.as_ref()?.nics.iter().find(|known| known.name == nic.host_name)?;
+                let counters =
+                    usage.sample.as_ref()?.nics.iter().find(|known| known.name == nic.host_name)?;
                 Some((counters, *usage.rates.as_ref()?.nics.get(&nic.host_name)?))
             });
             // A name twice would cost the manager the whole reply.

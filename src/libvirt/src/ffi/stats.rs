@@ -59,7 +59,8 @@ impl Conn {
                 // SAFETY: the record has `nparams` parameters, alive as long as it is.
                 let parameter = unsafe { &*record.params.add(index) };
                 // SAFETY: the type says which part of the union is set, as libvirt filled both.
-                if let (Some(name), Some(value)) = (name_of(&parameter.field), unsafe { value_of(parameter) }) {
+                if let (Some(name), Some(value)) = (name_of(&parameter.field), unsafe { value_of(parameter) })
+                {
                     put(&mut place, name, value);
                 }
             }
@@ -99,7 +100,9 @@ unsafe fn value_of(parameter: &sys::virTypedParameter) -> Option<Value> {
             sys::VIR_TYPED_PARAM_INT => u64::try_from(parameter.value.i).ok().map(Value::Number),
             sys::VIR_TYPED_PARAM_UINT => Some(Value::Number(parameter.value.ui.into())),
             sys::VIR_TYPED_PARAM_LLONG => u64::try_from(parameter.value.l).ok().map(Value::Number),
-            sys::VIR_TYPED_PARAM_ULLONG => Some(parameter.value.ul).filter(|ul| *ul >> 63 == 0).map(Value::Number),
+            sys::VIR_TYPED_PARAM_ULLONG => {
+                Some(parameter.value.ul).filter(|ul| *ul >> 63 == 0).map(Value::Number)
+            }
             sys::VIR_TYPED_PARAM_STRING => Some(Value::Text(text(parameter.value.s, TEXT))),
             _ => None,
         }
@@ -125,13 +128,25 @@ mod tests {
         let cases = [
             (sys::VIR_TYPED_PARAM_INT, sys::_virTypedParameterValue { i: -1 }, None),
             (sys::VIR_TYPED_PARAM_INT, sys::_virTypedParameterValue { i: 7 }, Some(Value::Number(7))),
-            (sys::VIR_TYPED_PARAM_UINT, sys::_virTypedParameterValue { ui: u32::MAX }, Some(Value::Number(4_294_967_295))),
+            (
+                sys::VIR_TYPED_PARAM_UINT,
+                sys::_virTypedParameterValue { ui: u32::MAX },
+                Some(Value::Number(4_294_967_295)),
+            ),
             (sys::VIR_TYPED_PARAM_LLONG, sys::_virTypedParameterValue { l: -5 }, None),
-            (sys::VIR_TYPED_PARAM_ULLONG, sys::_virTypedParameterValue { ul: 1 << 62 }, Some(Value::Number(1 << 62))),
+            (
+                sys::VIR_TYPED_PARAM_ULLONG,
+                sys::_virTypedParameterValue { ul: 1 << 62 },
+                Some(Value::Number(1 << 62)),
+            ),
             (sys::VIR_TYPED_PARAM_ULLONG, sys::_virTypedParameterValue { ul: u64::MAX }, None),
             (sys::VIR_TYPED_PARAM_DOUBLE, sys::_virTypedParameterValue { d: 1.0 }, None),
             (sys::VIR_TYPED_PARAM_BOOLEAN, sys::_virTypedParameterValue { b: 1 }, None),
-            (sys::VIR_TYPED_PARAM_STRING, sys::_virTypedParameterValue { s: text.as_ptr().cast_mut() }, Some(Value::Text("vda".into()))),
+            (
+                sys::VIR_TYPED_PARAM_STRING,
+                sys::_virTypedParameterValue { s: text.as_ptr().cast_mut() },
+                Some(Value::Text("vda".into())),
+            ),
             (99, sys::_virTypedParameterValue { ul: 1 }, None),
         ];
         for (kind, value, expected) in cases {

@@ -167,7 +167,8 @@ fn every_generation_reads_what_is_written_for_it() {
         assert_eq!(vms.len(), bodies.snapshot().domains.len());
         for vm in vms.values() {
             check_vm(vm, 8);
-            let breaks_without = matches!(generation, Generation::Common | Generation::V3_4 | Generation::V3_5);
+            let breaks_without =
+                matches!(generation, Generation::Common | Generation::V3_4 | Generation::V3_5);
             if breaks_without && text(&vm["status"]) != "Down" {
                 members(&vm["disks"]);
                 members(&vm["network"]);

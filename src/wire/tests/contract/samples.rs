@@ -9,14 +9,14 @@ use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::Reply;
 use whydown_core::record::{Certainty, Ending, Verdict, When};
 use whydown_core::sample::{
-    CpuTime, Devices, Disk, DiskCounters, DiskRates, Graphics, Memory, Nic, NicCounters, NicRates, Operations,
-    Part, Rates, Sample, Samples, Traffic, Usage,
+    CpuTime, Devices, Disk, DiskCounters, DiskRates, Graphics, Memory, Nic, NicCounters, NicRates,
+    Operations, Part, Rates, Sample, Samples, Traffic, Usage,
 };
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
 use whydown_core::time::Wall;
 use whydown_wire::{
-    Board, Bodies, Generation, HostFacts, HostStats, Ksm, Package, Range, VmCounts, capabilities, create_reply,
-    destroy_reply, hardware, host_stats, shutdown_reply,
+    Board, Bodies, Generation, HostFacts, HostStats, Ksm, Package, Range, VmCounts, capabilities,
+    create_reply, destroy_reply, hardware, host_stats, shutdown_reply,
 };
 
 /// When all samples are looked at: 2016-02-29 12:00 UTC.
@@ -119,7 +119,12 @@ pub fn usage(run: RunId) -> Usage {
 
 /// A machine of which one sample was taken, that has neither screen nor balloon, and that has fallen silent.
 pub fn little(run: RunId) -> Usage {
-    let devices = Devices { parts: vec![Part { kind: "memory".into(), ..Part::default() }], ..Devices::default() };
+    let devices = Devices {
+        parts: vec![Part { kind: "memory".into(), ..Part::default() }],
+        nics: vec![Nic { host_name: "vnet1".into(), mac: "52:54:00:00:00:02".into(), ..Nic::default() }],
+        vcpus: 1,
+        ..Devices::default()
+    };
     let disks = vec![DiskCounters { target: "hdc".into(), ..DiskCounters::default() }];
     Usage {
         run,
@@ -134,7 +139,8 @@ pub fn little(run: RunId) -> Usage {
 
 fn devices() -> Devices {
     let address = |slot: &str| {
-        let parts = [("type", "pci"), ("domain", "0x0000"), ("bus", "0x00"), ("slot", slot), ("function", "0x0")];
+        let parts =
+            [("type", "pci"), ("domain", "0x0000"), ("bus", "0x00"), ("slot", slot), ("function", "0x0")];
         parts.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     };
     let part = |kind: &str, device: &str, alias: &str, slot: &str| Part {
@@ -157,7 +163,12 @@ fn devices() -> Devices {
         clock_offset_s: -3600,
         boot: vec!["hd".into(), "network".into()],
         graphics: vec![
-            Graphics { kind: "spice".into(), port: Some(5900), tls_port: None, listen: Some("127.0.0.1".into()) },
+            Graphics {
+                kind: "spice".into(),
+                port: Some(5900),
+                tls_port: None,
+                listen: Some("127.0.0.1".into()),
+            },
             Graphics { kind: "vnc".into(), port: None, tls_port: None, listen: Some("0.0.0.0".into()) },
             Graphics { kind: "sdl".into(), ..Graphics::default() },
         ],

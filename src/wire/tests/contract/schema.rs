@@ -136,7 +136,9 @@ fn each_generation_gets_its_profile_and_nothing_else() {
         let structs = profile(generation);
         let mut checker = Checker { structs: &structs, met: BTreeSet::new(), missed: BTreeSet::new() };
         let reply = read(&bodies_for(generation, everything()).all_vm_stats(Range::Classic, NOW).plain);
-        for vm in items(&members(&reply)["statsList"]).iter().filter(|vm| !members(vm).contains_key("exitCode")) {
+        for vm in
+            items(&members(&reply)["statsList"]).iter().filter(|vm| !members(vm).contains_key("exitCode"))
+        {
             let checked = checker.check("vm-running", vm);
             checked.unwrap_or_else(|error| panic!("{}: {error}", generation.word()));
         }
@@ -147,7 +149,8 @@ fn each_generation_gets_its_profile_and_nothing_else() {
 #[test]
 fn replies_and_schema_agree_in_both_directions() {
     let schema = schema();
-    let (verbs, mut structs) = (schema["verb"].as_table().unwrap(), schema["struct"].as_table().unwrap().clone());
+    let (verbs, mut structs) =
+        (schema["verb"].as_table().unwrap(), schema["struct"].as_table().unwrap().clone());
     structs.extend(profile(Generation::Common));
     let structs = &structs;
     let mut checker = Checker { structs, met: BTreeSet::new(), missed: BTreeSet::new() };
