@@ -153,10 +153,8 @@ impl Scan {
             ("interface", "mac") => self.nic.mac = of("address"),
             ("interface", "model") => self.nic.model = of("type"),
             ("interface", "target") => self.nic.host_name = of("dev"),
-            ("graphics", "listen") => {
-                if self.graphics.listen.is_none() {
-                    self.graphics.listen = given.get("address").cloned();
-                }
+            ("graphics", "listen") if self.graphics.listen.is_none() => {
+                self.graphics.listen = given.get("address").cloned();
             }
             ("video", "model") => self.part.device = of("type"),
             _ => {}

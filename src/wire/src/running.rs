@@ -103,7 +103,7 @@ fn boot_letters(boot: &[String]) -> String {
 fn put_guest(s: &mut Members<'_>, sample: Option<&Sample>, profile: &Profile) {
     profile.put(s, Key::Username, None::<&str>);
     profile.put(s, Key::Session, None::<&str>);
-    profile.put(s, Key::MemUsage, sample.and_then(|sample| memory_percent(sample)));
+    profile.put(s, Key::MemUsage, sample.and_then(memory_percent));
     profile.put(s, Key::GuestCpuCount, None::<&str>);
     profile.put_array(s, Key::AppsList, None::<fn(&mut crate::write::Items<'_>)>);
     profile.put(s, Key::GuestIps, None::<&str>);
