@@ -33,9 +33,11 @@ pub use finding::{Finding, Mistakes, Wrong};
 pub use flags::Flags;
 pub use load::{Change, Loaded, Sources, load};
 pub use report::{Report, check};
-pub use settings::{Deciding, Ledger, Libvirt, Log, Settings, Socket, State, Tls, Unacknowledged, XmlRpc};
+pub use settings::{
+    Deciding, Ledger, Libvirt, Log, Sampling, Settings, Socket, State, Tls, Unacknowledged, XmlRpc,
+};
 pub use uri::{ConnectUri, UriError, embed_root};
-pub use value::{Client, ExitReasons, LogTarget, SocketMode};
+pub use value::{Client, ExitReasons, LogTarget, Profile, SocketMode};
 
 /// The default file: the lowest layer, and the reference of every key.
 pub const DEFAULT_FILE: &str = include_str!("../../systemd/whydown.toml");

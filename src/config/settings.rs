@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::uri::ConnectUri;
-use super::value::{Client, ExitReasons, LogTarget, SocketMode, days, millis, path_or_none, seconds};
+use super::value::{
+    Client, ExitReasons, LogTarget, Profile, SocketMode, days, millis, path_or_none, seconds,
+};
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,6 +27,8 @@ pub struct Settings {
     pub unacknowledged: Unacknowledged,
     /// How an ending is decided.
     pub deciding: Deciding,
+    /// What running VMs use.
+    pub sampling: Sampling,
     /// XML-RPC over TCP.
     pub xmlrpc: XmlRpc,
     /// XML-RPC with TLS.
@@ -112,6 +116,20 @@ pub struct Deciding {
     pub heartbeat: Duration,
 }
 
+/// `[sampling]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sampling {
+    /// Whether VMs are sampled.
+    pub enabled: bool,
+    /// How often.
+    #[serde(rename = "interval_s", deserialize_with = "seconds")]
+    pub interval: Duration,
+    /// After how long without a sample a VM is said not to respond.
+    #[serde(rename = "unresponsive_after_s", deserialize_with = "seconds")]
+    pub unresponsive_after: Duration,
+}
+
 /// `[xmlrpc]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,6 +144,8 @@ pub struct XmlRpc {
     pub exit_reasons: ExitReasons,
     /// Clients that get the full exit reasons in any case.
     pub full_for: Vec<Client>,
+    /// Which generation of managers is written for.
+    pub profile: Profile,
     /// Connections open at once.
     pub max_connections: usize,
     /// The largest request body in bytes.

@@ -17,6 +17,26 @@ pub enum ExitReasons {
     Full,
 }
 
+/// Which generation of managers is written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Profile {
+    /// What all can read.
+    #[serde(rename = "common")]
+    Common,
+    /// Engine 3.4.
+    #[serde(rename = "3.4")]
+    V3_4,
+    /// Engine 3.5.
+    #[serde(rename = "3.5")]
+    V3_5,
+    /// Engine 3.6.
+    #[serde(rename = "3.6")]
+    V3_6,
+    /// Engine 4.0 and later.
+    #[serde(rename = "4.0")]
+    V4_0,
+}
+
 /// Where the log goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

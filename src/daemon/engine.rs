@@ -9,6 +9,7 @@ use whydown_core::hypervisor::{Happening, HostEvent};
 use whydown_core::id::{DomainId, RequestId, RunId};
 use whydown_core::lifecycle::{Effect, Engine, Input, Reply};
 use whydown_core::record::Keep;
+use whydown_core::sample::Samples;
 use whydown_core::snapshot::{DomainPublic, Snapshot};
 use whydown_ledger::Ledger;
 use whydown_wire::{Board, Bodies};
@@ -45,6 +46,7 @@ pub struct EngineTask {
     hands: Hands,
     ledger: Ledger,
     board: Board,
+    samples: watch::Receiver<Arc<Samples>>,
     published: watch::Sender<Published>,
     changes: broadcast::Sender<Change>,
     waiting: HashMap<RequestId, oneshot::Sender<Reply>>,
@@ -60,11 +62,12 @@ impl EngineTask {
         letters: mpsc::Receiver<Post>,
         hands: Hands,
         ledger: Ledger,
+        board: Board,
+        samples: watch::Receiver<Arc<Samples>>,
         watchdog: Option<std::time::Duration>,
     ) -> (Self, watch::Receiver<Published>, broadcast::Sender<Change>) {
-        let board = Board::new();
         let snapshot = Arc::new(engine.snapshot());
-        let bodies = board.update(&snapshot);
+        let bodies = board.update(&snapshot, &samples.borrow());
         let (published, readers) = watch::channel(Published { snapshot, bodies });
         let (changes, _) = broadcast::channel(1024);
         let task = Self {
@@ -73,6 +76,7 @@ impl EngineTask {
             hands,
             ledger,
             board,
+            samples,
             published,
             changes: changes.clone(),
             waiting: HashMap::new(),
@@ -103,6 +107,8 @@ impl EngineTask {
                     }
                 }
                 () = woken => batch.push(Post::Input(Input::Wake)),
+                // The engine knows nothing of samples: the picture stays, and is shown with other figures.
+                Ok(()) = self.samples.changed() => self.show_again(),
                 _ = feed.tick() => {
                     if self.watchdog.is_some() {
                         let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
@@ -169,8 +175,7 @@ impl EngineTask {
 
     fn publish(&mut self) {
         let snapshot = Arc::new(self.engine.snapshot());
-        let bodies = self.board.update(&snapshot);
-        let old = self.published.send_replace(Published { snapshot: Arc::clone(&snapshot), bodies });
+        let old = self.show(Arc::clone(&snapshot));
         if self.changes.receiver_count() > 0 {
             for (id, domain) in &snapshot.domains {
                 if !old.snapshot.domains.get(id).is_some_and(|before| Arc::ptr_eq(before, domain)) {
@@ -181,6 +186,18 @@ impl EngineTask {
                 let _ = self.changes.send(Change::Left(*id));
             }
         }
+    }
+
+    /// Gives readers the picture that they have with the latest samples.
+    fn show_again(&mut self) {
+        let snapshot = Arc::clone(&self.published.borrow().snapshot);
+        self.show(snapshot);
+    }
+
+    /// Gives readers this picture with the latest samples, and returns what they had.
+    fn show(&mut self, snapshot: Arc<Snapshot>) -> Published {
+        let bodies = self.board.update(&snapshot, &self.samples.borrow_and_update());
+        self.published.send_replace(Published { snapshot, bodies })
     }
 }
 

@@ -6,6 +6,7 @@
 //! | libvirt threads | the link | reconnects for ever |
 //! | `ledger` thread | the file | writes wait in memory, loudly |
 //! | witnesses | one source each | their evidence is missing, and health says so |
+//! | sampler task | samples, devices | figures stay as they are, and age |
 //! | edge tasks | one connection each | that connection is closed |
 
 mod clock;
@@ -20,6 +21,7 @@ mod post;
 mod rights;
 mod rpc;
 mod run;
+mod sample;
 mod work;
 
 pub use run::{StartError, run};

@@ -220,10 +220,10 @@ impl Service {
             Asked::Save => whydown_wire::work_begun_reply(WorkKind::Save, &outcome),
             Asked::Migrate => whydown_wire::work_begun_reply(WorkKind::Migration, &outcome),
             Asked::Abort => whydown_wire::cancel_reply(&outcome),
-            _ => {
-                let snapshot = self.picture().snapshot;
-                whydown_wire::act_reply(what, &outcome, snapshot.domains.get(&vm).map(|vm| &**vm))
+            Asked::SetVcpus if matches!(outcome, Reply::Done) => {
+                self.picture().bodies.the_vm(vm, self.range(peer, asked))
             }
+            _ => whydown_wire::act_reply(what, &outcome),
         })
     }
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use whydown_core::evidence::Fact;
+use whydown_core::hypervisor::Happening;
 use whydown_core::id::BootId;
 use whydown_core::lifecycle::{Engine, Input, Whom};
 use whydown_ledger::{Ledger, Retention};
 use whydown_libvirt::Hypervisor;
+use whydown_wire::{Board, Generation};
 use whydown_witness::exit::ExitWatch;
 use whydown_witness::kernel::{KernelLog, KernelWord};
 use whydown_witness::{host as host_witness, process};
@@ -21,9 +23,10 @@ use super::hands::Hands;
 use super::host::Host;
 use super::post::Postbox;
 use super::rpc::Service;
+use super::sample::{self, Sampler};
 use super::work::Works;
 use super::{clock, embed};
-use crate::config::Settings;
+use crate::config::{Profile, Settings};
 use crate::edge;
 
 /// How long the end waits for the ledger. What is not written by then stays lost only if the disk does.
@@ -127,7 +130,8 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let (postbox, letters) = Postbox::new();
     let (ledger, engine) = recover(&settings, &boot, &postbox);
     let witnesses = witnesses(&postbox);
-    let hypervisor = listen(&settings, &postbox);
+    let (news, heard) = sample::news();
+    let hypervisor = listen(&settings, &postbox, news);
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
     let works = Works::default();
     let hands = Hands::new(
@@ -140,8 +144,16 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     );
 
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 3);
-    let (task, published, changes) = EngineTask::new(engine, letters, hands, ledger.clone(), watchdog);
+    let board = Board::new(generation(settings.xmlrpc.profile));
+    let (sampled, samples) = watch::channel(Arc::default());
+    let (task, published, changes) =
+        EngineTask::new(engine, letters, hands, ledger.clone(), board.clone(), samples, watchdog);
     let engine_task = tokio::spawn(task.run());
+    let vm_sampler = settings.sampling.enabled.then(|| {
+        let (settings, hypervisor) = (settings.sampling.clone(), hypervisor.clone());
+        let sampler = Sampler::new(settings, hypervisor, published.clone(), sampled, board);
+        tokio::spawn(sampler.run(heard))
+    });
 
     let host = Host::read(&folder, started);
     let sampler = tokio::spawn(host.clone().sample(folder.clone()));
@@ -199,6 +211,9 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     }
     reloading.abort();
     sampler.abort();
+    if let Some(vm_sampler) = vm_sampler {
+        vm_sampler.abort();
+    }
     versions.abort();
     // No event may come behind the last heartbeat, or it would be lost in a window that we call heard.
     let stopping = hypervisor.clone();
@@ -242,6 +257,16 @@ fn lock(folder: &Path) -> Result<std::fs::File, StartError> {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked { path }),
         Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn generation(profile: Profile) -> Generation {
+    match profile {
+        Profile::Common => Generation::Common,
+        Profile::V3_4 => Generation::V3_4,
+        Profile::V3_5 => Generation::V3_5,
+        Profile::V3_6 => Generation::V3_6,
+        Profile::V4_0 => Generation::V4_0,
     }
 }
 
@@ -355,7 +380,7 @@ fn witnesses(postbox: &Postbox) -> Witnesses {
     Witnesses { exits, _kernel: kernel, deaf }
 }
 
-fn listen(settings: &Settings, postbox: &Postbox) -> Hypervisor {
+fn listen(settings: &Settings, postbox: &Postbox, news: sample::News) -> Hypervisor {
     let told = postbox.clone();
     let libvirt = &settings.libvirt;
     let wanted = whydown_libvirt::Settings {
@@ -368,7 +393,12 @@ fn listen(settings: &Settings, postbox: &Postbox) -> Hypervisor {
         ..whydown_libvirt::Settings::new(libvirt.uri.as_str(), clock::wall)
     };
     Hypervisor::start(wanted, move |word| match word {
-        whydown_libvirt::Told::Event(event) => told.post_blocking(Input::Host(event)),
+        whydown_libvirt::Told::Event(event) => {
+            if matches!(event.what, Happening::Started(_) | Happening::Defined | Happening::Rebooted) {
+                news.of(event.domain.id);
+            }
+            told.post_blocking(Input::Host(event));
+        }
         whydown_libvirt::Told::LinkLost { at, why } => {
             warn!("the link to libvirt is lost: {why}");
             told.post_blocking(Input::LinkLost { at });

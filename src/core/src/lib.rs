@@ -18,6 +18,7 @@ pub mod id;
 pub mod lifecycle;
 pub mod limits;
 pub mod record;
+pub mod sample;
 pub mod snapshot;
 pub mod time;
 pub mod verdict;

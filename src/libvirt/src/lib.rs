@@ -9,19 +9,21 @@
 //!    ▲                                            ▲
 //!    │ connect, register, list, barrier           │ LinkUp, LinkLost, StillDown
 //!    ├──────────────── link (one thread, for ever)┘
-//!    └──────────────── act (the callers' own threads)
+//!    └──────────────── act, sampling (the callers' own threads)
 //! ```
 //!
 //! Start with [`Hypervisor::start`].
 
 mod act;
 mod deeds;
+mod devices;
 mod ffi;
 mod hearing;
 mod link;
 mod listing;
 mod process;
 mod queue;
+mod sampling;
 mod session;
 mod settings;
 mod translate;

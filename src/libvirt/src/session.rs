@@ -9,6 +9,7 @@
 //! * libvirtd serves at most five calls of one connection at a time (its `max_client_requests`) and then stops reading,
 //!   its keepalive answers included. A few calls on domains that hang would break the very link that hears.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub(crate) struct Session {
     lines: Mutex<Lines>,
     /// A call is done, and another may begin.
     freed: Condvar,
+    /// Whether the driver refused to be asked for more than states without waiting.
+    pub(crate) states_only: AtomicBool,
     settings: Settings,
 }
 
@@ -63,6 +66,7 @@ impl Session {
             registrations: Mutex::new(Some(registrations)),
             lines: Mutex::default(),
             freed: Condvar::new(),
+            states_only: AtomicBool::new(false),
             settings: settings.clone(),
         })
     }

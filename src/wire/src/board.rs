@@ -1,9 +1,9 @@
 //! The board: replies to polls, made once and given to all who ask.
 //!
 //! ```text
-//! Arc<Snapshot> ─update─▶ Arc<Bodies> ─first poll─▶ Body ─next polls─▶ the same bytes
-//!                             │
-//!                             └─ per VM: a fragment, written anew only when that VM changed
+//! Arc<Snapshot>, Arc<Samples> ─update─▶ Arc<Bodies> ─first poll─▶ Body ─next polls─▶ the same bytes
+//!                                           │
+//!                                           └─ per VM: a fragment, written anew only when that VM or its sample changed
 //! ```
 //!
 //! Taking a new snapshot costs nothing that grows with the number of VMs: a storm of changes between two polls is
@@ -16,10 +16,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use whydown_core::id::DomainId;
+use whydown_core::sample::{Samples, Usage};
 use whydown_core::snapshot::{DomainPublic, Snapshot, Status};
 use whydown_core::time::Wall;
 
-use crate::codes::{Code, put_status, status_reply};
+use crate::codes::{Code, done, put_status, status_reply};
+use crate::profile::{Generation, Profile};
 use crate::vm::{Fragment, Moment, Range, put_full};
 use crate::write;
 
@@ -62,25 +64,35 @@ fn pack(plain: &[u8]) -> Bytes {
 /// A body and the moment that it shows.
 type Shown = (Moment, Arc<Body>);
 
-/// What was written of each VM, beside the picture of it that was written.
-type Cache = HashMap<DomainId, (Arc<DomainPublic>, Arc<Fragment>)>;
+/// What was written of a VM, beside the picture and the sample of it that were written.
+#[derive(Debug)]
+struct Written {
+    domain: Arc<DomainPublic>,
+    usage: Option<Arc<Usage>>,
+    fragment: Arc<Fragment>,
+}
+
+type Cache = HashMap<DomainId, Written>;
 
 /// Keeps what was written of each VM.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub struct Board {
     cache: Arc<Mutex<Cache>>,
+    profile: &'static Profile,
 }
 
 impl Board {
-    /// An empty one.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty one, for managers of this generation.
+    pub fn new(generation: Generation) -> Self {
+        Self { cache: Arc::default(), profile: Profile::of(generation) }
     }
 
     /// Takes a new picture. Cheap; nothing is written before somebody asks.
-    pub fn update(&self, snapshot: &Arc<Snapshot>) -> Arc<Bodies> {
+    pub fn update(&self, snapshot: &Arc<Snapshot>, samples: &Arc<Samples>) -> Arc<Bodies> {
         Arc::new(Bodies {
             snapshot: Arc::clone(snapshot),
+            samples: Arc::clone(samples),
+            profile: self.profile,
             cache: Arc::clone(&self.cache),
             all_stats: [Mutex::new(None), Mutex::new(None)],
             all_short: OnceLock::new(),
@@ -96,6 +108,8 @@ impl Board {
 #[derive(Debug)]
 pub struct Bodies {
     snapshot: Arc<Snapshot>,
+    samples: Arc<Samples>,
+    profile: &'static Profile,
     cache: Arc<Mutex<Cache>>,
     /// By range.
     all_stats: [Mutex<Option<Shown>>; 2],
@@ -163,7 +177,7 @@ impl Bodies {
         }
         let Some(domain) = self.snapshot.domains.get(&vm) else { return status_reply(Code::NoSuchVm, "") };
         let moment = Moment::of(&self.snapshot, now);
-        let fragment = fragment_of(&mut self.lock_cache(), domain);
+        let fragment = self.fragment_of(&mut self.lock_cache(), domain);
         write::reply(fragment.size() + 256, |slot| {
             slot.structure(|s| {
                 put_status(s, Code::Done, "");
@@ -184,18 +198,32 @@ impl Bodies {
             (false, None) => Arc::clone(self.all_short.get_or_init(|| self.write_short(self.fragments()))),
             (false, Some(_)) => {
                 let mut cache = self.lock_cache();
-                let fragments = self.chosen(vms).map(|domain| fragment_of(&mut cache, domain)).collect();
+                let fragments = self.chosen(vms).map(|domain| self.fragment_of(&mut cache, domain)).collect();
                 drop(cache);
                 self.write_short(fragments)
             }
             (true, _) => {
                 self.write_list(1024 * vms.map_or(self.snapshot.domains.len(), <[_]>::len), |items| {
                     for domain in self.chosen(vms) {
-                        items.item().structure(|s| put_full(s, domain, range));
+                        let usage = self.samples.domains.get(&domain.domain).map(Arc::as_ref);
+                        items.item().structure(|s| put_full(s, domain, usage, range, self.profile));
                     }
                 })
             }
         }
+    }
+
+    /// The VM alone, in its full form, as `setNumberOfCpus` shows it when it is done.
+    pub fn the_vm(&self, vm: DomainId, range: Range) -> Bytes {
+        let Some(domain) = self.snapshot.domains.get(&vm) else { return done() };
+        let usage = self.samples.domains.get(&vm).map(Arc::as_ref);
+        write::reply(2048, |slot| {
+            slot.structure(|s| {
+                put_status(s, Code::Done, "");
+                s.structure("vmList", |s| put_full(s, domain, usage, range, self.profile));
+            });
+        })
+        .into()
     }
 
     /// How many VMs there are.
@@ -247,27 +275,38 @@ impl Bodies {
     fn fragments(&self) -> Vec<Arc<Fragment>> {
         let domains = &self.snapshot.domains;
         let mut cache = self.lock_cache();
-        let fragments = domains.values().map(|domain| fragment_of(&mut cache, domain)).collect();
+        let fragments = domains.values().map(|domain| self.fragment_of(&mut cache, domain)).collect();
         if cache.len() > domains.len() {
             cache.retain(|id, _| domains.contains_key(id));
         }
         fragments
     }
 
+    /// Writes what changed before anybody asks, so that the first poll does not wait for all of it.
+    pub fn write_ahead(&self) {
+        for domain in self.snapshot.domains.values() {
+            self.fragment_of(&mut self.lock_cache(), domain);
+        }
+    }
+
+    /// The fragment of `domain`, from the cache if it is of this very picture and sample: the cache holds them too, so
+    /// that their addresses cannot come to mean others.
+    fn fragment_of(&self, cache: &mut Cache, domain: &Arc<DomainPublic>) -> Arc<Fragment> {
+        let usage = self.samples.domains.get(&domain.domain);
+        if let Some(written) = cache.get(&domain.domain)
+            && Arc::ptr_eq(&written.domain, domain)
+            && written.usage.as_ref().map(Arc::as_ptr) == usage.map(Arc::as_ptr)
+        {
+            return Arc::clone(&written.fragment);
+        }
+        let fragment = Arc::new(Fragment::of(domain, usage.map(Arc::as_ref), self.profile));
+        let written =
+            Written { domain: Arc::clone(domain), usage: usage.cloned(), fragment: Arc::clone(&fragment) };
+        cache.insert(domain.domain, written);
+        fragment
+    }
+
     fn lock_cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The fragment of `domain`, from the cache if it is of this very picture: the cache holds the picture too, so that
-/// its address cannot come to mean another one.
-fn fragment_of(cache: &mut Cache, domain: &Arc<DomainPublic>) -> Arc<Fragment> {
-    if let Some((of, fragment)) = cache.get(&domain.domain)
-        && Arc::ptr_eq(of, domain)
-    {
-        return Arc::clone(fragment);
-    }
-    let fragment = Arc::new(Fragment::of(domain));
-    cache.insert(domain.domain, (Arc::clone(domain), Arc::clone(&fragment)));
-    fragment
 }

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! request bytes ─▶ scan ─▶ Call ─▶ Verb            (bounded, typed, or refused with a status)
-//! Snapshot ─▶ Board ─▶ Bodies ─▶ Body              (each VM written once per change, each poll a shared buffer)
+//! Snapshot, Samples ─▶ Board ─▶ Bodies ─▶ Body     (each VM written once per change, each poll a shared buffer)
 //! ```
 //!
-//! This room alone knows the names, types and numbers of that contract; `proto-schemas/verbs.toml` holds them as data
+//! This room alone knows the names, types and numbers of that contract; `proto-schemas/verbs.toml` and `profiles.toml` hold them as data
 //! and the tests hold the code to it. It opens no socket, reads no clock and decides nothing about a VM.
 
 mod absent;
@@ -13,10 +13,13 @@ mod board;
 mod call;
 mod classic;
 mod codes;
+mod devices;
 mod fields;
 mod host;
 mod outcome;
+mod profile;
 mod refused;
+mod running;
 mod scan;
 mod verb;
 mod verbs;
@@ -35,6 +38,7 @@ pub use outcome::{
     Work, WorkKind, act_reply, cancel_reply, create_reply, destroy_reply, migration_create_reply,
     shutdown_reply, snapshot_reply, work_begun_reply, work_reply,
 };
+pub use profile::Generation;
 pub use refused::Refused;
 pub use verb::{DEFAULT_SHUTDOWN_DELAY_S, DEFAULT_SHUTDOWN_TIMEOUT_S, Verb};
 pub use verbs::{METHODS, Method, Param, list_methods, method_help, method_signature};

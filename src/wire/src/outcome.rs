@@ -4,10 +4,8 @@ use bytes::Bytes;
 use whydown_core::evidence::Asked;
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::Reply;
-use whydown_core::snapshot::DomainPublic;
 
 use crate::codes::{Code, put_status, status_reply};
-use crate::vm::{Range, put_full};
 use crate::write;
 
 /// The reply to `create`: the start goes on after it, and a failure shows as Down.
@@ -51,8 +49,9 @@ pub fn destroy_reply(outcome: &Reply) -> Bytes {
     }
 }
 
-/// The reply to a verb that does something with a VM that is up, by what was asked. `vm` is the VM as it is now.
-pub fn act_reply(what: Asked, outcome: &Reply, vm: Option<&DomainPublic>) -> Bytes {
+/// The reply to a verb that does something with a VM that is up, by what was asked. What `setNumberOfCpus` says when it
+/// is done shows the VM: see [`Bodies::the_vm`](crate::Bodies::the_vm).
+pub fn act_reply(what: Asked, outcome: &Reply) -> Bytes {
     let code = match what {
         Asked::SetTicket => Code::TicketError,
         Asked::SetMemory => Code::BalloonError,
@@ -67,15 +66,6 @@ pub fn act_reply(what: Asked, outcome: &Reply, vm: Option<&DomainPublic>) -> Byt
             slot.structure(|s| {
                 put_status(s, Code::Done, "");
                 s.texts("output", [""]);
-            });
-        })
-        .into(),
-        (Reply::Done, Asked::SetVcpus) => write::reply(1024, |slot| {
-            slot.structure(|s| {
-                put_status(s, Code::Done, "");
-                if let Some(vm) = vm {
-                    s.structure("vmList", |s| put_full(s, vm, Range::Classic));
-                }
             });
         })
         .into(),
@@ -97,7 +87,7 @@ pub fn snapshot_reply(quiesced: bool, outcome: &Reply) -> Bytes {
             });
         })
         .into(),
-        other => act_reply(Asked::Snapshot, other, None),
+        other => act_reply(Asked::Snapshot, other),
     }
 }
 

@@ -1,15 +1,18 @@
-//! One VM as managers see it: status words, exit fields, and which member has which wire type.
+//! One VM as managers see it: status words, exit fields, and what is written once and used until it changes.
 //!
-//! A VM is shown as Down exactly when its ending is there, so Down never appears without its exit fields. What only
-//! sampling could tell is left out, but for `disks` and `network`: engines 3.4 and 3.5 break off without them.
+//! A VM is shown as Down exactly when its ending is there, so Down never appears without its exit fields. What a VM that
+//! runs uses stands in [`running`](crate::running).
 
 use std::time::Duration;
 
 use whydown_core::record::Ending;
+use whydown_core::sample::Usage;
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
 use whydown_core::time::Wall;
 
+use crate::profile::{Key, Profile};
 use crate::write::{Members, Xml};
+use crate::{devices, running};
 
 /// How long the link to libvirt may be lost before VMs are said not to respond; VDSM's own bound for stale news.
 pub const SILENT_AFTER: Duration = Duration::from_secs(60);
@@ -69,37 +72,57 @@ pub(crate) struct Fragment {
     short: String,
     running: bool,
     started: Wall,
+    profile: &'static Profile,
+    /// When the sample in it was taken.
+    sampled: Option<Wall>,
+    responds: bool,
 }
 
 impl Fragment {
-    pub(crate) fn of(domain: &DomainPublic) -> Self {
-        let stats = members(768, |s| match &domain.ending {
-            Some(ending) => put_down(s, domain, ending, Range::Classic),
-            None => put_running(s, domain),
+    /// Of this picture, and of what is known of its run beyond that.
+    pub(crate) fn of(domain: &DomainPublic, usage: Option<&Usage>, profile: &'static Profile) -> Self {
+        let usage = usage.filter(|usage| usage.run == domain.run);
+        let stats = members(2048, |s| match &domain.ending {
+            Some(ending) => put_down(s, domain, ending, Range::Classic, profile),
+            None => {
+                put_short(s, domain, profile);
+                put_process(s, domain, profile);
+                running::put(s, domain, usage, profile);
+            }
         });
         let stats_full =
-            domain.ending.as_ref().map(|e| members(768, |s| put_down(s, domain, e, Range::Full)));
-        let short = members(192, |s| put_short(s, domain));
+            domain.ending.as_ref().map(|e| members(768, |s| put_down(s, domain, e, Range::Full, profile)));
+        let short = members(192, |s| put_short(s, domain, profile));
         let running = domain.ending.is_none();
+        let of_a_run = usage.filter(|_| running && domain.status != Status::Launching);
         Self {
             stats_full: stats_full.filter(|full| *full != stats),
             stats,
             short,
             running,
             started: domain.started,
+            profile,
+            sampled: of_a_run.and_then(|usage| usage.sample.is_some().then_some(usage.taken)),
+            responds: of_a_run.is_none_or(|usage| usage.responds || is_moving(domain.status)),
         }
     }
 
     /// Bytes that [`Self::put_stats`] may need.
     pub(crate) fn size(&self) -> usize {
-        self.stats.len() + 256
+        self.stats.len() + 320
     }
 
     /// The members of `statsList`'s entry.
     pub(crate) fn put_stats(&self, s: &mut Members<'_>, range: Range, moment: Moment) {
         if self.running {
-            s.number_text("elapsedTime", moment.now.since(self.started).as_secs());
-            s.text("monitorResponse", if moment.silent { "-1" } else { "0" });
+            let elapsed = moment.now.since(self.started).as_secs();
+            self.profile.put(s, Key::ElapsedTime, Some(elapsed));
+            let silent = moment.silent || !self.responds;
+            self.profile.put(s, Key::MonitorResponse, Some(if silent { "-1" } else { "0" }));
+            if let Some(taken) = self.sampled {
+                let age = moment.now.since(taken).as_secs_f64();
+                self.profile.put(s, Key::StatsAge, Some(format_args!("{age:.2}")));
+            }
         }
         match (range, &self.stats_full) {
             (Range::Full, Some(full)) => s.prepared(full),
@@ -113,38 +136,35 @@ impl Fragment {
     }
 }
 
+/// While a VM migrates or is saved its monitor is busy, and that is no silence.
+fn is_moving(status: Status) -> bool {
+    matches!(
+        status,
+        Status::Saving | Status::Restoring | Status::MigrationSource | Status::MigrationDestination
+    )
+}
+
 fn members(capacity: usize, fill: impl FnOnce(&mut Members<'_>)) -> String {
     let mut xml = Xml::with_capacity(capacity);
     fill(&mut xml.members());
     xml.into_string()
 }
 
-fn put_short(s: &mut Members<'_>, domain: &DomainPublic) {
-    s.number_text("vmId", domain.domain);
-    s.text("status", status_words(domain).0);
-    s.number_text("statusTime", domain.status_time);
+fn put_short(s: &mut Members<'_>, domain: &DomainPublic, profile: &Profile) {
+    profile.put(s, Key::VmId, Some(domain.domain));
+    profile.put(s, Key::Status, Some(status_words(domain).0));
+    profile.put(s, Key::StatusTime, Some(domain.status_time));
 }
 
-fn put_running(s: &mut Members<'_>, domain: &DomainPublic) {
-    put_short(s, domain);
-    put_process(s, domain);
-    // A change of the hash makes engines read the whole VM anew; within a run nothing that we tell there changes.
-    s.number_text("hash", domain.run);
-    s.structure("network", |_| {});
-    s.structure("disks", |_| {});
+fn put_process(s: &mut Members<'_>, domain: &DomainPublic, profile: &Profile) {
+    profile.put(s, Key::VmName, Some(&domain.name));
+    profile.put(s, Key::VmType, Some("kvm"));
+    profile.put(s, Key::Pid, domain.pid);
+    profile.put(s, Key::PauseCode, status_words(domain).1);
 }
 
-fn put_process(s: &mut Members<'_>, domain: &DomainPublic) {
-    s.text("vmName", &domain.name);
-    s.text("vmType", "kvm");
-    s.number_text("pid", domain.pid.unwrap_or(0));
-    if let Some(code) = status_words(domain).1 {
-        s.text("pauseCode", code);
-    }
-}
-
-fn put_down(s: &mut Members<'_>, domain: &DomainPublic, ending: &Ending, range: Range) {
-    put_short(s, domain);
+fn put_down(s: &mut Members<'_>, domain: &DomainPublic, ending: &Ending, range: Range, profile: &Profile) {
+    put_short(s, domain, profile);
     put_exit(s, domain, ending, range);
 }
 
@@ -171,10 +191,21 @@ fn put_exit(s: &mut Members<'_>, domain: &DomainPublic, ending: &Ending, range: 
 }
 
 /// The entry of `vmList` in its full form. Engines break off without `devices`.
-pub(crate) fn put_full(s: &mut Members<'_>, domain: &DomainPublic, range: Range) {
-    put_short(s, domain);
-    put_process(s, domain);
-    s.array("devices", |_| {});
+pub(crate) fn put_full(
+    s: &mut Members<'_>,
+    domain: &DomainPublic,
+    usage: Option<&Usage>,
+    range: Range,
+    profile: &Profile,
+) {
+    let usage = usage.filter(|usage| usage.run == domain.run);
+    put_short(s, domain, profile);
+    // Of a VM that it does not know a manager wants the name, whatever its generation.
+    s.text("vmName", &domain.name);
+    profile.put(s, Key::VmType, Some("kvm"));
+    profile.put(s, Key::Pid, domain.pid);
+    profile.put(s, Key::PauseCode, status_words(domain).1);
+    devices::put(s, usage, profile);
     if let Some(ending) = &domain.ending {
         put_exit(s, domain, ending, range);
     }

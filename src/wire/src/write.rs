@@ -1,7 +1,7 @@
 //! The writer of replies: one buffer, and only the types that every manager can read.
 //!
-//! What cannot be written through it cannot break a reply: there is no `i8`, no `nil`, no double and no date, and no
-//! character that XML 1.0 cannot carry. A number that may pass 32 bits is text, as VDSM made it.
+//! What cannot be written through it cannot break a reply: there is no `i8`, no `nil` and no date, a double is finite,
+//! and there is no character that XML 1.0 cannot carry. A number that may pass 32 bits is text, as VDSM made it.
 
 use std::fmt::{Display, Write as _};
 
@@ -81,6 +81,12 @@ impl Slot<'_> {
         let _ = write!(self.out, "<value><int>{number}</int></value>");
     }
 
+    /// Only for what VDSM sent as one: older managers lose it, or more. Java's reader does not know "NaN".
+    pub(crate) fn double(self, number: f64) {
+        let number = if number.is_finite() { number } else { 0.0 };
+        let _ = write!(self.out, "<value><double>{number:.3}</double></value>");
+    }
+
     pub(crate) fn boolean(self, truth: bool) {
         self.out.push_str(if truth {
             "<value><boolean>1</boolean></value>"
@@ -131,6 +137,10 @@ impl Members<'_> {
 
     pub(crate) fn int(&mut self, name: &str, number: i32) {
         self.member(name, |slot| slot.int(number));
+    }
+
+    pub(crate) fn double(&mut self, name: &str, number: f64) {
+        self.member(name, |slot| slot.double(number));
     }
 
     pub(crate) fn boolean(&mut self, name: &str, truth: bool) {

@@ -9,10 +9,12 @@ pub(crate) mod register;
 
 mod connection;
 mod domain;
+mod stats;
 
 pub use connection::NodeInfo;
 pub(crate) use connection::{Conn, KeepAlive};
 pub(crate) use domain::Dom;
+pub(crate) use stats::Value;
 
 use virt_sys as sys;
 

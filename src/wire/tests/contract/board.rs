@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use whydown_core::cause::Cause;
 use whydown_core::snapshot::{DomainPublic, Link, Status};
 use whydown_core::time::Wall;
-use whydown_wire::{Board, Code, Range};
+use whydown_wire::{Board, Code, Generation, Range};
 
 fn code(body: &[u8]) -> dxr::Value {
     members(&members(&read(body))["status"])["code"].clone()
@@ -71,10 +71,10 @@ fn a_lost_link_is_told_by_monitor_response_once_it_lasts() {
 
 #[test]
 fn a_vm_that_is_gone_is_not_there_and_a_new_picture_of_it_is_shown() {
-    let board = Board::new();
-    let first = board.update(&Arc::new(snapshot([vm(1, Status::Up), vm(2, Status::Up)])));
+    let board = Board::new(Generation::Common);
+    let first = board.update(&Arc::new(snapshot([vm(1, Status::Up), vm(2, Status::Up)])), &Arc::default());
     assert_eq!(items(&members(&read(&first.all_vm_stats(Range::Full, NOW).plain))["statsList"]).len(), 2);
-    let second = board.update(&Arc::new(snapshot([down(1, Cause::GuestPanic)])));
+    let second = board.update(&Arc::new(snapshot([down(1, Cause::GuestPanic)])), &Arc::default());
     let reply = read(&second.all_vm_stats(Range::Full, NOW).plain);
     let vms = entries(&reply, "statsList");
     assert_eq!(vms.len(), 1);
@@ -153,5 +153,43 @@ proptest! {
         let shown = text(&vms[id(2).to_string().as_str()]["exitMessage"]);
         let expected = if message.is_empty() { "VM terminated".into() } else { carried(lossy(&message)) };
         prop_assert_eq!(shown, expected);
+    }
+}
+
+#[test]
+fn a_vm_is_written_anew_when_its_sample_changes_and_only_with_a_sample_of_its_own_run() {
+    use crate::samples::usage;
+    use whydown_core::id::RunId;
+    use whydown_core::sample::Samples;
+
+    let board = Board::new(Generation::Common);
+    let picture = Arc::new(snapshot([vm(1, Status::Up)]));
+    let stats = |run: u64, cpu: f64| {
+        let mut usage = usage(RunId(run));
+        usage.rates.as_mut().unwrap().cpu_guest = cpu;
+        let samples = Arc::new(Samples { domains: [(id(1), Arc::new(usage))].into() });
+        let reply = read(&board.update(&picture, &samples).vm_stats(id(1), Range::Full, NOW));
+        members(&items(&members(&reply)["statsList"])[0]).clone()
+    };
+    assert_eq!(text(&stats(41, 10.0)["cpuUser"]), "10.00");
+    assert_eq!(text(&stats(41, 20.0)["cpuUser"]), "20.00");
+    let other = stats(40, 30.0);
+    assert!(!other.contains_key("cpuUser") && !other.contains_key("hash"), "{other:?}");
+}
+
+#[test]
+fn a_vm_that_does_not_respond_says_so_unless_it_moves() {
+    use crate::samples::usage;
+    use whydown_core::sample::Samples;
+
+    for (status, response) in [(Status::Up, "-1"), (Status::Saving, "0"), (Status::MigrationSource, "0")] {
+        let domain = vm(1, status);
+        let mut silent = usage(domain.run);
+        silent.responds = false;
+        let samples = Arc::new(Samples { domains: [(id(1), Arc::new(silent))].into() });
+        let bodies = Board::new(Generation::Common).update(&Arc::new(snapshot([domain])), &samples);
+        let reply = read(&bodies.all_vm_stats(Range::Full, NOW).plain);
+        let vms = entries(&reply, "statsList");
+        assert_eq!(text(&vms[id(1).to_string().as_str()]["monitorResponse"]), response, "{status:?}");
     }
 }

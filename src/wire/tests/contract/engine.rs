@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 
 use dxr::Value;
 
-use crate::samples::{NOW, bodies, entries, everything, items, members, read, replies, text};
+use crate::samples::{NOW, bodies, bodies_for, entries, everything, items, members, read, replies, text};
 use whydown_core::cause::Cause;
-use whydown_wire::Range;
+use whydown_wire::{Generation, Range};
 
 /// Members that must be text.
 const TEXTS: &str = "vmId status exitMessage session kvmEnable acpiEnable win2kHackEnable displayIp hash pauseCode \
-                     cdrom guestFQDN cpuUser cpuSys elapsedTime statusTime vmName";
+                     cdrom guestFQDN cpuUser cpuSys elapsedTime statusTime vmName displayType guestIPs username";
 /// Members that must be a 32-bit integer or its text.
-const INTEGERS: &str = "exitCode exitReason monitorResponse memUsage migrationProgress guestCPUCount";
+const INTEGERS: &str = "exitCode exitReason monitorResponse memUsage migrationProgress guestCPUCount displayPort \
+                        displaySecurePort timeOffset";
 /// The states that engines know, spaces dropped and case ignored.
 const STATES: &str = "up down migrationsource migrationdestination paused poweringdown poweringup rebootinprogress \
                       restoringstate savingstate waitforlaunch";
@@ -57,9 +58,53 @@ fn check_vm(vm: &BTreeMap<String, Value>, highest_reason: i32) {
         assert!(matches!(vm["exitCode"], Value::Integer(_)) && matches!(vm["exitReason"], Value::Integer(_)));
     } else {
         assert!(!vm.keys().any(|name| name.starts_with("exit")), "{vm:?}");
-        members(&vm["disks"]);
-        members(&vm["network"]);
         text(&vm["elapsedTime"]).parse::<f64>().unwrap();
+        check_figures(vm);
+    }
+}
+
+/// The engine's readers of disks, network interfaces, balloons and screens.
+fn check_figures(vm: &BTreeMap<String, Value>) {
+    for name in ["cpuUser", "cpuSys"] {
+        if let Some(percent) = vm.get(name) {
+            text(percent).parse::<f64>().unwrap();
+        }
+    }
+    let inner = |name: &str| vm.get(name).into_iter().flat_map(|value| members(value).values().map(members));
+    for disk in inner("disks") {
+        for (name, value) in disk {
+            let value = text(value);
+            match name.as_str() {
+                "imageID" => assert_eq!(value.len(), 36),
+                "readRate" | "writeRate" => drop(value.parse::<f64>().unwrap()),
+                _ => drop(value.parse::<i64>().unwrap()),
+            }
+        }
+    }
+    for nic in inner("network") {
+        text(&nic["name"]);
+        text(&nic["macAddr"]);
+        integer(&nic["speed"]);
+        for rate in ["rxRate", "txRate", "rxErrors", "rxDropped", "txErrors", "txDropped"] {
+            if let Some(rate) = nic.get(rate) {
+                text(rate).parse::<f64>().unwrap();
+            }
+        }
+    }
+    if let Some(balloon) = vm.get("balloonInfo").map(members) {
+        assert!(matches!(balloon.len(), 0 | 4), "{balloon:?}");
+        for value in balloon.values() {
+            integer(value);
+        }
+    }
+    for screen in vm.get("displayInfo").into_iter().flat_map(items).map(members) {
+        assert_eq!(screen.len(), 4);
+        for value in screen.values() {
+            text(value);
+        }
+    }
+    for app in vm.get("appsList").into_iter().flat_map(items) {
+        text(app);
     }
 }
 
@@ -109,6 +154,25 @@ fn an_engine_that_knows_eight_reasons_reads_every_vm() {
             let one = read(&bodies.vm_stats(*id, range, NOW));
             check_status(&one);
             assert_eq!(members(&items(&members(&one)["statsList"])[0]), vms[id.to_string().as_str()]);
+        }
+    }
+}
+
+#[test]
+fn every_generation_reads_what_is_written_for_it() {
+    for generation in Generation::ALL {
+        let bodies = bodies_for(generation, everything());
+        let reply = read(&bodies.all_vm_stats(Range::Classic, NOW).plain);
+        let vms = entries(&reply, "statsList");
+        assert_eq!(vms.len(), bodies.snapshot().domains.len());
+        for vm in vms.values() {
+            check_vm(vm, 8);
+            let breaks_without =
+                matches!(generation, Generation::Common | Generation::V3_4 | Generation::V3_5);
+            if breaks_without && text(&vm["status"]) != "Down" {
+                members(&vm["disks"]);
+                members(&vm["network"]);
+            }
         }
     }
 }

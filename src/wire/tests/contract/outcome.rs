@@ -33,11 +33,11 @@ fn what_is_done_with_a_running_vm_has_a_code_of_its_own_when_it_is_refused() {
         (Asked::Freeze, 76),
         (Asked::Thaw, 77),
     ] {
-        assert_eq!(status(&act_reply(what, &refused, None)), (code, "no such thing".into()), "{what:?}");
+        assert_eq!(status(&act_reply(what, &refused)), (code, "no such thing".into()), "{what:?}");
         let down = if matches!(what, Asked::Pause | Asked::Resume) { 16 } else { 1 };
-        assert_eq!(status(&act_reply(what, &Reply::IsDown, None)).0, down, "{what:?}");
-        assert_eq!(status(&act_reply(what, &Reply::NoSuchVm, None)).0, 1, "{what:?}");
-        assert_eq!(status(&act_reply(what, &Reply::Unavailable("x".into()), None)).0, 40, "{what:?}");
+        assert_eq!(status(&act_reply(what, &Reply::IsDown)).0, down, "{what:?}");
+        assert_eq!(status(&act_reply(what, &Reply::NoSuchVm)).0, 1, "{what:?}");
+        assert_eq!(status(&act_reply(what, &Reply::Unavailable("x".into()))).0, 40, "{what:?}");
     }
     assert_eq!(status(&cancel_reply(&refused)).0, 47);
     for kind in [WorkKind::Migration, WorkKind::Save] {

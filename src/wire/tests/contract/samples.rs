@@ -9,12 +9,16 @@ use whydown_core::evidence::Asked;
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::Reply;
 use whydown_core::record::{Certainty, Ending, Verdict, When};
+use whydown_core::sample::{
+    CpuTime, Devices, Disk, DiskCounters, DiskRates, Graphics, Memory, Nic, NicCounters, NicRates,
+    Operations, Part, Rates, Sample, Samples, Traffic, Usage,
+};
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
 use whydown_core::time::Wall;
 use whydown_wire::{
-    Board, Bodies, HostFacts, HostStats, Ksm, Package, Range, VmCounts, Work, WorkKind, act_reply,
-    cancel_reply, capabilities, create_reply, destroy_reply, hardware, host_stats, migration_create_reply,
-    shutdown_reply, snapshot_reply, work_begun_reply, work_reply,
+    Board, Bodies, Generation, HostFacts, HostStats, Ksm, Package, Range, VmCounts, Work, WorkKind,
+    act_reply, cancel_reply, capabilities, create_reply, destroy_reply, hardware, host_stats,
+    migration_create_reply, shutdown_reply, snapshot_reply, work_begun_reply, work_reply,
 };
 
 /// When all samples are looked at: 2016-02-29 12:00 UTC.
@@ -70,7 +74,163 @@ pub fn snapshot(domains: impl IntoIterator<Item = DomainPublic>) -> Snapshot {
 }
 
 pub fn bodies(snapshot: Snapshot) -> Arc<Bodies> {
-    Board::new().update(&Arc::new(snapshot))
+    bodies_for(Generation::Common, snapshot)
+}
+
+/// With what is known of each VM: all of every third, little of the next, nothing of the last.
+pub fn bodies_for(generation: Generation, snapshot: Snapshot) -> Arc<Bodies> {
+    let known = |(place, domain): (usize, &Arc<DomainPublic>)| {
+        let usage = match place % 3 {
+            0 => usage(domain.run),
+            1 => little(domain.run),
+            _ => return None,
+        };
+        Some((domain.domain, Arc::new(usage)))
+    };
+    let samples = Samples { domains: snapshot.domains.values().enumerate().filter_map(known).collect() };
+    Board::new(generation).update(&Arc::new(snapshot), &Arc::new(samples))
+}
+
+/// All that can be known.
+pub fn usage(run: RunId) -> Usage {
+    let devices = devices();
+    Usage {
+        run,
+        fingerprint: Some(devices.fingerprint()),
+        devices: Some(Arc::new(devices)),
+        sample: Some(sample()),
+        taken: Wall(NOW.0 - 2_500_000_000),
+        rates: Some(Rates {
+            cpu_guest: 61.256,
+            cpu_user_and_system: 7.0,
+            nics: BTreeMap::from([("vnet0".into(), NicRates { received: 1_250_000.0, sent: 125.0 })]),
+            disks: BTreeMap::from([(
+                "vda".into(),
+                DiskRates {
+                    read: 5120.0,
+                    written: 0.0,
+                    read_latency_ns: 123_440,
+                    write_latency_ns: 0,
+                    flush_latency_ns: 9,
+                },
+            )]),
+        }),
+        responds: true,
+    }
+}
+
+/// A machine of which one sample was taken, that has neither screen nor balloon, and that has fallen silent.
+pub fn little(run: RunId) -> Usage {
+    let devices = Devices {
+        parts: vec![Part { kind: "memory".into(), ..Part::default() }],
+        nics: vec![Nic { host_name: "vnet1".into(), mac: "52:54:00:00:00:02".into(), ..Nic::default() }],
+        vcpus: 1,
+        ..Devices::default()
+    };
+    let disks = vec![DiskCounters { target: "hdc".into(), ..DiskCounters::default() }];
+    Usage {
+        run,
+        fingerprint: None,
+        devices: run.0.is_multiple_of(2).then(|| Arc::new(devices)),
+        sample: Some(Sample { disks, ..Sample::default() }),
+        taken: NOW,
+        rates: None,
+        responds: false,
+    }
+}
+
+fn devices() -> Devices {
+    let address = |slot: &str| {
+        let parts =
+            [("type", "pci"), ("domain", "0x0000"), ("bus", "0x00"), ("slot", slot), ("function", "0x0")];
+        parts.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    };
+    let part = |kind: &str, device: &str, alias: &str, slot: &str| Part {
+        kind: kind.into(),
+        device: device.into(),
+        alias: alias.into(),
+        address: if slot.is_empty() { BTreeMap::new() } else { address(slot) },
+        read_only: device == "cdrom",
+    };
+    let ours = "ua-6695eb01-f6a4-4304-89aa-97f2000000d1";
+    Devices {
+        kvm: true,
+        acpi: true,
+        machine: "pc-i440fx-7.2".into(),
+        memory_kib: 1 << 20,
+        memory_min_kib: 1 << 18,
+        vcpus: 4,
+        vcpu_period_us: Some(100_000),
+        vcpu_quota_us: Some(-1),
+        clock_offset_s: -3600,
+        boot: vec!["hd".into(), "network".into()],
+        graphics: vec![
+            Graphics {
+                kind: "spice".into(),
+                port: Some(5900),
+                tls_port: None,
+                listen: Some("127.0.0.1".into()),
+            },
+            Graphics { kind: "vnc".into(), port: None, tls_port: None, listen: Some("0.0.0.0".into()) },
+            Graphics { kind: "sdl".into(), ..Graphics::default() },
+        ],
+        nics: vec![Nic {
+            mac: "52:54:00:00:00:01".into(),
+            model: "virtio".into(),
+            host_name: "vnet0".into(),
+            alias: "net0".into(),
+        }],
+        disks: vec![
+            Disk {
+                target: "vda".into(),
+                kind: "disk".into(),
+                path: "/images/a & b".into(),
+                serial: "6695eb01-f6a4-4304-89aa-97f2000000d1".into(),
+                alias: ours.into(),
+                io_tune: BTreeMap::from([("total_iops_sec".into(), 100)]),
+            },
+            Disk { target: "hdc".into(), kind: "cdrom".into(), path: "/iso".into(), ..Disk::default() },
+        ],
+        parts: vec![
+            part("disk", "disk", ours, "0x04"),
+            part("disk", "cdrom", "ide0-1-0", ""),
+            part("interface", "bridge", "net0", "0x03"),
+            part("graphics", "spice", "", ""),
+            part("memballoon", "virtio", "balloon0", "0x05"),
+        ],
+    }
+}
+
+fn sample() -> Sample {
+    let operations = |count| Some(Operations { count, bytes: count * 512, time_ns: count * 1000 });
+    Sample {
+        answered: true,
+        cpu: Some(CpuTime { total_ns: 400_000_000_000, user_ns: 19, system_ns: 21 }),
+        vcpus: Some(2),
+        memory: Memory {
+            balloon_kib: Some(1 << 19),
+            maximum_kib: Some(1 << 20),
+            available_kib: Some(1000),
+            usable_kib: Some(400),
+        },
+        nics: vec![NicCounters {
+            name: "vnet0".into(),
+            received: Traffic { bytes: i64::MAX as u64, errors: 1, dropped: 2 },
+            sent: Traffic { bytes: 5, errors: 3, dropped: 4 },
+        }],
+        disks: vec![
+            DiskCounters {
+                target: "vda".into(),
+                path: "/images/a & b".into(),
+                reads: operations(10),
+                writes: operations(0),
+                flushes: operations(3),
+                allocation: Some(65_536),
+                physical: Some(1 << 40),
+            },
+            DiskCounters { target: "hdc".into(), ..DiskCounters::default() },
+        ],
+    }
 }
 
 /// A host on which every status and every cause is to be seen, and an ending that is not on disk.
@@ -158,13 +318,13 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
         ("create", create_reply(id(1), &Reply::Done).to_vec()),
         ("shutdown", shutdown_reply(false, &Reply::Done).to_vec()),
         ("destroy", destroy_reply(&Reply::Done).to_vec()),
-        ("pause", act_reply(Asked::Pause, &Reply::Done, None).to_vec()),
-        ("cont", act_reply(Asked::Resume, &Reply::Done, None).to_vec()),
-        ("freeze", act_reply(Asked::Freeze, &Reply::Done, None).to_vec()),
-        ("thaw", act_reply(Asked::Thaw, &Reply::Done, None).to_vec()),
-        ("setBalloonTarget", act_reply(Asked::SetMemory, &Reply::Done, None).to_vec()),
-        ("setVmTicket", act_reply(Asked::SetTicket, &Reply::Done, None).to_vec()),
-        ("setNumberOfCpus", act_reply(Asked::SetVcpus, &Reply::Done, Some(&vm(1, Status::Up))).to_vec()),
+        ("pause", act_reply(Asked::Pause, &Reply::Done).to_vec()),
+        ("cont", act_reply(Asked::Resume, &Reply::Done).to_vec()),
+        ("freeze", act_reply(Asked::Freeze, &Reply::Done).to_vec()),
+        ("thaw", act_reply(Asked::Thaw, &Reply::Done).to_vec()),
+        ("setBalloonTarget", act_reply(Asked::SetMemory, &Reply::Done).to_vec()),
+        ("setVmTicket", act_reply(Asked::SetTicket, &Reply::Done).to_vec()),
+        ("setNumberOfCpus", full.the_vm(all[0], Range::Classic).to_vec()),
         ("snapshot", snapshot_reply(true, &Reply::Done).to_vec()),
         ("hibernate", work_begun_reply(WorkKind::Save, &Reply::Done).to_vec()),
         ("migrate", work_begun_reply(WorkKind::Migration, &Reply::Done).to_vec()),

@@ -1,17 +1,44 @@
-//! `proto-schemas/verbs.toml` and the code say the same: each member of each reply is in the file with its type, and
-//! each member in the file is in some reply.
+//! `proto-schemas/verbs.toml` with `profiles.toml` and the code say the same: each member of each reply is in a file with
+//! its type, and each member in a file is in some reply.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dxr::Value;
 use toml::{Table, Value as Toml};
 
-use crate::samples::{read, replies};
-use whydown_wire::METHODS;
+use crate::samples::{NOW, bodies_for, everything, items, members, read, replies};
+use whydown_wire::{Generation, METHODS, Range};
 
 fn schema() -> Table {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto-schemas/verbs.toml");
     std::fs::read_to_string(path).unwrap().parse().unwrap()
+}
+
+/// The structs of a VM that runs, as `profiles.toml` gives them to a generation.
+fn profile(generation: Generation) -> Table {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto-schemas/profiles.toml");
+    let table: Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+    let mut structs = Table::new();
+    for (section, rows) in table.iter().filter(|(section, _)| *section != "profile") {
+        let inner = !matches!(section.as_str(), "vm" | "started" | "sampled");
+        let name = if inner { section.as_str() } else { "vm-running" };
+        let members = structs.entry(name).or_insert_with(|| Table::new().into()).as_table_mut().unwrap();
+        for (member, row) in rows.as_table().unwrap() {
+            let word = generation.word();
+            let listed = |field: &str| {
+                let words = row.get(field).and_then(Toml::as_str);
+                words.map(|words| words == "all" || words.split(' ').any(|listed| listed == word))
+            };
+            if listed("in") == Some(false) {
+                continue;
+            }
+            let kind = if listed("int") == Some(true) { "int" } else { row["type"].as_str().unwrap() };
+            // What starts and samples bring is missing before them.
+            let always = listed("empty") == Some(true) && !matches!(section.as_str(), "started" | "sampled");
+            members.insert(member.clone(), format!("{kind}{}", if always { "" } else { "?" }).into());
+        }
+    }
+    structs
 }
 
 struct Checker<'a> {
@@ -44,6 +71,7 @@ impl Checker<'_> {
         }
         let fits = match (kind, value) {
             ("text", Value::String(_)) | ("int", Value::Integer(_)) | ("boolean", Value::Boolean(_)) => true,
+            ("double", Value::Double(number)) => number.is_finite(),
             ("text:number", Value::String(text)) => text.parse::<i64>().is_ok(),
             ("text:decimal", Value::String(text)) => text.contains('.') && text.parse::<f64>().is_ok(),
             ("text:uuid", Value::String(text)) => {
@@ -88,10 +116,43 @@ impl Checker<'_> {
     }
 }
 
+impl Checker<'_> {
+    /// Every member was met, and every optional one was missing somewhere.
+    fn nothing_is_idle(&self) {
+        for (name, told) in self.structs {
+            for (member, kind) in told.as_table().unwrap() {
+                let path = format!("{name}.{member}");
+                assert!(self.met.contains(&path), "{path} is in the schema and never sent");
+                let optional = kind.as_str().unwrap().ends_with('?');
+                assert!(!optional || self.missed.contains(&path), "{path} is optional and always sent");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_generation_gets_its_profile_and_nothing_else() {
+    for generation in Generation::ALL {
+        let structs = profile(generation);
+        let mut checker = Checker { structs: &structs, met: BTreeSet::new(), missed: BTreeSet::new() };
+        let reply = read(&bodies_for(generation, everything()).all_vm_stats(Range::Classic, NOW).plain);
+        for vm in
+            items(&members(&reply)["statsList"]).iter().filter(|vm| !members(vm).contains_key("exitCode"))
+        {
+            let checked = checker.check("vm-running", vm);
+            checked.unwrap_or_else(|error| panic!("{}: {error}", generation.word()));
+        }
+        checker.nothing_is_idle();
+    }
+}
+
 #[test]
 fn replies_and_schema_agree_in_both_directions() {
     let schema = schema();
-    let (verbs, structs) = (schema["verb"].as_table().unwrap(), schema["struct"].as_table().unwrap());
+    let (verbs, mut structs) =
+        (schema["verb"].as_table().unwrap(), schema["struct"].as_table().unwrap().clone());
+    structs.extend(profile(Generation::Common));
+    let structs = &structs;
     let mut checker = Checker { structs, met: BTreeSet::new(), missed: BTreeSet::new() };
     let mut answered = BTreeSet::new();
     for (verb, body) in replies() {
@@ -104,14 +165,7 @@ fn replies_and_schema_agree_in_both_directions() {
         checked.unwrap_or_else(|error| panic!("{verb}: {error}"));
         answered.insert(verb);
     }
-    for (name, told) in structs {
-        for (member, kind) in told.as_table().unwrap() {
-            let path = format!("{name}.{member}");
-            assert!(checker.met.contains(&path), "{path} is in the schema and never sent");
-            let optional = kind.as_str().unwrap().ends_with('?');
-            assert!(!optional || checker.missed.contains(&path), "{path} is optional and always sent");
-        }
-    }
+    checker.nothing_is_idle();
     assert!(
         verbs.keys().all(|verb| answered.contains(verb.as_str())),
         "a verb of the schema has no sample reply"

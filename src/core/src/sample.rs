@@ -1,0 +1,283 @@
+//! What a running domain uses and what it is made of: plain values, beside the snapshot and never in it.
+//!
+//! Nothing here takes part in telling why a domain ended. Every value that the hypervisor may not give is an `Option`:
+//! what was not measured is absent, never zero.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::id::{DomainId, RunId};
+use crate::time::Wall;
+
+/// Counters of one domain, read at one moment. They rise within a run and begin again with the next.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sample {
+    /// Whether the domain's monitor took part. Without it only some counters are there, and the domain may hang.
+    pub answered: bool,
+    /// Processor time.
+    pub cpu: Option<CpuTime>,
+    /// Virtual processors that the guest has now.
+    pub vcpus: Option<u32>,
+    /// Memory.
+    pub memory: Memory,
+    /// Network interfaces that the host sees.
+    pub nics: Vec<NicCounters>,
+    /// Disks.
+    pub disks: Vec<DiskCounters>,
+}
+
+/// Processor time used since the start, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuTime {
+    /// All of it.
+    pub total_ns: u64,
+    /// In user mode.
+    pub user_ns: u64,
+    /// In the kernel.
+    pub system_ns: u64,
+}
+
+/// Memory in KiB. The last two come from the guest's balloon driver, where it reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// What the balloon leaves to the guest.
+    pub balloon_kib: Option<u64>,
+    /// The most that it may leave.
+    pub maximum_kib: Option<u64>,
+    /// What the guest's kernel manages.
+    pub available_kib: Option<u64>,
+    /// What the guest could still use without swapping.
+    pub usable_kib: Option<u64>,
+}
+
+/// One network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NicCounters {
+    /// The host's name of its other end, such as `vnet0`.
+    pub name: String,
+    /// Towards the guest.
+    pub received: Traffic,
+    /// From the guest.
+    pub sent: Traffic,
+}
+
+/// One direction of a network interface, since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Bytes.
+    pub bytes: u64,
+    /// Packets with errors.
+    pub errors: u64,
+    /// Packets dropped.
+    pub dropped: u64,
+}
+
+/// One disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DiskCounters {
+    /// The guest's name of it, such as `vda`.
+    pub target: String,
+    /// The file or device behind it; empty for a drive without a medium.
+    pub path: String,
+    /// Reads.
+    pub reads: Option<Operations>,
+    /// Writes.
+    pub writes: Option<Operations>,
+    /// Flushes; their bytes are 0.
+    pub flushes: Option<Operations>,
+    /// Bytes that the host keeps for it.
+    pub allocation: Option<u64>,
+    /// Bytes of its container on the host.
+    pub physical: Option<u64>,
+}
+
+/// Operations of one kind on a disk, since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Operations {
+    /// How many.
+    pub count: u64,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// Nanoseconds that they took, all together.
+    pub time_ns: u64,
+}
+
+/// What a domain is made of, from its document.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Devices {
+    /// Whether the processor runs the guest itself (KVM); else QEMU emulates one.
+    pub kvm: bool,
+    /// Whether the guest has ACPI.
+    pub acpi: bool,
+    /// The machine type, such as `pc-i440fx-7.2`.
+    pub machine: String,
+    /// Memory in KiB.
+    pub memory_kib: u64,
+    /// Memory that the guest is never to go below, in KiB.
+    pub memory_min_kib: u64,
+    /// Virtual processors at most.
+    pub vcpus: u32,
+    /// Period of the processor bound, in microseconds.
+    pub vcpu_period_us: Option<u64>,
+    /// Processor time per period, in microseconds; negative for no bound.
+    pub vcpu_quota_us: Option<i64>,
+    /// Seconds between the guest's clock and UTC.
+    pub clock_offset_s: i64,
+    /// Kinds of devices to boot from, in order: `hd`, `cdrom`, `network`, `fd`.
+    pub boot: Vec<String>,
+    /// Screens.
+    pub graphics: Vec<Graphics>,
+    /// Network interfaces.
+    pub nics: Vec<Nic>,
+    /// Disks and drives.
+    pub disks: Vec<Disk>,
+    /// Every device with its address, these three kinds too.
+    pub parts: Vec<Part>,
+}
+
+impl Devices {
+    /// A number that is the same exactly as long as the devices are: those of the machine, not its memory, processors,
+    /// clock or boot order. It is the same in every process and on every host.
+    pub fn fingerprint(&self) -> i64 {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+        (&self.graphics, &self.nics, &self.disks, &self.parts).hash(&mut hasher);
+        hasher.finish().cast_signed()
+    }
+}
+
+/// FNV-1a: the standard library's own hashers may change with its version.
+struct Fnv(u64);
+
+impl std::hash::Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A screen that somebody may connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Graphics {
+    /// `vnc`, `spice` and others.
+    pub kind: String,
+    /// The port without encryption.
+    pub port: Option<u16>,
+    /// The port with TLS.
+    pub tls_port: Option<u16>,
+    /// The address at which it listens, where one is said.
+    pub listen: Option<String>,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Nic {
+    /// Its hardware address.
+    pub mac: String,
+    /// The model that the guest sees, such as `virtio`.
+    pub model: String,
+    /// The host's name of its other end; empty if it has none.
+    pub host_name: String,
+    /// libvirt's name of it, as in its [`Part`].
+    pub alias: String,
+}
+
+/// A disk or drive.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Disk {
+    /// The guest's name of it, such as `vda`.
+    pub target: String,
+    /// `disk`, `cdrom`, `floppy` or `lun`.
+    pub kind: String,
+    /// The file or device behind it; empty for a drive without a medium.
+    pub path: String,
+    /// Its serial number; empty if none is set.
+    pub serial: String,
+    /// libvirt's name of it, as in its [`Part`].
+    pub alias: String,
+    /// The bounds on its throughput, by libvirt's names.
+    pub io_tune: BTreeMap<String, u64>,
+}
+
+/// A device as `list` tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Part {
+    /// The kind, as libvirt's element is called: `disk`, `interface`, `controller` and so on.
+    pub kind: String,
+    /// What it is more closely: `cdrom`, `bridge`, `usb` and so on.
+    pub device: String,
+    /// libvirt's name of it, such as `virtio-disk0`.
+    pub alias: String,
+    /// Where the guest finds it, by libvirt's names; empty if it has no place.
+    pub address: BTreeMap<String, String>,
+    /// Whether the guest may only read.
+    pub read_only: bool,
+}
+
+/// How much per second, over the time between two samples.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Rates {
+    /// Processor time outside of user and system mode, in percent of one processor.
+    pub cpu_guest: f64,
+    /// Processor time in user and system mode, in percent of one processor.
+    pub cpu_user_and_system: f64,
+    /// By the interface's host name; those without two samples are missing.
+    pub nics: BTreeMap<String, NicRates>,
+    /// By the disk's target; those without two samples are missing.
+    pub disks: BTreeMap<String, DiskRates>,
+}
+
+/// Of one network interface.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct NicRates {
+    /// Bytes per second towards the guest.
+    pub received: f64,
+    /// Bytes per second from the guest.
+    pub sent: f64,
+}
+
+/// Of one disk.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct DiskRates {
+    /// Bytes per second.
+    pub read: f64,
+    /// Bytes per second.
+    pub written: f64,
+    /// Nanoseconds that each read of the time took; 0 if there was none.
+    pub read_latency_ns: u64,
+    /// As for reads.
+    pub write_latency_ns: u64,
+    /// As for reads.
+    pub flush_latency_ns: u64,
+}
+
+/// What is known of one run of a domain beyond its snapshot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Usage {
+    /// Which run. It says nothing about another.
+    pub run: RunId,
+    /// What it is made of, once that was read.
+    pub devices: Option<Arc<Devices>>,
+    /// The fingerprint of the devices.
+    pub fingerprint: Option<i64>,
+    /// The latest sample in which the domain took part.
+    pub sample: Option<Sample>,
+    /// When that was taken.
+    pub taken: Wall,
+    /// Between that and the one before.
+    pub rates: Option<Rates>,
+    /// Whether it has taken part in sampling lately.
+    pub responds: bool,
+}
+
+/// The latest of all domains. Cloning shares them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Samples {
+    /// By domain. A domain may be missing, or be of an earlier run.
+    pub domains: BTreeMap<DomainId, Arc<Usage>>,
+}

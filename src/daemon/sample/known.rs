@@ -1,0 +1,304 @@
+//! What is known of each domain from its samples and its document: kept, brought together, and shown.
+//!
+//! Nothing here waits or asks; time comes in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use whydown_core::id::{DomainId, RunId};
+use whydown_core::sample::{Devices, Sample, Samples, Usage};
+use whydown_core::snapshot::{DomainPublic, Snapshot};
+use whydown_core::time::{Mono, Now};
+
+use super::rates;
+
+/// Devices are read again after this time: what is plugged in shows in no event that we hear. Disks and network
+/// interfaces show in the samples, and are noticed at once.
+const DEVICES_LIFE: Duration = Duration::from_secs(60);
+
+/// Documents read in one go. Each takes a fraction of a millisecond.
+pub(super) const DOCUMENTS: usize = 256;
+
+/// One run of a domain.
+#[derive(Debug)]
+struct Track {
+    run: RunId,
+    usage: Arc<Usage>,
+    /// When the sample that is shown was taken.
+    sampled: Option<Mono>,
+    /// When it last took part in sampling; at first, when it was first seen.
+    answered: Mono,
+    /// When its document was last asked for.
+    asked: Option<Mono>,
+    /// What the samples showed of its devices then.
+    shape: BTreeSet<(String, String)>,
+}
+
+impl Track {
+    fn new(run: RunId, now: Now) -> Self {
+        let usage = Usage {
+            run,
+            devices: None,
+            fingerprint: None,
+            sample: None,
+            taken: now.wall,
+            rates: None,
+            responds: true,
+        };
+        Self {
+            run,
+            usage: Arc::new(usage),
+            sampled: None,
+            answered: now.mono,
+            asked: None,
+            shape: BTreeSet::new(),
+        }
+    }
+}
+
+/// See the module page.
+#[derive(Debug)]
+pub(super) struct Known {
+    unresponsive_after: Duration,
+    tracks: BTreeMap<DomainId, Track>,
+}
+
+impl Known {
+    pub(super) fn new(unresponsive_after: Duration) -> Self {
+        Self { unresponsive_after, tracks: BTreeMap::new() }
+    }
+
+    /// Follows the snapshot: a new run starts from nothing, a domain that is gone is forgotten. What was known of a run
+    /// that ended stays until it is forgotten, as managers ask for it.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot, now: Now) {
+        self.tracks
+            .retain(|id, track| snapshot.domains.get(id).is_some_and(|domain| domain.run == track.run));
+        for domain in snapshot.domains.values().filter(|domain| runs(domain)) {
+            self.tracks.entry(domain.domain).or_insert_with(|| Track::new(domain.run, now));
+        }
+    }
+
+    /// Takes what a sampling call brought that began at `began`.
+    pub(super) fn take(&mut self, samples: Vec<(DomainId, Sample)>, began: Now) {
+        for (id, sample) in samples {
+            let Some(track) = self.tracks.get_mut(&id) else { continue };
+            // Calls may come back in another order than they began.
+            if !sample.answered || track.sampled.is_some_and(|last| last >= began.mono) {
+                continue;
+            }
+            track.answered = track.answered.max(began.mono);
+            if sample.cpu.is_none() && sample.vcpus.is_none() && sample.disks.is_empty() {
+                // A driver that measures nothing.
+                continue;
+            }
+            let shape = shape(&sample);
+            if shape != track.shape {
+                track.shape = shape;
+                track.asked = None;
+            }
+            let rates = match (&track.usage.sample, track.sampled) {
+                (Some(old), Some(at)) => rates::between(old, &sample, began.mono.since(at)),
+                _ => None,
+            };
+            let usage = Arc::make_mut(&mut track.usage);
+            (usage.sample, usage.taken, usage.rates) = (Some(sample), began.wall, rates);
+            track.sampled = Some(began.mono);
+        }
+    }
+
+    /// Notes who has been silent for too long, and who speaks again.
+    pub(super) fn judge(&mut self, now: Mono) {
+        for track in self.tracks.values_mut() {
+            let responds = now.since(track.answered) < self.unresponsive_after;
+            if track.usage.responds != responds {
+                Arc::make_mut(&mut track.usage).responds = responds;
+            }
+        }
+    }
+
+    /// Something may have changed in what this domain is made of.
+    pub(super) fn ask_again(&mut self, id: DomainId) {
+        if let Some(track) = self.tracks.get_mut(&id) {
+            track.asked = None;
+        }
+    }
+
+    /// Whose documents should be read now, the most urgent first; they count as asked.
+    pub(super) fn wanted(&mut self, snapshot: &Snapshot, now: Mono) -> Vec<(DomainId, RunId)> {
+        let old = |asked: Option<Mono>| asked.is_none_or(|asked| now.since(asked) >= DEVICES_LIFE);
+        let due = self.tracks.iter().filter(|(id, track)| {
+            old(track.asked) && snapshot.domains.get(id).is_some_and(|domain| runs(domain))
+        });
+        let mut wanted: Vec<_> = due.map(|(id, track)| (track.asked, *id, track.run)).collect();
+        wanted.sort_unstable();
+        wanted.truncate(DOCUMENTS);
+        for (_, id, _) in &wanted {
+            self.tracks.entry(*id).and_modify(|track| track.asked = Some(now));
+        }
+        wanted.into_iter().map(|(_, id, run)| (id, run)).collect()
+    }
+
+    /// Takes what a document says. What was known stays when it could not be read.
+    pub(super) fn learn(&mut self, id: DomainId, run: RunId, devices: Devices) {
+        let Some(track) = self.tracks.get_mut(&id).filter(|track| track.run == run) else { return };
+        if track.usage.devices.as_deref() != Some(&devices) {
+            let usage = Arc::make_mut(&mut track.usage);
+            usage.fingerprint = Some(devices.fingerprint());
+            usage.devices = Some(Arc::new(devices));
+        }
+    }
+
+    /// The picture. Domains of which nothing changed are the same ones as before.
+    pub(super) fn samples(&self) -> Samples {
+        Samples { domains: self.tracks.iter().map(|(id, track)| (*id, Arc::clone(&track.usage))).collect() }
+    }
+}
+
+fn runs(domain: &DomainPublic) -> bool {
+    domain.ending.is_none()
+}
+
+/// What a sample shows of the devices: which disks with which media, and which network interfaces.
+fn shape(sample: &Sample) -> BTreeSet<(String, String)> {
+    let disks = sample.disks.iter().map(|disk| (disk.target.clone(), disk.path.clone()));
+    let nics = sample.nics.iter().map(|nic| (String::new(), nic.name.clone()));
+    disks.chain(nics).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use whydown_core::sample::{CpuTime, DiskCounters};
+    use whydown_core::snapshot::{Link, Status};
+    use whydown_core::time::Wall;
+
+    fn id(number: u8) -> DomainId {
+        DomainId::from_bytes([number; 16])
+    }
+
+    fn snapshot(runs: &[(u8, u64)]) -> Snapshot {
+        let domain = |&(number, run): &(u8, u64)| DomainPublic {
+            domain: id(number),
+            name: format!("vm{number}"),
+            run: RunId(run),
+            status: Status::Up,
+            started: Wall(0),
+            pid: None,
+            ending: None,
+            durable: true,
+            status_time: 0,
+        };
+        let domains = runs.iter().map(|run| (id(run.0), Arc::new(domain(run)))).collect();
+        Snapshot { generation: 1, link: Link::Up, settled: true, domains }
+    }
+
+    fn at(second: u64) -> Now {
+        Now { mono: Mono(second * 1_000_000_000), wall: Wall::from_millis(second as i64 * 1000) }
+    }
+
+    fn sample(cpu_s: u64, answered: bool, disk: &str) -> Sample {
+        Sample {
+            answered,
+            cpu: Some(CpuTime { total_ns: cpu_s * 1_000_000_000, user_ns: 0, system_ns: 0 }),
+            disks: vec![DiskCounters { target: "vda".into(), path: disk.into(), ..DiskCounters::default() }],
+            ..Sample::default()
+        }
+    }
+
+    fn usage(known: &Known) -> Arc<Usage> {
+        Arc::clone(&known.samples().domains[&id(1)])
+    }
+
+    fn known() -> (Known, Snapshot) {
+        let (mut known, snapshot) = (Known::new(Duration::from_secs(60)), snapshot(&[(1, 1)]));
+        known.follow(&snapshot, at(0));
+        (known, snapshot)
+    }
+
+    #[test]
+    fn rates_follow_the_monotonic_clock_whatever_happens_to_the_wall_clock() {
+        let (mut known, _) = known();
+        known.take(vec![(id(1), sample(0, true, "/a"))], at(10));
+        assert_eq!(usage(&known).rates, None);
+        let stepped = Now { mono: at(20).mono, wall: Wall(0) };
+        known.take(vec![(id(1), sample(5, true, "/a"))], stepped);
+        assert_eq!(usage(&known).rates.as_ref().map(|rates| rates.cpu_guest), Some(50.0));
+        assert_eq!(usage(&known).taken, Wall(0));
+    }
+
+    #[test]
+    fn a_silent_domain_keeps_its_last_values_and_is_said_not_to_respond_in_time() {
+        let (mut known, _) = known();
+        known.take(vec![(id(1), sample(0, true, "/a"))], at(5));
+        known.take(vec![(id(1), sample(1, true, "/a"))], at(10));
+        let last = usage(&known);
+        known.take(vec![(id(1), sample(9, false, "/a"))], at(15));
+        known.judge(at(69).mono);
+        assert!(Arc::ptr_eq(&last, &usage(&known)), "nothing is written anew for it");
+        known.judge(at(70).mono);
+        let silent = usage(&known);
+        assert!(!silent.responds && silent.sample == last.sample && silent.rates == last.rates);
+        known.take(vec![(id(1), sample(2, true, "/a"))], at(80));
+        known.judge(at(80).mono);
+        assert!(usage(&known).responds);
+    }
+
+    #[test]
+    fn a_call_that_comes_back_late_does_not_overwrite_a_newer_one() {
+        let (mut known, _) = known();
+        known.take(vec![(id(1), sample(5, true, "/a"))], at(20));
+        known.take(vec![(id(1), sample(3, true, "/a"))], at(10));
+        assert_eq!(usage(&known).sample, Some(sample(5, true, "/a")));
+    }
+
+    #[test]
+    fn a_new_run_starts_from_nothing_and_a_late_document_of_the_old_one_is_not_its() {
+        let (mut known, _) = known();
+        known.take(vec![(id(1), sample(5, true, "/a"))], at(5));
+        known.learn(id(1), RunId(1), Devices::default());
+        known.follow(&snapshot(&[(1, 2)]), at(10));
+        assert_eq!((usage(&known).run, &usage(&known).sample), (RunId(2), &None));
+        known.learn(id(1), RunId(1), Devices::default());
+        assert_eq!(usage(&known).devices, None);
+        known.follow(&snapshot(&[]), at(10));
+        assert!(known.samples().domains.is_empty());
+    }
+
+    #[test]
+    fn documents_are_read_when_a_sample_or_an_event_shows_a_change_and_now_and_then() {
+        let (mut known, snapshot) = known();
+        let asked = |known: &mut Known, second| known.wanted(&snapshot, at(second).mono).len();
+        assert_eq!((asked(&mut known, 0), asked(&mut known, 1)), (1, 0));
+        known.take(vec![(id(1), sample(1, true, "/a"))], at(1));
+        assert_eq!((asked(&mut known, 1), asked(&mut known, 2)), (1, 0), "its disks are now known");
+        known.take(vec![(id(1), sample(2, true, "/a"))], at(2));
+        assert_eq!(asked(&mut known, 2), 0);
+        known.take(vec![(id(1), sample(3, true, "/b"))], at(3));
+        assert_eq!(asked(&mut known, 3), 1, "another medium");
+        known.ask_again(id(1));
+        assert_eq!((asked(&mut known, 4), asked(&mut known, 5)), (1, 0));
+        assert_eq!(asked(&mut known, 64), 1);
+    }
+
+    #[test]
+    fn the_fingerprint_changes_with_the_devices_and_the_picture_only_then() {
+        let (mut known, _) = known();
+        known.learn(id(1), RunId(1), Devices::default());
+        let first = usage(&known);
+        known.learn(id(1), RunId(1), Devices::default());
+        assert!(Arc::ptr_eq(&first, &usage(&known)));
+        let disk = whydown_core::sample::Disk { target: "vdb".into(), ..Default::default() };
+        known.learn(id(1), RunId(1), Devices { disks: vec![disk], ..Devices::default() });
+        assert_ne!(usage(&known).fingerprint, first.fingerprint);
+    }
+
+    #[test]
+    fn a_driver_that_measures_nothing_leaves_everything_absent() {
+        let (mut known, _) = known();
+        let before = usage(&known);
+        known.take(vec![(id(1), Sample { answered: true, ..Sample::default() })], at(70));
+        known.judge(at(80).mono);
+        assert!(Arc::ptr_eq(&before, &usage(&known)));
+    }
+}

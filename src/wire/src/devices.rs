@@ -1,0 +1,64 @@
+//! The devices of a VM, as the full form of `list` tells them.
+
+use whydown_core::id::DomainId;
+use whydown_core::sample::{Devices, Part, Usage};
+
+use crate::profile::Profile;
+use crate::running::put_machine;
+use crate::write::Members;
+
+/// The members that need the VM's document. Without it there is only an empty `devices`, which engines insist on.
+pub(crate) fn put(s: &mut Members<'_>, usage: Option<&Usage>, profile: &Profile) {
+    let devices = usage.and_then(|usage| usage.devices.as_deref());
+    put_machine(s, devices, profile);
+    if let Some(devices) = devices {
+        s.number_text("smp", devices.vcpus);
+        s.int("memSize", i32::try_from(devices.memory_kib / 1024).unwrap_or(i32::MAX));
+        s.text("emulatedMachine", &devices.machine);
+        s.number_text("timeOffset", devices.clock_offset_s);
+    }
+    s.array("devices", |items| {
+        for part in devices.map(|devices| devices.parts.as_slice()).unwrap_or_default() {
+            items.item().structure(|s| put_part(s, part, devices));
+        }
+    });
+}
+
+/// One device. A manager makes up a `deviceId` for one that has none; where it gave one, it is part of the alias.
+fn put_part(s: &mut Members<'_>, part: &Part, devices: Option<&Devices>) {
+    let (kind, device) = match part.kind.as_str() {
+        "memballoon" => ("balloon", "memballoon"),
+        kind => (kind, part.device.as_str()),
+    };
+    s.text("type", kind);
+    s.text("device", device);
+    s.structure("specParams", |s| {
+        if kind == "balloon" {
+            s.text("model", &part.device);
+        }
+    });
+    if !part.alias.is_empty() {
+        s.text("alias", &part.alias);
+    }
+    if let Some(id) = part.alias.strip_prefix("ua-").and_then(|id| id.parse::<DomainId>().ok()) {
+        s.number_text("deviceId", id);
+    }
+    if !part.address.is_empty() {
+        s.structure("address", |s| part.address.iter().for_each(|(name, value)| s.text(name, value)));
+    }
+    let of_alias = |alias: &str| !alias.is_empty() && alias == part.alias;
+    if part.kind == "disk" {
+        s.text("readonly", if part.read_only { "true" } else { "false" });
+        if let Some(disk) = devices.and_then(|d| d.disks.iter().find(|disk| of_alias(&disk.alias))) {
+            s.text("name", &disk.target);
+            s.text("path", &disk.path);
+        }
+    }
+    if part.kind == "interface"
+        && let Some(nic) = devices.and_then(|d| d.nics.iter().find(|nic| of_alias(&nic.alias)))
+    {
+        s.text("macAddr", &nic.mac);
+        s.text("nicModel", &nic.model);
+        s.text("name", &nic.host_name);
+    }
+}
