@@ -99,7 +99,12 @@ impl Engine {
         match view {
             Some(Some(view)) => self.saw(now, &view, &gap),
             Some(None) => self.saw_nothing(now, domain),
-            None => {}
+            None => {
+                let run = self.current.get(&domain).copied();
+                if let Some(id) = run.filter(|id| self.runs[id].phase == Phase::Launching) {
+                    self.doubt(now, id);
+                }
+            }
         }
     }
 
@@ -151,6 +156,7 @@ impl Engine {
     }
 
     fn show(&mut self, now: Now, id: RunId, view: &DomainView) {
+        self.seen_alive(id);
         if let Some(run) = self.runs.get_mut(&id) {
             run.name = crate::evidence::tame(&view.domain.name);
             run.status = status_of(view.state);

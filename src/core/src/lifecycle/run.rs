@@ -34,6 +34,17 @@ pub(super) enum Phase {
     Recording(Arc<Ending>),
 }
 
+/// A destroy that was asked while the start was under way: libvirt may not have known the domain yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EarlyDestroy {
+    /// There is none.
+    No,
+    /// It is on its way.
+    Asked,
+    /// libvirt knew no such domain: it is asked again when the start is done.
+    Missed,
+}
+
 /// A run that the engine follows.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
@@ -52,8 +63,14 @@ pub(super) struct Run {
     pub force_at: Option<(Mono, Who)>,
     /// Something says that it may be over without libvirt having said so: then libvirt is asked.
     pub doubted: Option<Mono>,
+    /// libvirt has our order to start it, and has not answered.
+    pub creating: bool,
+    /// Whether a destroy may have come before libvirt knew the domain.
+    pub early_destroy: EarlyDestroy,
     /// libvirt has done the destroy; its STOPPED is waited for until then.
     pub destroyed_by: Option<Mono>,
+    /// STOPPED did not come: libvirt was asked what became of it.
+    pub destroy_looked: bool,
     /// Destroyed through us: no longer shown, and acknowledged by this one when its ending is written.
     pub forgotten_by: Option<Who>,
 }
@@ -72,7 +89,10 @@ impl Run {
             shutting: Vec::new(),
             force_at: None,
             doubted: None,
+            creating: false,
+            early_destroy: EarlyDestroy::No,
             destroyed_by: None,
+            destroy_looked: false,
             forgotten_by: None,
         }
     }

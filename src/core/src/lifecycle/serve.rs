@@ -2,7 +2,7 @@
 
 use super::effect::{Outcome, Question, Reply, Request, Wanted};
 use super::engine::Engine;
-use super::run::Phase;
+use super::run::{EarlyDestroy, Phase};
 use crate::evidence::{Asked, Fact, Who, tame};
 use crate::hypervisor::DomainRef;
 use crate::id::{DomainId, RequestId, RunId};
@@ -37,6 +37,9 @@ impl Engine {
         let start = self.new_start(now, &domain, now.wall, true, None);
         let run = self.begin(now, start, Phase::Launching, Status::Launching);
         self.note(run, now.wall, Fact::Requested { what: Asked::Create, who });
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.creating = true;
+        }
         self.ask(Question::Act { run, domain: domain.id, what: Asked::Create, xml: Some(xml) });
         self.reply(id, Reply::Done);
     }
@@ -71,6 +74,9 @@ impl Engine {
             self.note(run, now.wall, Fact::Requested { what: Asked::Destroy, who: who.clone() });
             if let Some(run) = self.runs.get_mut(&run) {
                 run.destroying.push((id, who));
+                if run.phase == Phase::Launching {
+                    run.early_destroy = EarlyDestroy::Asked;
+                }
             }
             return self.ask(Question::Act { run, domain, what: Asked::Destroy, xml: None });
         }
@@ -87,10 +93,14 @@ impl Engine {
     pub(super) fn press_on(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         if run.destroyed_by.is_some_and(|at| at <= now.mono) {
-            run.destroyed_by = None;
-            let domain = run.start.domain;
-            self.answer_waiting(now, id);
-            self.look(domain);
+            if run.destroy_looked {
+                self.destroy_failed(id, &Reply::Unavailable(NOT_TOLD.into()));
+            } else {
+                run.destroy_looked = true;
+                run.destroyed_by = Some(now.mono.after(LOOK_PATIENCE));
+                let domain = run.start.domain;
+                self.look(domain);
+            }
         }
         let Some(run) = self.runs.get_mut(&id) else { return };
         if run.doubted.is_some_and(|at| at <= now.mono) {
@@ -115,7 +125,16 @@ impl Engine {
             Outcome::Done | Outcome::NoDomain | Outcome::NoLink => None,
         };
         match what {
-            Asked::Create => {}
+            Asked::Create => {
+                run.creating = false;
+                match (&outcome, run.early_destroy) {
+                    (Outcome::Done, EarlyDestroy::Missed) => self.destroy_again(id),
+                    (Outcome::NoLink, EarlyDestroy::Missed) => {
+                        self.destroy_failed(id, &Reply::Unavailable(NO_LINK.into()));
+                    }
+                    _ => {}
+                }
+            }
             Asked::Shutdown => {
                 for (request, who, force_after) in std::mem::take(&mut run.shutting) {
                     if let Some(wait) = force_after {
@@ -134,19 +153,19 @@ impl Engine {
             }
             Asked::ForceOff => {}
             Asked::Destroy => {
-                let refusal = match &outcome {
-                    // Its STOPPED is on the way; the answer waits for it, so that who asked may start it again at once.
-                    Outcome::Done | Outcome::NoDomain => None,
-                    Outcome::Refused(text) => Some(Reply::Refused(text.clone())),
-                    Outcome::NoLink => Some(Reply::Unavailable(NO_LINK.into())),
-                };
-                match refusal {
-                    None => run.destroyed_by = Some(now.mono.after(STOPPED_PATIENCE)),
-                    Some(reply) => {
-                        for (request, _) in std::mem::take(&mut run.destroying) {
-                            self.effects.push(super::Effect::Reply(request, reply.clone()));
-                        }
+                let early = std::mem::replace(&mut run.early_destroy, EarlyDestroy::No);
+                match &outcome {
+                    Outcome::NoDomain if early != EarlyDestroy::No && run.creating => {
+                        run.early_destroy = EarlyDestroy::Missed;
                     }
+                    Outcome::NoDomain if early != EarlyDestroy::No => self.destroy_again(id),
+                    // Its STOPPED is on the way; the answer waits for it, so that who asked may start it again at once.
+                    Outcome::Done | Outcome::NoDomain => {
+                        run.destroyed_by = Some(now.mono.after(STOPPED_PATIENCE));
+                        run.destroy_looked = false;
+                    }
+                    Outcome::Refused(text) => self.destroy_failed(id, &Reply::Refused(text.clone())),
+                    Outcome::NoLink => self.destroy_failed(id, &Reply::Unavailable(NO_LINK.into())),
                 }
             }
         }
@@ -154,11 +173,45 @@ impl Engine {
             self.note(id, now.wall, Fact::Refused { what, text });
         }
         let launching = self.runs.get(&id).is_some_and(|run| run.phase == Phase::Launching);
-        if what == Asked::Create && launching && outcome != Outcome::Done {
-            self.end(now, id, When::At(now.wall));
+        match outcome {
+            Outcome::NoDomain | Outcome::Refused(_) if what == Asked::Create && launching => {
+                self.end(now, id, When::At(now.wall));
+            }
+            // Nobody knows whether it was done. The next listing tells, or a look if the link is there all the same.
+            Outcome::NoLink if what == Asked::Create && launching => self.doubt(now, id),
+            _ => {}
         }
         self.reconsider(now, id);
         self.set_alarm(id);
+    }
+
+    /// The start that a destroy came too early for is done.
+    fn destroy_again(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.early_destroy = EarlyDestroy::No;
+        let domain = run.start.domain;
+        if run.is_open() {
+            self.ask(Question::Act { run: id, domain, what: Asked::Destroy, xml: None });
+        }
+    }
+
+    /// Whoever waits for a destroy hears why it is not done. The VM stays shown.
+    fn destroy_failed(&mut self, id: RunId, reply: &Reply) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.early_destroy = EarlyDestroy::No;
+        run.destroyed_by = None;
+        run.destroy_looked = false;
+        for (request, _) in std::mem::take(&mut run.destroying) {
+            self.effects.push(super::Effect::Reply(request, reply.clone()));
+        }
+    }
+
+    /// A look shows the run alive. A destroy that libvirt called done, and that left it running, was none: what runs
+    /// must stay in sight.
+    pub(super) fn seen_alive(&mut self, id: RunId) {
+        if self.runs.get(&id).is_some_and(|run| run.destroyed_by.is_some() && run.destroy_looked) {
+            self.destroy_failed(id, &Reply::Refused(STILL_THERE.into()));
+        }
     }
 
     /// Has libvirt asked about a run some time from now, if it has said nothing by then. A restarted libvirtd ends a
@@ -217,4 +270,9 @@ impl Engine {
 /// libvirt reports STOPPED within milliseconds of a destroy.
 const STOPPED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// A look takes milliseconds, unless libvirt hangs.
+const LOOK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+const NOT_TOLD: &str = "libvirt does not say what became of the destroy";
+const STILL_THERE: &str = "libvirt called the destroy done, and the VM is still there";
 const NO_LINK: &str = "whydown is not connected to libvirt";

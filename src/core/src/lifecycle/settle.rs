@@ -40,6 +40,7 @@ impl Engine {
         };
         run.force_at = None;
         run.destroyed_by = None;
+        run.early_destroy = super::run::EarlyDestroy::No;
         run.doubted = None;
         let before = run.start.incarnation.boot.clone();
         let domain = run.start.domain;
