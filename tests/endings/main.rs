@@ -4,6 +4,7 @@ mod asked;
 mod away;
 mod daemon;
 mod host;
+mod hypervisor;
 mod live;
 mod manager;
 mod torn;
