@@ -116,7 +116,9 @@ async fn welcome(
                     let peer = Peer::Tls { address, identity };
                     connection(stream, peer, service, limits, stopping).await;
                 }
-                Ok(Err(why @ (HandshakeError::NotTls | HandshakeError::Gone))) => {
+                Ok(Err(
+                    why @ (HandshakeError::NotTls | HandshakeError::Gone | HandshakeError::Broken(_)),
+                )) => {
                     debug!(peer = %address, "closed: {why}");
                 }
                 Ok(Err(why)) => info!(peer = %address, "refused: {why}"),

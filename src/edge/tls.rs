@@ -105,12 +105,14 @@ pub enum TlsError {
 pub(super) enum HandshakeError {
     #[error("it does not speak TLS")]
     NotTls,
-    #[error("it closed before the handshake")]
+    #[error("it left before the handshake was done")]
     Gone,
+    #[error("it left before the handshake was done: {0}")]
+    Broken(std::io::Error),
     #[error("no usable certificate of our own is loaded")]
     NotLoaded,
     #[error("the handshake failed: {0}")]
-    Failed(#[from] std::io::Error),
+    Failed(std::io::Error),
     #[error("its certificate: {0}")]
     Certificate(#[from] NotACertificate),
     #[error("its certificate is not valid at this time")]
@@ -186,13 +188,17 @@ impl Tls {
     ) -> Result<(TlsStream<TcpStream>, Identity), HandshakeError> {
         // rustls would wait for five bytes before it judges; one is enough.
         let mut first = [0];
-        match stream.peek(&mut first).await? {
+        match stream.peek(&mut first).await.map_err(HandshakeError::Broken)? {
             0 => return Err(HandshakeError::Gone),
             _ if first[0] != HANDSHAKE_RECORD => return Err(HandshakeError::NotTls),
             _ => {}
         }
         let config = self.config().ok_or(HandshakeError::NotLoaded)?;
-        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|error| match error.kind() {
+            // What TLS itself objects to comes as this kind; the rest is the network's or the client's leaving.
+            std::io::ErrorKind::InvalidData => HandshakeError::Failed(error),
+            _ => HandshakeError::Broken(error),
+        })?;
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let (identity, term) = Identity::of(shown.ok_or(NotACertificate::Missing)?)?;
         // A session that is taken up again brings its certificate along unchecked, and that may have ended since.

@@ -56,6 +56,7 @@ class Bench:
         # The server has a core and so has the client; without a second core nothing is gained by pinning.
         self.core, self.client = (cpus[0], cpus[1]) if len(cpus) > 1 else (None, None)
         self.cpus = cpus
+        self.patience = 0 if given.quick else 8  # seconds to wait for others to leave the machine alone
 
     def keep(self, server):
         self.running.append(server)
@@ -119,7 +120,7 @@ class Bench:
         for round_ in range(0 if self.given.quick else -1, self.given.rounds):
             disturbed = 0
             for title, servers, how in plans:
-                disturbed += not process.wait_for_quiet(0 if self.given.quick else 8)
+                disturbed += not process.wait_for_quiet(self.patience)
                 free = "no pinning" in title
                 for server, url in servers:
                     seconds = 1 if round_ < 0 else self.given.seconds
@@ -158,7 +159,7 @@ class Bench:
 
     def one_by_one(self):
         daemon = self.keep(Whydownd(self.given.daemon, self.folder / "one", 500, self.core))
-        process.wait_for_quiet(8)
+        process.wait_for_quiet(self.patience)
         seen, durable = endings.one_by_one(daemon, range(self.given.samples))
         process.stop(daemon.process)
         rows = [
@@ -173,7 +174,7 @@ class Bench:
         count, pause = self.given.storm, 0.005
         storms = []
         for turn in range(self.given.rounds):
-            process.wait_for_quiet(8)
+            process.wait_for_quiet(self.patience)
             daemon = self.keep(Whydownd(self.given.daemon, self.folder / f"storm-{turn}", count, self.core))
             storms.append(endings.storm(daemon, count, 16, pause))
             process.stop(daemon.process)

@@ -159,6 +159,9 @@ fn a_reader_reads_and_a_stranger_of_the_same_authority_does_not() -> Result<()> 
         except (ssl.SSLError, ConnectionError, http.client.RemoteDisconnected) as refused:\n\
         \x20   print('refused')";
     assert_eq!(host.python(None, silent)?, "refused");
+    wait_until("the log tells of it", PATIENCE, || {
+        host.daemon.output_tail().contains("refused: the handshake failed: peer sent no certificates")
+    });
     assert_eq!(host.python(Some(&reader), silent)?, "answered");
     Ok(())
 }

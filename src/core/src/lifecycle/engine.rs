@@ -44,6 +44,17 @@ pub(super) struct Prelude {
     pub what: Happening,
 }
 
+/// An end whose STOPPED may still come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Echo {
+    /// When the engine learned of the end.
+    pub at: Mono,
+    /// Whether STOPPED was heard already.
+    pub heard: bool,
+    /// libvirt's number of the run.
+    pub libvirt_id: Option<u32>,
+}
+
 /// See the module page.
 #[derive(Debug)]
 pub struct Engine {
@@ -59,28 +70,35 @@ pub struct Engine {
     pub(super) current: BTreeMap<DomainId, RunId>,
     pub(super) down: BTreeMap<DomainId, Down>,
     pub(super) preludes: BTreeMap<DomainId, Vec<Prelude>>,
-    /// How often each domain was heard of: a look that was overtaken by events says nothing.
-    pub(super) heard: BTreeMap<DomainId, u64>,
-    /// Looks under way, with what had been heard when they were asked for.
-    pub(super) looks: BTreeMap<DomainId, u64>,
+    /// Looks under way, one a domain; true when it was overtaken by events and says nothing.
+    pub(super) looks: BTreeMap<DomainId, bool>,
+    /// Domains of which nobody could say how they are; asked again with the next heartbeat.
+    pub(super) unseen: BTreeSet<DomainId>,
+    /// Domains whose last run ended a moment ago: a STOPPED that comes now may be about that run.
+    pub(super) echoes: BTreeMap<DomainId, Echo>,
     pub(super) next_heartbeat: Option<Mono>,
     alarms: BTreeSet<(Mono, RunId)>,
     pub(super) effects: Vec<Effect>,
     public: BTreeMap<DomainId, Arc<DomainPublic>>,
     generation: u64,
     changed: bool,
+    /// Whether the first step is still to come: what was recovered is shown with it, as only then the time is known.
+    fresh: bool,
     /// No status time goes below this: milliseconds.
     floor: i64,
 }
 
 impl Engine {
-    /// An engine that goes on where the ledger stands. Nothing is public before the first listing.
+    /// An engine that goes on where the ledger stands. Nothing is public before the first step.
     pub fn recover(settings: Settings, recovered: Recovered) -> Self {
         let floor = recovered
             .unacknowledged
             .iter()
             .map(|ending| ending.ended.latest().as_millis())
             .chain(recovered.alive.map(Wall::as_millis))
+            .chain(recovered.open.iter().flat_map(|(start, evidence)| {
+                evidence.iter().map(|piece| piece.last).chain([start.at]).map(Wall::as_millis)
+            }))
             .max()
             .unwrap_or(0);
         let mut engine = Self {
@@ -93,14 +111,16 @@ impl Engine {
             current: BTreeMap::new(),
             down: BTreeMap::new(),
             preludes: BTreeMap::new(),
-            heard: BTreeMap::new(),
             looks: BTreeMap::new(),
+            unseen: BTreeSet::new(),
+            echoes: BTreeMap::new(),
             next_heartbeat: None,
             alarms: BTreeSet::new(),
             effects: Vec::new(),
             public: BTreeMap::new(),
             generation: 0,
             changed: true,
+            fresh: true,
             floor,
         };
         for ending in recovered.unacknowledged {
@@ -115,15 +135,17 @@ impl Engine {
             engine.runs.insert(start.run, Run::new(start, Phase::Active, Status::Up, evidence));
         }
         // Where two open runs of one domain were left behind, the latest is current; the others end at the listing.
-        let domains: Vec<_> = engine.current.keys().chain(engine.down.keys()).copied().collect();
-        for domain in domains {
-            engine.touch(Now::default(), domain);
-        }
         engine
     }
 
     /// Takes one input and says what should be done about it.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        if std::mem::take(&mut self.fresh) {
+            let known: Vec<_> = self.current.keys().chain(self.down.keys()).copied().collect();
+            for domain in known {
+                self.touch(now, domain);
+            }
+        }
         match input {
             Input::Host(event) => self.follow(now, event),
             Input::Answered(answer) => self.answered(now, answer),
@@ -143,8 +165,11 @@ impl Engine {
         std::mem::take(&mut self.effects)
     }
 
-    /// When `Input::Wake` is due at the latest.
+    /// When `Input::Wake` is due at the latest; at once before the first step.
     pub fn wake_at(&self) -> Option<Mono> {
+        if self.fresh {
+            return Some(Mono::default());
+        }
         self.alarms.first().map(|(at, _)| *at).into_iter().chain(self.next_heartbeat).min()
     }
 
@@ -200,6 +225,12 @@ impl Engine {
             heard.retain(|p| now.wall.since(p.at) <= crate::limits::PRELUDE_LIFE);
             !heard.is_empty()
         });
+        self.echoes.retain(|_, echo| now.mono.since(echo.at) <= super::follow::ECHO);
+        let unsure = self.runs.values().filter(|run| run.unsure.iter().any(|(_, at)| *at <= now.mono));
+        self.unseen.extend(unsure.map(|run| run.start.domain));
+        for domain in std::mem::take(&mut self.unseen) {
+            self.look(domain);
+        }
         self.enforce_bounds(now);
     }
 

@@ -1,9 +1,9 @@
 //! What the hypervisor reports, event by event.
 
 use super::effect::{Effect, Question};
-use super::engine::{Engine, Prelude};
+use super::engine::{Echo, Engine, Prelude};
 use super::run::{Phase, Run, status_after};
-use crate::evidence::{Fact, tame};
+use crate::evidence::{Deaf, Fact, tame};
 use crate::hypervisor::{DomainRef, Happening, HostEvent, Process, StartDetail};
 use crate::id::{DomainId, RunId};
 use crate::record::{Incarnation, Keep, RunStart, When};
@@ -13,13 +13,15 @@ use crate::time::{Now, Wall};
 /// What is kept of a domain between its runs; a client that pauses and resumes in a loop must not fill the memory.
 const PRELUDES_PER_DOMAIN: usize = 32;
 
-/// A STOPPED for a run that was already found ended comes this soon after.
-const ECHO: std::time::Duration = std::time::Duration::from_secs(5);
+/// A STOPPED for a run that was already found ended comes this soon after. It may have lain in a queue behind a storm.
+pub(super) const ECHO: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Engine {
     pub(super) fn follow(&mut self, now: Now, event: HostEvent) {
         let domain = event.domain.id;
-        *self.heard.entry(domain).or_default() += 1;
+        if let Some(overtaken) = self.looks.get_mut(&domain) {
+            *overtaken = true;
+        }
         let run = self.current.get(&domain).copied();
         let open = run.filter(|id| self.runs[id].is_open());
         match event.what {
@@ -61,6 +63,12 @@ impl Engine {
             | Happening::Agent { .. } => {
                 self.remember(event.domain.id, event.at, event.what);
             }
+            Happening::ControlError if self.is_late_word(now, &event.domain) => {
+                if let Some(id) = ending {
+                    self.note(id, event.at, Fact::Host(Happening::ControlError));
+                    self.reconsider(now, id);
+                }
+            }
             Happening::ControlError if ending.is_none() => {
                 // A start that fails in QEMU shows nothing but this. Whether it is one, libvirt must tell.
                 let start = self.new_start(now, &event.domain, event.at, true, None);
@@ -88,13 +96,19 @@ impl Engine {
                     self.touch(now, event.domain.id);
                     return;
                 }
-                Phase::Active if known.could_be(event.domain.libvirt_id) => {
+                Phase::Active if self.is_same_start(id, &event) => {
                     self.note(id, event.at, fact);
+                    if detail == StartDetail::Wakeup
+                        && let Some(run) = self.runs.get_mut(&id)
+                    {
+                        run.status = Status::Up;
+                        self.touch(now, event.domain.id);
+                    }
                     return;
                 }
                 Phase::Active => {
                     self.note(id, event.at, Fact::Replaced);
-                    self.end(now, id, When::Between(self.last_sure(id), event.at));
+                    self.end_unheard(now, id, event.at);
                 }
                 Phase::Settling { .. } => {
                     if detail == StartDetail::FromSnapshot {
@@ -106,8 +120,13 @@ impl Engine {
                 Phase::Recording(_) => {}
             }
         }
-        let start = self.new_start(now, &event.domain, event.at, true, event.process);
+        // What is woken ran before: its beginning was not heard.
+        let seen = detail != StartDetail::Wakeup;
+        let start = self.new_start(now, &event.domain, event.at, seen, event.process);
         let id = self.begin(now, start, Phase::Active, Status::Up);
+        if !seen {
+            self.note_unheard_beginning(id, event.at);
+        }
         for prelude in self.preludes.remove(&event.domain.id).unwrap_or_default() {
             self.note(id, prelude.at, Fact::Host(prelude.what));
         }
@@ -122,39 +141,62 @@ impl Engine {
 
     fn stopped(&mut self, now: Now, event: &HostEvent, run: Option<RunId>) {
         let fact = Fact::Host(event.what.clone());
+        let echo = self.echo(now, event.domain.id);
         if let Some(id) = run {
-            match self.runs[&id].phase.clone() {
+            let known = &self.runs[&id];
+            if !known.could_be(event.domain.libvirt_id) {
+                return;
+            }
+            match known.phase.clone() {
+                // The run before was found ended and its end had not been reported: this is it. The new run has no
+                // process yet, or was found and not heard; in that case libvirt must tell which of them ended.
+                Phase::Launching | Phase::Active
+                    if echo.is_some_and(|echo| !echo.heard)
+                        && (known.phase == Phase::Launching || !known.start.seen) =>
+                {
+                    self.echoes.remove(&event.domain.id);
+                    if !self.runs[&id].creating {
+                        self.look(event.domain.id);
+                    }
+                }
                 Phase::Launching | Phase::Active => {
                     self.note(id, event.at, fact);
                     self.end(now, id, When::At(event.at));
                 }
                 Phase::Settling { at_least, at_most, remains, .. } => {
                     self.note(id, event.at, fact);
+                    if let Some(echo) = self.echoes.get_mut(&event.domain.id) {
+                        echo.heard = true;
+                    }
                     if let Some(run) = self.runs.get_mut(&id) {
                         run.phase = Phase::Settling { end: When::At(event.at), at_least, at_most, remains };
                     }
                     self.reconsider(now, id);
                     self.set_alarm(id);
                 }
-                Phase::Recording(_) => {}
+                Phase::Recording(_) => {
+                    self.echoes.remove(&event.domain.id);
+                }
             }
             return;
         }
-        let echo = self
-            .down
-            .get(&event.domain.id)
-            .is_some_and(|down| event.at.since(down.ending.ended.latest()) <= ECHO);
-        if echo {
+        if echo.is_some() {
             return;
         }
         // It came and went while we were not listening, and this is the first that we hear of it.
         let start = self.new_start(now, &event.domain, event.at, false, None);
         let id = self.begin(now, start, Phase::Active, Status::Up);
+        self.note_unheard_beginning(id, event.at);
         for prelude in self.preludes.remove(&event.domain.id).unwrap_or_default() {
             self.note(id, prelude.at, Fact::Host(prelude.what));
         }
         self.note(id, event.at, fact);
         self.end(now, id, When::At(event.at));
+    }
+
+    /// We did not hear up to this moment, as far as this run goes.
+    fn note_unheard_beginning(&mut self, id: RunId, at: Wall) {
+        self.note(id, at, Fact::Gap { from: at, to: at, why: Deaf::LinkLost });
     }
 
     /// A launching run has its process.
@@ -168,6 +210,41 @@ impl Engine {
         self.effects.push(Effect::Keep(Keep::Start(start)));
         self.effects.extend(process.map(Effect::Watch));
         self.renamed(now, domain, Some(id));
+        // Somebody asked to destroy it before libvirt knew it.
+        if self.runs.get(&id).is_some_and(|run| run.destroy_again) {
+            if let Some(run) = self.runs.get_mut(&id) {
+                run.destroy_again = false;
+            }
+            self.ask_to_destroy(id, domain.id);
+        }
+    }
+
+    /// The end of the domain's last run, if that was a moment ago.
+    fn echo(&self, now: Now, domain: DomainId) -> Option<Echo> {
+        self.echoes.get(&domain).copied().filter(|echo| now.mono.since(echo.at) <= ECHO)
+    }
+
+    /// Whether this is said of a run that was found ended before libvirt had reported its end.
+    fn is_late_word(&self, now: Now, domain: &DomainRef) -> bool {
+        self.echo(now, domain.id).is_some_and(|echo| {
+            let same = match (echo.libvirt_id, domain.libvirt_id) {
+                (Some(mine), Some(theirs)) => mine == theirs,
+                _ => true,
+            };
+            !echo.heard && same
+        })
+    }
+
+    /// Whether this start can be about a run that is up already.
+    fn is_same_start(&self, id: RunId, event: &HostEvent) -> bool {
+        let known = &self.runs[&id];
+        if known.start.incarnation.boot != self.settings.boot {
+            return false;
+        }
+        match (known.start.incarnation.process, event.process) {
+            (Some(mine), Some(theirs)) => mine == theirs,
+            _ => known.could_be(event.domain.libvirt_id),
+        }
     }
 
     fn renamed(&mut self, now: Now, domain: &DomainRef, run: Option<RunId>) {
@@ -224,12 +301,19 @@ impl Engine {
     /// The last moment at which this run was surely alive.
     pub(super) fn last_sure(&self, id: RunId) -> Wall {
         let Some(run) = self.runs.get(&id) else { return Wall::default() };
-        let gap = run.dossier.items().iter().rev().find_map(|e| match e.fact {
+        let gaps = run.dossier.items().iter().filter_map(|e| match e.fact {
             Fact::Gap { from, .. } => Some(from),
             _ => None,
         });
         let heard = run.dossier.last_heard(|_| true);
-        gap.max(heard).unwrap_or(run.start.at).max(run.start.at)
+        gaps.max().max(heard).unwrap_or(run.start.at).max(run.start.at)
+    }
+
+    /// A run has ended somewhere between the last moment at which it was surely alive and this one. A clock that was
+    /// set back must not turn the window round.
+    pub(super) fn end_unheard(&mut self, now: Now, id: RunId, at: Wall) {
+        let from = self.last_sure(id).min(at);
+        self.end(now, id, When::Between(from, at));
     }
 
     pub(super) fn ask_for_remains(&mut self, id: RunId) {

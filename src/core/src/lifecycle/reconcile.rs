@@ -3,22 +3,25 @@
 use super::effect::{Answer, Question};
 use super::engine::Engine;
 use super::run::{Phase, status_of};
-use crate::evidence::{Deaf, Fact};
-use crate::hypervisor::{DomainView, Listing};
+use crate::evidence::{Asked, Deaf, Fact};
+use crate::hypervisor::{DomainState, DomainView, Happening, Listing};
 use crate::id::{DomainId, RunId};
-use crate::record::When;
+use crate::record::{Incarnation, Keep, When};
 use crate::snapshot::Link;
-use crate::time::{Now, Wall};
+use crate::time::{Mono, Now, Wall};
 
 impl Engine {
     pub(super) fn link_lost(&mut self, at: Wall) {
         if matches!(self.link, Link::Up) {
             self.link = Link::Down { since: at };
             self.next_heartbeat = None;
-            self.effects.push(super::Effect::Keep(crate::record::Keep::Alive(at)));
+            self.effects.push(super::Effect::Keep(Keep::Alive(at)));
             self.mark_changed();
         }
-        self.looks.clear();
+        for overtaken in self.looks.values_mut() {
+            *overtaken = true;
+        }
+        self.unseen.clear();
     }
 
     pub(super) fn link_up(&mut self, now: Now, listing: Listing) {
@@ -36,13 +39,8 @@ impl Engine {
         for id in &open {
             self.note(*id, now.wall, gap.clone());
         }
-        // An open run that is not its domain's latest one must have ended.
         for id in &open {
-            let domain = self.runs[id].start.domain;
-            if self.current.get(&domain) != Some(id) {
-                self.note(*id, now.wall, Fact::Replaced);
-                self.end(now, *id, When::Between(self.last_sure(*id), now.wall));
-            }
+            self.end_what_is_over(now, *id);
         }
         let listed: std::collections::BTreeSet<DomainId> =
             listing.domains.iter().map(|v| v.domain.id).collect();
@@ -68,14 +66,38 @@ impl Engine {
         for domain in changing {
             self.look(domain);
         }
+        for id in open {
+            // A force that came due without a link has waited for this one.
+            self.set_alarm(id);
+        }
         self.beat(now);
     }
 
-    /// Asks what libvirt shows of a domain; the answer counts only if nothing is heard of it in between.
+    /// Ends a run that is over whatever the listing shows: its end was heard by a daemon that did not live to tell it,
+    /// its domain has a later run, or the host has booted anew.
+    fn end_what_is_over(&mut self, now: Now, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let stopped = run.dossier.last_heard(|h| matches!(h, Happening::Stopped(_)));
+        if let Some(at) = stopped {
+            self.end(now, id, When::At(at));
+        } else if self.current.get(&run.start.domain) != Some(&id) {
+            self.note(id, now.wall, Fact::Replaced);
+            self.end_unheard(now, id, now.wall);
+        } else if run.start.incarnation.boot != self.settings.boot {
+            self.end_unheard(now, id, now.wall);
+        }
+    }
+
+    /// Asks what libvirt shows of a domain; the answer counts only if nothing is heard of it in between. One question
+    /// a domain is under way at any time, so that an answer is never taken for that to a later question.
     pub(super) fn look(&mut self, domain: DomainId) {
-        let heard = self.heard.get(&domain).copied().unwrap_or_default();
-        self.looks.insert(domain, heard);
-        self.ask(Question::Look { domain });
+        match self.looks.get_mut(&domain) {
+            Some(overtaken) => *overtaken = true,
+            None => {
+                self.looks.insert(domain, false);
+                self.ask(Question::Look { domain });
+            }
+        }
     }
 
     pub(super) fn answered(&mut self, now: Now, answer: Answer) {
@@ -87,11 +109,11 @@ impl Engine {
     }
 
     fn looked(&mut self, now: Now, domain: DomainId, view: Option<Option<DomainView>>) {
-        let Some(asked_at) = self.looks.remove(&domain) else { return };
+        let Some(overtaken) = self.looks.remove(&domain) else { return };
         if !matches!(self.link, Link::Up) {
             return;
         }
-        if self.heard.get(&domain).copied().unwrap_or_default() != asked_at {
+        if overtaken {
             self.look(domain);
             return;
         }
@@ -100,10 +122,7 @@ impl Engine {
             Some(Some(view)) => self.saw(now, &view, &gap),
             Some(None) => self.saw_nothing(now, domain),
             None => {
-                let run = self.current.get(&domain).copied();
-                if let Some(id) = run.filter(|id| self.runs[id].phase == Phase::Launching) {
-                    self.doubt(now, id);
-                }
+                self.unseen.insert(domain);
             }
         }
     }
@@ -113,10 +132,17 @@ impl Engine {
         let domain = view.domain.id;
         let run = self.current.get(&domain).copied().filter(|id| self.runs[id].is_open());
         let found = Fact::Found { state: view.state, managed_save: view.managed_save };
-        if !view.state.is_active() {
-            if let Some(id) = run {
-                self.note(id, now.wall, found);
-                self.end(now, id, When::Between(self.last_sure(id), now.wall));
+        if !is_up(view) {
+            // A start that libvirt has not answered yet may still come up.
+            match run {
+                Some(id) if self.runs[&id].creating => {
+                    self.unseen.insert(domain);
+                }
+                Some(id) => {
+                    self.note(id, now.wall, found);
+                    self.end_unheard(now, id, now.wall);
+                }
+                None => {}
             }
             return;
         }
@@ -127,23 +153,16 @@ impl Engine {
                 self.show(now, id, view);
             }
             Some(id) if self.is_same_incarnation(id, view) => {
-                if let Some(process) = view.process {
-                    if let Some(run) = self.runs.get_mut(&id)
-                        && run.start.incarnation.process.is_none()
-                    {
-                        run.start.incarnation.process = Some(process);
-                        let start = run.start.clone();
-                        self.effects.push(super::Effect::Keep(crate::record::Keep::Start(start)));
-                    }
-                    self.effects.push(super::Effect::Watch(process));
-                }
+                self.learn_marks(id, view);
+                self.effects.extend(view.process.map(super::Effect::Watch));
+                self.still_runs(now, id);
                 self.note(id, now.wall, found);
                 self.show(now, id, view);
             }
             other => {
                 if let Some(id) = other {
                     self.note(id, now.wall, Fact::Replaced);
-                    self.end(now, id, When::Between(self.last_sure(id), now.wall));
+                    self.end_unheard(now, id, now.wall);
                 }
                 let start = self.new_start(now, &view.domain, now.wall, false, view.process);
                 let id = self.begin(now, start, Phase::Active, status_of(view.state));
@@ -155,8 +174,34 @@ impl Engine {
         }
     }
 
+    /// What tells the run apart, where it was not known yet.
+    fn learn_marks(&mut self, id: RunId, view: &DomainView) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let known = &mut run.start.incarnation;
+        let learned = Incarnation {
+            libvirt_id: known.libvirt_id.or(view.domain.libvirt_id),
+            process: known.process.or(view.process),
+            boot: known.boot.clone(),
+        };
+        if learned != *known {
+            *known = learned;
+            self.effects.push(super::Effect::Keep(Keep::Start(run.start.clone())));
+        }
+    }
+
+    /// Acts of which nobody knew whether they were done were not; and what runs is never hidden.
+    fn still_runs(&mut self, now: Now, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.forgotten_by = None;
+        let (late, open) = std::mem::take(&mut run.unsure).into_iter().partition(|(_, at)| *at <= now.mono);
+        run.unsure = open;
+        let late: Vec<(Asked, Mono)> = late;
+        for (what, _) in late {
+            self.note(id, now.wall, Fact::Refused { what, text: NOT_DONE.into() });
+        }
+    }
+
     fn show(&mut self, now: Now, id: RunId, view: &DomainView) {
-        self.seen_alive(id);
         if let Some(run) = self.runs.get_mut(&id) {
             run.name = crate::evidence::tame(&view.domain.name);
             run.status = status_of(view.state);
@@ -165,9 +210,16 @@ impl Engine {
     }
 
     fn saw_nothing(&mut self, now: Now, domain: DomainId) {
-        if let Some(id) = self.current.get(&domain).copied().filter(|id| self.runs[id].is_open()) {
-            self.note(id, now.wall, Fact::Gone);
-            self.end(now, id, When::Between(self.last_sure(id), now.wall));
+        match self.current.get(&domain).copied().filter(|id| self.runs[id].is_open()) {
+            // A start that libvirt has not answered yet may still come up.
+            Some(id) if self.runs[&id].creating => {
+                self.unseen.insert(domain);
+            }
+            Some(id) => {
+                self.note(id, now.wall, Fact::Gone);
+                self.end_unheard(now, id, now.wall);
+            }
+            None => {}
         }
     }
 
@@ -189,10 +241,16 @@ impl Engine {
         let latest = self.current.get(&domain) == Some(&id);
         let replaced = run.dossier.find(|f| matches!(f, Fact::Replaced)).is_some();
         match &view {
-            // It goes up after all, or libvirt cannot say: the next word or listing tells.
-            Some(Some(view)) if view.state.is_active() && launching => return,
-            None if launching => return,
-            Some(Some(view)) if latest && !replaced && !view.state.is_active() => {
+            // It goes up after all: the next word or listing tells.
+            Some(Some(view)) if is_up(view) && launching => return,
+            // libvirt cannot say, and must be asked again.
+            None if launching => {
+                if matches!(self.link, Link::Up) {
+                    self.unseen.insert(domain);
+                }
+                return;
+            }
+            Some(Some(view)) if latest && !replaced && !is_up(view) => {
                 self.note(id, now.wall, Fact::Found { state: view.state, managed_save: view.managed_save });
             }
             Some(None) if latest && !replaced => self.note(id, now.wall, Fact::Gone),
@@ -214,3 +272,14 @@ impl Engine {
         self.set_alarm(id);
     }
 }
+
+/// Whether a process stands behind it. Of a state that this program does not know, libvirt's number tells.
+fn is_up(view: &DomainView) -> bool {
+    match view.state {
+        DomainState::Other(..) => view.domain.libvirt_id.is_some(),
+        state => state.is_active(),
+    }
+}
+
+/// Why an act that broke off counts as refused.
+const NOT_DONE: &str = "the link to libvirt broke before it was done";

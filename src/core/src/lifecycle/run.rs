@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::evidence::{Dossier, Evidence, EvidenceId, Fact, Who};
+use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, Fact, Who};
 use crate::hypervisor::{DomainState, Happening, PauseReason, StartDetail, SuspendDetail};
 use crate::id::RequestId;
 use crate::record::{Ending, RunStart, When};
@@ -11,6 +11,10 @@ use crate::time::{Mono, Wall};
 
 /// A repeated fact is written again when its last time has moved by this much.
 const REPEAT_WORTH_KEEPING: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Different facts of one kind that a run keeps; then the oldest of them gives way. A VM that lives for years through
+/// restarts of libvirt, or a client with ever new texts, must not take the places of what tells of the end.
+const PLACES_OF_A_KIND: usize = 12;
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,17 +38,6 @@ pub(super) enum Phase {
     Recording(Arc<Ending>),
 }
 
-/// A destroy that was asked while the start was under way: libvirt may not have known the domain yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EarlyDestroy {
-    /// There is none.
-    No,
-    /// It is on its way.
-    Asked,
-    /// libvirt knew no such domain: it is asked again when the start is done.
-    Missed,
-}
-
 /// A run that the engine follows.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
@@ -63,21 +56,24 @@ pub(super) struct Run {
     pub force_at: Option<(Mono, Who)>,
     /// Something says that it may be over without libvirt having said so: then libvirt is asked.
     pub doubted: Option<Mono>,
-    /// libvirt has our order to start it, and has not answered.
-    pub creating: bool,
-    /// Whether a destroy may have come before libvirt knew the domain.
-    pub early_destroy: EarlyDestroy,
     /// libvirt has done the destroy; its STOPPED is waited for until then.
     pub destroyed_by: Option<Mono>,
-    /// STOPPED did not come: libvirt was asked what became of it.
-    pub destroy_looked: bool,
     /// Destroyed through us: no longer shown, and acknowledged by this one when its ending is written.
     pub forgotten_by: Option<Who>,
+    /// libvirt was asked to start it and has not answered: that it is not there yet says nothing.
+    pub creating: bool,
+    /// Destroys that libvirt has not answered.
+    pub destroys_out: u32,
+    /// It is to be destroyed as soon as it is up: libvirt did not know it yet.
+    pub destroy_again: bool,
+    /// Acts that broke off with the link: if it still runs at that time, they were not done.
+    pub unsure: Vec<(Asked, Mono)>,
 }
 
 impl Run {
     pub fn new(start: RunStart, phase: Phase, status: Status, evidence: Vec<Evidence>) -> Self {
         let kept = evidence.iter().map(|e| e.last).collect();
+        let unsure = in_doubt(&evidence).into_iter().map(|what| (what, Mono::default())).collect();
         Self {
             name: start.name.clone(),
             start,
@@ -89,11 +85,12 @@ impl Run {
             shutting: Vec::new(),
             force_at: None,
             doubted: None,
-            creating: false,
-            early_destroy: EarlyDestroy::No,
             destroyed_by: None,
-            destroy_looked: false,
             forgotten_by: None,
+            creating: false,
+            destroys_out: 0,
+            destroy_again: false,
+            unsure,
         }
     }
 
@@ -116,10 +113,20 @@ impl Run {
         matches!(self.phase, Phase::Launching | Phase::Active)
     }
 
+    /// Whether a destroy is done already, or libvirt has one still to answer.
+    pub fn has_other_destroys(&self) -> bool {
+        self.destroyed_by.is_some() || self.destroys_out > 0 || self.destroy_again
+    }
+
     /// Adds a fact; gives the piece back if the ledger should hear of it.
     pub fn note(&mut self, at: Wall, fact: Fact) -> Option<(EvidenceId, Evidence)> {
         let requested = matches!(fact, Fact::Requested { .. } | Fact::Refused { .. });
         let known = self.dossier.items().iter().position(|e| e.fact == fact);
+        if known.is_none()
+            && let Some(place) = self.oldest_of_too_many(&fact)
+        {
+            return Some(self.replace(place, Evidence { first: at, last: at, times: 1, fact }));
+        }
         let added = self.dossier.add(at, fact);
         let index = match known {
             Some(index) => index,
@@ -136,6 +143,26 @@ impl Run {
             self.kept[index] = piece.last;
             (index as EvidenceId, piece.clone())
         })
+    }
+
+    /// Where the oldest fact of the same kind stands, if that kind has all the places that it may have.
+    fn oldest_of_too_many(&self, fact: &Fact) -> Option<usize> {
+        let same = self.dossier.items().iter().enumerate().filter(|(_, e)| same_kind(&e.fact, fact));
+        let places: Vec<(Wall, usize)> = same.map(|(place, e)| (e.last, place)).collect();
+        let oldest = places.iter().min().map(|(_, place)| *place);
+        oldest.filter(|_| places.len() >= PLACES_OF_A_KIND)
+    }
+
+    fn replace(&mut self, place: usize, piece: Evidence) -> (EvidenceId, Evidence) {
+        // An old gap is no loss: only the last ones cast a shadow.
+        let lost = u32::from(!matches!(piece.fact, Fact::Gap { .. }));
+        let dropped = self.dossier.dropped.saturating_add(lost);
+        let mut items = self.dossier.items().to_vec();
+        items[place] = piece.clone();
+        self.kept[place] = piece.last;
+        self.dossier = Dossier::from_items(items);
+        self.dossier.dropped = dropped;
+        (place as EvidenceId, piece)
     }
 
     /// Whether this event can be about this run: numbers that are known on both sides must agree.
@@ -176,4 +203,26 @@ pub(super) fn status_of(state: DomainState) -> Status {
         DomainState::ShuttingDown => Status::PoweringDown,
         DomainState::Running | DomainState::ShutOff(_) | DomainState::Other(..) => Status::Up,
     }
+}
+
+fn same_kind(a: &Fact, b: &Fact) -> bool {
+    match (a, b) {
+        (Fact::Host(a), Fact::Host(b)) => std::mem::discriminant(a) == std::mem::discriminant(b),
+        (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
+    }
+}
+
+/// What a daemon before us had asked libvirt to do at once, without writing down that it was refused. If the run is found
+/// running, it was not done.
+fn in_doubt(evidence: &[Evidence]) -> Vec<Asked> {
+    let times = |wanted: &dyn Fn(&Fact) -> bool| -> u32 {
+        evidence.iter().filter(|e| wanted(&e.fact)).map(|e| e.times).sum()
+    };
+    let mut unsure = Vec::new();
+    for what in [Asked::Destroy, Asked::ForceOff] {
+        let asked = times(&|f| matches!(f, Fact::Requested { what: w, .. } if *w == what));
+        let refused = times(&|f| matches!(f, Fact::Refused { what: w, .. } if *w == what));
+        unsure.extend((refused..asked).map(|_| what));
+    }
+    unsure
 }

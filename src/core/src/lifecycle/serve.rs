@@ -2,7 +2,7 @@
 
 use super::effect::{Outcome, Question, Reply, Request, Wanted};
 use super::engine::Engine;
-use super::run::{EarlyDestroy, Phase};
+use super::run::Phase;
 use crate::evidence::{Asked, Fact, Who, tame};
 use crate::hypervisor::DomainRef;
 use crate::id::{DomainId, RequestId, RunId};
@@ -36,10 +36,10 @@ impl Engine {
         let domain = DomainRef { id: domain, name, libvirt_id: None };
         let start = self.new_start(now, &domain, now.wall, true, None);
         let run = self.begin(now, start, Phase::Launching, Status::Launching);
-        self.note(run, now.wall, Fact::Requested { what: Asked::Create, who });
         if let Some(run) = self.runs.get_mut(&run) {
             run.creating = true;
         }
+        self.note(run, now.wall, Fact::Requested { what: Asked::Create, who });
         self.ask(Question::Act { run, domain: domain.id, what: Asked::Create, xml: Some(xml) });
         self.reply(id, Reply::Done);
     }
@@ -74,11 +74,8 @@ impl Engine {
             self.note(run, now.wall, Fact::Requested { what: Asked::Destroy, who: who.clone() });
             if let Some(run) = self.runs.get_mut(&run) {
                 run.destroying.push((id, who));
-                if run.phase == Phase::Launching {
-                    run.early_destroy = EarlyDestroy::Asked;
-                }
             }
-            return self.ask(Question::Act { run, domain, what: Asked::Destroy, xml: None });
+            return self.ask_to_destroy(run, domain);
         }
         // It has ended by itself: only to be forgotten.
         if let Some(run) = self.current.get(&domain).copied() {
@@ -89,19 +86,23 @@ impl Engine {
         self.reply(id, reply);
     }
 
+    pub(super) fn ask_to_destroy(&mut self, run: RunId, domain: DomainId) {
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.destroys_out += 1;
+        }
+        self.ask(Question::Act { run, domain, what: Asked::Destroy, xml: None });
+    }
+
     /// The time of a run that still stands has come: for force, or to look why a destroyed one is not gone.
     pub(super) fn press_on(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         if run.destroyed_by.is_some_and(|at| at <= now.mono) {
-            if run.destroy_looked {
-                self.destroy_failed(id, &Reply::Unavailable(NOT_TOLD.into()));
-            } else {
-                run.destroy_looked = true;
-                run.destroyed_by = Some(now.mono.after(LOOK_PATIENCE));
-                let domain = run.start.domain;
-                self.look(domain);
-            }
+            run.destroyed_by = None;
+            let domain = run.start.domain;
+            self.answer_waiting(now, id);
+            self.look(domain);
         }
+        let linked = self.no_link().is_none();
         let Some(run) = self.runs.get_mut(&id) else { return };
         if run.doubted.is_some_and(|at| at <= now.mono) {
             run.doubted = None;
@@ -112,6 +113,10 @@ impl Engine {
         if run.force_at.as_ref().is_none_or(|(at, _)| *at > now.mono) {
             return self.set_alarm(id);
         }
+        if !linked {
+            // What could not be done is not asked for: the next link brings it up again.
+            return;
+        }
         let Some((_, who)) = run.force_at.take() else { return };
         let domain = run.start.domain;
         self.note(id, now.wall, Fact::Requested { what: Asked::ForceOff, who });
@@ -120,25 +125,27 @@ impl Engine {
 
     pub(super) fn acted(&mut self, now: Now, id: RunId, what: Asked, outcome: Outcome) {
         let Some(run) = self.runs.get_mut(&id) else { return };
+        let comes_again = what == Asked::Destroy && run.phase == Phase::Launching;
         let refused = match &outcome {
             Outcome::Refused(text) => Some(tame(text)),
+            // A start that came and went was done all the same.
+            Outcome::NoDomain if what != Asked::Create && !comes_again => Some(NO_DOMAIN.into()),
             Outcome::Done | Outcome::NoDomain | Outcome::NoLink => None,
         };
+        if what == Asked::Destroy {
+            run.destroys_out = run.destroys_out.saturating_sub(1);
+        }
         match what {
-            Asked::Create => {
-                run.creating = false;
-                match (&outcome, run.early_destroy) {
-                    (Outcome::Done, EarlyDestroy::Missed) => self.destroy_again(id),
-                    (Outcome::NoLink, EarlyDestroy::Missed) => {
-                        self.destroy_failed(id, &Reply::Unavailable(NO_LINK.into()));
-                    }
-                    _ => {}
-                }
-            }
+            Asked::Create => run.creating = false,
             Asked::Shutdown => {
                 for (request, who, force_after) in std::mem::take(&mut run.shutting) {
-                    if let Some(wait) = force_after {
-                        run.force_at = Some((now.mono.after(wait), who));
+                    let on_its_way = matches!(outcome, Outcome::Done | Outcome::Refused(_));
+                    if let Some(wait) = force_after.filter(|_| on_its_way) {
+                        // Of several who asked, the first force counts: nobody puts off another's.
+                        let at = now.mono.after(wait);
+                        if run.force_at.as_ref().is_none_or(|(known, _)| at < *known) {
+                            run.force_at = Some((at, who));
+                        }
                     }
                     let reply = match &outcome {
                         Outcome::Done => Reply::Done,
@@ -152,66 +159,35 @@ impl Engine {
                 }
             }
             Asked::ForceOff => {}
+            // Another destroy is done, or may still be: this one's refusal answers nobody.
+            Asked::Destroy if run.has_other_destroys() && !matches!(outcome, Outcome::Done) => {}
+            // libvirt does not know it yet: it is asked again when it is up.
+            Asked::Destroy if outcome == Outcome::NoDomain && run.phase == Phase::Launching => {
+                run.destroy_again = true;
+            }
             Asked::Destroy => {
-                let early = std::mem::replace(&mut run.early_destroy, EarlyDestroy::No);
-                match &outcome {
-                    Outcome::NoDomain if early != EarlyDestroy::No && run.creating => {
-                        run.early_destroy = EarlyDestroy::Missed;
-                    }
-                    Outcome::NoDomain if early != EarlyDestroy::No => self.destroy_again(id),
+                let refusal = match &outcome {
                     // Its STOPPED is on the way; the answer waits for it, so that who asked may start it again at once.
-                    Outcome::Done | Outcome::NoDomain => {
-                        run.destroyed_by = Some(now.mono.after(STOPPED_PATIENCE));
-                        run.destroy_looked = false;
+                    Outcome::Done | Outcome::NoDomain => None,
+                    Outcome::Refused(text) => Some(Reply::Refused(text.clone())),
+                    Outcome::NoLink => Some(Reply::Unavailable(NO_LINK.into())),
+                };
+                match refusal {
+                    None => run.destroyed_by = Some(now.mono.after(STOPPED_PATIENCE)),
+                    Some(reply) => {
+                        for (request, _) in std::mem::take(&mut run.destroying) {
+                            self.effects.push(super::Effect::Reply(request, reply.clone()));
+                        }
                     }
-                    Outcome::Refused(text) => self.destroy_failed(id, &Reply::Refused(text.clone())),
-                    Outcome::NoLink => self.destroy_failed(id, &Reply::Unavailable(NO_LINK.into())),
                 }
             }
         }
         if let Some(text) = refused {
             self.note(id, now.wall, Fact::Refused { what, text });
         }
-        let launching = self.runs.get(&id).is_some_and(|run| run.phase == Phase::Launching);
-        match outcome {
-            Outcome::NoDomain | Outcome::Refused(_) if what == Asked::Create && launching => {
-                self.end(now, id, When::At(now.wall));
-            }
-            // Nobody knows whether it was done. The next listing tells, or a look if the link is there all the same.
-            Outcome::NoLink if what == Asked::Create && launching => self.doubt(now, id),
-            _ => {}
-        }
+        self.look_what_came_of_it(now, id, what, &outcome);
         self.reconsider(now, id);
         self.set_alarm(id);
-    }
-
-    /// The start that a destroy came too early for is done.
-    fn destroy_again(&mut self, id: RunId) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
-        run.early_destroy = EarlyDestroy::No;
-        let domain = run.start.domain;
-        if run.is_open() {
-            self.ask(Question::Act { run: id, domain, what: Asked::Destroy, xml: None });
-        }
-    }
-
-    /// Whoever waits for a destroy hears why it is not done. The VM stays shown.
-    fn destroy_failed(&mut self, id: RunId, reply: &Reply) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
-        run.early_destroy = EarlyDestroy::No;
-        run.destroyed_by = None;
-        run.destroy_looked = false;
-        for (request, _) in std::mem::take(&mut run.destroying) {
-            self.effects.push(super::Effect::Reply(request, reply.clone()));
-        }
-    }
-
-    /// A look shows the run alive. A destroy that libvirt called done, and that left it running, was none: what runs
-    /// must stay in sight.
-    pub(super) fn seen_alive(&mut self, id: RunId) {
-        if self.runs.get(&id).is_some_and(|run| run.destroyed_by.is_some() && run.destroy_looked) {
-            self.destroy_failed(id, &Reply::Refused(STILL_THERE.into()));
-        }
     }
 
     /// Has libvirt asked about a run some time from now, if it has said nothing by then. A restarted libvirtd ends a
@@ -220,6 +196,28 @@ impl Engine {
         if let Some(run) = self.runs.get_mut(&id).filter(|run| run.is_open()) {
             run.doubted = Some(now.mono.after(STOPPED_PATIENCE));
             self.set_alarm(id);
+        }
+    }
+
+    /// A start that was refused is over. Where nobody knows whether libvirt did what it was asked, it must show.
+    fn look_what_came_of_it(&mut self, now: Now, id: RunId, what: Asked, outcome: &Outcome) {
+        let Some(run) = self.runs.get_mut(&id).filter(|run| run.is_open()) else { return };
+        let domain = run.start.domain;
+        let launching = run.phase == Phase::Launching;
+        let in_doubt = match (what, outcome) {
+            (Asked::Create, Outcome::Refused(_)) if launching => {
+                return self.end(now, id, When::At(now.wall));
+            }
+            (Asked::Create, Outcome::NoLink | Outcome::NoDomain) => launching,
+            (Asked::Destroy | Asked::ForceOff, Outcome::NoLink) => {
+                run.unsure.push((what, now.mono.after(LONGEST_ACT)));
+                false
+            }
+            _ => false,
+        };
+        // Without a link the next listing tells.
+        if in_doubt && matches!(self.link, Link::Up) {
+            self.look(domain);
         }
     }
 
@@ -267,12 +265,12 @@ impl Engine {
     }
 }
 
+/// A destroy of a QEMU that hangs takes libvirt up to half a minute.
+const LONGEST_ACT: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// libvirt reports STOPPED within milliseconds of a destroy.
 const STOPPED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// A look takes milliseconds, unless libvirt hangs.
-const LOOK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+const NO_DOMAIN: &str = "it knows no such domain";
 
-const NOT_TOLD: &str = "libvirt does not say what became of the destroy";
-const STILL_THERE: &str = "libvirt called the destroy done, and the VM is still there";
 const NO_LINK: &str = "whydown is not connected to libvirt";

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::effect::Effect;
-use super::engine::{Down, Engine};
+use super::engine::{Down, Echo, Engine};
 use super::run::Phase;
-use crate::cause::Cause;
 use crate::evidence::{Fact, Who};
 use crate::hypervisor::{Happening, StopDetail};
 use crate::id::{DomainId, RunId};
@@ -40,10 +39,15 @@ impl Engine {
         };
         run.force_at = None;
         run.destroyed_by = None;
-        run.early_destroy = super::run::EarlyDestroy::No;
         run.doubted = None;
+        run.creating = false;
+        run.destroy_again = false;
         let before = run.start.incarnation.boot.clone();
+        let libvirt_id = run.start.incarnation.libvirt_id;
         let domain = run.start.domain;
+        if self.current.get(&domain) == Some(&id) {
+            self.echoes.insert(domain, Echo { at: now.mono, heard: stopped.is_some(), libvirt_id });
+        }
         if before != new_boot {
             self.note(id, now.wall, Fact::NewBoot { before, now: new_boot });
         }
@@ -62,11 +66,7 @@ impl Engine {
         let Phase::Settling { end, at_least, at_most, remains } = &run.phase else { return };
         let due = now.mono >= *at_most || (*remains && now.mono >= *at_least);
         let latest = self.current.get(&run.start.domain) == Some(&id);
-        let certain = || {
-            let verdict = verdict::decide(&run.dossier, end.latest());
-            // The kernel's word on memory may still come, and it changes SIGKILL's meaning.
-            verdict.certainty == Certainty::Certain && verdict.cause != Cause::ProcessKilled
-        };
+        let certain = || verdict::decide(&run.dossier, end.latest()).certainty == Certainty::Certain;
         if due || !latest && *remains || certain() {
             self.record(now, id);
         }

@@ -2,16 +2,17 @@
 
 use super::*;
 use crate::cause::Cause;
-use crate::evidence::{Asked, Fact};
+use crate::evidence::Fact;
 use crate::hypervisor::{
-    DomainRef, DomainState, DomainView, Happening, HostEvent, Listing, QemuReason, ShutdownDetail,
-    StartDetail, StopDetail,
+    DomainRef, Happening, HostEvent, Listing, QemuReason, ShutdownDetail, StartDetail, StopDetail,
 };
 use crate::id::{BootId, DomainId, RequestId, RunId};
 use crate::record::{Certainty, Ending, Keep, Recovered};
 use crate::snapshot::Status;
 use crate::time::{Mono, Now, Wall};
 use std::time::Duration;
+
+mod faults;
 
 const VM: DomainId = DomainId::from_bytes([7; 16]);
 
@@ -111,7 +112,11 @@ fn a_destroy_through_us_is_answered_when_the_vm_is_gone_and_leaves_no_down_recor
     world.wants(Wanted::Destroy { domain: VM });
     let run = RunId(1);
     assert_eq!(world.replies, vec![]);
-    world.tell(Input::Answered(Answer::Acted { run, what: Asked::Destroy, outcome: Outcome::Done }));
+    world.tell(Input::Answered(Answer::Acted {
+        run,
+        what: crate::evidence::Asked::Destroy,
+        outcome: Outcome::Done,
+    }));
     assert_eq!(world.replies, vec![], "STOPPED is still to come");
     world.heard(Happening::Stopped(StopDetail::Destroyed));
     assert_eq!(world.replies, vec![Reply::Done]);
@@ -128,119 +133,6 @@ fn a_destroy_overtaken_by_its_stopped_event_is_answered_too() {
     world.wants(Wanted::Destroy { domain: VM });
     world.heard(Happening::Stopped(StopDetail::Destroyed));
     assert_eq!((world.replies.clone(), world.status()), (vec![Reply::Done], None));
-}
-
-const CREATE: Wanted = Wanted::Create { domain: VM, name: String::new(), xml: String::new() };
-
-impl World {
-    fn acted(&mut self, what: Asked, outcome: Outcome) {
-        self.tell(Input::Answered(Answer::Acted { run: RunId(1), what, outcome }));
-    }
-
-    fn looked(&mut self, state: Option<DomainState>) {
-        let domain = DomainRef { id: VM, name: "vm".into(), libvirt_id: Some(1) };
-        let view = state.map(|state| DomainView {
-            domain,
-            state,
-            persistent: false,
-            managed_save: None,
-            process: None,
-        });
-        self.tell(Input::Answered(Answer::Looked { domain: VM, view: Some(view) }));
-    }
-
-    fn acts(&self) -> Vec<Asked> {
-        let act = |question: &Question| match question {
-            Question::Act { what, .. } => Some(*what),
-            _ => None,
-        };
-        self.asked.iter().filter_map(act).collect()
-    }
-}
-
-#[test]
-fn a_destroy_that_comes_before_the_domain_is_asked_again_when_it_is_there() {
-    for create_answered_first in [false, true] {
-        let mut world = World::new();
-        world.wants(CREATE);
-        world.wants(Wanted::Destroy { domain: VM });
-        if create_answered_first {
-            world.acted(Asked::Create, Outcome::Done);
-            world.acted(Asked::Destroy, Outcome::NoDomain);
-        } else {
-            world.acted(Asked::Destroy, Outcome::NoDomain);
-            assert_eq!(world.acts(), [Asked::Create, Asked::Destroy], "it is not there yet");
-            world.acted(Asked::Create, Outcome::Done);
-        }
-        world.heard(Happening::Started(StartDetail::Booted));
-        assert_eq!(world.acts(), [Asked::Create, Asked::Destroy, Asked::Destroy]);
-        assert_eq!(world.replies, [Reply::Done], "of the create");
-        assert_eq!(world.status(), Some(Status::Up), "what runs is shown");
-        world.acted(Asked::Destroy, Outcome::Done);
-        world.heard(Happening::Stopped(StopDetail::Destroyed));
-        assert_eq!((world.replies.clone(), world.status()), (vec![Reply::Done, Reply::Done], None));
-    }
-}
-
-#[test]
-fn what_runs_after_its_destroy_stays_shown_and_the_manager_hears_it() {
-    let mut world = World::new();
-    world.heard(Happening::Started(StartDetail::Booted));
-    world.wants(Wanted::Destroy { domain: VM });
-    world.acted(Asked::Destroy, Outcome::Done);
-    world.pass(3_000);
-    assert_eq!((world.asked.last(), world.replies.len()), (Some(&Question::Look { domain: VM }), 0));
-    world.looked(Some(DomainState::Running));
-    assert!(matches!(world.replies[..], [Reply::Refused(_)]), "{:?}", world.replies);
-    assert_eq!(world.status(), Some(Status::Up));
-
-    world.wants(Wanted::Destroy { domain: VM });
-    world.acted(Asked::Destroy, Outcome::NoDomain);
-    world.pass(3_000);
-    world.looked(None);
-    assert_eq!((world.replies[1..].to_vec(), world.status()), (vec![Reply::Done], None));
-}
-
-#[test]
-fn a_destroy_of_which_nothing_is_ever_heard_is_answered_all_the_same() {
-    let mut world = World::new();
-    world.heard(Happening::Started(StartDetail::Booted));
-    world.wants(Wanted::Destroy { domain: VM });
-    world.acted(Asked::Destroy, Outcome::Done);
-    let at = world.now().wall;
-    world.tell(Input::LinkLost { at });
-    world.pass(60_000);
-    assert!(matches!(world.replies[..], [Reply::Unavailable(_)]), "{:?}", world.replies);
-    assert_eq!(world.status(), Some(Status::Up), "absence of a word is no ending");
-}
-
-#[test]
-fn a_start_whose_answer_was_lost_with_the_link_has_not_failed() {
-    let mut world = World::new();
-    world.wants(CREATE);
-    let at = world.now().wall;
-    world.tell(Input::LinkLost { at });
-    world.acted(Asked::Create, Outcome::NoLink);
-    assert_eq!((world.endings.len(), world.status()), (0, Some(Status::Launching)));
-    let domain = DomainRef { id: VM, name: "vm".into(), libvirt_id: Some(1) };
-    let view = DomainView {
-        domain,
-        state: DomainState::Running,
-        persistent: false,
-        managed_save: None,
-        process: None,
-    };
-    world.tell(Input::LinkUp(Listing { domains: vec![view], changing: vec![] }));
-    assert_eq!((world.endings.len(), world.status()), (0, Some(Status::Up)));
-
-    let mut world = World::new();
-    world.wants(CREATE);
-    world.acted(Asked::Create, Outcome::NoLink);
-    world.pass(3_000);
-    world.looked(None);
-    world.tell(Input::Answered(Answer::Remains { run: RunId(1), view: Some(None), facts: vec![] }));
-    assert_eq!(world.endings[0].exit_code, 1);
-    assert_eq!(world.status(), Some(Status::Down));
 }
 
 #[test]
@@ -276,7 +168,7 @@ fn a_refused_start_is_down_with_libvirts_own_text() {
     assert_eq!((world.replies.clone(), world.status()), (vec![Reply::Done], Some(Status::Launching)));
     world.tell(Input::Answered(Answer::Acted {
         run: RunId(1),
-        what: Asked::Create,
+        what: crate::evidence::Asked::Create,
         outcome: Outcome::Refused("no such disk".into()),
     }));
     let ending = &world.endings[0];

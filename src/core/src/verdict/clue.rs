@@ -4,8 +4,8 @@ use super::setting::{has, ids, was_up};
 use crate::cause::Cause;
 use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, ExitStatus, Fact, Sender};
 use crate::hypervisor::{
-    CrashDetail, DomainState, Happening, IoErrorAction, PauseReason, PmDetail, QemuReason, ResumeDetail,
-    ShutdownDetail, StartDetail, SuspendDetail, WatchdogAction,
+    CrashDetail, DomainState, Happening, IoErrorAction, PauseReason, PmDetail, QemuReason, ShutdownDetail,
+    StartDetail, SuspendDetail, WatchdogAction,
 };
 use crate::limits;
 use crate::time::Wall;
@@ -107,6 +107,9 @@ const PAUSED_LONG: std::time::Duration = std::time::Duration::from_secs(80);
 /// QEMU's words on one shutdown lie this close before libvirt's report of it.
 const FINAL_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// A destroy that libvirt took ends the VM, however long that takes.
+const EVER: std::time::Duration = std::time::Duration::MAX;
+
 const SIGKILL: i32 = 9;
 /// SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGXCPU, SIGXFSZ, SIGSYS: those that dump core.
 const FAULTS: [i32; 10] = [3, 4, 5, 6, 7, 8, 11, 24, 25, 31];
@@ -116,41 +119,47 @@ impl Clue {
     pub fn seen(self, dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
         let heard =
             |wanted: fn(&Happening) -> bool| ids(dossier, |f| matches!(f, Fact::Host(h) if wanted(h)));
+        // A reset begins the guest anew: what led to it explains nothing that comes later.
         let prelude = |wanted: fn(&Happening) -> bool| {
-            recent(
-                dossier,
-                began(dossier, end),
-                limits::PRELUDE_LIFE,
-                |f| matches!(f, Fact::Host(h) if wanted(h)),
-            )
+            let began = began(dossier, end);
+            let seen =
+                recent(dossier, began, limits::PRELUDE_LIFE, |f| matches!(f, Fact::Host(h) if wanted(h)));
+            since_reset(dossier, end, seen)
         };
         match self {
             Self::Hibernating => prelude(|h| matches!(h, Happening::PmSuspended(PmDetail::Disk))),
             Self::CrashKernel => prelude(|h| matches!(h, Happening::GuestCrashed(CrashDetail::CrashLoaded))),
-            Self::Panicked => heard(|h| {
-                matches!(h, Happening::GuestCrashed(CrashDetail::Panicked) | Happening::QemuPanicked)
-            }),
+            Self::Panicked => {
+                let panicked = heard(|h| {
+                    matches!(h, Happening::GuestCrashed(CrashDetail::Panicked) | Happening::QemuPanicked)
+                });
+                since_reset(dossier, end, panicked)
+            }
             Self::WatchdogShutdown => prelude(|h| matches!(h, Happening::Watchdog(WatchdogAction::Shutdown))),
             Self::WatchdogPoweredOff => {
                 prelude(|h| matches!(h, Happening::Watchdog(WatchdogAction::PowerOff)))
             }
             Self::ResetFirst => first_word(dossier, end, |_, r| r == QemuReason::GuestReset),
-            Self::PlainPoweroff if agent_connected(dossier) => Vec::new(),
+            Self::PlainPoweroff if somebody_may_have_asked(dossier, end) => Vec::new(),
             Self::PlainPoweroff => {
                 first_word(dossier, end, |guest, r| guest && r == QemuReason::GuestShutdown)
             }
-            Self::WeAskedShutdown => {
-                asked(dossier, Asked::Shutdown, Some((began(dossier, end), limits::REQUEST_LIFE)))
-            }
-            Self::WeForcedOff => asked(dossier, Asked::ForceOff, None),
-            Self::WeAskedDestroy => asked(dossier, Asked::Destroy, None),
+            Self::WeAskedShutdown => asked(
+                dossier,
+                Asked::Shutdown,
+                began(dossier, end).after(limits::CLOCK_GRACE),
+                limits::REQUEST_LIFE,
+            ),
+            Self::WeForcedOff => asked(dossier, Asked::ForceOff, end, EVER),
+            Self::WeAskedDestroy => asked(dossier, Asked::Destroy, end, EVER),
             Self::WeAskedDestroyAtStart if was_up(dossier) => Vec::new(),
-            Self::WeAskedDestroyAtStart => asked(dossier, Asked::Destroy, None),
+            Self::WeAskedDestroyAtStart => asked(dossier, Asked::Destroy, end, EVER),
             Self::ButtonPressed => {
                 let began = began(dossier, end);
-                recent(dossier, began, limits::REQUEST_LIFE, |f| {
+                let pressed = recent(dossier, began, limits::REQUEST_LIFE, |f| {
                     matches!(f, Fact::Host(Happening::QemuPowerdown))
-                })
+                });
+                since_reset(dossier, end, pressed)
             }
             Self::HostGoingDown => {
                 let began = began(dossier, end);
@@ -175,19 +184,21 @@ impl Clue {
             Self::MonitorQuit => first_word(dossier, end, |_, r| r == QemuReason::HostQmpQuit),
             Self::MonitorLost if has(dossier, |f| matches!(f, Fact::LogSignal { .. })) => Vec::new(),
             Self::MonitorLost => heard(|h| matches!(h, Happening::ControlError)),
-            Self::PostcopyFailed => {
-                last_pause(dossier, |h| matches!(h, Happening::Suspended(SuspendDetail::PostcopyFailed)))
-            }
-            Self::IncomingUnfinished
-                if has(dossier, |f| matches!(f, Fact::Host(Happening::Resumed(ResumeDetail::Migrated)))) =>
-            {
-                Vec::new()
-            }
+            Self::PostcopyFailed => last_pause(dossier, |f| {
+                matches!(
+                    f,
+                    Fact::Host(Happening::Suspended(SuspendDetail::PostcopyFailed))
+                        | Fact::Found { state: DomainState::Paused(PauseReason::PostcopyFailed), .. }
+                )
+            }),
+            Self::IncomingUnfinished if handed_over(dossier) => Vec::new(),
             Self::IncomingUnfinished => heard(|h| matches!(h, Happening::Started(StartDetail::Migrated))),
             Self::PausedLong => paused_by_io_error(dossier, end),
-            Self::ManagedImage => ids(dossier, |f| matches!(f, Fact::Found { managed_save: Some(true), .. })),
+            Self::ManagedImage => image(dossier, true),
             Self::NoManagedImage => {
-                ids(dossier, |f| matches!(f, Fact::Gone | Fact::Found { managed_save: Some(false), .. }))
+                let mut seen = image(dossier, false);
+                seen.extend(ids(dossier, |f| matches!(f, Fact::Gone)));
+                seen
             }
             Self::NextFromSnapshot => ids(dossier, |f| matches!(f, Fact::NextFromSnapshot)),
             Self::OomKilled => ids(dossier, |f| matches!(f, Fact::OomKilled { .. })),
@@ -238,9 +249,11 @@ fn enumerated(dossier: &Dossier) -> impl Iterator<Item = (EvidenceId, &Evidence)
 fn first_word(dossier: &Dossier, end: Wall, wanted: impl Fn(bool, QemuReason) -> bool) -> Vec<EvidenceId> {
     let began = began(dossier, end);
     let window = if began == end { limits::PRELUDE_LIFE } else { FINAL_WORDS };
+    let reset = last_reset(dossier, end);
     let first = enumerated(dossier)
         .filter(|(_, e)| matches!(e.fact, Fact::Host(Happening::QemuShutdown { .. })))
         .filter(|(_, e)| e.last >= began || began.since(e.last) <= window)
+        .filter(|(_, e)| reset.is_none_or(|reset| e.last >= reset))
         .min_by_key(|(id, e)| (e.last, *id));
     match first {
         Some((id, Evidence { fact: Fact::Host(Happening::QemuShutdown { guest, reason }), .. }))
@@ -252,20 +265,36 @@ fn first_word(dossier: &Dossier, end: Wall, wanted: impl Fn(bool, QemuReason) ->
     }
 }
 
-/// A request through us that libvirt did not refuse; `within` a time before a moment, where that is given.
-fn asked(dossier: &Dossier, what: Asked, within: Option<(Wall, std::time::Duration)>) -> Vec<EvidenceId> {
-    let refused =
-        dossier.latest(|f| matches!(f, Fact::Refused { what: w, .. } if *w == what)).map(|(_, e)| e.last);
+/// Requests through us that came before `moment` and not longer than `life` before it, if libvirt did not refuse as many.
+/// Equal requests are one piece of evidence, so that a refusal does not tell which of them was refused.
+fn asked(dossier: &Dossier, what: Asked, moment: Wall, life: std::time::Duration) -> Vec<EvidenceId> {
+    let times = |wanted: fn(&Fact) -> Option<Asked>| -> u64 {
+        dossier.items().iter().filter(|e| wanted(&e.fact) == Some(what)).map(|e| u64::from(e.times)).sum()
+    };
+    let requested = times(|f| match f {
+        Fact::Requested { what, .. } => Some(*what),
+        _ => None,
+    });
+    let refused = times(|f| match f {
+        Fact::Refused { what, .. } => Some(*what),
+        _ => None,
+    });
+    if requested <= refused {
+        return Vec::new();
+    }
     enumerated(dossier)
         .filter(|(_, e)| matches!(&e.fact, Fact::Requested { what: w, .. } if *w == what))
-        .filter(|(_, e)| refused.is_none_or(|refused| e.last > refused))
-        .filter(|(_, e)| {
-            within.is_none_or(|(end, life)| {
-                e.last <= end.after(limits::CLOCK_GRACE) && end.since(e.last) <= life
-            })
-        })
+        .filter(|(_, e)| e.first <= moment && moment.since(e.last) <= life)
         .map(|(id, _)| id)
         .collect()
+}
+
+/// Whether a managed save image waited when it was off. What was found while it ran says nothing of the end.
+fn image(dossier: &Dossier, waits: bool) -> Vec<EvidenceId> {
+    ids(
+        dossier,
+        |f| matches!(f, Fact::Found { managed_save: Some(there), state } if *there == waits && !state.is_active()),
+    )
 }
 
 fn signal(dossier: &Dossier, wanted: Sender) -> Vec<EvidenceId> {
@@ -276,38 +305,96 @@ fn exit(dossier: &Dossier, wanted: impl Fn(ExitStatus) -> bool) -> Vec<EvidenceI
     ids(dossier, |f| matches!(f, Fact::Exit(status) if wanted(*status)))
 }
 
-fn agent_connected(dossier: &Dossier) -> bool {
-    dossier
-        .latest(|f| matches!(f, Fact::Host(Happening::Agent { .. })))
-        .is_some_and(|(_, e)| matches!(e.fact, Fact::Host(Happening::Agent { connected: true })))
+/// Whether somebody could have asked the guest to shut down: by an agent, by its power button, or through us too long ago
+/// to explain it. An agent that came while we could not hear leaves no trace.
+fn somebody_may_have_asked(dossier: &Dossier, end: Wall) -> bool {
+    let agent = dossier.latest(|f| matches!(f, Fact::Host(Happening::Agent { .. })));
+    if let Some((_, Evidence { fact: Fact::Host(Happening::Agent { connected: true }), .. })) = agent {
+        return true;
+    }
+    let heard_of_agents = agent.map(|(_, e)| e.last);
+    let deaf_since =
+        |f: &Fact| matches!(f, Fact::Gap { to, .. } if heard_of_agents.is_none_or(|at| *to > at));
+    let pressed = ids(dossier, |f| matches!(f, Fact::Host(Happening::QemuPowerdown)));
+    has(dossier, deaf_since)
+        || !since_reset(dossier, end, pressed).is_empty()
+        || !asked(dossier, Asked::Shutdown, end, EVER).is_empty()
 }
 
-/// The last pause, if `wanted` accepts it and no resume came after it.
-fn last_pause(dossier: &Dossier, wanted: impl Fn(&Happening) -> bool) -> Vec<EvidenceId> {
-    let last = dossier.latest(|f| matches!(f, Fact::Host(Happening::Suspended(_) | Happening::Resumed(_))));
+/// When the guest was last reset.
+fn last_reset(dossier: &Dossier, end: Wall) -> Option<Wall> {
+    dossier
+        .last_heard(|h| matches!(h, Happening::Rebooted | Happening::QemuReset { .. }))
+        .filter(|reset| *reset <= end.after(limits::CLOCK_GRACE))
+}
+
+/// Those that no reset of the guest came after.
+fn since_reset(dossier: &Dossier, end: Wall, mut seen: Vec<EvidenceId>) -> Vec<EvidenceId> {
+    if let Some(reset) = last_reset(dossier, end) {
+        seen.retain(|id| dossier.items()[usize::from(*id)].last >= reset);
+    }
+    seen
+}
+
+/// Whether an incoming migration was finished: it ran here, or was found in a state that only a VM of this host has.
+pub(super) fn handed_over(dossier: &Dossier) -> bool {
+    let arrived = dossier.find(|f| matches!(f, Fact::Host(Happening::Started(StartDetail::Migrated))));
+    let Some(arrived) = arrived.map(|(_, e)| e.first) else { return true };
+    dossier.items().iter().any(|e| {
+        e.last >= arrived
+            && match &e.fact {
+                Fact::Host(Happening::Resumed(_) | Happening::Rebooted | Happening::ShutdownBegan(_)) => true,
+                Fact::Found { state: DomainState::Paused(reason), .. } => matches!(
+                    reason,
+                    PauseReason::User | PauseReason::IoError | PauseReason::Watchdog | PauseReason::Snapshot
+                ),
+                Fact::Found { state, .. } => state.is_active(),
+                _ => false,
+            }
+    })
+}
+
+/// The last pause, if `wanted` accepts it and nothing shows it running after it.
+fn last_pause(dossier: &Dossier, wanted: impl Fn(&Fact) -> bool) -> Vec<EvidenceId> {
+    let last = dossier.latest(|f| {
+        matches!(
+            f,
+            Fact::Host(Happening::Suspended(_) | Happening::Resumed(_))
+                | Fact::Found { state: DomainState::Running | DomainState::Paused(_), .. }
+        )
+    });
     match last {
-        Some((id, Evidence { fact: Fact::Host(h), .. })) if wanted(h) => vec![id],
+        Some((id, e)) if wanted(&e.fact) => vec![id],
         _ => Vec::new(),
     }
 }
 
+fn is_io_error_pause(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::Host(Happening::Suspended(SuspendDetail::IoError))
+            | Fact::Found { state: DomainState::Paused(PauseReason::IoError), .. }
+    )
+}
+
 /// The last pause, if an I/O error made it and it lasted long enough for the original's own limit.
 fn paused_by_io_error(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
-    let mut seen = last_pause(dossier, |h| matches!(h, Happening::Suspended(SuspendDetail::IoError)));
-    // `first` would be wrong for a second pause, `last` is when the present one began.
-    seen.retain(|id| end.since(dossier.items()[usize::from(*id)].last) >= PAUSED_LONG);
-    if seen.is_empty() {
-        // Found paused when we came to listen: it had been so for at least that long.
-        let resumed = dossier.last_heard(|h| matches!(h, Happening::Resumed(_)));
-        seen.extend(
-            enumerated(dossier)
-                .filter(|(_, e)| {
-                    matches!(e.fact, Fact::Found { state: DomainState::Paused(PauseReason::IoError), .. })
-                        && end.since(e.first) >= PAUSED_LONG
-                        && resumed.is_none_or(|resumed| resumed < e.last)
-                })
-                .map(|(id, _)| id),
-        );
+    if last_pause(dossier, is_io_error_pause).is_empty() {
+        return Vec::new();
+    }
+    let ran = dossier
+        .latest(|f| {
+            matches!(f, Fact::Host(Happening::Resumed(_)) | Fact::Found { state: DomainState::Running, .. })
+        })
+        .map(|(_, e)| e.last);
+    // An earlier pause for the same reason is the same piece: then only its last time speaks of the present one.
+    let since = |e: &Evidence| if ran.is_none_or(|ran| e.first >= ran) { e.first } else { e.last };
+    let mut seen: Vec<EvidenceId> = enumerated(dossier)
+        .filter(|(_, e)| is_io_error_pause(&e.fact) && ran.is_none_or(|ran| e.last >= ran))
+        .map(|(id, _)| id)
+        .collect();
+    if !seen.iter().any(|id| end.since(since(&dossier.items()[usize::from(*id)])) >= PAUSED_LONG) {
+        seen.clear();
     }
     if !seen.is_empty() {
         seen.extend(ids(dossier, |f| {

@@ -20,6 +20,7 @@ pub use explain::{describe, text_of};
 pub use setting::Setting;
 pub use table::{ROWS, Row};
 
+use crate::cause::Cause;
 use crate::evidence::{Dossier, EvidenceId, Fact};
 use crate::limits;
 use crate::record::{Certainty, Verdict};
@@ -40,7 +41,8 @@ pub fn decide(dossier: &Dossier, end: Wall) -> Verdict {
 
     let mut despite = Vec::new();
     for clue in Clue::ALL {
-        if clue.points_to().is_some_and(|cause| cause != row.cause) {
+        if clue.points_to().is_some_and(|cause| cause != row.cause) && !accompanies(*clue, setting, row.cause)
+        {
             despite.extend(clue.seen(dossier, end));
         }
     }
@@ -59,6 +61,22 @@ pub fn decide(dossier: &Dossier, end: Wall) -> Verdict {
     Verdict { cause: row.cause, certainty, row: row.label.to_owned(), because, despite }
 }
 
+/// Whether this clue is seen whenever that cause is at work, and so speaks for nothing else.
+fn accompanies(clue: Clue, setting: Setting, cause: Cause) -> bool {
+    match clue {
+        Clue::PlainPoweroff | Clue::GuestHadBegun => {
+            matches!(setting, Setting::ShutdownByGuest | Setting::ShutdownUnspoken)
+        }
+        // A shutdown through us and a watchdog press the button too.
+        Clue::ButtonPressed => {
+            matches!(cause, Cause::AdminShutdown | Cause::AdminForcedOff | Cause::WatchdogShutdown)
+        }
+        Clue::WeAskedShutdown => cause == Cause::AdminForcedOff,
+        Clue::KilledHard => cause == Cause::OomKilled,
+        _ => false,
+    }
+}
+
 /// Evidence that forbids certainty: something may have happened that we could not hear or cannot read.
 fn blurs(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
     dossier
@@ -68,6 +86,9 @@ fn blurs(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
         .filter(|(_, evidence)| match &evidence.fact {
             Fact::Gap { to, .. } => end <= to.after(limits::GAP_SHADOW),
             Fact::Unreadable(_) => true,
+            // Heard before the end and dated after it: the clock was set back, and what lay how long before what is
+            // not known.
+            Fact::Host(_) | Fact::Requested { .. } => evidence.last > end.after(limits::CLOCK_GRACE),
             _ => false,
         })
         .map(|(id, _)| id as EvidenceId)

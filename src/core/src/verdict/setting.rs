@@ -69,9 +69,9 @@ impl Setting {
                 StopDetail::Other(_) => Self::StoppedOther,
             };
         }
-        if !was_up(dossier)
-            && (begun_by_us(dossier) || has(dossier, |f| matches!(f, Fact::Host(Happening::ControlError))))
-        {
+        let tried =
+            begun_by_us(dossier) || has(dossier, |f| matches!(f, Fact::Host(Happening::ControlError)));
+        if tried && (!was_up(dossier) || failed_unheard(dossier)) {
             return Self::NotStarted;
         }
         match found_reason(dossier) {
@@ -91,10 +91,11 @@ impl Setting {
             Some(LogWord::Crashed) => Self::FoundCrashed,
             Some(LogWord::Migrated) => Self::Migrated,
             Some(LogWord::Saved) => Self::Saved,
-            Some(LogWord::Failed) => Self::Failed,
+            // Of a run that had come up it speaks of a later start, which left its word in the same part of the log.
+            Some(LogWord::Failed) if !super::clue::handed_over(dossier) => Self::Failed,
             Some(LogWord::FromSnapshot) => Self::FromSnapshot,
             Some(LogWord::Daemon) => Self::FoundKilledByLibvirt,
-            Some(LogWord::Other) | None => Self::FoundMute,
+            Some(LogWord::Failed | LogWord::Other) | None => Self::FoundMute,
         }
     }
 
@@ -136,13 +137,24 @@ pub(super) fn was_up(dossier: &Dossier) -> bool {
     })
 }
 
+/// Whether libvirt holds a start of which nothing was heard as failed.
+fn failed_unheard(dossier: &Dossier) -> bool {
+    found_reason(dossier) == Some(ShutOffReason::Failed)
+        && !has(dossier, |f| match f {
+            Fact::Host(Happening::Started(_) | Happening::Resumed(_)) => true,
+            Fact::Found { state, .. } => state.is_active(),
+            _ => false,
+        })
+}
+
 fn begun_by_us(dossier: &Dossier) -> bool {
     has(dossier, |f| matches!(f, Fact::Requested { what: crate::evidence::Asked::Create, .. }))
 }
 
 fn found_reason(dossier: &Dossier) -> Option<ShutOffReason> {
-    // A domain that runs anew shows the state of its next run, not of this one.
-    if has(dossier, |f| matches!(f, Fact::Replaced)) {
+    // A domain that runs anew shows the state of its next run, not of this one; and libvirt keeps no reason over a
+    // boot, so that one which it has is a later run's.
+    if has(dossier, |f| matches!(f, Fact::Replaced | Fact::NewBoot { .. })) {
         return None;
     }
     dossier.items().iter().rev().find_map(|e| match e.fact {
@@ -158,24 +170,30 @@ fn log_word(dossier: &Dossier) -> Option<LogWord> {
     })
 }
 
-/// Who began the last shutdown. QEMU's first word outranks libvirt's event, and the latest beginning counts.
+/// Who began the last shutdown: libvirt's latest word on it, or QEMU's first where libvirt gave none. A reset makes
+/// QEMU's earlier words void: a reboot through libvirt begins with a shutdown.
 fn shutdown_side(dossier: &Dossier) -> Setting {
     let began = dossier.latest(|f| matches!(f, Fact::Host(Happening::ShutdownBegan(_))));
     match began.map(|(_, e)| &e.fact) {
         Some(Fact::Host(Happening::ShutdownBegan(ShutdownDetail::Guest))) => Setting::ShutdownByGuest,
         Some(Fact::Host(Happening::ShutdownBegan(ShutdownDetail::Host))) => Setting::ShutdownByHost,
-        _ => match dossier
-            .find(|f| matches!(f, Fact::Host(Happening::QemuShutdown { .. })))
-            .map(|(_, e)| &e.fact)
-        {
-            Some(Fact::Host(Happening::QemuShutdown { guest: true, .. })) => Setting::ShutdownByGuest,
-            Some(Fact::Host(Happening::QemuShutdown { guest: false, reason: QemuReason::HostQmpQuit })) => {
-                Setting::ShutdownByHost
-            }
+        _ => match first_of_qemu(dossier) {
+            Some((true, _)) => Setting::ShutdownByGuest,
+            Some((false, QemuReason::HostQmpQuit)) => Setting::ShutdownByHost,
             // A signal without SHUTDOWN before it is libvirt's own, which ends what had begun while we were deaf.
             _ => Setting::ShutdownUnspoken,
         },
     }
+}
+
+fn first_of_qemu(dossier: &Dossier) -> Option<(bool, QemuReason)> {
+    let reset = dossier.last_heard(|h| matches!(h, Happening::Rebooted | Happening::QemuReset { .. }));
+    let said = dossier.items().iter().filter(|e| reset.is_none_or(|reset| e.last >= reset));
+    let words = said.filter_map(|e| match e.fact {
+        Fact::Host(Happening::QemuShutdown { guest, reason }) => Some((e.last, guest, reason)),
+        _ => None,
+    });
+    words.min_by_key(|(at, ..)| *at).map(|(_, guest, reason)| (guest, reason))
 }
 
 pub(super) fn has(dossier: &Dossier, wanted: impl Fn(&Fact) -> bool) -> bool {

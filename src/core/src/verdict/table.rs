@@ -100,7 +100,7 @@ table! {
         "F7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "F8" InitSignal => HostShutdown, Probable: "Init ends processes when the host goes down.";
         "F9" OutsideSignal => ProcessTerminated, Probable: "QEMU names the signal and its sender.";
-        "F10" KilledHard => ProcessKilled, Certain: "SIGKILL, and not for lack of memory.";
+        "F10" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "F11" FaultSignal => QemuCrashed, Certain: "QEMU's own fault dumped its core.";
         "F12" OtherSignal => ProcessTerminated, Certain: "A signal ended it.";
         "F13" ExitedWithError => QemuFailed, Certain: "QEMU gave up with an error.";
@@ -125,7 +125,7 @@ table! {
         "X2" OomKilled => OomKilled, Probable: "The kernel names the process.";
         "X3" InitSignal => HostShutdown, Probable: "Init ends processes when the host goes down.";
         "X4" OutsideSignal => ProcessTerminated, Probable: "libvirt, when it comes back, calls this crashed as well.";
-        "X5" KilledHard => ProcessKilled, Probable: "SIGKILL, and not for lack of memory.";
+        "X5" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "X6" FaultSignal => QemuCrashed, Probable: "QEMU's own fault dumped its core.";
         "X7" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
         "X8" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error.";
@@ -145,7 +145,7 @@ table! {
         "N6" NewBoot => HostLost, Probable: "It ran, the host booted anew, and nothing says goodbye.";
         "N7" InitSignal => HostShutdown, Probable: "Init ends processes when the host goes down.";
         "N8" OutsideSignal => ProcessTerminated, Probable: "QEMU names the signal and its sender.";
-        "N9" KilledHard => ProcessKilled, Probable: "SIGKILL, and not for lack of memory.";
+        "N9" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "N10" FaultSignal => QemuCrashed, Probable: "QEMU's own fault dumped its core.";
         "N11" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
         "N12" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error.";

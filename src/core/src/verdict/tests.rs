@@ -4,8 +4,12 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::cause::Cause;
-use crate::evidence::Deaf;
-use crate::hypervisor::{Happening, StopDetail};
+use crate::evidence::{Asked, Deaf, ExitStatus, LogWord};
+use crate::hypervisor::{
+    CrashDetail, DomainState, Happening, PauseReason, PmDetail, QemuReason, ResumeDetail, ShutOffReason,
+    ShutdownDetail, StartDetail, StopDetail, SuspendDetail, WatchdogAction,
+};
+use crate::id::BootId;
 
 fn rows_of(setting: Setting) -> Vec<&'static Row> {
     ROWS.iter().filter(|row| row.setting == setting).collect()
@@ -88,4 +92,231 @@ fn what_was_not_heard_is_never_certain() {
 fn an_empty_dossier_is_unknown() {
     let verdict = decide(&Dossier::default(), Wall(0));
     assert_eq!((verdict.cause, verdict.certainty), (Cause::UnknownEnded, Certainty::Unknown));
+}
+
+fn at(seconds: i64) -> Wall {
+    Wall::from_millis(1_763_690_000_000 + seconds * 1000)
+}
+
+fn dossier(facts: &[(i64, Fact)]) -> Dossier {
+    let mut dossier = Dossier::default();
+    for (seconds, fact) in facts {
+        dossier.add(at(*seconds), fact.clone());
+    }
+    dossier
+}
+
+fn host(happening: Happening) -> Fact {
+    Fact::Host(happening)
+}
+
+fn poweroff() -> [Fact; 3] {
+    [
+        host(Happening::QemuShutdown { guest: true, reason: QemuReason::GuestShutdown }),
+        host(Happening::ShutdownBegan(ShutdownDetail::Guest)),
+        host(Happening::Stopped(StopDetail::Shutdown)),
+    ]
+}
+
+/// What is said of these facts, where a guest's power-off follows them at 100 s.
+#[track_caller]
+fn before_a_poweroff(facts: &[(i64, Fact)], row: &str, certainty: Certainty) -> Verdict {
+    let mut all = vec![(0, host(Happening::Started(StartDetail::Booted)))];
+    all.extend_from_slice(facts);
+    all.extend(poweroff().map(|fact| (100, fact)));
+    says(&all, 100, row, certainty)
+}
+
+#[track_caller]
+fn says(facts: &[(i64, Fact)], end: i64, row: &str, certainty: Certainty) -> Verdict {
+    let verdict = decide(&dossier(facts), at(end));
+    assert_eq!((verdict.row.as_str(), verdict.certainty), (row, certainty), "{facts:#?}\n{verdict:?}");
+    verdict
+}
+
+fn asked(what: Asked) -> Fact {
+    Fact::Requested { what, who: "engine".into() }
+}
+
+fn refused(what: Asked) -> Fact {
+    Fact::Refused { what, text: "not now".into() }
+}
+
+fn found(state: DomainState) -> Fact {
+    Fact::Found { state, managed_save: Some(false) }
+}
+
+fn gap(from: i64, to: i64) -> Fact {
+    Fact::Gap { from: at(from), to: at(to), why: Deaf::LinkLost }
+}
+
+#[test]
+fn a_reset_makes_void_what_led_to_it() {
+    let reset = (60, host(Happening::Rebooted));
+    for before in [
+        Happening::QemuPowerdown,
+        Happening::GuestCrashed(CrashDetail::CrashLoaded),
+        Happening::Watchdog(WatchdogAction::Shutdown),
+        Happening::PmSuspended(PmDetail::Disk),
+    ] {
+        before_a_poweroff(&[(50, host(before)), reset.clone()], "G8", Certainty::Certain);
+    }
+    let panicked = [
+        (10, host(Happening::QemuPanicked)),
+        reset.clone(),
+        (90, host(Happening::Stopped(StopDetail::Crashed))),
+    ];
+    says(&panicked, 90, "C2", Certainty::Probable);
+    let rebooted = [
+        (58, host(Happening::QemuShutdown { guest: true, reason: QemuReason::GuestShutdown })),
+        reset,
+        (62, host(Happening::Stopped(StopDetail::Shutdown))),
+    ];
+    says(&rebooted, 62, "U9", Certainty::Probable);
+}
+
+#[test]
+fn that_nobody_could_have_asked_is_certain_only_if_we_heard_all() {
+    before_a_poweroff(&[], "G8", Certainty::Certain);
+    let agent = |connected| host(Happening::Agent { connected });
+    before_a_poweroff(&[(5, agent(true))], "G9", Certainty::Probable);
+    before_a_poweroff(&[(5, agent(true)), (9, agent(false))], "G8", Certainty::Certain);
+    // An agent may have come while we were deaf; its going tells that it is gone.
+    before_a_poweroff(&[(20, gap(10, 20))], "G9", Certainty::Probable);
+    before_a_poweroff(&[(20, gap(10, 20)), (30, agent(false))], "G8", Certainty::Certain);
+}
+
+#[test]
+fn a_request_too_old_to_explain_it_forbids_certainty_all_the_same() {
+    let mut facts = vec![(0, asked(Asked::Shutdown)), (0, host(Happening::QemuPowerdown))];
+    facts.extend(poweroff().map(|fact| (600, fact)));
+    says(&facts, 600, "G9", Certainty::Probable);
+}
+
+#[test]
+fn a_refusal_undoes_one_request_and_not_an_earlier_one_that_was_taken() {
+    let destroyed = (90, host(Happening::Stopped(StopDetail::Destroyed)));
+    let started = (0, host(Happening::Started(StartDetail::Booted)));
+    let destroy = |second| (second, asked(Asked::Destroy));
+    let refusal = |second| (second, refused(Asked::Destroy));
+    says(
+        &[started.clone(), destroy(80), destroy(81), refusal(82), destroyed.clone()],
+        90,
+        "D3",
+        Certainty::Certain,
+    );
+    says(&[started.clone(), destroy(80), refusal(81), destroyed.clone()], 90, "D6", Certainty::Certain);
+    says(
+        &[started.clone(), destroy(80), refusal(81), destroy(82), destroyed.clone()],
+        90,
+        "D3",
+        Certainty::Certain,
+    );
+    // A request that came when it was over, and only not yet heard of, ended nothing.
+    says(&[started, destroy(91), destroyed], 90, "D6", Certainty::Certain);
+}
+
+#[test]
+fn an_incoming_vm_that_was_found_running_had_been_handed_over() {
+    let arrived = (0, host(Happening::Started(StartDetail::Migrated)));
+    let gone = (900, host(Happening::Stopped(StopDetail::Failed)));
+    let paused = DomainState::Paused(PauseReason::Migration);
+    says(&[arrived.clone(), gone.clone()], 900, "F3", Certainty::Certain);
+    says(&[arrived.clone(), (3, gap(2, 3)), (3, found(paused)), gone.clone()], 900, "F3", Certainty::Certain);
+    says(
+        &[arrived.clone(), (3, gap(2, 3)), (3, found(DomainState::Running)), gone.clone()],
+        900,
+        "F14",
+        Certainty::Probable,
+    );
+    let resumed = (30, host(Happening::Resumed(ResumeDetail::Unpaused)));
+    says(&[arrived, resumed, gone], 900, "F14", Certainty::Probable);
+}
+
+#[test]
+fn a_long_pause_is_one_that_lasted_to_the_end() {
+    let paused = |second| (second, host(Happening::Suspended(SuspendDetail::IoError)));
+    let resumed = |second| (second, host(Happening::Resumed(ResumeDetail::Unpaused)));
+    let found_paused = |second| (second, found(DomainState::Paused(PauseReason::IoError)));
+    let found_running = |second| (second, found(DomainState::Running));
+    let destroyed = (200, host(Happening::Stopped(StopDetail::Destroyed)));
+    let cases: [(&[(i64, Fact)], &str); 7] = [
+        (&[paused(10)], "D5"),
+        (&[paused(150)], "D6"),
+        (&[paused(10), resumed(20)], "D6"),
+        (&[paused(10), found_running(20)], "D6"),
+        (&[paused(10), resumed(20), paused(190)], "D6"),
+        (&[found_paused(10)], "D5"),
+        (&[found_paused(10), resumed(20), found_paused(190)], "D6"),
+    ];
+    for (facts, row) in cases {
+        let mut facts = facts.to_vec();
+        facts.push(destroyed.clone());
+        assert_eq!(decide(&dossier(&facts), at(200)).row, row, "{facts:#?}");
+    }
+}
+
+#[test]
+fn an_image_is_looked_for_when_the_vm_is_off() {
+    let saved = (90, host(Happening::Stopped(StopDetail::Saved)));
+    let off =
+        |there| Fact::Found { state: DomainState::ShutOff(ShutOffReason::Saved), managed_save: Some(there) };
+    let running = (10, found(DomainState::Running));
+    says(&[running.clone(), saved.clone()], 90, "V3", Certainty::Probable);
+    says(&[running.clone(), saved.clone(), (91, off(true))], 90, "V1", Certainty::Certain);
+    says(&[running, saved, (91, off(false))], 90, "V2", Certainty::Certain);
+}
+
+#[test]
+fn libvirts_reason_and_a_failed_start_behind_a_new_boot_are_a_later_runs() {
+    let started = (0, host(Happening::Started(StartDetail::Booted)));
+    let booted = (90, Fact::NewBoot { before: BootId("a".into()), now: BootId("b".into()) });
+    let failed = (91, Fact::LogEnd { word: LogWord::Failed, at: Some(at(88)) });
+    for reason in
+        [ShutOffReason::Unknown, ShutOffReason::Failed, ShutOffReason::Shutdown, ShutOffReason::Crashed]
+    {
+        let facts =
+            [started.clone(), booted.clone(), (90, found(DomainState::ShutOff(reason))), failed.clone()];
+        says(&facts, 90, "N6", Certainty::Probable);
+    }
+}
+
+#[test]
+fn a_start_that_libvirt_holds_as_failed_never_came_up_even_if_we_were_deaf() {
+    let facts = [
+        (0, host(Happening::ControlError)),
+        (9, gap(1, 9)),
+        (9, found(DomainState::ShutOff(ShutOffReason::Failed))),
+    ];
+    says(&facts, 9, "B5", Certainty::Probable);
+}
+
+#[test]
+fn what_always_comes_with_a_cause_does_not_speak_against_it() {
+    let pressed = (99, host(Happening::QemuPowerdown));
+    let ours = before_a_poweroff(&[(99, asked(Asked::Shutdown)), pressed.clone()], "G5", Certainty::Certain);
+    let watchdog = (99, host(Happening::Watchdog(WatchdogAction::Shutdown)));
+    let watchdogs = before_a_poweroff(&[watchdog, pressed.clone()], "G3", Certainty::Certain);
+    let others = before_a_poweroff(&[pressed], "G7", Certainty::Certain);
+    let oom = [
+        (9, Fact::OomKilled { line: "oom".into() }),
+        (9, Fact::Exit(ExitStatus::Signal(9))),
+        (9, host(Happening::Stopped(StopDetail::Failed))),
+    ];
+    let ooms = says(&oom, 9, "F6", Certainty::Certain);
+    for verdict in [ours, watchdogs, others, ooms] {
+        assert_eq!(verdict.despite, Vec::<EvidenceId>::new(), "{verdict:?}");
+    }
+}
+
+#[test]
+fn sigkill_is_never_certainly_not_the_kernels() {
+    let facts = [(9, Fact::Exit(ExitStatus::Signal(9))), (9, host(Happening::Stopped(StopDetail::Failed)))];
+    says(&facts, 9, "F10", Certainty::Probable);
+}
+
+#[test]
+fn evidence_dated_after_the_end_shows_a_clock_that_was_set_and_forbids_certainty() {
+    let verdict = before_a_poweroff(&[(3_600, host(Happening::Rebooted))], "G8", Certainty::Probable);
+    assert_eq!(verdict.despite.len(), 1);
 }

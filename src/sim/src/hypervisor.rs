@@ -1,0 +1,297 @@
+//! The truth of the told host: its domains, their lives, what libvirt shows of them, and what their logs hold.
+//!
+//! Truth changes when it changes, heard or not. What is heard of it is the world's business.
+
+use std::collections::BTreeMap;
+
+use whydown_core::cause::Cause;
+use whydown_core::evidence::{Fact, LogWord, Sender};
+use whydown_core::hypervisor::{DomainRef, DomainState, DomainView, Process, ShutOffReason};
+use whydown_core::id::{BootId, DomainId};
+use whydown_core::record::RunStart;
+use whydown_core::time::{Mono, Now, Wall};
+
+use crate::ways::{Act, Way};
+
+/// A line of a domain's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogLine {
+    /// `shutting down, reason=…`
+    Reason(LogWord),
+    /// `terminating on signal … from pid … (…)`
+    Signal {
+        /// Number.
+        signal: i32,
+        /// Sender.
+        pid: u32,
+        /// Sender's program.
+        program: String,
+    },
+    /// Anything else of QEMU.
+    Text(String),
+}
+
+/// One life of a domain, as it truly was.
+#[derive(Debug, Clone)]
+pub struct Life {
+    /// Of which domain.
+    pub domain: DomainId,
+    /// libvirt's number; they begin anew with every boot.
+    pub libvirt_id: u32,
+    /// Its process; never twice in one world.
+    pub process: Process,
+    /// In which boot.
+    pub boot: BootId,
+    /// When it began.
+    pub started: Mono,
+    /// When it ended.
+    pub ended: Option<Mono>,
+    /// How it ended, where the told world knows a way for it.
+    pub way: Option<Way>,
+    /// Causes that would be true as well until then, such as a shutdown that a manager had asked for before.
+    pub also: Vec<(Cause, Mono)>,
+    /// Its part of the log.
+    pub log: Vec<(Wall, LogLine)>,
+    /// Why the log cannot be read, if so.
+    pub log_unread: Option<String>,
+}
+
+impl Life {
+    /// From now on this would be true as well.
+    pub fn also_true(&mut self, cause: Cause) {
+        self.also.push((cause, Mono(u64::MAX)));
+    }
+
+    /// Whether it may be told as certain that this ended it.
+    pub fn may_be_certain(&self, cause: Cause) -> bool {
+        let ended = self.ended.unwrap_or_default();
+        self.way.and_then(Way::certain_cause) == Some(cause)
+            || self.also.iter().any(|(also, until)| *also == cause && ended <= *until)
+    }
+}
+
+/// A domain, as libvirt has it.
+#[derive(Debug, Clone)]
+pub struct Domain {
+    /// Its name.
+    pub name: String,
+    /// Whether libvirt keeps it when it is off.
+    pub persistent: bool,
+    /// What libvirt shows.
+    pub state: DomainState,
+    /// What libvirt says of a managed save image.
+    pub managed_save: Option<bool>,
+    /// The present life, as an index.
+    pub life: Option<usize>,
+    /// The life whose end is under way, so that nothing else begins one.
+    pub ending: Option<usize>,
+    /// Causes that would be true of the next life too: a request may be on its way before the life begins.
+    pub also_next: Vec<Cause>,
+    /// What libvirt will do about it when it comes back.
+    pub on_return: Vec<(u64, Act)>,
+}
+
+/// See the module page.
+#[derive(Debug)]
+pub struct Hypervisor {
+    /// All that libvirt knows, and domains that were known once.
+    pub domains: BTreeMap<DomainId, Domain>,
+    /// All lives that ever began.
+    pub lives: Vec<Life>,
+    /// Whether libvirtd runs.
+    pub up: bool,
+    boots: u32,
+    next_libvirt_id: u32,
+    next_pid: u32,
+}
+
+impl Default for Hypervisor {
+    fn default() -> Self {
+        Self {
+            domains: BTreeMap::new(),
+            lives: Vec::new(),
+            up: true,
+            boots: 1,
+            next_libvirt_id: 1,
+            next_pid: 5000,
+        }
+    }
+}
+
+impl Hypervisor {
+    /// The present boot.
+    pub fn boot(&self) -> BootId {
+        BootId(format!("boot-{}", self.boots))
+    }
+
+    /// A domain that is off. Does nothing if it is there already.
+    pub fn define(&mut self, id: DomainId, name: &str, persistent: bool) {
+        self.domains.entry(id).or_insert_with(|| Domain {
+            name: name.to_owned(),
+            persistent,
+            state: DomainState::ShutOff(ShutOffReason::Unknown),
+            managed_save: Some(false),
+            life: None,
+            ending: None,
+            also_next: Vec::new(),
+            on_return: Vec::new(),
+        });
+    }
+
+    /// A process begins to run the domain.
+    pub fn begin(&mut self, id: DomainId, now: Now) {
+        let life = Life {
+            domain: id,
+            libvirt_id: self.next_libvirt_id,
+            process: Process { pid: self.next_pid, start_ticks: now.mono.0 / 10_000_000 },
+            boot: self.boot(),
+            started: now.mono,
+            ended: None,
+            way: None,
+            also: Vec::new(),
+            log: Vec::new(),
+            log_unread: None,
+        };
+        self.next_libvirt_id += 1;
+        self.next_pid += 1;
+        self.lives.push(life);
+        if let Some(domain) = self.domains.get_mut(&id) {
+            if let Some(life) = self.lives.last_mut() {
+                std::mem::take(&mut domain.also_next).into_iter().for_each(|cause| life.also_true(cause));
+            }
+            domain.life = Some(self.lives.len() - 1);
+            domain.ending = None;
+            domain.on_return.clear();
+            domain.state = DomainState::Running;
+        }
+    }
+
+    /// The process is gone; libvirt shows this from now on.
+    pub fn end(&mut self, id: DomainId, shown: DomainState, now: Now) {
+        let Some(domain) = self.domains.get_mut(&id) else { return };
+        if let Some(life) = domain.life.take() {
+            self.lives[life].ended = Some(now.mono);
+        }
+        domain.ending = None;
+        domain.state = shown;
+    }
+
+    /// The present life of a domain.
+    pub fn life(&self, id: DomainId) -> Option<&Life> {
+        self.domains.get(&id)?.life.map(|life| &self.lives[life])
+    }
+
+    /// The present life of a domain, to be changed.
+    pub fn life_mut(&mut self, id: DomainId) -> Option<&mut Life> {
+        let life = self.domains.get(&id)?.life?;
+        self.lives.get_mut(life)
+    }
+
+    /// The present or latest life of a domain, to be changed.
+    pub fn latest_life_mut(&mut self, id: DomainId) -> Option<&mut Life> {
+        self.lives.iter_mut().rev().find(|life| life.domain == id)
+    }
+
+    /// Whether a process runs it.
+    pub fn is_active(&self, id: DomainId) -> bool {
+        self.life(id).is_some()
+    }
+
+    /// How an event names it. libvirt has taken the number away when it reports the end.
+    pub fn reference(&self, id: DomainId) -> DomainRef {
+        let name = self.domains.get(&id).map_or_else(|| id.to_string(), |domain| domain.name.clone());
+        DomainRef { id, name, libvirt_id: self.life(id).map(|life| life.libvirt_id) }
+    }
+
+    /// What libvirt shows of it; `None` if it knows no such domain.
+    pub fn view(&self, id: DomainId) -> Option<DomainView> {
+        let domain = self.domains.get(&id)?;
+        let life = self.life(id);
+        if life.is_none() && !domain.persistent {
+            return None;
+        }
+        Some(DomainView {
+            domain: self.reference(id),
+            state: domain.state,
+            persistent: domain.persistent,
+            managed_save: domain.managed_save,
+            process: life.map(|life| life.process),
+        })
+    }
+
+    /// All that libvirt shows.
+    pub fn views(&self) -> Vec<DomainView> {
+        self.domains.keys().filter_map(|id| self.view(*id)).collect()
+    }
+
+    /// libvirtd starts anew: it has forgotten why domains are off.
+    pub fn forget_reasons(&mut self) {
+        for domain in self.domains.values_mut().filter(|domain| domain.life.is_none()) {
+            domain.state = DomainState::ShutOff(ShutOffReason::Unknown);
+        }
+    }
+
+    /// The host comes up again after it went down without a word.
+    pub fn reboot(&mut self, now: Now) {
+        let ids: Vec<DomainId> = self.domains.keys().copied().collect();
+        for id in ids {
+            if let Some(life) = self.life_mut(id) {
+                life.way = life.way.or(Some(Way::HostLost));
+            }
+            self.end(id, DomainState::ShutOff(ShutOffReason::Unknown), now);
+        }
+        self.forget_reasons();
+        self.boots += 1;
+        self.next_libvirt_id = 1;
+        self.up = true;
+    }
+
+    /// The life that a run of the engine is about, as far as its marks tell.
+    pub fn life_of(&self, start: &RunStart) -> Option<&Life> {
+        let known = &start.incarnation;
+        self.lives.iter().find(|life| {
+            life.domain == start.domain
+                && match known.process {
+                    Some(process) => life.process == process,
+                    None => life.boot == known.boot && Some(life.libvirt_id) == known.libvirt_id,
+                }
+        })
+    }
+
+    /// What the log says of a life, as the witness of logs tells it.
+    pub fn log_facts(life: &Life, now: Wall) -> Vec<(Wall, Fact)> {
+        if let Some(why) = &life.log_unread {
+            return vec![(now, Fact::LogUnread(why.clone()))];
+        }
+        let mut facts = Vec::new();
+        let mut words = Vec::new();
+        let last_signal = life.log.iter().rposition(|(_, line)| matches!(line, LogLine::Signal { .. }));
+        for (position, (at, line)) in life.log.iter().enumerate() {
+            match line {
+                LogLine::Reason(word) => facts.push((*at, Fact::LogEnd { word: *word, at: Some(*at) })),
+                LogLine::Signal { signal, pid, program } if Some(position) == last_signal => {
+                    let (signal, pid, program) = (*signal, *pid, program.clone());
+                    let sender = sender(pid, &program);
+                    facts.push((*at, Fact::LogSignal { signal, pid, program, sender, at: Some(*at) }));
+                }
+                LogLine::Signal { .. } => {}
+                LogLine::Text(text) => words.push(text.clone()),
+            }
+        }
+        if !facts.iter().any(|(_, fact)| matches!(fact, Fact::LogEnd { .. })) {
+            facts.push((now, Fact::LogSilent));
+        }
+        if !words.is_empty() {
+            facts.push((now, Fact::LogText(words.join("\n"))));
+        }
+        facts
+    }
+}
+
+fn sender(pid: u32, program: &str) -> Sender {
+    match (pid, program.rsplit('/').next().unwrap_or_default()) {
+        (1, _) | (_, "systemd" | "init" | "systemd-shutdown") => Sender::Init,
+        (_, "libvirtd" | "virtqemud") => Sender::Libvirt,
+        _ => Sender::Outside,
+    }
+}

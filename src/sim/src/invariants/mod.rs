@@ -1,0 +1,254 @@
+//! What must be true after every step of every story, whatever the world does.
+//!
+//! Nothing here is fatal: what is broken is collected, with the moment, so that a failing story tells all of it.
+
+mod rest;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use whydown_core::evidence::Fact;
+use whydown_core::id::{DomainId, RequestId, RunId};
+use whydown_core::lifecycle::{Answer, Effect, Input};
+use whydown_core::limits;
+use whydown_core::record::{Certainty, Ending, Keep, RunStart, When};
+use whydown_core::snapshot::{DomainPublic, Snapshot, Status};
+use whydown_core::time::{Now, Wall};
+use whydown_core::verdict::ROWS;
+
+use crate::ledger::{ToldLedger, Tried};
+
+/// See the module page.
+#[derive(Debug, Default)]
+pub struct Invariants {
+    broken: Vec<String>,
+    /// Runs as the present daemon, or the ledger before it, knows them.
+    starts: BTreeMap<RunId, RunStart>,
+    /// Endings of the present daemon.
+    ended: BTreeSet<RunId>,
+    /// Endings of which the present daemon was told that they must wait.
+    not_kept: BTreeSet<RunId>,
+    /// Requests to the present daemon, and how often each was answered.
+    requests: BTreeMap<RequestId, u32>,
+    /// The highest status time that readers of the present daemon saw of each domain.
+    status_times: BTreeMap<DomainId, i64>,
+    /// The same for the daemons before.
+    status_times_before: BTreeMap<DomainId, i64>,
+    /// The latest moment that the present daemon's ledger knew, in milliseconds.
+    floor: i64,
+    /// The highest run that readers of the present daemon saw of each domain.
+    shown_runs: BTreeMap<DomainId, RunId>,
+    /// Every status and ending that readers ever saw.
+    shown: BTreeSet<(DomainId, &'static str)>,
+}
+
+impl Invariants {
+    /// What was found to be broken.
+    pub fn broken(&self) -> &[String] {
+        &self.broken
+    }
+
+    /// How a run began, as the present daemon knows it.
+    pub fn start_of(&self, run: RunId) -> Option<&RunStart> {
+        self.starts.get(&run)
+    }
+
+    /// Whether readers ever saw this domain in a status, or down for a cause: by their stable words.
+    pub fn was_shown(&self, domain: DomainId, word: &str) -> bool {
+        self.shown.iter().any(|(shown, seen)| *shown == domain && *seen == word)
+    }
+
+    /// How often each request to the present daemon was answered.
+    pub fn requests(&self) -> &BTreeMap<RequestId, u32> {
+        &self.requests
+    }
+
+    pub(crate) fn asked(&mut self, request: RequestId) {
+        self.requests.insert(request, 0);
+    }
+
+    pub(crate) fn committed(&mut self, tried: &Tried) {
+        self.not_kept.extend(&tried.not_kept);
+    }
+
+    pub(crate) fn crashed(&mut self) {
+        self.requests.clear();
+        self.not_kept.clear();
+        self.ended.clear();
+        self.shown_runs.clear();
+        for (id, shown) in std::mem::take(&mut self.status_times) {
+            let before = self.status_times_before.entry(id).or_insert(shown);
+            *before = shown.max(*before);
+        }
+    }
+
+    /// The wall clock goes back. What a daemon showed that its ledger did not live to learn binds no later one any more.
+    pub(crate) fn clock_went_back(&mut self) {
+        for shown in self.status_times_before.values_mut() {
+            *shown = self.floor.min(*shown);
+        }
+    }
+
+    pub(crate) fn restarted(&mut self, now: Now, snapshot: Option<&Snapshot>, ledger: &ToldLedger) {
+        self.starts = ledger.starts().clone();
+        self.floor = ledger.latest().as_millis();
+        if self.status_times_before.values().any(|shown| *shown > now.wall.as_millis()) {
+            self.clock_went_back();
+        }
+        if let Some(snapshot) = snapshot {
+            self.check_picture(snapshot, ledger);
+        }
+    }
+
+    fn claim(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.broken.push(what());
+        }
+    }
+
+    pub(crate) fn stepped(
+        &mut self,
+        input: &Input,
+        effects: &[Effect],
+        before: &Snapshot,
+        after: &Snapshot,
+        ledger: &ToldLedger,
+    ) {
+        for effect in effects {
+            match effect {
+                Effect::Keep(Keep::Start(start)) => {
+                    self.starts.insert(start.run, start.clone());
+                }
+                Effect::Keep(Keep::Ending(ending)) => self.check_ending(ending, ledger),
+                Effect::Reply(request, reply) => {
+                    let times = self.requests.get_mut(request).map(|times| {
+                        *times += 1;
+                        *times
+                    });
+                    self.claim(times == Some(1), || {
+                        format!("{request:?} is answered {times:?} times, now with {reply:?}")
+                    });
+                }
+                Effect::Keep(_) | Effect::Ask(_) | Effect::Watch(_) | Effect::Publish => {}
+            }
+        }
+        let publishes = effects.iter().filter(|effect| matches!(effect, Effect::Publish)).count() as u64;
+        let rose = after.generation - before.generation;
+        self.claim(rose == publishes, || format!("the generation rises by {rose} with {publishes} pictures"));
+        let same = before.domains == after.domains && before.link == after.link;
+        self.claim(rose > 0 || same && before.settled == after.settled, || {
+            format!("the picture changes unsaid by {input:?}")
+        });
+        self.check_older_runs(input, before, after);
+        self.check_picture(after, ledger);
+    }
+
+    /// News about a run never changes what is shown of a newer one.
+    fn check_older_runs(&mut self, input: &Input, before: &Snapshot, after: &Snapshot) {
+        let about = match input {
+            Input::Kept(run)
+            | Input::NotKept(run)
+            | Input::Answered(Answer::Remains { run, .. } | Answer::Acted { run, .. }) => *run,
+            _ => return,
+        };
+        let Some(domain) = self.starts.get(&about).map(|start| start.domain) else { return };
+        if let Some(newer) = before.domains.get(&domain).filter(|shown| shown.run > about) {
+            let now = after.domains.get(&domain);
+            self.claim(now == Some(newer), || {
+                format!("news of run {about} changed run {}: {newer:?} became {now:?}", newer.run)
+            });
+        }
+    }
+
+    fn check_picture(&mut self, snapshot: &Snapshot, ledger: &ToldLedger) {
+        for (id, public) in &snapshot.domains {
+            self.check_domain(*id, public, ledger);
+        }
+    }
+
+    fn check_domain(&mut self, id: DomainId, public: &DomainPublic, ledger: &ToldLedger) {
+        let down = public.status == Status::Down;
+        self.claim(down == public.ending.is_some(), || {
+            format!("Down without ending, or the reverse: {public:?}")
+        });
+        if let Some(ending) = &public.ending {
+            let (run, durable) = (ending.run, public.durable);
+            self.claim(run == public.run, || format!("run {} is shown with run {run}'s ending", public.run));
+            let kept = ledger.endings().get(&run);
+            self.claim(!durable || kept.is_some(), || format!("run {run} is Down before it is on disk"));
+            let told = durable || self.not_kept.contains(&run);
+            self.claim(told, || format!("run {run} is Down though nobody said that it cannot be kept"));
+            if let Some(kept) = kept {
+                self.claim(*kept == **ending, || format!("run {run} is shown otherwise than it was kept"));
+            }
+            self.shown.insert((id, ending.verdict.cause.word()));
+        }
+        self.shown.insert((id, word_of(public.status)));
+        let before = self.status_times_before.get(&id).copied().unwrap_or(i64::MIN);
+        let last = self.status_times.insert(id, public.status_time).unwrap_or(before);
+        self.claim(last <= public.status_time, || {
+            format!("the status time of {} goes back from {last} to {}", public.name, public.status_time)
+        });
+        let highest = self.shown_runs.insert(id, public.run);
+        self.claim(highest <= Some(public.run), || {
+            format!("{} goes back from run {highest:?} to run {}", public.name, public.run)
+        });
+    }
+
+    fn check_ending(&mut self, ending: &Ending, ledger: &ToldLedger) {
+        let run = ending.run;
+        let Ending { verdict, evidence, .. } = ending;
+        self.claim(self.starts.contains_key(&run), || format!("run {run} ends and never began"));
+        let first = self.ended.insert(run);
+        self.claim(first, || format!("run {run} ends twice"));
+        self.claim(!ledger.endings().contains_key(&run), || {
+            format!("run {run} ends again after its ending was kept")
+        });
+        self.claim(!verdict.because.is_empty(), || format!("run {run} ends without a because: {ending:?}"));
+        let ids = verdict.because.iter().chain(&verdict.despite);
+        let valid = ids.clone().all(|id| usize::from(*id) < evidence.len());
+        self.claim(valid, || format!("run {run} points at evidence that is not there: {ending:?}"));
+        let both = verdict.because.iter().any(|id| verdict.despite.contains(id));
+        self.claim(!both, || format!("run {run} has evidence for and against itself: {ending:?}"));
+        let row = ROWS.iter().find(|row| row.label == verdict.row);
+        self.claim(
+            row.is_some_and(|row| row.cause == verdict.cause && verdict.certainty <= row.certainty),
+            || format!("run {run} says more than its row: {verdict:?}"),
+        );
+        let cause = verdict.cause.row();
+        self.claim((ending.exit_code, ending.exit_reason) == (cause.exit_code, cause.exit_reason), || {
+            format!("run {run}'s numbers are not its cause's: {ending:?}")
+        });
+        self.claim(!ending.message.trim().is_empty(), || format!("run {run} ends without a message"));
+        self.claim(evidence.len() <= limits::FACTS_PER_RUN, || format!("run {run} has too much evidence"));
+        let ordered = match ending.ended {
+            When::At(_) => true,
+            When::Between(from, to) => from <= to,
+        };
+        self.claim(ordered, || format!("run {run} ends in a window turned round: {:?}", ending.ended));
+        let shadowed =
+            evidence.iter().any(|piece| matches!(piece.fact, Fact::Gap { to, .. } if in_shadow(ending, to)));
+        self.claim(!shadowed || verdict.certainty < Certainty::Certain, || {
+            format!("run {run} is certain in the shadow of a gap: {ending:?}")
+        });
+    }
+}
+
+fn in_shadow(ending: &Ending, to: Wall) -> bool {
+    ending.ended.latest() <= to.after(limits::GAP_SHADOW)
+}
+
+/// The stable word of a status, as stories write it.
+pub fn word_of(status: Status) -> &'static str {
+    match status {
+        Status::Launching => "launching",
+        Status::Up => "up",
+        Status::Paused => "paused",
+        Status::PausedIoError => "paused-io-error",
+        Status::Saving => "saving",
+        Status::Restoring => "restoring",
+        Status::MigrationSource => "migration-source",
+        Status::MigrationDestination => "migration-destination",
+        Status::PoweringDown => "powering-down",
+        Status::Down => "down",
+    }
+}

@@ -1,0 +1,167 @@
+//! A ledger in memory: keeps what it is given in order, in commits, as late as it is told to, or not at all.
+//!
+//! It holds the promises of the real one: one order, a commit is whole or nothing, an ending is kept once and its first
+//! version stays, and after a crash exactly what was committed is there.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use whydown_core::evidence::{Evidence, EvidenceId};
+use whydown_core::id::RunId;
+use whydown_core::record::{Acknowledged, Ending, Keep, Recovered, RunStart};
+use whydown_core::time::Wall;
+
+/// How the told disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// A commit takes this long.
+    Works(Duration),
+    /// Every commit fails.
+    Fails,
+}
+
+/// What a try to commit came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// Endings that are on disk now.
+    pub kept: Vec<RunId>,
+    /// Endings that are told for the first time that they must wait.
+    pub not_kept: Vec<RunId>,
+}
+
+/// See the module page.
+#[derive(Debug, Default)]
+pub struct ToldLedger {
+    waiting: VecDeque<Keep>,
+    told_to_wait: BTreeSet<RunId>,
+    starts: BTreeMap<RunId, RunStart>,
+    evidence: BTreeMap<RunId, BTreeMap<EvidenceId, Evidence>>,
+    endings: BTreeMap<RunId, Ending>,
+    acknowledged: BTreeMap<RunId, Acknowledged>,
+    last_run: u64,
+    alive: Option<Wall>,
+    /// Endings that came again, differently, after they had been kept: a broken promise of the engine.
+    contradicted: Vec<RunId>,
+}
+
+impl ToldLedger {
+    /// Takes one thing to keep. It is safe only after [`Self::commit`].
+    pub fn keep(&mut self, keep: Keep) {
+        self.waiting.push_back(keep);
+    }
+
+    /// Whether something waits.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Writes all that waits, in one commit.
+    pub fn commit(&mut self) -> Tried {
+        let mut tried = Tried::default();
+        while let Some(keep) = self.waiting.pop_front() {
+            self.write(keep, &mut tried.kept);
+        }
+        tried
+    }
+
+    /// Fails to write. Each waiting ending is told once.
+    pub fn fail(&mut self) -> Tried {
+        let waiting = self.waiting.iter().filter_map(|keep| match keep {
+            Keep::Ending(ending) => Some(ending.run),
+            _ => None,
+        });
+        let new: Vec<RunId> = waiting.filter(|run| !self.told_to_wait.contains(run)).collect();
+        self.told_to_wait.extend(&new);
+        Tried { kept: Vec::new(), not_kept: new }
+    }
+
+    /// The daemon is gone, and with it all that was not committed.
+    pub fn crash(&mut self) {
+        self.waiting.clear();
+        self.told_to_wait.clear();
+    }
+
+    fn write(&mut self, keep: Keep, kept: &mut Vec<RunId>) {
+        match keep {
+            Keep::Start(start) => {
+                self.last_run = self.last_run.max(start.run.0);
+                self.starts.insert(start.run, start);
+            }
+            Keep::Evidence(run, position, piece) => {
+                self.last_run = self.last_run.max(run.0);
+                if !self.endings.contains_key(&run) {
+                    self.evidence.entry(run).or_default().insert(position, piece);
+                }
+            }
+            Keep::Ending(ending) => {
+                self.last_run = self.last_run.max(ending.run.0);
+                kept.push(ending.run);
+                match self.endings.get(&ending.run) {
+                    Some(known) if *known != *ending => self.contradicted.push(ending.run),
+                    Some(_) => {}
+                    None => {
+                        self.endings.insert(ending.run, *ending);
+                    }
+                }
+            }
+            Keep::Acknowledge(run, by) => {
+                self.acknowledged.entry(run).or_insert(by);
+            }
+            Keep::Alive(at) => self.alive = Some(at),
+        }
+    }
+
+    /// What a daemon that starts now is given.
+    pub fn recovered(&self) -> Recovered {
+        let open = self.starts.values().filter(|start| !self.endings.contains_key(&start.run));
+        let latest = |ending: &&Ending| {
+            !self.starts.values().any(|later| later.domain == ending.domain && later.run > ending.run)
+        };
+        Recovered {
+            open: open.map(|start| (start.clone(), self.evidence_of(start.run))).collect(),
+            unacknowledged: self
+                .endings
+                .values()
+                .filter(|ending| !self.acknowledged.contains_key(&ending.run))
+                .filter(latest)
+                .cloned()
+                .collect(),
+            last_run: self.last_run,
+            alive: self.alive,
+        }
+    }
+
+    /// The latest moment of which it knows, among what a daemon that starts is given.
+    pub fn latest(&self) -> Wall {
+        let Recovered { open, unacknowledged, alive, .. } = self.recovered();
+        let evidence = open.iter().flat_map(|(start, pieces)| {
+            pieces.iter().map(|piece| piece.last).chain([start.at]).collect::<Vec<_>>()
+        });
+        let ended = unacknowledged.iter().map(|ending| ending.ended.latest());
+        evidence.chain(ended).chain(alive).max().unwrap_or_default()
+    }
+
+    fn evidence_of(&self, run: RunId) -> Vec<Evidence> {
+        self.evidence.get(&run).map(|pieces| pieces.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// All endings on disk, by run.
+    pub fn endings(&self) -> &BTreeMap<RunId, Ending> {
+        &self.endings
+    }
+
+    /// All starts on disk, by run.
+    pub fn starts(&self) -> &BTreeMap<RunId, RunStart> {
+        &self.starts
+    }
+
+    /// Who acknowledged which ending, as it is on disk.
+    pub fn acknowledged(&self) -> &BTreeMap<RunId, Acknowledged> {
+        &self.acknowledged
+    }
+
+    /// Runs whose ending was to be kept again in another version.
+    pub fn contradicted(&self) -> &[RunId] {
+        &self.contradicted
+    }
+}

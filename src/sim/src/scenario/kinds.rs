@@ -1,0 +1,56 @@
+//! The names that stories give to evidence.
+
+use whydown_core::evidence::{Asked, Fact};
+use whydown_core::hypervisor::Happening;
+
+/// The kind of a fact, as stories write it.
+pub fn kind_of(fact: &Fact) -> &'static str {
+    match fact {
+        Fact::Host(happening) => happening_kind(happening),
+        Fact::Requested { what: Asked::Create, .. } => "asked-create",
+        Fact::Requested { what: Asked::Shutdown, .. } => "asked-shutdown",
+        Fact::Requested { what: Asked::ForceOff, .. } => "asked-force",
+        Fact::Requested { what: Asked::Destroy, .. } => "asked-destroy",
+        Fact::Refused { .. } => "refused",
+        Fact::Found { .. } => "found",
+        Fact::Gone => "gone",
+        Fact::Replaced => "replaced",
+        Fact::NextFromSnapshot => "next-from-snapshot",
+        Fact::Gap { .. } => "gap",
+        Fact::LogEnd { .. } => "log-end",
+        Fact::LogSignal { .. } => "log-signal",
+        Fact::LogText(_) => "log-text",
+        Fact::LogSilent => "log-silent",
+        Fact::LogUnread(_) => "log-unread",
+        Fact::Exit(_) => "exit",
+        Fact::OomKilled { .. } => "oom-killed",
+        Fact::HostGoingDown { .. } => "host-going-down",
+        Fact::NewBoot { .. } => "new-boot",
+        Fact::Unreadable(_) => "unreadable",
+    }
+}
+
+fn happening_kind(happening: &Happening) -> &'static str {
+    match happening {
+        Happening::Defined => "defined",
+        Happening::Undefined { .. } => "undefined",
+        Happening::Started(_) => "started",
+        Happening::Suspended(_) => "suspended",
+        Happening::Resumed(_) => "resumed",
+        Happening::Stopped(_) => "stopped",
+        Happening::ShutdownBegan(_) => "shutdown",
+        Happening::PmSuspended(_) => "pm-suspended",
+        Happening::GuestCrashed(_) => "crashed",
+        Happening::Rebooted => "reboot",
+        Happening::Watchdog(_) => "watchdog",
+        Happening::IoError { .. } => "io-error",
+        Happening::ControlError => "control-error",
+        Happening::JobCompleted(_) => "job-completed",
+        Happening::Agent { .. } => "agent",
+        Happening::MemoryFailure { .. } => "memory-failure",
+        Happening::QemuShutdown { .. } => "qmp-shutdown",
+        Happening::QemuReset { .. } => "qmp-reset",
+        Happening::QemuPowerdown => "qmp-powerdown",
+        Happening::QemuPanicked => "qmp-guest-panicked",
+    }
+}

@@ -1,0 +1,132 @@
+//! Random lives under random faults: what must be true is true after every step, and at rest nothing is owed.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use whydown_sim::step::{Start, Step};
+use whydown_sim::ways::{Chatter, Way};
+use whydown_sim::world::{Loss, World};
+
+/// Lives of each kind. A life has up to [`STEPS`] steps and takes some milliseconds.
+const CASES: u32 = 600;
+const STEPS: usize = 60;
+
+/// Everything is decided, written and answered well within this: 60 s for the longest force, a heartbeat for what
+/// could not be looked at, and some seconds for patience.
+const REST: Duration = Duration::from_secs(200);
+
+/// More, or fewer, by the environment.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES)
+}
+
+fn number() -> impl Strategy<Value = u8> {
+    0..3u8
+}
+
+fn pass() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..8u32).prop_map(Step::Pass),
+        4 => (0..400u32).prop_map(Step::Pass),
+        2 => (0..8_000u32).prop_map(Step::Pass),
+        1 => (0..200_000u32).prop_map(Step::Pass),
+    ]
+}
+
+fn start() -> impl Strategy<Value = Step> {
+    let kind = prop_oneof![
+        6 => Just(Start::Booted),
+        4 => Just(Start::Create),
+        1 => Just(Start::Restored),
+        1 => Just(Start::Migrated),
+        1 => Just(Start::MigratedInVain),
+        1 => Just(Start::Fails),
+    ];
+    (number(), kind).prop_map(|(number, kind)| Step::Start(number, kind))
+}
+
+fn life() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => start(),
+        6 => (number(), proptest::sample::select(&Way::BEFALLING[..])).prop_map(|(n, way)| Step::Befall(n, way)),
+        4 => (number(), proptest::sample::select(&Chatter::ALL[..])).prop_map(|(n, c)| Step::Chatter(n, c)),
+        1 => (number(), any::<bool>()).prop_map(|(n, there)| Step::Defined(n, there)),
+        2 => (number(), proptest::option::of(0..60u8)).prop_map(|(n, force)| Step::Shutdown(n, force)),
+        3 => number().prop_map(Step::Destroy),
+        1 => (number(), any::<bool>()).prop_map(|(n, deaf)| Step::DeafGuest(n, deaf)),
+        1 => Just(Step::HostGoesDown),
+        9 => pass(),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = Step> {
+    let loss = prop_oneof![Just(Loss::Drained), Just(Loss::Cut), Just(Loss::Libvirtd)];
+    prop_oneof![
+        2 => Just(Step::Crash),
+        1 => Just(Step::Stop),
+        4 => Just(Step::Daemon),
+        3 => loss.prop_map(Step::Lose),
+        5 => Just(Step::BeginSession),
+        5 => Just(Step::FinishSession),
+        1 => Just(Step::Reboot),
+        1 => (0..3_000u16).prop_map(Step::Disk),
+        1 => Just(Step::DiskFails),
+        2 => (0..9_000u16).prop_map(Step::Answers),
+        1 => (0..3_000u16).prop_map(Step::NoAnswers),
+        1 => (0..500u16).prop_map(Step::EventDelay),
+        1 => (0..60u16).prop_map(Step::ReportDelay),
+        1 => any::<bool>().prop_map(Step::Processes),
+        1 => any::<bool>().prop_map(Step::BreakNextAct),
+    ]
+}
+
+fn jump() -> impl Strategy<Value = Step> {
+    prop_oneof![(-5_000..5_000i32), (-7_200_000..7_200_000i32)].prop_map(Step::Jump)
+}
+
+fn play(steps: &[Step]) -> World {
+    let mut world = World::new();
+    world.start_daemon();
+    world.regain_link();
+    for step in steps {
+        world.take(step);
+    }
+    world.heal(REST);
+    world
+}
+
+fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
+    let world = play(steps);
+    let wrong = world.wrong_at_rest();
+    prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
+
+    #[test]
+    fn lives_on_a_host_without_faults(steps in prop::collection::vec(life(), 1..STEPS)) {
+        holds(&steps)?;
+    }
+
+    #[test]
+    fn lives_under_faults(steps in prop::collection::vec(prop_oneof![3 => life(), 2 => fault()], 1..STEPS)) {
+        holds(&steps)?;
+    }
+
+    #[test]
+    fn lives_under_faults_and_a_clock_that_is_set(
+        steps in prop::collection::vec(prop_oneof![6 => life(), 4 => fault(), 1 => jump()], 1..STEPS)
+    ) {
+        holds(&steps)?;
+    }
+
+    #[test]
+    fn the_same_life_gives_the_same_effects(
+        steps in prop::collection::vec(prop_oneof![3 => life(), 2 => fault(), 1 => jump()], 1..STEPS)
+    ) {
+        let (first, second) = (play(&steps), play(&steps));
+        prop_assert_eq!(first.trace(), second.trace());
+    }
+}
