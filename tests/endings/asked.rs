@@ -31,7 +31,7 @@ fn who_destroyed_a_vm_is_in_its_history() -> Result<()> {
     }
     for (guest, who) in [
         (&by_address, format!("{address}, flow 4f2a")),
-        (&by_socket, format!("uid 0 (pid {})", std::process::id())),
+        (&by_socket, format!("root (uid 0, pid {})", std::process::id())),
     ] {
         wait_until("its ending is known", PATIENCE, || host.past(guest).is_ok_and(|past| !past.is_empty()));
         let past = host.past(guest)?;

@@ -81,7 +81,7 @@ fn what_others_do_on_the_host_is_not_the_users_doing() -> Result<()> {
     let killed = host.guest("killed")?;
     let _b = host.up(&killed)?;
     host.libvirtd.qemu("killed")?.signal(Signal::KILL)?;
-    let ending = host.check(&killed, &told("process-killed", 1, 2), "certain")?;
+    let ending = host.check(&killed, &told("process-killed", 1, 2), "probable")?;
     assert!(says(&ending["because"], "killed by signal 9"), "{ending:#}");
 
     let crashed = host.guest("crashed")?;
@@ -150,8 +150,12 @@ fn twenty_that_end_at_once_are_all_told() -> Result<()> {
         }
     }
     for (n, guest) in guests.iter().enumerate() {
-        let wanted = if n % 2 == 0 { told("guest-poweroff", 0, 7) } else { told("process-killed", 1, 2) };
-        host.check(guest, &wanted, "certain")?;
+        let (wanted, certainty) = match n % 2 {
+            0 => (told("guest-poweroff", 0, 7), "certain"),
+            // Memory may have run short without a word of the kernel's that reached us.
+            _ => (told("process-killed", 1, 2), "probable"),
+        };
+        host.check(guest, &wanted, certainty)?;
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! Endings behind our back, kind by kind: what is left of each, and that nothing is made up where nothing is left.
 
-use std::time::Duration;
-
 use whydown_lab::{Guest, OnCrash, OnEnd, Result, Signal, wait_until};
 
 use crate::host::{Host, PATIENCE, says, told};
@@ -221,6 +219,7 @@ fn a_daemon_that_comes_before_libvirt_waits_for_it_and_says_so() -> Result<()> {
     let run = host.run(&guest);
     host.daemon.terminate()?;
     host.libvirtd.stop()?;
+    let links = host.links();
     host.daemon.start_again()?;
     let health = host.whydown(&["--json", "health"])?;
     assert_eq!(health["settled"], false, "{health:#}");
@@ -229,8 +228,8 @@ fn a_daemon_that_comes_before_libvirt_waits_for_it_and_says_so() -> Result<()> {
     let notified = host.daemon.notifications();
     assert!(notified.iter().any(|line| line == "STATUS=waiting for libvirt"), "{notified:?}");
     host.libvirtd.start_again()?;
-    host.wait_link(0);
-    wait_until("it is shown with its run", Duration::from_secs(30), || host.run(&guest) == run);
+    host.wait_link(links);
+    assert_eq!((host.status(&guest).as_deref(), host.run(&guest)), (Some("up"), run));
     assert_eq!(host.call("getAllVmStats()")?, 0);
     Ok(())
 }
