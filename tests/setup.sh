@@ -57,6 +57,7 @@ needs_try() {
 needs_test() {
     need libvirt-daemon libvirtd    # the program alone; the service would be libvirt-daemon-system
     need libvirt-clients virsh
+    need systemd systemd-analyze    # checks the units; nothing is started
     need binutils as
     need util-linux unshare
 }

@@ -43,6 +43,15 @@ pub struct Hands {
     host_looked_at: Arc<AtomicU64>,
 }
 
+/// The answer to a question that could not be put.
+fn no_answer(question: &Question) -> Answer {
+    match question {
+        Question::Look { domain } => Answer::Looked { domain: *domain, view: None },
+        Question::Remains { run, .. } => Answer::Remains { run: *run, view: None, facts: Vec::new() },
+        Question::Act { run, what, .. } => Answer::Acted { run: *run, what: *what, outcome: Outcome::NoLink },
+    }
+}
+
 impl Hands {
     /// Hands for this connection.
     pub fn new(
@@ -92,12 +101,13 @@ impl Hands {
         tokio::spawn(async move {
             let Ok(_room) = room.acquire_owned().await else { return };
             let postbox = hands.postbox.clone();
+            let unanswered = no_answer(&question);
             let answer = tokio::task::spawn_blocking(move || hands.answer(question)).await;
-            match answer {
-                Ok(answer) => postbox.post(Input::Answered(answer)).await,
-                // The engine's own patience covers it.
-                Err(error) => tracing::error!(%error, "a question to libvirt broke off"),
-            }
+            let answer = answer.unwrap_or_else(|error| {
+                tracing::error!(%error, "a question to libvirt broke off");
+                unanswered
+            });
+            postbox.post(Input::Answered(answer)).await;
         });
     }
 

@@ -28,7 +28,7 @@ use crate::edge;
 /// How long the end waits for the ledger. What is not written by then stays lost only if the disk does.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the end of the VMs is watched when the host goes down; systemd gives us 30 s in all.
+/// How long the end of the VMs is watched when the host goes down; systemd gives us 60 s in all.
 const LAST_LOOK: Duration = Duration::from_secs(15);
 
 /// How long requests under way may go on when we stop.
@@ -37,7 +37,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// systemd is told that we are ready without libvirt after this long: supervision then starts when libvirt does.
 const READY_WITHOUT_LIBVIRT: Duration = Duration::from_secs(20);
 
-/// Why the daemon cannot start.
+/// Why the daemon cannot start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The folder of the ledger.
@@ -93,6 +93,9 @@ pub enum StartError {
     /// A signal handler.
     #[error("signals: {0}")]
     Signals(std::io::Error),
+    /// What the ledger could not take is lost with this process.
+    #[error("the ledger could not be written to the end: {0}")]
+    Unwritten(whydown_ledger::LedgerError),
     /// The engine's task is gone.
     #[error("the engine ended")]
     EngineEnded,
@@ -203,7 +206,11 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let closing = tokio::task::spawn_blocking(move || ledger.close(LEDGER_PATIENCE));
     match closing.await {
         Ok(Ok(())) => {}
-        Ok(Err(left)) => error!("the ledger could not be written to the end: {left}"),
+        Ok(Err(left)) => {
+            let left = StartError::Unwritten(left);
+            error!("{left}");
+            return ended.and(Err(left));
+        }
         Err(broken) => error!("the ledger's thread broke: {broken}"),
     }
     ended.map(|_| ())

@@ -58,6 +58,7 @@ pub(crate) fn raise_last_run(db: &Connection, run: i64) -> rusqlite::Result<()> 
     .map(drop)
 }
 
+/// A run's start comes again when it is learned what tells it apart: the last word counts.
 fn keep_start(db: &Transaction<'_>, start: &RunStart) -> rusqlite::Result<()> {
     let process = start.incarnation.process;
     db.prepare_cached(
@@ -65,8 +66,7 @@ fn keep_start(db: &Transaction<'_>, start: &RunStart) -> rusqlite::Result<()> {
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT DO UPDATE SET domain = excluded.domain, name = excluded.name, at = excluded.at,
              seen = excluded.seen, libvirt_id = excluded.libvirt_id, pid = excluded.pid,
-             start_ticks = excluded.start_ticks, boot = excluded.boot
-         WHERE run.at IS NULL",
+             start_ticks = excluded.start_ticks, boot = excluded.boot",
     )?
     .execute(params![
         start.run.0.cast_signed(),

@@ -43,6 +43,19 @@ fn an_open_run_comes_back_with_its_evidence() {
 }
 
 #[test]
+fn what_is_learned_of_a_run_after_its_start_is_kept() {
+    let folder = Folder::new();
+    let mut blind = start(3, 1);
+    blind.incarnation.process = None;
+    blind.incarnation.libvirt_id = None;
+    let known = start(3, 1);
+    assert_ne!(blind, known);
+    write(&folder.ledger(), [Keep::Start(blind), Keep::Start(known.clone())]);
+    let (_, recovered, _) = open(&folder.ledger());
+    assert_eq!(recovered.open, vec![(known, vec![])]);
+}
+
+#[test]
 fn the_place_of_evidence_that_never_came_is_held_by_a_remark() {
     let folder = Folder::new();
     let piece = evidence(1, Fact::LogSilent);

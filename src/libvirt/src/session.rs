@@ -10,7 +10,7 @@
 //!   its keepalive answers included. A few calls on domains that hang would break the very link that hears.
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::act::Refusal;
@@ -21,6 +21,9 @@ use crate::settings::Settings;
 
 /// Further connections at most. libvirtd itself works on 20 calls at once: more would only wait there.
 const FURTHER: usize = 16;
+
+/// How long a call waits for its turn: longer than libvirt itself waits for a domain that another call holds.
+const TURN: Duration = Duration::from_secs(40);
 
 /// Further connections kept for the next call.
 const KEPT_IDLE: usize = 4;
@@ -35,6 +38,8 @@ pub(crate) struct Session {
     watched: KeepAlive,
     registrations: Mutex<Option<Registrations>>,
     lines: Mutex<Lines>,
+    /// A call is done, and another may begin.
+    freed: Condvar,
     settings: Settings,
 }
 
@@ -57,6 +62,7 @@ impl Session {
             watched,
             registrations: Mutex::new(Some(registrations)),
             lines: Mutex::default(),
+            freed: Condvar::new(),
             settings: settings.clone(),
         })
     }
@@ -73,6 +79,7 @@ impl Session {
         drop(self.registrations.lock().unwrap_or_else(PoisonError::into_inner).take());
         let idle = std::mem::take(&mut self.lines().idle);
         drop(idle);
+        self.freed.notify_all();
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -86,9 +93,14 @@ impl Session {
             let conn = Some(self.conn.clone());
             return Ok(Line { conn, counted: false, session: Arc::clone(self) });
         }
-        let mut lines = self.lines();
+        let full = |lines: &mut Lines| lines.further >= FURTHER && self.conn.is_alive();
+        let waited = self.freed.wait_timeout_while(self.lines(), TURN, full);
+        let (mut lines, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if lines.further >= FURTHER {
-            let text = format!("{FURTHER} calls are waiting for libvirt already");
+            if !self.conn.is_alive() {
+                return Err(Refusal::NoLink);
+            }
+            let text = format!("{FURTHER} calls have kept libvirt busy for {} s", TURN.as_secs());
             return Err(Refusal::Refused { code: 0, text });
         }
         lines.further += 1;
@@ -153,6 +165,7 @@ impl Drop for Line {
         }
         let mut lines = self.session.lines();
         lines.further -= 1;
+        self.session.freed.notify_one();
         if lines.idle.len() < KEPT_IDLE
             && self.session.conn.is_alive()
             && let Some(conn) = self.conn.take_if(|conn| conn.is_alive())

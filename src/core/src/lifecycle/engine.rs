@@ -131,10 +131,13 @@ impl Engine {
         open.sort_by_key(|(start, _)| start.run);
         for (start, evidence) in open {
             engine.last_run = engine.last_run.max(start.run.0);
-            engine.current.insert(start.domain, start.run);
+            // Of a domain's runs only the latest is current; older ones that were left open end at the listing.
+            let newest = engine.down.get(&start.domain).is_none_or(|down| down.ending.run < start.run);
+            if newest {
+                engine.current.insert(start.domain, start.run);
+            }
             engine.runs.insert(start.run, Run::new(start, Phase::Active, Status::Up, evidence));
         }
-        // Where two open runs of one domain were left behind, the latest is current; the others end at the listing.
         engine
     }
 

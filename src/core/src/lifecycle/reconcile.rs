@@ -149,6 +149,10 @@ impl Engine {
         match run {
             Some(id) if self.runs[&id].phase == Phase::Launching => {
                 self.came_up(now, id, &view.domain, view.process);
+                // It was found up, not heard to come up: it may have been up before.
+                if self.runs[&id].dossier.find(|f| f == gap).is_none() {
+                    self.note(id, now.wall, gap.clone());
+                }
                 self.note(id, now.wall, found);
                 self.show(now, id, view);
             }
@@ -236,7 +240,10 @@ impl Engine {
     }
 
     fn remains(&mut self, now: Now, id: RunId, view: Option<Option<DomainView>>, facts: Vec<(Wall, Fact)>) {
-        let Some(run) = self.runs.get(&id) else { return };
+        // A start that was thought to fail came up meanwhile: what was found before is not about it. And what is
+        // decided takes no more evidence.
+        let wanted = |phase: &Phase| matches!(phase, Phase::Launching | Phase::Settling { .. });
+        let Some(run) = self.runs.get(&id).filter(|run| wanted(&run.phase)) else { return };
         let (domain, launching) = (run.start.domain, run.phase == Phase::Launching);
         let latest = self.current.get(&domain) == Some(&id);
         let replaced = run.dossier.find(|f| matches!(f, Fact::Replaced)).is_some();

@@ -143,6 +143,30 @@ fn an_end_that_was_heard_and_not_told_before_a_crash_is_told_at_its_time() {
 }
 
 #[test]
+fn an_older_run_that_was_left_open_never_takes_the_place_of_a_newer_ending() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    world.heard(Happening::Stopped(StopDetail::Migrated));
+    let newer = Ending { run: RunId(2), ..world.endings[0].clone() };
+    let mut next = recovered(Recovered { unacknowledged: vec![newer], ..open_run(boot(), &[]) });
+    next.tell(Input::LinkUp(listing(DomainState::ShutOff(ShutOffReason::Migrated), None)));
+    next.no_remains(1);
+    assert_eq!((next.endings.len(), next.endings[0].run), (1, RunId(1)));
+    assert_eq!(next.engine.snapshot().domains[&VM].run, RunId(2));
+}
+
+#[test]
+fn a_create_that_finds_the_vm_up_did_not_hear_it_begin() {
+    let mut world = World::new();
+    world.tell(Input::LinkUp(Listing { domains: vec![], changing: vec![VM] }));
+    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into() });
+    world.looked(Some(Some(view(DomainState::Running, Some(8)))));
+    world.heard(Happening::Stopped(StopDetail::Migrated));
+    world.no_remains(1);
+    assert_eq!(world.endings[0].verdict.certainty, Certainty::Probable);
+}
+
+#[test]
 fn a_run_of_an_earlier_boot_is_over_even_if_its_domain_is_changing() {
     let mut world = recovered(open_run(BootId("before".into()), &[]));
     world.tell(Input::LinkUp(Listing { domains: vec![], changing: vec![VM] }));
@@ -207,6 +231,21 @@ fn a_failed_start_of_which_libvirt_cannot_tell_is_asked_for_again() {
     world.looked(Some(None));
     world.no_remains(1);
     assert_eq!(world.endings[0].verdict.cause, Cause::StartFailedSilent);
+}
+
+#[test]
+fn what_was_found_before_a_start_came_up_is_not_evidence_of_its_end() {
+    let mut world = World::new();
+    world.heard(Happening::ControlError);
+    world.heard(Happening::Started(StartDetail::Booted));
+    let off = view(DomainState::ShutOff(ShutOffReason::Failed), None);
+    let remains =
+        |view| Input::Answered(Answer::Remains { run: RunId(1), view: Some(Some(view)), facts: vec![] });
+    world.tell(remains(off));
+    assert_eq!(world.status(), Some(Status::Up));
+    world.heard(Happening::Stopped(StopDetail::Saved));
+    world.no_remains(1);
+    assert_eq!(world.endings[0].verdict.row, "V3", "nobody looked for an image");
 }
 
 #[test]
