@@ -12,7 +12,11 @@ fn while_the_daemon_is_away_every_kind_of_ending_leaves_its_own_trace() -> Resul
     let [termed, termed_too] = [host.guest("termed")?, host.guest("termed-too")?];
     let [destroyed, destroyed_too] = [host.guest("destroyed")?, host.guest("destroyed-too")?];
     let [saved, panicked, killed] = [host.guest("saved")?, host.guest("panicked")?, host.guest("killed")?];
+    let [off, off_too, stays] = [host.guest("off")?, host.guest("off-too")?, host.guest("stays")?];
     let reset = host.guest("reset")?.on_reboot(OnEnd::Destroy);
+    let mut off_serials = [host.up(&off)?, host.up_persistent(&off_too)?];
+    let _stays = host.up(&stays)?;
+    let run = host.run(&stays);
     let _transient = (host.up(&termed)?, host.up(&destroyed)?);
     let _persistent = (host.up_persistent(&termed_too)?, host.up_persistent(&destroyed_too)?);
     let _ending = (host.up_persistent(&saved)?, host.up_persistent(&killed)?);
@@ -27,12 +31,17 @@ fn while_the_daemon_is_away_every_kind_of_ending_leaves_its_own_trace() -> Resul
     host.libvirtd.virsh(&["managedsave", "saved"])?;
     panicking.panic()?;
     resetting.reset()?;
+    for serial in &mut off_serials {
+        serial.power_off()?;
+    }
     host.libvirtd.qemu("killed")?.signal(Signal::KILL)?;
     for (name, state) in [
         ("termed", None),
         ("termed-too", Some(OFF)),
         ("panicked", Some("shut off (crashed)")),
         ("reset", Some(OFF)),
+        ("off", None),
+        ("off-too", Some(OFF)),
         ("killed", Some("shut off (crashed)")),
     ] {
         host.libvirtd.wait_state(name, state, PATIENCE)?;
@@ -47,10 +56,18 @@ fn while_the_daemon_is_away_every_kind_of_ending_leaves_its_own_trace() -> Resul
     host.check(&destroyed, &told("outside-destroyed", 1, 2), "probable")?;
     host.check(&destroyed_too, &told("outside-destroyed", 1, 2), "probable")?;
     host.check(&saved, &told("managed-saved", 0, 5), "probable")?;
-    host.check(&killed, &told("process-lost", 1, 2), "probable")?;
+    host.check(&off, &told("guest-poweroff", 0, 7), "probable")?;
+    host.check(&off_too, &told("guest-poweroff", 0, 7), "probable")?;
+    let ending = host.check(&killed, &told("process-lost", 1, 2), "probable")?;
+    assert!(ending["ended_not_before"].is_string(), "nobody heard it, so a window is told: {ending:#}");
     host.check(&panicked, &told("guest-panic", 1, 2), "probable")?;
     // A reset that ends the VM leaves the same trace as a power-off: the rule is told, and never as certain.
     host.check(&reset, &told("guest-poweroff", 0, 7), "probable")?;
+    assert_eq!(
+        (host.status(&stays).as_deref(), host.run(&stays)),
+        (Some("up"), run),
+        "what runs keeps its run"
+    );
     Ok(())
 }
 
