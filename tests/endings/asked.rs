@@ -61,7 +61,9 @@ fn a_start_that_fails_is_told_in_the_words_of_whoever_refused_it() -> Result<()>
          <target dev='vdz' bus='virtio'/></disk>",
         plain.display()
     );
+    let no_disk = not_qcow.replace("plain.img", "no-such-disk").replace("qcow2", "raw");
     for (name, devices, words) in [
+        ("disk", no_disk.as_str(), "no-such-disk"),
         ("port", on_port.as_str(), "Address already in use"),
         ("image", not_qcow.as_str(), "not in qcow2 format"),
         ("device", "<controller type='nonsense'/>", "nonsense"),

@@ -10,29 +10,29 @@ use whydown_lab::{
 use crate::host::{Held, PATIENCE};
 
 /// whydownd with libvirt inside.
-struct Embedded {
-    daemon: Whydownd,
-    root: EmbedRoot,
-    folder: tempfile::TempDir,
+pub struct Embedded {
+    pub daemon: Whydownd,
+    pub root: EmbedRoot,
+    pub folder: tempfile::TempDir,
 }
 
 impl Embedded {
-    fn start(config: &str) -> Result<Self> {
+    pub fn start(config: &str) -> Result<Self> {
         let folder = lab_dir()?;
         let root = EmbedRoot::new(folder.path().join("e"))?;
         let launch = Launch::new(env!("CARGO_BIN_EXE_whydownd"), folder.path().join("d"), &root.uri());
         Ok(Self { daemon: Whydownd::start(launch.config(config))?, root, folder })
     }
 
-    fn guest(&self, name: &str) -> Result<Guest> {
+    pub fn guest(&self, name: &str) -> Result<Guest> {
         Guest::new(self.folder.path(), name)
     }
 
-    fn python(&self, code: &str) -> Result<String> {
+    pub fn python(&self, code: &str) -> Result<String> {
         Ok(xmlrpc_client(self.daemon.port()?, code)?.trim().to_owned())
     }
 
-    fn create(&self, guest: &Guest) -> Result<whydown_lab::Serial> {
+    pub fn create(&self, guest: &Guest) -> Result<whydown_lab::Serial> {
         let document = guest.write_xml()?;
         let call = format!(
             "print(server.create({{'xml': open('{}').read()}})['status']['code'])",
@@ -42,24 +42,24 @@ impl Embedded {
         guest.serial(PATIENCE)
     }
 
-    fn stats(&self, guest: &Guest, member: &str) -> Option<String> {
+    pub fn stats(&self, guest: &Guest, member: &str) -> Option<String> {
         let code =
             format!("print(server.getVmStats('{}')['statsList'][0].get('{member}'))", guest.uuid_text());
         self.python(&code).ok()
     }
 
-    fn wait(&self, guest: &Guest, status: &str) {
+    pub fn wait(&self, guest: &Guest, status: &str) {
         let what = format!("{} is {status}", guest.name());
         wait_until(&what, PATIENCE, || self.stats(guest, "status").as_deref() == Some(status));
     }
 
-    fn whydown(&self, arguments: &[&str]) -> std::process::Output {
+    pub fn whydown(&self, arguments: &[&str]) -> std::process::Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_whydown"));
         command.arg("--socket").arg(self.daemon.socket_path()).args(arguments);
         command.output().expect("the command line can be run")
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub fn json(&self, arguments: &[&str]) -> Value {
         let done = self.whydown(arguments);
         serde_json::from_slice(&done.stdout).unwrap_or_else(|error| {
             panic!("{arguments:?}: {error}: {}", String::from_utf8_lossy(&done.stderr));
@@ -263,10 +263,10 @@ fn a_full_disk_loses_nothing_and_is_said_aloud() -> Result<()> {
 }
 
 /// A small disk of its own; needs root, as the libvirtd of the other tests does.
-struct Mount(std::path::PathBuf);
+pub struct Mount(pub std::path::PathBuf);
 
 impl Mount {
-    fn tmpfs(at: &std::path::Path) -> Result<Self> {
+    pub fn tmpfs(at: &std::path::Path) -> Result<Self> {
         std::fs::create_dir_all(at).expect("made");
         run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "whydown-test"]).arg(at), PATIENCE)?;
         Ok(Self(at.to_path_buf()))

@@ -1,10 +1,11 @@
 //! The main job on a real libvirtd: real guests, each ended in its own way, each told rightly, also after restarts.
 
 mod asked;
-mod away;
 mod daemon;
 mod host;
+mod hypervisor;
 mod live;
 mod manager;
 mod torn;
+mod trouble;
 mod unheard;

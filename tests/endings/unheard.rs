@@ -1,7 +1,5 @@
 //! Endings behind our back, kind by kind: what is left of each, and that nothing is made up where nothing is left.
 
-use std::time::Duration;
-
 use whydown_lab::{Guest, OnCrash, OnEnd, Result, Signal, wait_until};
 
 use crate::host::{Host, PATIENCE, says, told};
@@ -14,7 +12,11 @@ fn while_the_daemon_is_away_every_kind_of_ending_leaves_its_own_trace() -> Resul
     let [termed, termed_too] = [host.guest("termed")?, host.guest("termed-too")?];
     let [destroyed, destroyed_too] = [host.guest("destroyed")?, host.guest("destroyed-too")?];
     let [saved, panicked, killed] = [host.guest("saved")?, host.guest("panicked")?, host.guest("killed")?];
+    let [off, off_too, stays] = [host.guest("off")?, host.guest("off-too")?, host.guest("stays")?];
     let reset = host.guest("reset")?.on_reboot(OnEnd::Destroy);
+    let mut off_serials = [host.up(&off)?, host.up_persistent(&off_too)?];
+    let _stays = host.up(&stays)?;
+    let run = host.run(&stays);
     let _transient = (host.up(&termed)?, host.up(&destroyed)?);
     let _persistent = (host.up_persistent(&termed_too)?, host.up_persistent(&destroyed_too)?);
     let _ending = (host.up_persistent(&saved)?, host.up_persistent(&killed)?);
@@ -29,12 +31,17 @@ fn while_the_daemon_is_away_every_kind_of_ending_leaves_its_own_trace() -> Resul
     host.libvirtd.virsh(&["managedsave", "saved"])?;
     panicking.panic()?;
     resetting.reset()?;
+    for serial in &mut off_serials {
+        serial.power_off()?;
+    }
     host.libvirtd.qemu("killed")?.signal(Signal::KILL)?;
     for (name, state) in [
         ("termed", None),
         ("termed-too", Some(OFF)),
         ("panicked", Some("shut off (crashed)")),
         ("reset", Some(OFF)),
+        ("off", None),
+        ("off-too", Some(OFF)),
         ("killed", Some("shut off (crashed)")),
     ] {
         host.libvirtd.wait_state(name, state, PATIENCE)?;
@@ -49,10 +56,18 @@ fn while_the_daemon_is_away_every_kind_of_ending_leaves_its_own_trace() -> Resul
     host.check(&destroyed, &told("outside-destroyed", 1, 2), "probable")?;
     host.check(&destroyed_too, &told("outside-destroyed", 1, 2), "probable")?;
     host.check(&saved, &told("managed-saved", 0, 5), "probable")?;
-    host.check(&killed, &told("process-lost", 1, 2), "probable")?;
+    host.check(&off, &told("guest-poweroff", 0, 7), "probable")?;
+    host.check(&off_too, &told("guest-poweroff", 0, 7), "probable")?;
+    let ending = host.check(&killed, &told("process-lost", 1, 2), "probable")?;
+    assert!(ending["ended_not_before"].is_string(), "nobody heard it, so a window is told: {ending:#}");
     host.check(&panicked, &told("guest-panic", 1, 2), "probable")?;
     // A reset that ends the VM leaves the same trace as a power-off: the rule is told, and never as certain.
     host.check(&reset, &told("guest-poweroff", 0, 7), "probable")?;
+    assert_eq!(
+        (host.status(&stays).as_deref(), host.run(&stays)),
+        (Some("up"), run),
+        "what runs keeps its run"
+    );
     Ok(())
 }
 
@@ -221,6 +236,7 @@ fn a_daemon_that_comes_before_libvirt_waits_for_it_and_says_so() -> Result<()> {
     let run = host.run(&guest);
     host.daemon.terminate()?;
     host.libvirtd.stop()?;
+    let links = host.links();
     host.daemon.start_again()?;
     let health = host.whydown(&["--json", "health"])?;
     assert_eq!(health["settled"], false, "{health:#}");
@@ -229,9 +245,8 @@ fn a_daemon_that_comes_before_libvirt_waits_for_it_and_says_so() -> Result<()> {
     let notified = host.daemon.notifications();
     assert!(notified.iter().any(|line| line == "STATUS=waiting for libvirt"), "{notified:?}");
     host.libvirtd.start_again()?;
-    wait_until("verbs are answered", Duration::from_secs(30), || {
-        host.call("getAllVmStats()").is_ok_and(|c| c == 0)
-    });
-    assert_eq!(host.run(&guest), run);
+    host.wait_link(links);
+    assert_eq!((host.status(&guest).as_deref(), host.run(&guest)), (Some("up"), run));
+    assert_eq!(host.call("getAllVmStats()")?, 0);
     Ok(())
 }

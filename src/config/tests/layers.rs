@@ -98,7 +98,7 @@ fn a_named_file_takes_the_place_of_the_usual_one_and_brings_its_own_conf_d() {
     let deciding = world.right().settings.deciding;
     assert_eq!(deciding.heartbeat, Duration::from_secs(5));
     assert_eq!(deciding.settle, Duration::from_millis(6));
-    assert_eq!(deciding.settle_snapshot, Duration::from_millis(1000));
+    assert_eq!(deciding.settle_snapshot, Duration::from_millis(5000));
 }
 
 #[test]

@@ -280,7 +280,7 @@ fn keys_that_do_not_go_together_are_blamed_on_the_one_that_was_set() {
     let cases = [
         ("libvirt.reconnect_max_ms = 100", "libvirt.reconnect_max_ms"),
         ("libvirt.reconnect_min_ms = 6000", "libvirt.reconnect_min_ms"),
-        ("deciding.settle_ms = 1001", "deciding.settle_ms"),
+        ("deciding.settle_ms = 5001", "deciding.settle_ms"),
         ("deciding.settle_snapshot_ms = 299", "deciding.settle_snapshot_ms"),
     ];
     for (text, key) in cases {

@@ -119,6 +119,9 @@ impl Chosen {
     }
 }
 
+/// The program that embeds libvirt where one does.
+const EMBEDDER: &str = "whydownd";
+
 /// Who sent a signal. A program's name is its sender's own choice, and only the best that the log has.
 fn sender(pid: u32, program: &str, own_pid: Option<u32>) -> Sender {
     let name = program.rsplit('/').next().unwrap_or_default();
@@ -128,6 +131,8 @@ fn sender(pid: u32, program: &str, own_pid: Option<u32>) -> Sender {
     match (pid, name) {
         (1, _) | (_, "systemd" | "init" | "systemd-shutdown") => Sender::Init,
         (_, "libvirtd" | "virtqemud") => Sender::Libvirt,
+        // The process that embedded libvirt before this one, and has ended since.
+        (_, EMBEDDER) if own_pid.is_some() => Sender::Libvirt,
         _ => Sender::Outside,
     }
 }

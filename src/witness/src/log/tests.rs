@@ -164,6 +164,9 @@ fn a_senders_name_tells_who_it_is() {
         assert_eq!(sender(pid, program, Some(42)), who, "{pid} {program}");
     }
     assert_eq!(sender(42, "virsh", None), Sender::Outside);
+    // An earlier daemon of ours; where libvirt is not in it, it has no business with QEMU.
+    assert_eq!(sender(41, "/usr/sbin/whydownd", Some(42)), Sender::Libvirt);
+    assert_eq!(sender(41, "/usr/sbin/whydownd", None), Sender::Outside);
 }
 
 #[test]

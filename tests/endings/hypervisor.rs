@@ -1,0 +1,217 @@
+//! Endings that only others on the host can bring about: migration, snapshots, dumps, the monitor, the kernel.
+
+use std::path::{Path, PathBuf};
+
+use whydown_lab::{BootDisk, OnCrash, Result, Serial, Signal, WatchdogAction, wait_until};
+
+use crate::host::{Host, PATIENCE, says, told};
+
+#[test]
+fn a_vm_that_moves_is_told_as_moved_and_shown_where_it_is() -> Result<()> {
+    let (here, there) = (Host::start("here")?, Host::start("there")?);
+    let guest = here.guest("moves")?;
+    let _serial = here.up(&guest)?;
+    let run = here.run(&guest).expect("it runs");
+    // Both ends are on one machine, so the other end needs a socket path of its own.
+    let arrived = there.folder.path().join("moved.ser");
+    let document = there.folder.path().join("moved.xml");
+    let changed = guest.xml().replace(&*guest.serial_path().to_string_lossy(), &arrived.to_string_lossy());
+    std::fs::write(&document, changed).expect("written");
+    let (to, document) = (there.libvirtd.uri(), document.to_string_lossy().into_owned());
+    let migrate = |by: &str| {
+        here.libvirtd.try_virsh(&[
+            "migrate",
+            "moves",
+            "--live",
+            "--desturi",
+            &to,
+            "--migrateuri",
+            by,
+            "--xml",
+            &document,
+        ])
+    };
+
+    assert!(!migrate("tcp://no-such-host.invalid:49300")?.status.success(), "there is no way there");
+    let ending = there.check(&guest, &told("incoming-migration-failed", 1, 8), "certain")?;
+    assert!(says(&ending["because"], "incoming migration"), "{ending:#}");
+    assert_eq!((here.status(&guest).as_deref(), here.run(&guest)), (Some("up"), Some(run)), "it never left");
+    assert_eq!(here.history(&guest)?, []);
+
+    let done = migrate(&format!("unix://{}/m.sock", there.folder.path().display()))?;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    here.check(&guest, &told("migrated-away", 0, 4), "certain")?;
+    there.wait_status(&guest, "up");
+    Serial::connect(&arrived, PATIENCE)?.power_off()?;
+    there.check(&guest, &told("guest-poweroff", 0, 7), "certain")?;
+    assert_eq!(here.history(&guest)?, [("migrated-away".to_owned(), run)], "told here once");
+    Ok(())
+}
+
+#[test]
+fn what_is_done_through_libvirt_or_qemus_monitor_is_told_apart() -> Result<()> {
+    let host = Host::start("monitor")?;
+    let quit = host.guest("quit")?;
+    let _quit = host.up(&quit)?;
+    // QEMU is gone before virsh has its answer.
+    let _ = host.libvirtd.try_virsh(&["qemu-monitor-command", "quit", "--hmp", "quit"])?;
+    host.check(&quit, &told("monitor-quit", 1, 11), "certain")?;
+
+    let dumped = host.guest("dumped")?;
+    let _dumped = host.up_persistent(&dumped)?;
+    let file = host.folder.path().join("dump");
+    host.libvirtd.virsh(&["dump", "dumped", "--crash", &file.to_string_lossy()])?;
+    host.check(&dumped, &told("core-dumped", 1, 2), "probable")?;
+
+    let dog = host.guest("dog")?.watchdog(WatchdogAction::Shutdown);
+    host.up(&dog)?.arm_watchdog()?;
+    host.check(&dog, &told("watchdog-shutdown", 1, 1), "certain")?;
+
+    let undefined = host.guest("undefined")?;
+    let mut serial = host.up_persistent(&undefined)?;
+    let run = host.run(&undefined);
+    host.libvirtd.virsh(&["undefine", "undefined"])?;
+    serial.power_off()?;
+    let ending = host.check(&undefined, &told("guest-poweroff", 0, 7), "certain")?;
+    assert_eq!(ending["run"].as_i64(), run, "it became transient and stayed the same run");
+
+    // What it had been through before is told beside the cause, and is not the cause.
+    for (name, killed) in [("kept", false), ("kept-too", true)] {
+        let kept = host.guest(name)?.on_crash(OnCrash::Preserve);
+        host.up(&kept)?.panic()?;
+        host.libvirtd.wait_state(name, Some("crashed (panicked)"), PATIENCE)?;
+        let (wanted, certainty) = if killed {
+            host.libvirtd.qemu(name)?.signal(Signal::KILL)?;
+            (told("process-killed", 1, 2), "probable")
+        } else {
+            host.libvirtd.destroy(name)?;
+            (told("outside-destroyed", 1, 2), "certain")
+        };
+        let ending = host.check(&kept, &wanted, certainty)?;
+        assert!(says(&ending["evidence"], "the guest panicked"), "{ending:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_vm_without_room_is_paused_and_says_why() -> Result<()> {
+    let host = Host::start("room")?;
+    let disk = host.libvirtd.full_disk("full")?;
+    let guest = host.guest("full")?.boot_disk(BootDisk::Writable("stop")).image(disk.image());
+    host.up(&guest)?.write_sector()?;
+    host.wait_status(&guest, "paused-io-error");
+    let code = format!(
+        "vm = server.getVmStats('{}')['statsList'][0]\nprint(vm['status'], vm['pauseCode'])",
+        guest.uuid_text()
+    );
+    assert_eq!(whydown_lab::xmlrpc_client(host.daemon.port()?, &code)?, "Paused EIO");
+    host.libvirtd.destroy("full")?;
+    let ending = host.check(&guest, &told("outside-destroyed", 1, 2), "certain")?;
+    assert!(says(&ending["evidence"], "(enospc): the guest was paused"), "{ending:#}");
+    Ok(())
+}
+
+#[test]
+fn a_vm_that_goes_back_to_a_snapshot_ends_one_run_and_begins_another() -> Result<()> {
+    let host = Host::start("snapshot")?;
+    let disk = host.folder.path().join("data.qcow2");
+    std::fs::write(&disk, empty_qcow2()).expect("written");
+    let guest = host.guest("snapshot")?.device_xml(&format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{}'/>\
+         <target dev='vdb' bus='virtio'/></disk>",
+        disk.display()
+    ));
+    drop(host.up_persistent(&guest)?);
+    let first = host.run(&guest).expect("it runs");
+    host.libvirtd.virsh(&["snapshot-create-as", "snapshot", "before"])?;
+    assert_eq!((host.status(&guest).as_deref(), host.run(&guest)), (Some("up"), Some(first)), "no ending");
+    host.libvirtd.virsh(&["snapshot-revert", "snapshot", "before"])?;
+    wait_until("the next run is shown", PATIENCE, || {
+        host.status(&guest).as_deref() == Some("up") && host.run(&guest).is_some_and(|run| run > first)
+    });
+    wait_until("the ending is known", PATIENCE, || host.history(&guest).is_ok_and(|past| !past.is_empty()));
+    let past = host.past(&guest)?;
+    assert_eq!(past.len(), 1, "{past:#?}");
+    assert_eq!(
+        (&past[0]["cause"], &past[0]["run"]),
+        (&"snapshot-reverted".into(), &first.into()),
+        "{past:#?}"
+    );
+    host.libvirtd.virsh(&["snapshot-create-as", "snapshot", "off", "--halt"])?;
+    host.check(&guest, &told("snapshot-stopped", 0, 0), "probable")?;
+    Ok(())
+}
+
+/// An empty disk of one megabyte in QEMU's own format, which internal snapshots need: header, table of reference
+/// counts, their only block, and the first table, in clusters of 64 KiB.
+fn empty_qcow2() -> Vec<u8> {
+    const CLUSTER: u64 = 1 << 16;
+    let mut image = vec![0; 4 * CLUSTER as usize];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"QFI\xfb");
+    put(4, &2u32.to_be_bytes()); // version
+    put(20, &16u32.to_be_bytes()); // bits of a cluster
+    put(24, &(1u64 << 20).to_be_bytes()); // size of the disk
+    put(36, &1u32.to_be_bytes()); // entries of the first table
+    put(40, &(3 * CLUSTER).to_be_bytes()); // the first table
+    put(48, &CLUSTER.to_be_bytes()); // table of reference counts
+    put(56, &1u32.to_be_bytes()); // its clusters
+    put(CLUSTER as usize, &(2 * CLUSTER).to_be_bytes());
+    for cluster in 0..4 {
+        put(2 * CLUSTER as usize + 2 * cluster, &1u16.to_be_bytes());
+    }
+    image
+}
+
+#[test]
+fn a_vm_that_the_kernel_killed_for_memory_is_told_as_that() -> Result<()> {
+    let host = Host::start("memory")?;
+    let guest = host.guest("memory")?;
+    let _serial = host.up(&guest)?;
+    let group = MemoryGroup::of(host.libvirtd.qemu("memory")?.pid());
+    // QEMU takes more than it may have. It dies of that, so virsh has no answer to expect.
+    let _ = host.libvirtd.try_virsh(&[
+        "qemu-monitor-command",
+        "memory",
+        "--hmp",
+        "object_add memory-backend-ram,id=big,size=256M,prealloc=on",
+    ])?;
+    let ending = host.check(&guest, &told("oom-killed", 1, 2), "certain")?;
+    assert!(says(&ending["because"], "the kernel says"), "{ending:#}");
+    drop(group);
+    Ok(())
+}
+
+/// A control group with little memory for one process; needs root, as the libvirtd of the other tests does.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    /// More than QEMU needs to start anything, and less than it will want.
+    const BYTES: &str = "33554432";
+
+    fn of(pid: u32) -> Self {
+        let old = Path::new("/sys/fs/cgroup/memory");
+        let (root, limit) = match old.is_dir() {
+            true => (old, "memory.limit_in_bytes"),
+            false => (Path::new("/sys/fs/cgroup"), "memory.max"),
+        };
+        let group = Self(root.join(format!("whydown-test-{pid}")));
+        std::fs::create_dir(&group.0).expect("control groups can be made: mount them writable");
+        let write = |file: &str, value: &str| {
+            let path = group.0.join(file);
+            std::fs::write(&path, value).unwrap_or_else(|error| {
+                panic!("{}: {error}: the memory controller must be on", path.display());
+            });
+        };
+        write(limit, Self::BYTES);
+        write("cgroup.procs", &pid.to_string());
+        group
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // A group with a process in it stays, and is empty when that has ended.
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
