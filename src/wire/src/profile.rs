@@ -26,7 +26,7 @@ pub enum Generation {
 }
 
 impl Generation {
-    /// All, in the order of [`Profile`]'s table.
+    /// All, in the order of the table of profiles.
     pub const ALL: [Self; 5] = [Self::Common, Self::V3_4, Self::V3_5, Self::V3_6, Self::V4_0];
 
     /// The profile's name in the table and in the configuration.
