@@ -7,15 +7,20 @@ import time
 from pathlib import Path
 
 
+ALL_CORES = os.sched_getaffinity(0)
+
+
 def cores():
     """The cores that this run may use, in order."""
-    return sorted(os.sched_getaffinity(0))
+    return sorted(ALL_CORES)
 
 
 def start(command, core=None, **more):
-    """Starts `command`, on one core if given."""
-    pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
-    return subprocess.Popen([str(word) for word in command], preexec_fn=pin, **more)
+    """Starts `command` on one core, or on all that this run may use, wherever this process itself has moved since."""
+    cores = ALL_CORES if core is None else {core}
+    return subprocess.Popen(
+        [str(word) for word in command], preexec_fn=lambda: os.sched_setaffinity(0, cores), **more
+    )
 
 
 def pin_self(core):
