@@ -6,8 +6,11 @@ What it leaves out is QEMU's own time to answer; a few real QEMU guests have tha
 """
 
 import statistics
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import load
 import preload
@@ -57,6 +60,16 @@ def with_figures(stage, name, count, config, core, calls=None):
     connect = test_host(folder, count, devices=True)
     daemon = Whydownd(stage.given.daemon, folder, connect, core, stage.papers, config, env)
     return stage.keep(daemon).expect(count)
+
+
+def rest(all_, seconds=10):
+    """Waits until what a start leaves to do is done: no daemon uses more than a twentieth of a core, or time is over."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        before = [process.cpu_seconds(one.daemon.process) for one in all_]
+        time.sleep(0.3)
+        if all(process.cpu_seconds(one.daemon.process) - cpu < 0.015 for one, cpu in zip(all_, before, strict=True)):
+            return
 
 
 def watch(all_, seconds):
@@ -116,6 +129,7 @@ def tell_figures(stage):
         process.wait_for("two samples", lambda one=one: figures_are_there(one.daemon))
     for _ in range(given.rounds):
         stage.quiet()
+        rest(all_)
         watch(all_, 2 if given.quick else SECONDS)
         flat_out(stage, all_)
     for one in all_:
@@ -137,6 +151,7 @@ def tell_guests(stage):
                 one.daemon = guests.daemon(one.config)
                 if one.title.startswith("every"):
                     process.wait_for("two samples", lambda one=one: figures_are_there(one.daemon))
+                rest([one])
                 watch([one], 2 if given.quick else SECONDS)
                 flat_out(stage, [one])
                 stage.drop(one.daemon)
@@ -146,25 +161,37 @@ def tell_guests(stage):
     tell(all_)
 
 
+def host_mb(connect):
+    """What libvirt's test host takes of the daemon's memory."""
+    command = [sys.executable, Path(__file__).resolve().parent / "hostsize.py", connect]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def tell_memory(stage):
-    """The most that a daemon takes: many VMs, figures and devices of all, polled plain and packed, by both ranges."""
+    """The most that a daemon takes: many VMs, polled plain and packed, by both ranges and by TLS; without devices, with
+    them, and with figures that change every second."""
     given = stage.given
     rows = []
     for count in given.sizes:
-        daemon = with_figures(stage, f"memory-{count}", count, "[sampling]\ninterval_s = 1\n", None)
-        fresh = process.memory_mb(daemon.process)
-        process.wait_for("two samples", lambda daemon=daemon: figures_are_there(daemon))
-        sampled = process.memory_mb(daemon.process)
-        size = len(one_answer(daemon.plain, ""))
-        end = time.monotonic() + (2 if given.quick else 20)
-        while time.monotonic() < end:
-            for headers in ("", PACKED, "X-Whydown-Exit-Reasons: full\r\n"):
-                one_answer(daemon.plain, headers)
-        load.run(daemon, daemon.tls, size * 0.9, connections=16, seconds=given.seconds, core=stage.client,
-                 shim=stage.certificate_shim)  # fmt: skip
-        end, most = process.memory_mb(daemon.process), process.memory_mb(daemon.process, "VmHWM")
-        rows.append([str(count), number(size / 1000), *(number(mb) for mb in (fresh, sampled, end, most))])
-        stage.drop(daemon)
-    say("Memory of whydownd in MB, with devices and figures of all VMs sampled every second, polled plain, packed, by both")
-    say("ranges of exit reasons, then by TLS on 16 connections; libvirt's test host included.\n")
-    table(["VMs", "KB an answer", "after the first listing", "after two samples", "after all polls", "the most"], rows)
+        for what, devices, figures in (("neither", False, False), ("devices", True, False), ("devices, figures", True, True)):
+            folder = stage.folder / f"memory-{count}-{devices}-{figures}"
+            connect = test_host(folder, count, devices)
+            env = preload.environment(stage.figures_shim) if figures else None
+            config = "[sampling]\ninterval_s = 1\n"
+            daemon = stage.keep(Whydownd(given.daemon, folder, connect, None, stage.papers, config, env)).expect(count)
+            if figures:
+                process.wait_for("two samples", lambda daemon=daemon: figures_are_there(daemon))
+            size = len(one_answer(daemon.plain, ""))
+            end = time.monotonic() + (1 if given.quick else 10)
+            while time.monotonic() < end:
+                for headers in ("", PACKED, "X-Whydown-Exit-Reasons: full\r\n"):
+                    one_answer(daemon.plain, headers)
+            load.run(daemon, daemon.tls, size * 0.9, connections=4, seconds=given.seconds, core=stage.client,
+                     shim=stage.certificate_shim)  # fmt: skip
+            now, most = process.memory_mb(daemon.process), process.memory_mb(daemon.process, "VmHWM")
+            stage.drop(daemon)
+            host = host_mb(connect)
+            rows.append([str(count), what, number(size / 1000), *map(number, (now, most, host, most - host))])
+    say("Memory of whydownd in MB, sampling every second, polled plain, packed, by both ranges of exit reasons, then by TLS")
+    say("on four connections. libvirt's test host lives in the same process: its part is that of a process that only opens it.\n")
+    table(["VMs", "known of each", "KB an answer", "at the end", "the most", "of it the test host", "the most without it"], rows)
