@@ -59,7 +59,7 @@ def measure(stage, throughput):
     """Beside each other: whydownd, Python's server, nginx; by plain text and by TLS."""
     given = stage.given
     count, interval = given.middle, 0.25 if given.quick else 1.0
-    seconds = 1 if given.quick else 5
+    seconds = 0.5 if given.quick else 5
     ways = {", TLS" if secure else "": throughput.three(count, secure, False) for secure in (False, True)}
     slow = {(way, server.name): ([], []) for way, three in ways.items() for server, _, _ in three}
     fast = {key: [] for key in slow}

@@ -130,7 +130,7 @@ def tell_figures(stage):
     for _ in range(given.rounds):
         stage.quiet()
         rest(all_)
-        watch(all_, 2 if given.quick else SECONDS)
+        watch(all_, 1 if given.quick else SECONDS)
         flat_out(stage, all_)
     for one in all_:
         stage.drop(one.daemon)
@@ -152,7 +152,7 @@ def tell_guests(stage):
                 if one.title.startswith("every"):
                     process.wait_for("two samples", lambda one=one: figures_are_there(one.daemon))
                 rest([one])
-                watch([one], 2 if given.quick else SECONDS)
+                watch([one], 1 if given.quick else SECONDS)
                 flat_out(stage, [one])
                 stage.drop(one.daemon)
     finally:
@@ -173,7 +173,8 @@ def tell_memory(stage):
     given = stage.given
     rows = []
     for count in given.sizes:
-        for what, devices, figures in (("neither", False, False), ("devices", True, False), ("devices, figures", True, True)):
+        known = (("neither", False, False), ("devices", True, False), ("devices, figures", True, True))
+        for what, devices, figures in known[-1:] if given.quick else known:
             folder = stage.folder / f"memory-{count}-{devices}-{figures}"
             connect = test_host(folder, count, devices)
             env = preload.environment(stage.figures_shim) if figures else None
