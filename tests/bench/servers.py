@@ -104,11 +104,15 @@ class Whydownd:
     def _settled(self):
         return b"<name>code</name><value><int>0</int>" in self.ask(ALL_STATS)
 
-    def expect(self, count):
-        """All VMs are Up, or the benchmark ends."""
+    def expect(self, count, sampled=True):
+        """All VMs are Up, or the benchmark ends. Waits until the documents of all are read, unless nothing is sampled:
+        from then on answers stay as long as they are."""
         found = self.ask(ALL_STATS).count(b"<string>Up</string>")
         if found != count:
             raise RuntimeError(f"{found} VMs are Up instead of {count}")
+        if sampled:
+            known = lambda: self._alive() and self.ask(ALL_STATS).count(b"<name>hash</name>") == count  # noqa: E731
+            process.wait_for("what all VMs are made of", known)
         return self
 
     def ask(self, body, headers=""):
