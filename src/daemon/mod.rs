@@ -10,6 +10,7 @@
 //! | edge tasks | one connection each | that connection is closed |
 
 mod clock;
+mod deaf;
 mod device;
 mod document;
 mod doors;
