@@ -273,6 +273,8 @@ pub struct Usage {
     pub rates: Option<Rates>,
     /// Whether it has taken part in sampling lately.
     pub responds: bool,
+    /// How far its migration or its save is that was asked for here: percent.
+    pub progress: Option<u8>,
 }
 
 /// The latest of all domains. Cloning shares them.

@@ -45,6 +45,7 @@ impl Track {
             taken: now.wall,
             rates: None,
             responds: true,
+            progress: None,
         };
         Self {
             run,
@@ -117,6 +118,16 @@ impl Known {
         }
     }
 
+    /// Notes how far each is that moves or is being saved.
+    pub(super) fn follow_works(&mut self, progress: impl Fn(DomainId, RunId) -> Option<u8>) {
+        for (id, track) in &mut self.tracks {
+            let progress = progress(*id, track.run);
+            if track.usage.progress != progress {
+                Arc::make_mut(&mut track.usage).progress = progress;
+            }
+        }
+    }
+
     /// Something may have changed in what this domain is made of.
     pub(super) fn ask_again(&mut self, id: DomainId) {
         if let Some(track) = self.tracks.get_mut(&id) {
@@ -185,6 +196,8 @@ mod tests {
             status: Status::Up,
             started: Wall(0),
             pid: None,
+            io_error: None,
+            watchdog: None,
             ending: None,
             durable: true,
             status_time: 0,

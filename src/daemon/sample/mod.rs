@@ -28,6 +28,7 @@ use whydown_wire::Board;
 use self::known::Known;
 use super::clock;
 use super::engine::Published;
+use super::work::Works;
 use crate::config::Sampling;
 
 /// Calls under way at once. Each that hangs holds a thread here, and one of libvirtd's twenty workers: with this many
@@ -76,6 +77,7 @@ pub struct Sampler {
     published: watch::Receiver<Published>,
     samples: watch::Sender<Arc<Samples>>,
     board: Board,
+    works: Works,
     known: Known,
     calls: UnderWay,
     readings: UnderWay,
@@ -91,6 +93,7 @@ impl Sampler {
         published: watch::Receiver<Published>,
         samples: watch::Sender<Arc<Samples>>,
         board: Board,
+        works: Works,
     ) -> Self {
         let known = Known::new(settings.unresponsive_after);
         Self {
@@ -99,6 +102,7 @@ impl Sampler {
             published,
             samples,
             board,
+            works,
             known,
             calls: UnderWay::default(),
             readings: UnderWay::default(),
@@ -140,6 +144,7 @@ impl Sampler {
                 Some(back) = brought.recv() => self.take(back),
             }
             self.known.judge(clock::now().mono);
+            self.known.follow_works(|id, run| self.works.percent(id, run));
             self.read_documents(&bring);
             self.publish().await;
         }

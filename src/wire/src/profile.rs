@@ -59,7 +59,7 @@ keys! {
         TimeOffset = "timeOffset", ClientIp = "clientIp", KvmEnable = "kvmEnable", AcpiEnable = "acpiEnable",
         DisplayType = "displayType", DisplayPort = "displayPort", DisplaySecurePort = "displaySecurePort",
         DisplayIp = "displayIp", DisplayInfo = "displayInfo", Hash = "hash", Network = "network", Disks = "disks",
-        Cdrom = "cdrom", Boot = "boot",
+        Cdrom = "cdrom", Boot = "boot", WatchdogEvent = "watchdogEvent", MigrationProgress = "migrationProgress",
     }
     "started" {
         VcpuCount = "vcpuCount", VcpuPeriod = "vcpuPeriod", VcpuQuota = "vcpuQuota", Username = "username",
@@ -86,6 +86,7 @@ keys! {
         BalloonTarget = "balloon_target",
     }
     "display" { ScreenType = "type", ScreenPort = "port", ScreenTlsPort = "tlsPort", ScreenIp = "ipAddress" }
+    "watchdog" { WatchdogTime = "time", WatchdogAction = "action" }
     "io-tune" { TunedName = "name", TunedPath = "path", Tuned = "ioTune" }
 }
 
@@ -142,7 +143,7 @@ impl Profile {
                 _ if listed("int") => Form::Int,
                 "int" => Form::Int,
                 "double" => Form::Double,
-                "balloon" => Form::Struct,
+                "balloon" | "watchdog" => Form::Struct,
                 kind if kind.starts_with('{') => Form::Struct,
                 kind if kind.starts_with('[') => Form::Array,
                 _ => Form::Text,

@@ -112,6 +112,7 @@ fn check_figures(vm: &BTreeMap<String, Value>) {
 fn check_types(value: &Value) {
     match value {
         Value::Integer(_) | Value::Boolean(_) | Value::String(_) => {}
+        Value::Double(number) => assert!(number.is_finite(), "{number}"),
         Value::Struct(members) => members.values().for_each(check_types),
         Value::Array(items) => items.iter().for_each(check_types),
         other => panic!("a type that some manager cannot read: {other:?}"),

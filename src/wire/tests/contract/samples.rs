@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dxr::Value;
 use whydown_core::cause::Cause;
 use whydown_core::evidence::Asked;
+use whydown_core::hypervisor::WatchdogAction;
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::Reply;
 use whydown_core::record::{Certainty, Ending, Verdict, When};
@@ -38,6 +39,8 @@ pub fn vm(number: u32, status: Status) -> DomainPublic {
         status,
         started: Wall(NOW.0 - 3_600_000_000_000),
         pid: Some(4000 + number),
+        io_error: None,
+        watchdog: None,
         ending: None,
         durable: true,
         status_time: 1_456_747_100_000 + i64::from(number),
@@ -116,6 +119,7 @@ pub fn usage(run: RunId) -> Usage {
             )]),
         }),
         responds: true,
+        progress: Some(42),
     }
 }
 
@@ -136,6 +140,7 @@ pub fn little(run: RunId) -> Usage {
         taken: NOW,
         rates: None,
         responds: false,
+        progress: None,
     }
 }
 
@@ -246,7 +251,11 @@ pub fn everything() -> Snapshot {
         Status::MigrationDestination,
         Status::PoweringDown,
     ];
-    let running = statuses.into_iter().zip(0..).map(|(status, number)| vm(number, status));
+    let running = statuses.into_iter().zip(0..).map(|(status, number)| DomainPublic {
+        io_error: (status == Status::PausedIoError).then(|| "enospc".into()),
+        watchdog: (status == Status::Paused).then_some((NOW, WatchdogAction::Pause)),
+        ..vm(number, status)
+    });
     let ended = Cause::ALL.into_iter().zip(100..).map(|(cause, number)| down(number, cause));
     let fresh = DomainPublic { durable: false, ..down(200, Cause::ProcessKilled) };
     snapshot(running.chain(ended).chain([fresh]))
