@@ -18,6 +18,7 @@ mod embed;
 mod engine;
 mod hands;
 mod host;
+mod network;
 mod post;
 mod rights;
 mod rpc;

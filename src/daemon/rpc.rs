@@ -195,10 +195,12 @@ impl Service {
                 let outcome = self.ask(peer, asked, Wanted::Destroy { domain: vm }).await;
                 Given::Own(whydown_wire::destroy_reply(&outcome))
             }
-            Verb::GetVdsCapabilities => Given::Own(whydown_wire::capabilities(&self.host.facts())),
-            Verb::GetVdsStats => {
-                Given::Own(whydown_wire::host_stats(&self.host.stats(), now.bodies.counts()))
-            }
+            Verb::GetVdsCapabilities => Given::Own(whydown_wire::capabilities(&self.host.facts(), peer.ip())),
+            Verb::GetVdsStats => Given::Own(whydown_wire::host_stats(
+                &self.host.facts(),
+                &self.host.stats(),
+                now.bodies.counts(),
+            )),
             Verb::GetVdsHardwareInfo => Given::Own(whydown_wire::hardware(&self.host.facts().hardware)),
             Verb::ListMethods => Given::Own(whydown_wire::list_methods()),
             Verb::MethodHelp { name } => Given::Own(whydown_wire::method_help(&name)),

@@ -17,9 +17,9 @@ use whydown_core::sample::{
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
 use whydown_core::time::Wall;
 use whydown_wire::{
-    Board, Bodies, Generation, HostFacts, HostStats, Ksm, Package, Range, VmCounts, Work, WorkKind,
-    act_reply, cancel_reply, capabilities, create_reply, destroy_reply, hardware, host_stats,
-    migration_create_reply, shutdown_reply, snapshot_reply, work_begun_reply, work_reply,
+    Board, Bodies, Generation, HostFacts, HostStats, Ksm, LinkKind, LinkTraffic, NetLink, Package, Range,
+    VmCounts, Work, WorkKind, act_reply, cancel_reply, capabilities, create_reply, destroy_reply, hardware,
+    host_stats, migration_create_reply, shutdown_reply, snapshot_reply, work_begun_reply, work_reply,
 };
 
 /// When all samples are looked at: 2016-02-29 12:00 UTC.
@@ -290,8 +290,38 @@ pub fn host() -> HostFacts {
             uuid: some("4C4C4544-0033-3010-8057-B7C04F4A4D31"),
             family: some("Family"),
         },
+        links: links(),
         ..HostFacts::default()
     }
+}
+
+/// One link of each kind, and a bridge that leads nowhere.
+fn links() -> Vec<NetLink> {
+    let link = |name: &str, kind| NetLink {
+        name: name.into(),
+        kind,
+        mac: "52:54:00:00:00:01".into(),
+        mtu: 1500,
+        up: name != "eth1",
+        speed_mbit: 10_000,
+        addresses: vec![([192, 0, 2, 7].into(), 24), ("2001:db8::7".parse().unwrap(), 64)],
+        gateway: Some([192, 0, 2, 1].into()),
+    };
+    let bare = |link: NetLink| NetLink { addresses: vec![], gateway: None, speed_mbit: 0, ..link };
+    let slaves = vec!["eth0".to_owned(), "eth1".to_owned()];
+    let options = BTreeMap::from([("mode".to_owned(), "1".to_owned())]);
+    vec![
+        bare(link("bond0", LinkKind::Bond { slaves, active: Some("eth0".into()), options })),
+        bare(link("bond0.7", LinkKind::Vlan { over: "bond0".into(), id: 7 })),
+        bare(link("eth0", LinkKind::Nic)),
+        bare(link("eth1", LinkKind::Nic)),
+        link("ovirtmgmt", LinkKind::Bridge { ports: vec!["bond0.7".into()], stp: false }),
+        bare(link("virbr0", LinkKind::Bridge { ports: vec![], stp: true })),
+    ]
+}
+
+fn traffic(rates: Option<(f64, f64)>) -> LinkTraffic {
+    LinkTraffic { taken: NOW, received: u64::MAX, rates, ..LinkTraffic::default() }
 }
 
 pub fn stats() -> HostStats {
@@ -313,6 +343,10 @@ pub fn stats() -> HostStats {
         thp: Some("always".into()),
         ksm: Some(Ksm { running: true, pages: 100, cpu: 1, shared_mib: 3 }),
         disk_free_mib: BTreeMap::from([("/tmp".into(), 1000)]),
+        traffic: BTreeMap::from([
+            ("eth0".into(), traffic(Some((1_250_000.0, f64::MAX)))),
+            ("eth1".into(), traffic(None)),
+        ]),
         generation: Some("4c4c4544-0033-3010-8057-b7c04f4a4d31".into()),
     }
 }
@@ -341,10 +375,13 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
         ("migrateStatus", work_reply(&Work::Begun(42)).to_vec()),
         ("migrateStatus", work_reply(&Work::Failed("x".into())).to_vec()),
         ("migrationCreate", migration_create_reply(id(1)).to_vec()),
-        ("getVdsCapabilities", capabilities(&host()).to_vec()),
-        ("getVdsCapabilities", capabilities(&HostFacts::default()).to_vec()),
-        ("getVdsStats", host_stats(&stats(), full.counts()).to_vec()),
-        ("getVdsStats", host_stats(&HostStats::default(), VmCounts::default()).to_vec()),
+        ("getVdsCapabilities", capabilities(&host(), Some([192, 0, 2, 9].into())).to_vec()),
+        ("getVdsCapabilities", capabilities(&HostFacts::default(), None).to_vec()),
+        ("getVdsStats", host_stats(&host(), &stats(), full.counts()).to_vec()),
+        (
+            "getVdsStats",
+            host_stats(&HostFacts::default(), &HostStats::default(), VmCounts::default()).to_vec(),
+        ),
         ("getVdsHardwareInfo", hardware(&host().hardware).to_vec()),
         ("getVdsHardwareInfo", hardware(&whydown_wire::Hardware::default()).to_vec()),
         ("system.listMethods", whydown_wire::list_methods().to_vec()),
