@@ -31,8 +31,7 @@ import org.xml.sax.helpers.DefaultHandler;
  * type element, an empty params element for no parameters, one line; on the way in a namespace-aware SAX parser, and an
  * error for an unknown type, for text beside a typed value, for a member that comes twice, and for a number beyond 32 bits.
  *
- * <p>Reads calls and writes replies, one a line, in the form that ../line.rs describes. The argument is
- * http://HOST:PORT.
+ * <p>Reads calls and writes replies, one a line, in the form that ../line.rs describes.
  */
 public class Engine {
     /** What the caller gets when the other side answers with a fault. */
@@ -382,9 +381,8 @@ public class Engine {
         PrintStream output = new PrintStream(System.out, true, "UTF-8");
         for (String line = input.readLine(); line != null; line = input.readLine()) {
             List<String> tokens = new ArrayList<>(Arrays.asList(line.split("\t", -1)));
-            String path = tokens.remove(0);
-            // The engine's address has no path at all.
-            String url = arguments[0] + (path.equals("/") ? "" : path);
+            // The engine's own address has no path at all.
+            String url = tokens.remove(0).replaceFirst("/$", "");
             String method = tokens.remove(0);
             List<Object> parameters = new ArrayList<>();
             while (!tokens.isEmpty()) {

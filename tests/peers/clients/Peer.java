@@ -15,8 +15,7 @@ import java.util.Map;
 /**
  * Java's aXMLRPC over the JDK's own HTTP, with its defaults.
  *
- * <p>Reads calls and writes replies, one a line, in the form that ../line.rs describes. The argument is
- * http://HOST:PORT.
+ * <p>Reads calls and writes replies, one a line, in the form that ../line.rs describes.
  */
 public class Peer {
     static String text(String token) {
@@ -96,14 +95,15 @@ public class Peer {
 
     public static void main(String[] arguments) throws Exception {
         Map<String, XMLRPCClient> clients = new HashMap<>();
-        for (String path : new String[] {"/", "/RPC2"}) {
-            clients.put(path, new XMLRPCClient(new URL(arguments[0] + path)));
-        }
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         PrintStream output = new PrintStream(System.out, true, "UTF-8");
         for (String line = input.readLine(); line != null; line = input.readLine()) {
             List<String> tokens = new ArrayList<>(Arrays.asList(line.split("\t", -1)));
-            XMLRPCClient client = clients.get(tokens.remove(0));
+            String url = tokens.remove(0);
+            if (!clients.containsKey(url)) {
+                clients.put(url, new XMLRPCClient(new URL(url)));
+            }
+            XMLRPCClient client = clients.get(url);
             String method = tokens.remove(0);
             List<Object> parameters = new ArrayList<>();
             while (!tokens.isEmpty()) {

@@ -1,6 +1,6 @@
 # Perl's Frontier, the oldest XML-RPC client that is still packaged. Text that looks like a number it sends as one.
 #
-# Reads calls and writes replies, one a line, in the form that ../line.rs describes. The argument is http://HOST:PORT.
+# Reads calls and writes replies, one a line, in the form that ../line.rs describes.
 
 use strict;
 use warnings;
@@ -54,13 +54,14 @@ sub told {
 binmode STDIN, ':encoding(UTF-8)';
 binmode STDOUT, ':encoding(UTF-8)';
 $| = 1;
-my %clients = map { $_ => Frontier::Client->new(url => "$ARGV[0]$_", use_objects => 1) } '/', '/RPC2';
+my %clients;
 while (my $line = <STDIN>) {
     chomp $line;
-    my ($path, $method, @tokens) = split /\t/, $line, -1;
+    my ($url, $method, @tokens) = split /\t/, $line, -1;
     my @arguments;
     push @arguments, value(\@tokens) while @tokens;
-    my @reply = eval { ('value', told($clients{$path}->call($method, @arguments))) };
+    $clients{$url} //= Frontier::Client->new(url => $url, use_objects => 1);
+    my @reply = eval { ('value', told($clients{$url}->call($method, @arguments))) };
     if ($@ =~ /^Fault returned from XML RPC Server, fault code (-?\d+): (.*?)\n?\z/s) {
         @reply = ('fault', "i$1", escaped($2));
     } elsif ($@) {

@@ -1,9 +1,10 @@
 /* C's xmlrpc-c over libcurl, with its defaults.
  *
- * Reads calls and writes replies, one a line, in the form that ../line.rs describes. The argument is http://HOST:PORT.
+ * Reads calls and writes replies, one a line, in the form that ../line.rs describes.
  */
 
-#define _GNU_SOURCE
+#define _DEFAULT_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,7 +154,7 @@ static void tell(xmlrpc_env *env, xmlrpc_value *read)
     must(env, "a value");
 }
 
-int main(int count, char **arguments)
+int main(void)
 {
     xmlrpc_env env;
     xmlrpc_client *client;
@@ -161,8 +162,6 @@ int main(int count, char **arguments)
     size_t room = 0;
     ssize_t length;
 
-    if (count != 2)
-        return 2;
     xmlrpc_env_init(&env);
     xmlrpc_client_setup_global_const(&env);
     must(&env, "setup");
@@ -173,8 +172,7 @@ int main(int count, char **arguments)
         char *rest = line, *url, *method, *next;
         if (line[length - 1] == '\n')
             line[length - 1] = 0;
-        if (asprintf(&url, "%s%s", arguments[1], token(&rest)) < 0)
-            return 1;
+        url = token(&rest);
         method = token(&rest);
         xmlrpc_value *parameters = xmlrpc_array_new(&env);
         while ((next = token(&rest)) != NULL) {
@@ -206,7 +204,6 @@ int main(int count, char **arguments)
         xmlrpc_env_init(&env);
         xmlrpc_server_info_free(server);
         xmlrpc_DECREF(parameters);
-        free(url);
     }
     free(line);
     xmlrpc_client_destroy(client);

@@ -1,6 +1,6 @@
 // Go's github.com/kolo/xmlrpc, with its defaults. It reads an empty text as nil.
 //
-// Reads calls and writes replies, one a line, in the form that ../line.rs describes. The argument is http://HOST:PORT.
+// Reads calls and writes replies, one a line, in the form that ../line.rs describes.
 package main
 
 import (
@@ -111,16 +111,17 @@ func must(err error) {
 
 func main() {
 	clients := map[string]*xmlrpc.Client{}
-	for _, path := range []string{"/", "/RPC2"} {
-		client, err := xmlrpc.NewClient(os.Args[1]+path, nil)
-		must(err)
-		clients[path] = client
-	}
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		tokens := strings.Split(lines.Text(), "\t")
-		fmt.Println(strings.Join(answer(clients[tokens[0]], tokens[1], tokens[2:]), "\t"))
+		url := tokens[0]
+		if clients[url] == nil {
+			client, err := xmlrpc.NewClient(url, nil)
+			must(err)
+			clients[url] = client
+		}
+		fmt.Println(strings.Join(answer(clients[url], tokens[1], tokens[2:]), "\t"))
 	}
 	must(lines.Err())
 }

@@ -1,6 +1,6 @@
 // JavaScript's most used client, the npm package "xmlrpc", with its defaults. It has one kind of number.
 //
-// Reads calls and writes replies, one a line, in the form that ../line.rs describes. The argument is http://HOST:PORT.
+// Reads calls and writes replies, one a line, in the form that ../line.rs describes.
 
 'use strict'
 
@@ -46,13 +46,14 @@ function told (read) {
   throw new Error(`cannot tell what ${read} is`)
 }
 
-const clients = Object.fromEntries(['/', '/RPC2'].map((path) => [path, xmlrpc.createClient(process.argv[2] + path)]))
+const clients = {}
 
 const answer = (line) => new Promise((resolve) => {
-  const [path, method, ...tokens] = line.split('\t')
+  const [url, method, ...tokens] = line.split('\t')
   const args = []
   while (tokens.length) args.push(value(tokens))
-  clients[path].methodCall(method, args, (error, read) => {
+  clients[url] = clients[url] || xmlrpc.createClient(url)
+  clients[url].methodCall(method, args, (error, read) => {
     if (error && 'faultCode' in error) resolve(['fault', ...told(error.faultCode), ...told(error.faultString)])
     else if (error) resolve(['error', escaped(String(error))])
     else resolve(['value', ...told(read)])

@@ -1,7 +1,7 @@
 <?php
 // PHP's xmlrpc extension over PHP's own HTTP. The extension reads an empty struct as an empty array.
 //
-// Reads calls and writes replies, one a line, in the form that ../line.rs describes. The argument is http://HOST:PORT.
+// Reads calls and writes replies, one a line, in the form that ../line.rs describes.
 
 const PLAIN = ['\\\\' => '\\', '\\t' => "\t", '\\n' => "\n", '\\r' => "\r"];
 
@@ -80,7 +80,7 @@ function call(string $url, string $method, array $arguments): array
 
 while (($line = fgets(STDIN)) !== false) {
     $tokens = explode("\t", substr($line, 0, -1));
-    $url = $argv[1] . array_shift($tokens);
+    $url = array_shift($tokens);
     $method = array_shift($tokens);
     $arguments = [];
     while ($tokens) {

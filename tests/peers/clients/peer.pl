@@ -1,6 +1,6 @@
 # Perl's RPC::XML, which keeps the types of what it reads.
 #
-# Reads calls and writes replies, one a line, in the form that ../line.rs describes. The argument is http://HOST:PORT.
+# Reads calls and writes replies, one a line, in the form that ../line.rs describes.
 
 use strict;
 use warnings;
@@ -52,14 +52,15 @@ sub told {
 binmode STDIN, ':encoding(UTF-8)';
 binmode STDOUT, ':encoding(UTF-8)';
 $| = 1;
-my %clients = map { $_ => RPC::XML::Client->new("$ARGV[0]$_") } '/', '/RPC2';
+my %clients;
 while (my $line = <STDIN>) {
     chomp $line;
-    my ($path, $method, @tokens) = split /\t/, $line, -1;
+    my ($url, $method, @tokens) = split /\t/, $line, -1;
     my @arguments;
     push @arguments, value(\@tokens) while @tokens;
     my @reply = eval {
-        my $read = $clients{$path}->send_request($method, @arguments);
+        $clients{$url} //= RPC::XML::Client->new($url);
+        my $read = $clients{$url}->send_request($method, @arguments);
         !ref $read      ? ('error', escaped($read))
         : $read->is_fault ? ('fault', 'i' . $read->code, escaped($read->string))
         :                   ('value', told($read));

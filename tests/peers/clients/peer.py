@@ -1,6 +1,6 @@
 """Python's own xmlrpc.client, with its defaults: the peer that all others are compared with.
 
-Reads calls and writes replies, one a line, in the form that ../line.rs describes. The argument is http://HOST:PORT.
+Reads calls and writes replies, one a line, in the form that ../line.rs describes.
 """
 
 import sys
@@ -44,13 +44,14 @@ def told(read):
 def main():
     sys.stdin.reconfigure(encoding="utf-8", newline="\n")
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-    servers = {path: xmlrpc.client.ServerProxy(sys.argv[1] + path) for path in ("/", "/RPC2")}
+    servers = {}
     for line in sys.stdin:
-        path, method, *rest = line.removesuffix("\n").split("\t")
+        url, method, *rest = line.removesuffix("\n").split("\t")
         tokens = iter(rest)
         arguments = [value(token, tokens) for token in tokens]
+        server = servers.setdefault(url, xmlrpc.client.ServerProxy(url))
         try:
-            reply = ["value", *told(getattr(servers[path], method)(*arguments))]
+            reply = ["value", *told(getattr(server, method)(*arguments))]
         except xmlrpc.client.Fault as fault:
             reply = ["fault", *told(fault.faultCode), *told(fault.faultString)]
         except Exception as error:

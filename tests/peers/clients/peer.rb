@@ -1,6 +1,6 @@
 # Ruby's xmlrpc/client, with its defaults.
 #
-# Reads calls and writes replies, one a line, in the form that ../line.rs describes. The argument is http://HOST:PORT.
+# Reads calls and writes replies, one a line, in the form that ../line.rs describes.
 
 require 'xmlrpc/client'
 
@@ -53,13 +53,13 @@ end
 $stdin.set_encoding('UTF-8')
 $stdout.set_encoding('UTF-8')
 $stdout.sync = true
-clients = %w[/ /RPC2].to_h { |path| [path, XMLRPC::Client.new2(ARGV[0] + path)] }
+clients = Hash.new { |made, url| made[url] = XMLRPC::Client.new2(url) }
 while (line = $stdin.gets)
-  path, method, *tokens = line.chomp.split("\t", -1)
+  url, method, *tokens = line.chomp.split("\t", -1)
   arguments = []
   arguments << value(tokens) until tokens.empty?
   begin
-    reply = ['value', *told(clients[path].call(method, *arguments))]
+    reply = ['value', *told(clients[url].call(method, *arguments))]
   rescue XMLRPC::FaultException => fault
     reply = ['fault', "i#{fault.faultCode}", escaped(fault.faultString)]
   rescue StandardError => error
