@@ -1,6 +1,6 @@
 //! What is asked of a client and what it read, as text: one call and one reply a line, so that any language can.
 //!
-//! A call is `PATH TAB METHOD TAB tokens`, a reply `value TAB tokens`, `fault TAB tokens` (code and text) or
+//! A call is `URL TAB METHOD TAB tokens`, a reply `value TAB tokens`, `fault TAB tokens` (code and text) or
 //! `error TAB tokens` (the client's own words). Tokens have a letter for the type:
 //!
 //! ```text
@@ -58,16 +58,14 @@ impl From<bool> for Value {
     }
 }
 
-impl<const N: usize> From<[Value; N]> for Value {
-    fn from(items: [Value; N]) -> Self {
-        Self::Array(items.into())
-    }
+/// A struct of these members.
+pub fn members<const N: usize>(members: [(&str, Value); N]) -> Value {
+    Value::Struct(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-impl<const N: usize> From<[(&str, Value); N]> for Value {
-    fn from(members: [(&str, Value); N]) -> Self {
-        Self::Struct(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
-    }
+/// An array of these.
+pub fn array<const N: usize>(items: [Value; N]) -> Value {
+    Value::Array(items.into())
 }
 
 impl Value {
@@ -158,8 +156,8 @@ impl Value {
 }
 
 /// The line of a call.
-pub fn call_line(path: &str, method: &str, arguments: &[Value]) -> String {
-    let mut line = format!("{path}\t{method}");
+pub fn call_line(url: &str, method: &str, arguments: &[Value]) -> String {
+    let mut line = format!("{url}\t{method}");
     arguments.iter().for_each(|argument| argument.write(&mut line));
     line
 }
@@ -222,10 +220,10 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let value = Value::from([
-            ("a\tb", Value::from([1.into(), true.into(), "\\n\n".into(), Value::Nothing])),
-            ("", [].into()),
-            ("s", Value::from([("}", "]".into())])),
+        let value = members([
+            ("a\tb", array([1.into(), true.into(), "\\n\n".into(), Value::Nothing])),
+            ("", array([])),
+            ("s", members([("}", "]".into())])),
         ]);
         let line = call_line("value", "", std::slice::from_ref(&value)).replacen("\t\t", "\t", 1);
         assert_eq!(read_reply(&line), Ok(Reply::Value(value)));

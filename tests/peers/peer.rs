@@ -58,7 +58,22 @@ pub struct Sends {
 const JARS: &str = "{out}:/usr/share/java/axmlrpc.jar:/usr/share/java/commons-httpclient.jar:\
                     /usr/share/java/commons-logging.jar:/usr/share/java/commons-codec.jar";
 
-const GO: &str = "/usr/share/gocode/src/github.com/kolo/xmlrpc";
+/// Debian has the library's source only, and `gccgo` is less than half of what the other compiler takes on the disk.
+const GO_STEPS: &[&[&str]] = &[
+    &["mkdir", "-p", "{out}/github.com/kolo"],
+    &[
+        "sh",
+        "-c",
+        "cd /usr/share/gocode/src/github.com/kolo/xmlrpc && \
+         gccgo -c -fgo-pkgpath=github.com/kolo/xmlrpc -o \"$1\" $(ls *.go | grep -v _test.go)",
+        "sh",
+        "{out}/github.com/kolo/xmlrpc.o",
+    ],
+    &["gccgo", "-I", "{out}", "-o", "{out}/peer-go", "{in}/peer.go", "{out}/github.com/kolo/xmlrpc.o"],
+];
+
+/// Reads everything for what it is.
+const ALL: Reads = Reads { empty_struct_as_array: false, empty_text_as_nothing: false, no_astral: false };
 
 /// All of them. The first is the one that the others are compared with.
 pub static KINDS: [Kind; 10] = [
@@ -67,9 +82,9 @@ pub static KINDS: [Kind; 10] = [
         from: "python3",
         prepare: &[],
         run: &["python3", "{in}/peer.py"],
-        reads: Reads { empty_struct_as_array: false, empty_text_as_nothing: false, no_astral: false },
+        reads: ALL,
         sends: Sends {
-            user_agent: "Python-xmlrpc/",
+            user_agent: "python-xmlrpc/",
             gzip: true,
             keeps_alive: true,
             text: "<value><string>ping</string></value>",
@@ -79,17 +94,137 @@ pub static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "engine",
-        from: "libcommons-httpclient-java and default-jdk-headless",
+        from: "default-jdk-headless and libcommons-httpclient-java",
         prepare: &[&["javac", "-proc:none", "-cp", JARS, "-d", "{out}", "{in}/Engine.java"]],
         run: &["java", "-XX:TieredStopAtLevel=1", "-cp", JARS, "Engine"],
-        reads: Reads { empty_struct_as_array: false, empty_text_as_nothing: false, no_astral: false },
+        reads: ALL,
         sends: Sends {
-            user_agent: "Apache XML RPC 3.1.3 (Jakarta Commons httpclient Transport)",
+            user_agent: "apache xml rpc 3.1.3 (jakarta commons httpclient transport)",
             gzip: false,
             keeps_alive: true,
             text: "<value>ping</value>",
             int: "<value><i4>7</i4></value>",
             none: "<params/>",
+        },
+    },
+    Kind {
+        name: "java",
+        from: "default-jdk-headless and libaxmlrpc-java",
+        prepare: &[&["javac", "-proc:none", "-cp", JARS, "-d", "{out}", "{in}/Peer.java"]],
+        run: &["java", "-XX:TieredStopAtLevel=1", "-cp", JARS, "Peer"],
+        reads: ALL,
+        sends: Sends {
+            user_agent: "axmlrpc",
+            gzip: false,
+            keeps_alive: true,
+            text: "<value><string>ping</string></value>",
+            int: "<value><i4>7</i4></value>",
+            none: "?",
+        },
+    },
+    Kind {
+        name: "perl",
+        from: "librpc-xml-perl",
+        prepare: &[&["perl", "-MRPC::XML::Client", "-e1"]],
+        run: &["perl", "{in}/peer.pl"],
+        reads: ALL,
+        sends: Sends {
+            user_agent: "rpc::xml",
+            gzip: false,
+            keeps_alive: true,
+            text: "<value><string>ping</string></value>",
+            int: "<value><int>7</int></value>",
+            none: "?",
+        },
+    },
+    Kind {
+        name: "frontier",
+        from: "libfrontier-rpc-perl",
+        prepare: &[&["perl", "-MFrontier::Client", "-e1"]],
+        run: &["perl", "{in}/frontier.pl"],
+        reads: ALL,
+        sends: Sends {
+            user_agent: "frontier",
+            gzip: false,
+            keeps_alive: false,
+            text: "<value><string>ping</string></value>",
+            int: "<value><int>7</int></value>",
+            none: "?",
+        },
+    },
+    Kind {
+        name: "ruby",
+        from: "ruby and ruby-xmlrpc",
+        prepare: &[&["ruby", "-rxmlrpc/client", "-e0"]],
+        run: &["ruby", "{in}/peer.rb"],
+        reads: ALL,
+        sends: Sends {
+            user_agent: "xmlrpc::client (ruby",
+            gzip: true,
+            keeps_alive: true,
+            text: "<value><string>ping</string></value>",
+            int: "<value><i4>7</i4></value>",
+            none: "?",
+        },
+    },
+    Kind {
+        name: "php",
+        from: "php8.2-cli and php8.2-xmlrpc",
+        prepare: &[&["php", "-r", "exit((int) !function_exists('xmlrpc_decode'));"]],
+        run: &["php", "{in}/peer.php"],
+        reads: Reads { empty_struct_as_array: true, ..ALL },
+        sends: Sends {
+            user_agent: "php",
+            gzip: false,
+            keeps_alive: false,
+            text: "<string>ping</string>",
+            int: "<int>7</int>",
+            none: "?",
+        },
+    },
+    Kind {
+        name: "javascript",
+        from: "nodejs, and the npm package xmlrpc in target/peers",
+        prepare: &[&["node", "-e", "require('xmlrpc')"]],
+        run: &["node", "{in}/peer.js"],
+        reads: ALL,
+        sends: Sends {
+            user_agent: "nodejs xml-rpc client",
+            gzip: false,
+            keeps_alive: true,
+            text: "<value><string>ping</string></value>",
+            int: "<value><int>7</int></value>",
+            none: "?",
+        },
+    },
+    Kind {
+        name: "go",
+        from: "gccgo and golang-github-kolo-xmlrpc-dev",
+        prepare: GO_STEPS,
+        run: &["{out}/peer-go"],
+        reads: Reads { empty_text_as_nothing: true, ..ALL },
+        sends: Sends {
+            user_agent: "go-http-client",
+            gzip: true,
+            keeps_alive: true,
+            text: "<value><string>ping</string></value>",
+            int: "<value><int>7</int></value>",
+            none: "?",
+        },
+    },
+    Kind {
+        name: "c",
+        from: "libxmlrpc-core-c3-dev",
+        prepare: &[&["cc", "-o", "{out}/peer-c", "{in}/peer.c", "-lxmlrpc_client", "-lxmlrpc", "-lxmlrpc_util"]],
+        run: &["{out}/peer-c"],
+        reads: Reads { no_astral: true, ..ALL },
+        sends: Sends {
+            user_agent: "xmlrpc-c",
+            gzip: false,
+            keeps_alive: true,
+            text: "<value><string>ping</string></value>",
+            int: "<value><i4>7</i4></value>",
+            none: "?",
         },
     },
 ];
@@ -133,7 +268,8 @@ fn command(words: &[&str], out: &Path) -> Command {
 #[derive(Debug)]
 pub struct Peer {
     pub kind: &'static Kind,
-    pub relay: Relay,
+    /// The wires to the daemons that it may call.
+    pub relays: Vec<Relay>,
     child: Child,
     input: ChildStdin,
     output: Receiver<String>,
@@ -142,11 +278,10 @@ pub struct Peer {
 
 impl Peer {
     /// Starts a client that was prepared in `out`; what it complains about goes to a file in `folder`.
-    pub fn start(kind: &'static Kind, out: &Path, daemon: SocketAddr, folder: &Path) -> Self {
-        let relay = Relay::to(daemon).expect("a port can be had");
+    pub fn start(kind: &'static Kind, out: &Path, daemons: &[SocketAddr], folder: &Path) -> Self {
+        let relays = daemons.iter().map(|daemon| Relay::to(*daemon).expect("a port can be had")).collect();
         let errors = folder.join(format!("{}.err", kind.name));
         let mut child = command(kind.run, out)
-            .arg(format!("http://{}", relay.address))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&errors).expect("a file can be made"))
@@ -156,12 +291,13 @@ impl Peer {
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let (sender, output) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { kind, relay, child, input, output, errors }
+        Self { kind, relays, child, input, output, errors }
     }
 
-    /// Lets it call `method` at `path`, and tells what it read.
-    pub fn ask(&mut self, path: &str, method: &str, arguments: &[Value]) -> Reply {
-        let sent = writeln!(self.input, "{}", call_line(path, method, arguments)).and_then(|()| self.input.flush());
+    /// Lets it call `method` at `path` of the daemon with this number, and tells what it read.
+    pub fn ask(&mut self, daemon: usize, path: &str, method: &str, arguments: &[Value]) -> Reply {
+        let url = format!("http://{}{path}", self.relays[daemon].address);
+        let sent = writeln!(self.input, "{}", call_line(&url, method, arguments)).and_then(|()| self.input.flush());
         let line = match (sent, self.output.recv_timeout(PATIENCE)) {
             (Ok(()), Ok(line)) => line,
             (_, Err(RecvTimeoutError::Timeout)) => panic!("{}: no reply to {method}", self.kind.name),
