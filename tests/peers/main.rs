@@ -17,18 +17,22 @@ mod peer;
 mod world;
 
 mod compare;
+mod life;
 mod reads;
+mod sends;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use compare::Between;
+use life::{Step, live};
 use line::{Reply, Value};
 use peer::{KINDS, Kind, Peer};
 use reads::{Call, astral_calls, calls};
 use whydown_lab::Result;
-use world::{ASTRAL, NAME, World};
+use world::{ASTRAL, World};
 
 /// How many clients work at once: as many as a small machine has processors.
 const AT_ONCE: usize = 2;
@@ -79,34 +83,87 @@ fn wrong_codes(calls: &[Call], replies: &[Reply]) -> Vec<String> {
     wrong
 }
 
+/// What one client read otherwise than Python's.
+fn misread(kind: &Kind, calls: &[Call], wanted: &[Reply], got: &[Reply]) -> Vec<String> {
+    let between = Between { reads: &kind.reads, lives: false };
+    let mut found = Vec::new();
+    for ((call, wanted), got) in calls.iter().zip(wanted).zip(got) {
+        let place = format!("{}: {}{} {:?}", kind.name, call.path, call.method, call.arguments);
+        found.extend(between.differences(wanted, got).into_iter().map(|found| format!("{place}: {found}")));
+    }
+    found
+}
+
+fn none(found: &[String]) {
+    assert!(found.is_empty(), "{} things:\n{}", found.len(), found.join("\n"));
+}
+
 #[test]
 fn every_client_reads_every_reply_as_pythons_does() -> Result<()> {
     let out = out();
     let missing: Vec<String> = for_all(&KINDS, |kind| peer::prepare(kind, &out).err()).into_iter().flatten().collect();
-    assert!(missing.is_empty(), "{}", missing.join("\n\n"));
+    none(&missing);
 
     let world = World::start()?;
     let addresses = world.addresses()?;
-    let start = |kind: &'static Kind| Peer::start(kind, &out, &addresses, world.host.folder.path());
-    let calls = calls(&world);
-
-    let mut python = start(&KINDS[0]);
-    let wanted = ask_all(&mut python, &calls);
-    let wrong = wrong_codes(&calls, &wanted);
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let kinds: Vec<&'static Kind> = KINDS[1..].iter().collect();
-    let found = for_all(&kinds, |kind| {
-        let mut peer = start(kind);
-        let got = ask_all(&mut peer, &calls);
-        let between = Between { reads: &kind.reads, lives: false };
-        let mut found = Vec::new();
-        for ((call, wanted), got) in calls.iter().zip(&wanted).zip(&got) {
-            found.extend(between.differences(wanted, got).into_iter().map(|difference| {
-                format!("{}: {}{} {:?}: {difference}", kind.name, call.path, call.method, call.arguments)
-            }));
-        }
-        (peer, found)
+    let kinds: Vec<&'static Kind> = KINDS.iter().collect();
+    let peers: Vec<_> = for_all(&kinds, |kind| {
+        Mutex::new(Peer::start(kind, &out, &addresses, world.host.folder.path()))
     });
-    for (_, f) in &found { for l in f { eprintln!("{l}"); } }
-    panic!("end");
+    let by_all = |calls: &[Call]| for_all(&peers, |peer| ask_all(&mut peer.lock().expect("not poisoned"), calls));
+
+    // What all share, read by all.
+    let calls = calls(&world);
+    let read = by_all(&calls);
+    none(&wrong_codes(&calls, &read[0]));
+    none(&world.wrong_anchors(&calls, &read[0]));
+    let pairs = || kinds.iter().copied().zip(&read).skip(1);
+    none(&pairs().flat_map(|(kind, got)| misread(kind, &calls, &read[0], got)).collect::<Vec<_>>());
+
+    // How they sent it.
+    none(&peers.iter().flat_map(|peer| sends::differences(&peer.lock().expect("not poisoned"))).collect::<Vec<_>>());
+
+    // Letters beyond U+FFFF, which one of them cannot read at all, for as long as a message has them.
+    let odd = world::fail(&world.host, "astral", ASTRAL)?;
+    let astral = astral_calls(odd.uuid_text());
+    let read = by_all(&astral);
+    none(&wrong_codes(&astral, &read[0]));
+    let message = match &read[0][0] {
+        Reply::Value(value) => value.text("statsList.0.exitMessage").unwrap_or_default(),
+        _ => "",
+    };
+    assert!(message.contains(ASTRAL), "{message}");
+    for (kind, got) in kinds.iter().zip(&read).skip(1) {
+        if kind.reads.no_astral {
+            assert!(got.iter().all(|reply| matches!(reply, Reply::Error(_))), "{}: it can: {got:?}", kind.name);
+        } else {
+            none(&misread(kind, &astral, &read[0], got));
+        }
+    }
+    assert_eq!(world.host.call(&format!("destroy('{}')", odd.uuid_text()))?, 0);
+
+    // A life for each.
+    let lives: Vec<Vec<Step>> = for_all(&peers, |peer| live(&mut peer.lock().expect("not poisoned"), &world.host))
+        .into_iter()
+        .collect::<Result<_>>()?;
+    let mut found = Vec::new();
+    for (kind, got) in kinds.iter().zip(&lives).skip(1) {
+        let between = Between { reads: &kind.reads, lives: true };
+        assert_eq!(got.len(), lives[0].len());
+        for (wanted, got) in lives[0].iter().zip(got) {
+            let place = format!("{}: {}", kind.name, got.asked);
+            let differences = between.differences(&wanted.read, &got.read);
+            found.extend(differences.into_iter().map(|difference| format!("{place}: {difference}")));
+        }
+    }
+    none(&found);
+
+    // Nothing that is served was left out.
+    let asked: BTreeSet<&str> =
+        calls.iter().map(|call| call.method).chain(lives[0].iter().map(|step| step.asked.as_str())).collect();
+    let served: toml::Table = include_str!("../../proto-schemas/verbs.toml").parse().expect("TOML");
+    let verbs = served["verb"].as_table().expect("a table");
+    let silent: Vec<_> = verbs.keys().filter(|verb| !asked.contains(verb.as_str())).collect();
+    assert!(silent.is_empty(), "never asked: {silent:?}");
+    Ok(())
 }

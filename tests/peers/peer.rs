@@ -36,6 +36,8 @@ pub struct Reads {
     pub empty_struct_as_array: bool,
     /// An empty text as nothing.
     pub empty_text_as_nothing: bool,
+    /// `&amp;amp;` as `&`: it decodes what it has decoded already.
+    pub decodes_twice: bool,
     /// Letters beyond U+FFFF make the whole answer unreadable.
     pub no_astral: bool,
 }
@@ -73,7 +75,12 @@ const GO_STEPS: &[&[&str]] = &[
 ];
 
 /// Reads everything for what it is.
-const ALL: Reads = Reads { empty_struct_as_array: false, empty_text_as_nothing: false, no_astral: false };
+const ALL: Reads = Reads {
+    empty_struct_as_array: false,
+    empty_text_as_nothing: false,
+    decodes_twice: false,
+    no_astral: false,
+};
 
 /// All of them. The first is the one that the others are compared with.
 pub static KINDS: [Kind; 10] = [
@@ -112,7 +119,7 @@ pub static KINDS: [Kind; 10] = [
         from: "default-jdk-headless and libaxmlrpc-java",
         prepare: &[&["javac", "-proc:none", "-cp", JARS, "-d", "{out}", "{in}/Peer.java"]],
         run: &["java", "-XX:TieredStopAtLevel=1", "-cp", JARS, "Peer"],
-        reads: ALL,
+        reads: Reads { decodes_twice: true, ..ALL },
         sends: Sends {
             user_agent: "axmlrpc",
             gzip: false,

@@ -98,7 +98,7 @@ pub fn calls(world: &World) -> Vec<Call> {
     calls.extend(
         [
             ("system.listMethods", vec![]),
-            ("system.methodHelp", vec!["list".into()]),
+            ("system.methodHelp", vec!["ping".into()]),
             ("system.methodSignature", vec!["list".into()]),
             ("system.methodHelp", vec![NAME.into()]),
             ("makeCoffee", vec![]),

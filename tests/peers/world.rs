@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use whydown_lab::{BootDisk, Guest, Launch, Result, Whydownd, wait_until, xmlrpc_client};
 
 use crate::host::{Host, PATIENCE};
+use crate::line::{Reply, Value};
+use crate::reads::Call;
 
 /// Markup, quotes, letters of two and three bytes, and a line separator that some languages take for a line's end.
 pub const NAME: &str = "gr\u{f6}\u{df}e & <b>\"Name\"<b> 'q' ]]> &amp; \u{2028}\u{6f22}\u{5b57}";
@@ -79,7 +81,6 @@ impl World {
         host.wait_status(&ended, "down");
         drop(shown.serial(PATIENCE)?);
         host.wait_status(&shown, "up");
-        let _ = whydown_lab::run(std::process::Command::new("sh").arg("-c").arg(format!("(ls -la {0}; head {0}/*.pid; for p in {0}/*.pid; do tr '\\0' '\\n' < /proc/$(cat \"$p\")/cmdline | head -4; done) > /tmp/pt/o2 2>&1", host.libvirtd.directory().join("run/qemu").display())), PATIENCE);
         assert_eq!(host.call(&format!("pause('{}')", paused.uuid_text()))?, 0);
         host.wait_status(&paused, "paused");
 
@@ -103,12 +104,43 @@ impl World {
         let code = format!(
             "all = {{vm['vmId']: vm for vm in server.getAllVmStats()['statsList']}}\n\
              shown, paused = all['{}'], all['{}']\n\
-             print(shown, 'hash' in paused,'cpuUser' in paused);print('hash' in paused and 'cpuUser' in paused and 'cpuUser' in shown and 'balloonInfo' in shown\n\
+             print('hash' in paused and 'cpuUser' in paused and 'cpuUser' in shown and 'balloonInfo' in shown\n\
              and 'readRate' in shown['disks']['vdb'])",
             self.shown.uuid_text(),
             self.paused.uuid_text()
         );
-        xmlrpc_client(port, &code).is_ok_and(|told| { eprintln!("{told}"); told.ends_with("True")})
+        xmlrpc_client(port, &code).is_ok_and(|told| told == "True")
+    }
+
+    /// What must be in Python's own reading, so that all do not agree on nothing.
+    pub fn wrong_anchors(&self, calls: &[Call], read: &[Reply]) -> Vec<String> {
+        let anchors = [
+            (&self.shown, "status", "Up"),
+            (&self.shown, "vmName", NAME),
+            (&self.failed, "status", "Down"),
+            (&self.failed, "exitMessage", NAME),
+            (&self.failed, "exitCause", "start-failed"),
+            (&self.ended, "exitCause", "guest-poweroff"),
+        ];
+        let told = |guest: &Guest, member: &str| {
+            let wanted = [Value::from(guest.uuid_text())];
+            let number = calls.iter().position(|call| call.method == "getVmStats" && call.arguments == wanted)?;
+            match &read[number] {
+                Reply::Value(value) => value.text(&format!("statsList.0.{member}")).map(str::to_owned),
+                _ => None,
+            }
+        };
+        let wrong = |(guest, member, words): &(&Guest, &str, &str)| {
+            let told = told(guest, member);
+            let holds = told.as_ref().is_some_and(|told| told.contains(words));
+            (!holds).then(|| format!("{}: {member}: {told:?}", guest.name()))
+        };
+        let mut found: Vec<_> = anchors.iter().filter_map(wrong).collect();
+        // The pid file of a name with markup is found: its number is told.
+        if told(&self.shown, "pid").is_none_or(|pid| pid == "0") {
+            found.push("shown: pid: the process behind it is not known".into());
+        }
+        found
     }
 
     /// Where the two daemons listen.
