@@ -6,16 +6,41 @@ use crate::peer::Reads;
 /// Members that differ from poll to poll: of these only the type is compared, and whether a text is a number.
 const CHANGING: &[&str] = &[
     // Running VMs.
-    "elapsedTime", "statsAge", "cpuUser", "cpuSys", "cpuUsage", "sampleTime",
-    "rxRate", "txRate", "rx", "tx",
-    "truesize", "readRate", "writeRate", "readLatency", "writeLatency", "flushLatency",
+    "elapsedTime",
+    "statsAge",
+    "cpuUser",
+    "cpuSys",
+    "cpuUsage",
+    "sampleTime",
+    "rxRate",
+    "txRate",
+    "rx",
+    "tx",
+    "truesize",
+    "readRate",
+    "writeRate",
+    "readLatency",
+    "writeLatency",
+    "flushLatency",
     // The host.
-    "cpuIdle", "cpuLoad", "dateTime", "memUsed", "memAvailable", "memFree", "memCommitted", "memShared",
-    "swapFree", "anonHugePages", "ksmPages", "ksmCpu", "free", "cpuSpeed",
+    "cpuIdle",
+    "cpuLoad",
+    "dateTime",
+    "memUsed",
+    "memAvailable",
+    "memFree",
+    "memCommitted",
+    "memShared",
+    "swapFree",
+    "anonHugePages",
+    "ksmPages",
+    "ksmCpu",
+    "free",
+    "cpuSpeed",
 ];
 
 /// Members that differ from life to life of the same machine.
-const OF_ONE_LIFE: &[&str] = &["statusTime", "pid", "displayPort", "hash", "exitTime", "exitRunId"];
+const OF_ONE_LIFE: &[&str] = &["statusTime", "pid", "displayPort", "port", "hash", "exitTime", "exitRunId"];
 
 /// What two replies may differ in.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +82,8 @@ impl Between<'_> {
                 if self.reads.empty_struct_as_array && wanted.is_empty() && got.is_empty() => {}
             (Value::Text(wanted), Value::Text(got))
                 if self.reads.decodes_twice && wanted.replace("&amp;", "&") == *got => {}
-            (Value::Text(wanted), Value::Nothing) if self.reads.empty_text_as_nothing && wanted.is_empty() => {}
+            (Value::Text(wanted), Value::Nothing)
+                if self.reads.empty_text_as_nothing && wanted.is_empty() => {}
             _ if wanted == got || (self.changes(name) && shape(wanted) == shape(got)) => {}
             _ => found.push(format!("{place}: {wanted:?} was read as {got:?}")),
         }

@@ -67,6 +67,17 @@ impl Life<'_> {
         self.wait(status, |vm| vm.text("status") == Some(status));
     }
 
+    /// Waits until some device of the machine has this member.
+    fn wait_device(&mut self, member: &str, wanted: &str) {
+        let name = self.peer.kind.name;
+        wait_until(&format!("{name} reads {wanted}"), PATIENCE, || {
+            let arguments = [true.into(), array([self.id()])];
+            let Reply::Value(value) = self.look("list", &arguments) else { return false };
+            let Some(Value::Array(devices)) = value.at("vmList.0.devices") else { return false };
+            devices.iter().any(|device| device.text(member) == Some(wanted))
+        });
+    }
+
     /// Waits until the work that was begun has this code.
     fn wait_work(&mut self, code: i64) {
         let name = self.peer.kind.name;
@@ -96,7 +107,9 @@ pub fn live(peer: &mut Peer, host: &Host) -> Result<Vec<Step>> {
 
     life.ask("create", &[create.clone()], 0);
     life.wait_status("Up");
-    life.wait("its devices and figures", |vm| vm.at("hash").is_some() && vm.at("disks.vdb.readRate").is_some());
+    life.wait("its devices and figures", |vm| {
+        vm.at("hash").is_some() && vm.at("disks.vdb.readRate").is_some()
+    });
     life.ask("create", &[create.clone()], 4);
     life.ask("list", &[text("true"), array([id.clone()])], 0);
     life.ask("getVmStats", &[id.clone()], 0);
@@ -111,6 +124,7 @@ pub fn live(peer: &mut Peer, host: &Host) -> Result<Vec<Step>> {
     life.ask("thaw", &[id.clone()], 77);
     let drive = members([("name", text("vdb")), ("path", overlay.display().to_string().into())]);
     life.ask("snapshot", &[id.clone(), array([drive]), text(""), false.into()], 0);
+    life.wait_device("path", &overlay.display().to_string());
     life.ask("migrateCancel", &[id.clone()], 47);
 
     life.ask("pause", &[id.clone()], 0);
@@ -121,7 +135,11 @@ pub fn live(peer: &mut Peer, host: &Host) -> Result<Vec<Step>> {
 
     life.ask("migrationCreate", &[members([("vmId", id.clone()), ("memSize", 2.into())]), 2.into()], 4);
     let nowhere = format!("qemu+unix:///system?socket={}", host.folder.path().join("nobody").display());
-    life.ask("migrate", &[members([("vmId", id.clone()), ("dst", nowhere.into()), ("mode", text("remote"))])], 0);
+    life.ask(
+        "migrate",
+        &[members([("vmId", id.clone()), ("dst", nowhere.into()), ("mode", text("remote"))])],
+        0,
+    );
     life.wait_work(12);
     life.ask("migrateStatus", &[id.clone()], 12);
     life.wait_status("Up");

@@ -228,7 +228,9 @@ mod tests {
         let line = call_line("value", "", std::slice::from_ref(&value)).replacen("\t\t", "\t", 1);
         assert_eq!(read_reply(&line), Ok(Reply::Value(value)));
         assert_eq!(read_reply("fault\ti1\tsno"), Ok(Reply::Fault(1, "no".into())));
-        for broken in ["", "value", "value\t[", "value\t{\tsa", "value\ti1\ti2", "value\tx", "value\tione", "fault\ti1"] {
+        for broken in
+            ["", "value", "value\t[", "value\t{\tsa", "value\ti1\ti2", "value\tx", "value\tione", "fault\ti1"]
+        {
             assert!(read_reply(broken).is_err(), "{broken}");
         }
     }

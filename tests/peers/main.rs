@@ -34,8 +34,9 @@ use reads::{Call, astral_calls, calls};
 use whydown_lab::Result;
 use world::{ASTRAL, World};
 
-/// How many clients work at once: as many as a small machine has processors.
-const AT_ONCE: usize = 2;
+/// How many clients work at once where they keep the processors busy, and where they wait for machines.
+const BUSY: usize = 2;
+const WAITING: usize = 5;
 
 /// Where compiled clients lie.
 fn out() -> PathBuf {
@@ -45,13 +46,15 @@ fn out() -> PathBuf {
 }
 
 /// Does the same for each of `items`, some at once; results stand in their order.
-fn for_all<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+fn for_all<T: Sync, R: Send>(at_once: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once {
             scope.spawn(|| {
-                while let Some((number, item)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| Some((n, items.get(n)?))) {
+                while let Some((number, item)) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| Some((n, items.get(n)?)))
+                {
                     let result = work(item);
                     results.lock().expect("nobody panics here").push((number, result));
                 }
@@ -101,16 +104,19 @@ fn none(found: &[String]) {
 #[test]
 fn every_client_reads_every_reply_as_pythons_does() -> Result<()> {
     let out = out();
-    let missing: Vec<String> = for_all(&KINDS, |kind| peer::prepare(kind, &out).err()).into_iter().flatten().collect();
+    let missing: Vec<String> =
+        for_all(BUSY, &KINDS, |kind| peer::prepare(kind, &out).err()).into_iter().flatten().collect();
     none(&missing);
 
     let world = World::start()?;
     let addresses = world.addresses()?;
     let kinds: Vec<&'static Kind> = KINDS.iter().collect();
-    let peers: Vec<_> = for_all(&kinds, |kind| {
+    let peers: Vec<_> = for_all(BUSY, &kinds, |kind| {
         Mutex::new(Peer::start(kind, &out, &addresses, world.host.folder.path()))
     });
-    let by_all = |calls: &[Call]| for_all(&peers, |peer| ask_all(&mut peer.lock().expect("not poisoned"), calls));
+    let by_all = |calls: &[Call]| {
+        for_all(BUSY, &peers, |peer| ask_all(&mut peer.lock().expect("not poisoned"), calls))
+    };
 
     // What all share, read by all.
     let calls = calls(&world);
@@ -121,7 +127,12 @@ fn every_client_reads_every_reply_as_pythons_does() -> Result<()> {
     none(&pairs().flat_map(|(kind, got)| misread(kind, &calls, &read[0], got)).collect::<Vec<_>>());
 
     // How they sent it.
-    none(&peers.iter().flat_map(|peer| sends::differences(&peer.lock().expect("not poisoned"))).collect::<Vec<_>>());
+    none(
+        &peers
+            .iter()
+            .flat_map(|peer| sends::differences(&peer.lock().expect("not poisoned")))
+            .collect::<Vec<_>>(),
+    );
 
     // Letters beyond U+FFFF, which one of them cannot read at all, for as long as a message has them.
     let odd = world::fail(&world.host, "astral", ASTRAL)?;
@@ -135,7 +146,11 @@ fn every_client_reads_every_reply_as_pythons_does() -> Result<()> {
     assert!(message.contains(ASTRAL), "{message}");
     for (kind, got) in kinds.iter().zip(&read).skip(1) {
         if kind.reads.no_astral {
-            assert!(got.iter().all(|reply| matches!(reply, Reply::Error(_))), "{}: it can: {got:?}", kind.name);
+            assert!(
+                got.iter().all(|reply| matches!(reply, Reply::Error(_))),
+                "{}: it can: {got:?}",
+                kind.name
+            );
         } else {
             none(&misread(kind, &astral, &read[0], got));
         }
@@ -143,9 +158,10 @@ fn every_client_reads_every_reply_as_pythons_does() -> Result<()> {
     assert_eq!(world.host.call(&format!("destroy('{}')", odd.uuid_text()))?, 0);
 
     // A life for each.
-    let lives: Vec<Vec<Step>> = for_all(&peers, |peer| live(&mut peer.lock().expect("not poisoned"), &world.host))
-        .into_iter()
-        .collect::<Result<_>>()?;
+    let lives: Vec<Vec<Step>> =
+        for_all(WAITING, &peers, |peer| live(&mut peer.lock().expect("not poisoned"), &world.host))
+            .into_iter()
+            .collect::<Result<_>>()?;
     let mut found = Vec::new();
     for (kind, got) in kinds.iter().zip(&lives).skip(1) {
         let between = Between { reads: &kind.reads, lives: true };

@@ -45,7 +45,7 @@ pub struct Reads {
 /// How a client sends, with its defaults. All of this is checked on the wire, and stands in docs/reference/xmlrpc.md.
 #[derive(Debug)]
 pub struct Sends {
-    /// Where a client says who it is.
+    /// How its `User-Agent` begins, in small letters; empty where it sends none.
     pub user_agent: &'static str,
     /// It asks for packed answers in the way that the daemon packs them, and gets them.
     pub gzip: bool,
@@ -96,7 +96,7 @@ pub static KINDS: [Kind; 10] = [
             keeps_alive: true,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
-            none: "<params>\n</params>",
+            none: "<params></params>",
         },
     },
     Kind {
@@ -106,7 +106,7 @@ pub static KINDS: [Kind; 10] = [
         run: &["java", "-XX:TieredStopAtLevel=1", "-cp", JARS, "Engine"],
         reads: ALL,
         sends: Sends {
-            user_agent: "apache xml rpc 3.1.3 (jakarta commons httpclient transport)",
+            user_agent: "apache xml rpc 3.1.3 (jakarta commons httpclient transport)\r",
             gzip: false,
             keeps_alive: true,
             text: "<value>ping</value>",
@@ -121,12 +121,12 @@ pub static KINDS: [Kind; 10] = [
         run: &["java", "-XX:TieredStopAtLevel=1", "-cp", JARS, "Peer"],
         reads: Reads { decodes_twice: true, ..ALL },
         sends: Sends {
-            user_agent: "axmlrpc",
+            user_agent: "axmlrpc\r",
             gzip: false,
             keeps_alive: true,
             text: "<value><string>ping</string></value>",
-            int: "<value><i4>7</i4></value>",
-            none: "?",
+            int: "<value><int>7</int></value>",
+            none: "</methodName></methodCall>",
         },
     },
     Kind {
@@ -136,12 +136,12 @@ pub static KINDS: [Kind; 10] = [
         run: &["perl", "{in}/peer.pl"],
         reads: ALL,
         sends: Sends {
-            user_agent: "rpc::xml",
+            user_agent: "rpc::xml::client/",
             gzip: false,
-            keeps_alive: true,
+            keeps_alive: false,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
-            none: "?",
+            none: "<params></params>",
         },
     },
     Kind {
@@ -151,12 +151,12 @@ pub static KINDS: [Kind; 10] = [
         run: &["perl", "{in}/frontier.pl"],
         reads: ALL,
         sends: Sends {
-            user_agent: "frontier",
+            user_agent: "libwww-perl/",
             gzip: false,
             keeps_alive: false,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
-            none: "?",
+            none: "<params></params>",
         },
     },
     Kind {
@@ -166,12 +166,12 @@ pub static KINDS: [Kind; 10] = [
         run: &["ruby", "{in}/peer.rb"],
         reads: ALL,
         sends: Sends {
-            user_agent: "xmlrpc::client (ruby",
+            user_agent: "xmlrpc::client (ruby ",
             gzip: true,
             keeps_alive: true,
             text: "<value><string>ping</string></value>",
             int: "<value><i4>7</i4></value>",
-            none: "?",
+            none: "<params/>",
         },
     },
     Kind {
@@ -181,12 +181,12 @@ pub static KINDS: [Kind; 10] = [
         run: &["php", "{in}/peer.php"],
         reads: Reads { empty_struct_as_array: true, ..ALL },
         sends: Sends {
-            user_agent: "php",
+            user_agent: "",
             gzip: false,
             keeps_alive: false,
-            text: "<string>ping</string>",
-            int: "<int>7</int>",
-            none: "?",
+            text: "<value><string>ping</string></value>",
+            int: "<value><int>7</int></value>",
+            none: "<params/>",
         },
     },
     Kind {
@@ -196,12 +196,12 @@ pub static KINDS: [Kind; 10] = [
         run: &["node", "{in}/peer.js"],
         reads: ALL,
         sends: Sends {
-            user_agent: "nodejs xml-rpc client",
+            user_agent: "nodejs xml-rpc client\r",
             gzip: false,
             keeps_alive: true,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
-            none: "?",
+            none: "<params/>",
         },
     },
     Kind {
@@ -211,27 +211,35 @@ pub static KINDS: [Kind; 10] = [
         run: &["{out}/peer-go"],
         reads: Reads { empty_text_as_nothing: true, ..ALL },
         sends: Sends {
-            user_agent: "go-http-client",
+            user_agent: "go-http-client/1.1\r",
             gzip: true,
             keeps_alive: true,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
-            none: "?",
+            none: "<params></params>",
         },
     },
     Kind {
         name: "c",
         from: "libxmlrpc-core-c3-dev",
-        prepare: &[&["cc", "-o", "{out}/peer-c", "{in}/peer.c", "-lxmlrpc_client", "-lxmlrpc", "-lxmlrpc_util"]],
+        prepare: &[&[
+            "cc",
+            "-o",
+            "{out}/peer-c",
+            "{in}/peer.c",
+            "-lxmlrpc_client",
+            "-lxmlrpc",
+            "-lxmlrpc_util",
+        ]],
         run: &["{out}/peer-c"],
         reads: Reads { no_astral: true, ..ALL },
         sends: Sends {
-            user_agent: "xmlrpc-c",
+            user_agent: "xmlrpc-c/",
             gzip: false,
             keeps_alive: true,
             text: "<value><string>ping</string></value>",
             int: "<value><i4>7</i4></value>",
-            none: "?",
+            none: "<params></params>",
         },
     },
 ];
@@ -264,7 +272,8 @@ fn command(words: &[&str], out: &Path) -> Command {
     let mut command = Command::new(words.next().expect("a program"));
     command.args(words).env("NODE_PATH", root.join("target/peers/node_modules"));
     // Nothing of the environment may stand between two processes of one machine, or change how a client reads.
-    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY", "JAVA_TOOL_OPTIONS", "PERL5OPT"]
+    for name in
+        ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY", "JAVA_TOOL_OPTIONS", "PERL5OPT"]
     {
         command.env_remove(name);
     }
@@ -293,7 +302,9 @@ impl Peer {
             .stdout(Stdio::piped())
             .stderr(File::create(&errors).expect("a file can be made"))
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; `tests/setup.sh test` installs {}", kind.name, kind.from));
+            .unwrap_or_else(|error| {
+                panic!("{}: {error}; `tests/setup.sh test` installs {}", kind.name, kind.from)
+            });
         let input = child.stdin.take().expect("piped");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let (sender, output) = channel();
@@ -304,7 +315,8 @@ impl Peer {
     /// Lets it call `method` at `path` of the daemon with this number, and tells what it read.
     pub fn ask(&mut self, daemon: usize, path: &str, method: &str, arguments: &[Value]) -> Reply {
         let url = format!("http://{}{path}", self.relays[daemon].address);
-        let sent = writeln!(self.input, "{}", call_line(&url, method, arguments)).and_then(|()| self.input.flush());
+        let sent =
+            writeln!(self.input, "{}", call_line(&url, method, arguments)).and_then(|()| self.input.flush());
         let line = match (sent, self.output.recv_timeout(PATIENCE)) {
             (Ok(()), Ok(line)) => line,
             (_, Err(RecvTimeoutError::Timeout)) => panic!("{}: no reply to {method}", self.kind.name),

@@ -120,5 +120,9 @@ pub fn calls(world: &World) -> Vec<Call> {
 
 /// What makes the letters beyond U+FFFF come by, where a message has them.
 pub fn astral_calls(vm: &str) -> Vec<Call> {
-    vec![call("getVmStats", [id(vm)], 0), call("getAllVmStats", [], 0), call("list", [true.into(), array([id(vm)])], 0)]
+    vec![
+        call("getVmStats", [id(vm)], 0),
+        call("getAllVmStats", [], 0),
+        call("list", [true.into(), array([id(vm)])], 0),
+    ]
 }

@@ -79,6 +79,23 @@ fn pass(mut from: TcpStream, mut to: TcpStream, keep: impl Fn(&[u8]) + Send + 's
     });
 }
 
+impl Request {
+    /// Whether its `User-Agent` begins like that, or there is none if there is to be none.
+    pub fn is_from(&self, user_agent: &str) -> bool {
+        let said = self.head.split_once("\nuser-agent: ").map(|(_, rest)| rest);
+        match user_agent {
+            "" => said.is_none(),
+            begin => said.is_some_and(|said| said.starts_with(begin)),
+        }
+    }
+
+    /// Whether an answer may come packed.
+    pub fn accepts_gzip(&self) -> bool {
+        let mut accepted = self.head.lines().filter_map(|line| line.strip_prefix("accept-encoding:"));
+        accepted.any(|words| words.contains("gzip"))
+    }
+}
+
 impl Heard {
     /// The requests of this connection, as far as they are whole and have a length.
     pub fn requests(&self) -> Vec<Request> {

@@ -11,21 +11,18 @@ pub fn differences(peer: &Peer) -> Vec<String> {
     let body = |method: &str| {
         let name = format!("<methodName>{method}</methodName>");
         let bodies = requests.iter().map(|request| String::from_utf8_lossy(&request.body));
-        bodies.filter(|body| body.contains(&name)).map(std::borrow::Cow::into_owned).collect::<Vec<_>>()
+        bodies.filter(|body| body.contains(&name)).map(|body| compact(&body)).collect::<Vec<_>>()
     };
     let packed = heard.iter().any(|connection| connection.has_gzip());
     let (pings, helps, ids) = (body("ping"), body("system.methodHelp"), body("getVmStats"));
     let checks = [
+        (requests.iter().all(|request| request.is_from(user_agent)), "who it says it is"),
         (
-            requests.iter().all(|request| request.head.contains(&format!("\nuser-agent: {user_agent}"))),
-            "it says it is somebody else",
+            requests.iter().all(|request| request.head.contains("\ncontent-type: text/xml")),
+            "its content has another type",
         ),
-        (requests.iter().all(|request| request.head.contains("\ncontent-type: text/xml")), "its content has another type"),
         (packed == *gzip, "packed answers"),
-        (
-            requests.iter().all(|request| *gzip == (request.head.contains("\naccept-encoding:") && request.head.contains("gzip"))),
-            "what it accepts",
-        ),
+        (requests.iter().all(|request| request.accepts_gzip() == *gzip), "what it accepts"),
         ((heard.len() < requests.len() / 2) == *keeps_alive, "how long it keeps connections"),
         (!pings.is_empty() && pings.iter().all(|body| body.contains(none)), "how it sends no parameters"),
         (helps.iter().any(|body| body.contains(text)), "how it sends a text"),
@@ -34,7 +31,18 @@ pub fn differences(peer: &Peer) -> Vec<String> {
     let wrong = checks.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what);
     let example = || {
         let head = requests.first().map(|request| request.head.replace('\r', "")).unwrap_or_default();
-        format!("{} connections, {} requests\n{head}\n{pings:?}\n{helps:?}\n{ids:?}", heard.len(), requests.len())
+        let (help, id) = (helps.first(), ids.iter().find(|body| body.contains(">7<")));
+        format!(
+            "{} connections, {} requests, packed: {packed}\n{head}\n{:?}\n{help:?}\n{id:?}",
+            heard.len(),
+            requests.len(),
+            pings.first()
+        )
     };
     wrong.map(|what| format!("{}: {what}: {}", peer.kind.name, example())).collect()
+}
+
+/// Without the blanks that some put between elements.
+fn compact(body: &str) -> String {
+    body.lines().map(str::trim).collect()
 }

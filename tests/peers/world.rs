@@ -32,7 +32,10 @@ pub fn named(guest: &Guest, name: &str) -> String {
     let escaped = name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let plain = format!("<name>{}</name>", guest.name());
     // The balloon is libvirt's own where the document names none.
-    guest.xml().replace(&plain, &format!("<name>{escaped}</name>")).replace("<memballoon model='none'/>\n", "")
+    guest
+        .xml()
+        .replace(&plain, &format!("<name>{escaped}</name>"))
+        .replace("<memballoon model='none'/>\n", "")
 }
 
 /// A machine with all devices that are told of: screen, balloon, two disks, a network card.
@@ -40,7 +43,7 @@ pub fn equipped(host: &Host, name: &str) -> Result<Guest> {
     let data = host.folder.path().join(format!("{name}.data"));
     std::fs::File::create(&data).and_then(|file| file.set_len(1 << 20)).expect("a file can be made");
     Ok(host.guest(name)?.boot_disk(BootDisk::Writable("report")).data_disk(&data).device_xml(
-        "<graphics type='vnc' autoport='yes' listen='127.0.0.1'/><video><model type='vga'/></video>\
+        "<graphics type='vnc' autoport='yes' listen='127.0.0.1' passwd='x'/><video><model type='vga'/></video>\
          <interface type='user'><mac address='52:54:00:12:34:56'/><model type='e1000'/></interface>",
     ))
 }
@@ -61,8 +64,10 @@ pub fn create(host: &Host, guest: &Guest, document: &str) -> Result<()> {
 /// A machine that cannot start: libvirt says the path of its disk, and that is its message.
 pub fn fail(host: &Host, plain: &str, name: &str) -> Result<Guest> {
     let guest = host.guest(plain)?.image(format!("/no-such-disk/{plain}"));
-    let escaped = name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&apos;");
-    let document = named(&guest, name).replace(&format!("/no-such-disk/{plain}"), &format!("/no-such-disk/{escaped}"));
+    let escaped =
+        name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&apos;");
+    let document =
+        named(&guest, name).replace(&format!("/no-such-disk/{plain}"), &format!("/no-such-disk/{escaped}"));
     create(host, &guest, &document)?;
     host.wait_status(&guest, "down");
     Ok(guest)
@@ -89,9 +94,9 @@ impl World {
             host.folder.path().join("later"),
             &host.libvirtd.uri(),
         );
-        let later = Whydownd::start(launch.config(
-            "[sampling]\ninterval_s = 1\n[xmlrpc]\nprofile = '4.0'\nexit_reasons = 'full'\n",
-        ))?;
+        let later = Whydownd::start(
+            launch.config("[sampling]\ninterval_s = 1\n[xmlrpc]\nprofile = '4.0'\nexit_reasons = 'full'\n"),
+        )?;
         let world = Self { later, host, shown, paused, failed, ended };
         for port in [world.host.daemon.port()?, world.later.port()?] {
             wait_until("all that is measured is there", PATIENCE, || world.measured(port));
@@ -124,7 +129,8 @@ impl World {
         ];
         let told = |guest: &Guest, member: &str| {
             let wanted = [Value::from(guest.uuid_text())];
-            let number = calls.iter().position(|call| call.method == "getVmStats" && call.arguments == wanted)?;
+            let number =
+                calls.iter().position(|call| call.method == "getVmStats" && call.arguments == wanted)?;
             match &read[number] {
                 Reply::Value(value) => value.text(&format!("statsList.0.{member}")).map(str::to_owned),
                 _ => None,
