@@ -183,3 +183,10 @@ fn every_client_reads_every_reply_as_pythons_does() -> Result<()> {
     assert!(silent.is_empty(), "never asked: {silent:?}");
     Ok(())
 }
+
+#[test]
+fn the_page_says_of_each_client_what_is_tested() {
+    let page = include_str!("../../docs/reference/xmlrpc.md");
+    let rows: Vec<String> = KINDS.iter().map(Kind::row).collect();
+    assert!(page.contains(&rows.join("\n")), "docs/reference/xmlrpc.md should have:\n{}", rows.join("\n"));
+}

@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Kind {
     pub name: &'static str,
+    pub language: &'static str,
+    pub library: &'static str,
     /// What `tests/setup.sh test` installs for it.
     from: &'static str,
     /// Commands that must succeed before it can run: they compile it, or fail where a part is missing.
@@ -86,6 +88,8 @@ const ALL: Reads = Reads {
 pub static KINDS: [Kind; 10] = [
     Kind {
         name: "python",
+        language: "Python",
+        library: "`xmlrpc.client` of 3.11",
         from: "python3",
         prepare: &[],
         run: &["python3", "{in}/peer.py"],
@@ -101,8 +105,19 @@ pub static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "engine",
+        language: "Java",
+        library: "as oVirt's engine: commons-httpclient 3.1 with the XML of Apache XML-RPC 3.1.3",
         from: "default-jdk-headless and libcommons-httpclient-java",
-        prepare: &[&["javac", "-proc:none", "-cp", JARS, "-d", "{out}", "{in}/Engine.java"]],
+        prepare: &[&[
+            "javac",
+            "-proc:none",
+            "-cp",
+            JARS,
+            "-d",
+            "{out}",
+            "{in}/Engine.java",
+            "{in}/Lines.java",
+        ]],
         run: &["java", "-XX:TieredStopAtLevel=1", "-cp", JARS, "Engine"],
         reads: ALL,
         sends: Sends {
@@ -116,8 +131,10 @@ pub static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "java",
+        language: "Java",
+        library: "aXMLRPC 1.13",
         from: "default-jdk-headless and libaxmlrpc-java",
-        prepare: &[&["javac", "-proc:none", "-cp", JARS, "-d", "{out}", "{in}/Peer.java"]],
+        prepare: &[&["javac", "-proc:none", "-cp", JARS, "-d", "{out}", "{in}/Peer.java", "{in}/Lines.java"]],
         run: &["java", "-XX:TieredStopAtLevel=1", "-cp", JARS, "Peer"],
         reads: Reads { decodes_twice: true, ..ALL },
         sends: Sends {
@@ -131,6 +148,8 @@ pub static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "perl",
+        language: "Perl",
+        library: "RPC::XML 0.82",
         from: "librpc-xml-perl",
         prepare: &[&["perl", "-MRPC::XML::Client", "-e1"]],
         run: &["perl", "{in}/peer.pl"],
@@ -146,6 +165,8 @@ pub static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "frontier",
+        language: "Perl",
+        library: "Frontier 0.07",
         from: "libfrontier-rpc-perl",
         prepare: &[&["perl", "-MFrontier::Client", "-e1"]],
         run: &["perl", "{in}/frontier.pl"],
@@ -161,6 +182,8 @@ pub static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "ruby",
+        language: "Ruby",
+        library: "`xmlrpc` 0.3",
         from: "ruby and ruby-xmlrpc",
         prepare: &[&["ruby", "-rxmlrpc/client", "-e0"]],
         run: &["ruby", "{in}/peer.rb"],
@@ -176,6 +199,8 @@ pub static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "php",
+        language: "PHP",
+        library: "the extension `xmlrpc`, over streams",
         from: "php8.2-cli and php8.2-xmlrpc",
         prepare: &[&["php", "-r", "exit((int) !function_exists('xmlrpc_decode'));"]],
         run: &["php", "{in}/peer.php"],
@@ -191,6 +216,8 @@ pub static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "javascript",
+        language: "JavaScript",
+        library: "`xmlrpc` 1.3 of npm",
         from: "nodejs, and the npm package xmlrpc in target/peers",
         prepare: &[&["node", "-e", "require('xmlrpc')"]],
         run: &["node", "{in}/peer.js"],
@@ -206,6 +233,8 @@ pub static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "go",
+        language: "Go",
+        library: "kolo/xmlrpc of 2020",
         from: "gccgo and golang-github-kolo-xmlrpc-dev",
         prepare: GO_STEPS,
         run: &["{out}/peer-go"],
@@ -221,6 +250,8 @@ pub static KINDS: [Kind; 10] = [
     },
     Kind {
         name: "c",
+        language: "C",
+        library: "xmlrpc-c 1.33",
         from: "libxmlrpc-core-c3-dev",
         prepare: &[&[
             "cc",
@@ -244,14 +275,46 @@ pub static KINDS: [Kind; 10] = [
     },
 ];
 
-/// Compiles it, or finds out what is missing.
+impl Kind {
+    /// Its row in docs/reference/xmlrpc.md.
+    pub fn row(&self) -> String {
+        let Sends { gzip, keeps_alive, text, int, none, .. } = &self.sends;
+        let yes = |truth: bool| if truth { "yes" } else { "no" };
+        let Reads { empty_struct_as_array, empty_text_as_nothing, decodes_twice, no_astral } = &self.reads;
+        let otherwise: Vec<&str> = [
+            (*empty_struct_as_array, "an empty struct as an empty array"),
+            (*empty_text_as_nothing, "an empty text as nothing"),
+            (*decodes_twice, "`&amp;` in a text as `&`"),
+            (*no_astral, "letters beyond U+FFFF not at all, and nothing of a reply that has one"),
+        ]
+        .into_iter()
+        .filter_map(|(holds, words)| holds.then_some(words))
+        .collect();
+        format!(
+            "| {} | {} | {} | {} | `{}` | `{}` | {} | {} |",
+            self.language,
+            self.library,
+            yes(*keeps_alive),
+            yes(*gzip),
+            text.replace("ping", "x"),
+            int.replace("<value>", "").replace("</value>", ""),
+            if none.contains("<params") { format!("`{none}`") } else { "no element".into() },
+            otherwise.join("; "),
+        )
+        .replace("|  |", "| |")
+    }
+}
+
+/// Compiles it into a folder of its own in `out`, or finds out what is missing.
 ///
 /// # Errors
 ///
 /// What failed, and what to install.
 pub fn prepare(kind: &Kind, out: &Path) -> Result<(), String> {
+    let out = out.join(kind.name);
+    std::fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
     for step in kind.prepare {
-        let mut command = command(step, out);
+        let mut command = command(step, &out);
         run(&mut command, PATIENCE).map_err(|error| {
             format!(
                 "{} cannot be had: {error}\nIt needs {}, which `tests/setup.sh test` installs",
@@ -297,7 +360,7 @@ impl Peer {
     pub fn start(kind: &'static Kind, out: &Path, daemons: &[SocketAddr], folder: &Path) -> Self {
         let relays = daemons.iter().map(|daemon| Relay::to(*daemon).expect("a port can be had")).collect();
         let errors = folder.join(format!("{}.err", kind.name));
-        let mut child = command(kind.run, out)
+        let mut child = command(kind.run, &out.join(kind.name))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&errors).expect("a file can be made"))

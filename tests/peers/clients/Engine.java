@@ -298,81 +298,6 @@ public class Engine {
         }
     }
 
-    // ---- the lines ----
-
-    static String text(String token) {
-        StringBuilder text = new StringBuilder();
-        for (int at = 0; at < token.length(); at++) {
-            char letter = token.charAt(at);
-            if (letter == '\\') {
-                letter = token.charAt(++at);
-                letter = letter == 't' ? '\t' : letter == 'n' ? '\n' : letter == 'r' ? '\r' : letter;
-            }
-            text.append(letter);
-        }
-        return text.toString();
-    }
-
-    static String escaped(String text) {
-        String rest = text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r");
-        return "s" + rest;
-    }
-
-    static Object value(List<String> tokens) {
-        String token = tokens.remove(0);
-        String rest = token.substring(1);
-        switch (token.charAt(0)) {
-            case 'i':
-                return Integer.valueOf(rest);
-            case 'b':
-                return rest.equals("1");
-            case 'd':
-                return Double.valueOf(rest);
-            case 's':
-                return text(rest);
-            case '[':
-                List<Object> items = new ArrayList<>();
-                while (!tokens.get(0).equals("]")) {
-                    items.add(value(tokens));
-                }
-                tokens.remove(0);
-                return items.toArray();
-            default:
-                Map<String, Object> members = new HashMap<>();
-                while (!tokens.get(0).equals("}")) {
-                    String name = text(tokens.remove(0).substring(1));
-                    members.put(name, value(tokens));
-                }
-                tokens.remove(0);
-                return members;
-        }
-    }
-
-    static void tell(Object read, List<String> told) {
-        if (read instanceof Integer) {
-            told.add("i" + read);
-        } else if (read instanceof Boolean) {
-            told.add((Boolean) read ? "b1" : "b0");
-        } else if (read instanceof Double) {
-            told.add("d" + read);
-        } else if (read instanceof String) {
-            told.add(escaped((String) read));
-        } else if (read instanceof Object[]) {
-            told.add("[");
-            for (Object item : (Object[]) read) {
-                tell(item, told);
-            }
-            told.add("]");
-        } else {
-            told.add("{");
-            for (Map.Entry<?, ?> member : ((Map<?, ?>) read).entrySet()) {
-                told.add(escaped((String) member.getKey()));
-                tell(member.getValue(), told);
-            }
-            told.add("}");
-        }
-    }
-
     public static void main(String[] arguments) throws Exception {
         HttpClient client = new HttpClient(new MultiThreadedHttpConnectionManager());
         client.getHttpConnectionManager().getParams().setConnectionTimeout(2_000);
@@ -386,16 +311,16 @@ public class Engine {
             String method = tokens.remove(0);
             List<Object> parameters = new ArrayList<>();
             while (!tokens.isEmpty()) {
-                parameters.add(value(tokens));
+                parameters.add(Lines.value(tokens));
             }
             List<String> told = new ArrayList<>();
             try {
                 told.add("value");
-                tell(call(client, url, method, parameters), told);
+                Lines.tell(call(client, url, method, parameters), told);
             } catch (Fault fault) {
-                told = Arrays.asList("fault", "i" + fault.code, escaped(fault.getMessage()));
+                told = Arrays.asList("fault", "i" + fault.code, Lines.escaped(fault.getMessage()));
             } catch (Exception error) {
-                told = Arrays.asList("error", escaped(error.toString()));
+                told = Arrays.asList("error", Lines.escaped(error.toString()));
             }
             output.println(String.join("\t", told));
         }
