@@ -60,6 +60,25 @@ needs_test() {
     need systemd systemd-analyze    # checks the units; nothing is started
     need binutils as
     need util-linux unshare
+    needs_peers
+}
+# XML-RPC clients of other languages, which read what the daemon writes (tests/peers): 600 MB, nearly all of it Java and Go.
+peers=$(dirname "$0")/../target/peers
+needs_peers() {
+    need default-jdk-headless javac
+    need libcommons-httpclient-java # the HTTP of oVirt's engine; its XML library is no package of Debian's
+    need libaxmlrpc-java
+    need librpc-xml-perl
+    need libfrontier-rpc-perl
+    need ruby ruby
+    need ruby-xmlrpc
+    need php8.2-cli php
+    need php8.2-xmlrpc
+    need gccgo gccgo                # half of what golang-go takes
+    need golang-github-kolo-xmlrpc-dev
+    need libxmlrpc-core-c3-dev
+    need nodejs node
+    [ -e "$peers/node_modules/xmlrpc" ] || need npm npm
 }
 
 case $mode in
@@ -114,6 +133,11 @@ if [ -n "$user" ]; then
     act $sudo useradd --system --uid 64055 --gid libvirt-qemu -K SYS_UID_MAX=64055 \
         --no-create-home --home-dir /var/lib/libvirt \
         --shell /usr/sbin/nologin --comment 'Libvirt Qemu' libvirt-qemu
+fi
+
+if [ "$mode" = test ] && [ ! -e "$peers/node_modules/xmlrpc" ]; then
+    # No package of Debian's; this lays it down in target/ and leaves the rest of the machine alone.
+    act npm install --prefix "$peers" --no-save --ignore-scripts --no-audit --no-fund --loglevel=error xmlrpc@1.3.2
 fi
 
 [ "$mode" = run ] && exit 0
