@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use whydown_core::guest::GuestAccount;
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::sample::{Devices, Sample, Samples, Usage};
 use whydown_core::snapshot::{DomainPublic, Snapshot};
@@ -45,6 +46,7 @@ impl Track {
             taken: now.wall,
             rates: None,
             responds: true,
+            guest: None,
         };
         Self {
             run,
@@ -146,6 +148,33 @@ impl Known {
             let usage = Arc::make_mut(&mut track.usage);
             usage.fingerprint = Some(devices.fingerprint());
             usage.devices = Some(Arc::new(devices));
+        }
+    }
+
+    /// Whose agent is connected.
+    pub(super) fn agents(&self, snapshot: &Snapshot) -> BTreeMap<DomainId, RunId> {
+        let connected = self.tracks.iter().filter(|(id, track)| {
+            track.usage.devices.as_ref().is_some_and(|devices| devices.agent)
+                && snapshot.domains.get(id).is_some_and(|domain| runs(domain))
+        });
+        connected.map(|(id, track)| (*id, track.run)).collect()
+    }
+
+    /// Takes what a guest told of itself.
+    pub(super) fn told(&mut self, id: DomainId, run: RunId, account: GuestAccount) {
+        let Some(track) = self.tracks.get_mut(&id).filter(|track| track.run == run) else { return };
+        let account = Some(account).filter(|account| !account.is_empty());
+        if track.usage.guest.as_deref() != account.as_ref() {
+            Arc::make_mut(&mut track.usage).guest = account.map(Arc::new);
+        }
+    }
+
+    /// Forgets what those guests told of whom that is no longer believed.
+    pub(super) fn forget_guests(&mut self, believed: impl Fn(DomainId, RunId) -> bool) {
+        for (id, track) in &mut self.tracks {
+            if track.usage.guest.is_some() && !believed(*id, track.run) {
+                Arc::make_mut(&mut track.usage).guest = None;
+            }
         }
     }
 
@@ -291,6 +320,25 @@ mod tests {
         let disk = whydown_core::sample::Disk { target: "vdb".into(), ..Default::default() };
         known.learn(id(1), RunId(1), Devices { disks: vec![disk], ..Devices::default() });
         assert_ne!(usage(&known).fingerprint, first.fingerprint);
+    }
+
+    #[test]
+    fn what_a_guest_told_is_of_its_run_and_goes_when_it_is_not_believed() {
+        let (mut known, snapshot) = known();
+        assert!(known.agents(&snapshot).is_empty());
+        known.learn(id(1), RunId(1), Devices { agent: true, ..Devices::default() });
+        assert_eq!(known.agents(&snapshot), BTreeMap::from([(id(1), RunId(1))]));
+        let account = GuestAccount { host_name: Some("vm".into()), ..GuestAccount::default() };
+        known.told(id(1), RunId(2), account.clone());
+        assert_eq!(usage(&known).guest, None);
+        known.told(id(1), RunId(1), account.clone());
+        let first = usage(&known);
+        known.told(id(1), RunId(1), account);
+        known.forget_guests(|_, _| true);
+        assert!(Arc::ptr_eq(&first, &usage(&known)), "nothing is written anew for the same account");
+        assert!(first.guest.is_some());
+        known.forget_guests(|_, _| false);
+        assert_eq!(usage(&known).guest, None);
     }
 
     #[test]

@@ -170,7 +170,8 @@ impl Hypervisor {
         if quiesce {
             flags |= sys::VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE;
         }
-        self.act(id, |dom| dom.snapshot(xml, flags))
+        let snapshot = |dom: &Dom| dom.snapshot(xml, flags);
+        if quiesce { self.with_agent(id, snapshot) } else { self.act(id, snapshot) }
     }
 
     /// Has the guest's agent freeze its file systems.
@@ -179,7 +180,7 @@ impl Hypervisor {
     ///
     /// As above; `Refused` without an agent.
     pub fn freeze(&self, id: DomainId) -> Result<(), Refusal> {
-        self.act(id, Dom::freeze)
+        self.with_agent(id, Dom::freeze)
     }
 
     /// Has the guest's agent thaw them.
@@ -188,6 +189,6 @@ impl Hypervisor {
     ///
     /// As above.
     pub fn thaw(&self, id: DomainId) -> Result<(), Refusal> {
-        self.act(id, Dom::thaw)
+        self.with_agent(id, Dom::thaw)
     }
 }
