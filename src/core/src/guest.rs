@@ -44,6 +44,8 @@ pub struct GuestSystem {
     pub version: String,
     /// The version, for programs.
     pub version_id: String,
+    /// Which edition it is.
+    pub variant: String,
     /// The processor's architecture.
     pub machine: String,
     /// The kernel's release.

@@ -54,7 +54,7 @@ const GATHER: Duration = Duration::from_millis(200);
 enum Brought {
     Samples(u64, Now, Result<Vec<(DomainId, Sample)>, Refusal>),
     Documents(u64, Vec<(DomainId, RunId, Result<Devices, Refusal>)>),
-    Guest(DomainId, RunId, Result<Option<GuestAccount>, Refusal>),
+    Guest(DomainId, RunId, Result<Option<Box<GuestAccount>>, Refusal>),
 }
 
 /// Where the sampler hears that a domain may be made of something else now. Cheap to clone.
@@ -213,7 +213,7 @@ impl Sampler {
         for (id, run) in self.guests.due(now) {
             let (hypervisor, bring) = (self.hypervisor.clone(), bring.clone());
             tokio::task::spawn_blocking(move || {
-                let asked = hypervisor.ask_guest(id);
+                let asked = hypervisor.ask_guest(id).map(|told| told.map(Box::new));
                 let _ = bring.blocking_send(Brought::Guest(id, run, asked));
             });
         }
@@ -252,7 +252,7 @@ impl Sampler {
                 let told = matches!(asked, Ok(Some(_)));
                 let followed = self.guests.back(id, run, told, clock::now().mono);
                 match asked {
-                    Ok(Some(account)) if followed => self.known.told(id, run, account),
+                    Ok(Some(account)) if followed => self.known.told(id, run, *account),
                     Ok(_) => {}
                     Err(refusal) => debug!(uuid = %id, "its agent tells nothing: {refusal}"),
                 }

@@ -197,6 +197,7 @@ impl Reading {
             "pretty-name" => &mut system.pretty_name,
             "version" => &mut system.version,
             "version-id" => &mut system.version_id,
+            "variant" => &mut system.variant,
             "machine" => &mut system.machine,
             "kernel-release" => &mut system.kernel_release,
             "kernel-version" => &mut system.kernel_version,
@@ -276,11 +277,11 @@ impl Interfaces {
     }
 }
 
-/// Six bytes in the usual form, and not all zero as of an interface without hardware.
+/// Six bytes in the usual form.
 fn is_mac(text: &str) -> bool {
     let pairs: Vec<&str> = text.split(':').collect();
     let pair = |pair: &&str| pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit());
-    pairs.len() == 6 && pairs.iter().all(pair) && pairs.iter().any(|pair| *pair != "00")
+    pairs.len() == 6 && pairs.iter().all(pair)
 }
 
 /// At most `limit` bytes, on one line.
@@ -390,7 +391,7 @@ mod tests {
         interfaces.put("eth0", "52:54:00:AB:00:01", &["10.0.2.15".into(), "999.1.1.1".into(), "<x>".into()]);
         interfaces.put("", "52:54:00:ab:00:02", &[]);
         let [lo, eth0] = &interfaces.list[..] else { panic!("{interfaces:?}") };
-        assert_eq!((lo.mac.as_str(), lo.addresses.len()), ("", 2));
+        assert_eq!((lo.mac.as_str(), lo.addresses.len()), ("00:00:00:00:00:00", 2));
         assert_eq!((eth0.mac.as_str(), eth0.addresses.len()), ("52:54:00:ab:00:01", 1));
         let many: Vec<String> = (0..=255).map(|byte| format!("10.0.0.{byte}")).collect();
         for index in 0..500_000 {
