@@ -18,6 +18,9 @@ use super::rates;
 /// interfaces show in the samples, and are noticed at once.
 const DEVICES_LIFE: Duration = Duration::from_secs(60);
 
+/// A document that could not be read is asked for again after this time.
+const DEVICES_AGAIN: Duration = Duration::from_secs(5);
+
 /// Documents read in one go. Each takes a fraction of a millisecond.
 pub(super) const DOCUMENTS: usize = 256;
 
@@ -139,6 +142,14 @@ impl Known {
             self.tracks.entry(*id).and_modify(|track| track.asked = Some(now));
         }
         wanted.into_iter().map(|(_, id, run)| (id, run)).collect()
+    }
+
+    /// A document could not be read, as when the link was only just there.
+    pub(super) fn unread(&mut self, id: DomainId, run: RunId, now: Mono) {
+        if let Some(track) = self.tracks.get_mut(&id).filter(|track| track.run == run) {
+            let early = DEVICES_LIFE.saturating_sub(DEVICES_AGAIN).as_nanos();
+            track.asked = Some(Mono(now.0.saturating_sub(u64::try_from(early).unwrap_or(u64::MAX))));
+        }
     }
 
     /// Takes what a document says. What was known stays when it could not be read.
@@ -308,6 +319,15 @@ mod tests {
         known.ask_again(id(1));
         assert_eq!((asked(&mut known, 4), asked(&mut known, 5)), (1, 0));
         assert_eq!(asked(&mut known, 64), 1);
+    }
+
+    #[test]
+    fn a_document_that_could_not_be_read_is_asked_for_again_soon() {
+        let (mut known, snapshot) = known();
+        assert_eq!(known.wanted(&snapshot, at(100).mono).len(), 1);
+        known.unread(id(1), RunId(1), at(100).mono);
+        assert_eq!(known.wanted(&snapshot, at(104).mono).len(), 0);
+        assert_eq!(known.wanted(&snapshot, at(105).mono).len(), 1);
     }
 
     #[test]

@@ -243,8 +243,11 @@ impl Sampler {
                 for (id, run, devices) in all {
                     match devices {
                         Ok(devices) => self.known.learn(id, run, devices),
-                        // It ended meanwhile, or is asked again some other time.
-                        Err(refusal) => debug!(uuid = %id, "its document cannot be read: {refusal}"),
+                        // It ended meanwhile, or the link was only just there.
+                        Err(refusal) => {
+                            debug!(uuid = %id, "its document cannot be read: {refusal}");
+                            self.known.unread(id, run, clock::now().mono);
+                        }
                     }
                 }
             }

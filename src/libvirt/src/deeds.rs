@@ -57,6 +57,9 @@ impl Hypervisor {
             RebootHow::Acpi => sys::VIR_DOMAIN_REBOOT_ACPI_POWER_BTN,
             RebootHow::Agent => sys::VIR_DOMAIN_REBOOT_GUEST_AGENT,
         };
+        if how == RebootHow::Agent {
+            self.heard(id)?;
+        }
         self.act(id, |dom| dom.reboot(flags))
     }
 

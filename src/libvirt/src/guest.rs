@@ -60,6 +60,22 @@ impl Hypervisor {
         })
     }
 
+    /// Refuses if the agent does not answer: libvirt itself would wait a minute for one that hangs to shut down.
+    pub(crate) fn heard(&self, id: DomainId) -> Result<(), Refusal> {
+        self.with_agent(id, |dom| {
+            // What else is wrong the deed itself will tell.
+            if dom.bound_agent(Some(ANSWER_S)).is_err() {
+                return Ok(());
+            }
+            let heard = dom.guest_info(sys::VIR_DOMAIN_GUEST_INFO_HOSTNAME, |_, _| {});
+            dom.bound_agent(None)?;
+            match heard {
+                Err(fault) if is_silence(&fault) => Err(fault),
+                _ => Ok(()),
+            }
+        })
+    }
+
     /// Calls what must not meet the bound of [`Hypervisor::ask_guest`].
     pub(crate) fn with_agent<T>(
         &self,

@@ -80,7 +80,7 @@ pub(super) fn of(guest: &Guest) -> String {
                 escaped(&kernel.initramfs),
                 kernel.command_line.replace('&', "&amp;").replace('<', "&lt;"),
             );
-            let log = format!("<log file='{}' append='on'/>", escaped(&guest.serial_log()));
+            let log = format!("<log file='{}' append='off'/>", escaped(&guest.serial_log()));
             (kernel.memory_mib, boot, log)
         }
     };

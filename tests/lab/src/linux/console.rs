@@ -38,7 +38,7 @@ impl Console {
         Ok(console)
     }
 
-    /// All that the guest has said on this line, over all boots.
+    /// All that the guest has said on this line since its machine was started, over all boots.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
