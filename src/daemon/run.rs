@@ -395,8 +395,12 @@ fn listen(settings: &Settings, postbox: &Postbox, news: sample::News) -> Hypervi
     };
     Hypervisor::start(wanted, move |word| match word {
         whydown_libvirt::Told::Event(event) => {
-            if matches!(event.what, Happening::Started(_) | Happening::Defined | Happening::Rebooted) {
-                news.of(event.domain.id);
+            match event.what {
+                Happening::Started(_)
+                | Happening::Defined
+                | Happening::Rebooted
+                | Happening::Agent { .. } => news.of(event.domain.id),
+                _ => {}
             }
             told.post_blocking(Input::Host(event));
         }

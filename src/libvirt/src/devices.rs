@@ -17,6 +17,9 @@ const PARTS: usize = 4096;
 /// Bytes of any one text that is kept.
 const TEXT: usize = 1024;
 
+/// The channel on which QEMU's guest agent speaks.
+const AGENT_CHANNEL: &str = "org.qemu.guest_agent.0";
+
 /// Elements within one another.
 const DEPTH: usize = 64;
 
@@ -165,6 +168,9 @@ impl Scan {
                 self.graphics.listen = given.get("address").cloned();
             }
             ("video", "model") => self.part.device = of("type"),
+            ("channel", "target") if of("name") == AGENT_CHANNEL => {
+                self.devices.agent |= of("state") == "connected";
+            }
             _ => {}
         }
     }

@@ -15,6 +15,7 @@ mod classic;
 mod codes;
 mod devices;
 mod fields;
+mod guest;
 mod host;
 mod network;
 mod outcome;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dxr::Value;
 use whydown_core::cause::Cause;
 use whydown_core::evidence::Asked;
+use whydown_core::guest::{GuestAccount, GuestFileSystem, GuestInterface, GuestSystem, GuestUser, TimeZone};
 use whydown_core::hypervisor::WatchdogAction;
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::Reply;
@@ -120,6 +121,51 @@ pub fn usage(run: RunId) -> Usage {
         }),
         responds: true,
         progress: Some(42),
+        guest: Some(Arc::new(account())),
+    }
+}
+
+/// All that a guest can tell, with what is hostile in it as far as it gets here.
+pub fn account() -> GuestAccount {
+    let user = |name: &str, domain: &str, second: i64| GuestUser {
+        name: name.into(),
+        domain: domain.into(),
+        since: Some(Wall(NOW.0 - second * 1_000_000_000)),
+    };
+    let interface = |name: &str, mac: &str, addresses: &[&str]| GuestInterface {
+        name: name.into(),
+        mac: mac.into(),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+    };
+    GuestAccount {
+        host_name: Some("vm <&]]> \u{7f}\u{202e}.example".into()),
+        system: Some(GuestSystem {
+            id: "debian".into(),
+            name: "Debian GNU/Linux".into(),
+            pretty_name: "Debian GNU/Linux 12 (bookworm)".into(),
+            version: "12 (bookworm)".into(),
+            version_id: "12".into(),
+            variant: String::new(),
+            machine: "x86_64".into(),
+            kernel_release: "6.1.0-56-cloud-amd64".into(),
+            kernel_version: "#1 SMP".into(),
+        }),
+        time_zone: Some(TimeZone { name: "EST".into(), offset_s: -18_000 }),
+        users: Some(vec![user("alice", "", 60), user("bob", "EXAMPLE", 30)]),
+        interfaces: Some(vec![
+            interface("lo", "00:00:00:00:00:00", &["127.0.0.1", "::1"]),
+            interface("eth0", "52:54:00:00:00:01", &["fe80::1", "2001:db8::2", "10.0.2.15"]),
+            interface("dummy0", "", &[]),
+        ]),
+        file_systems: Some(vec![
+            GuestFileSystem {
+                mount: "/data".into(),
+                kind: "ext2".into(),
+                total: Some(i64::MAX as u64),
+                used: Some(5),
+            },
+            GuestFileSystem { mount: "/iso".into(), ..GuestFileSystem::default() },
+        ]),
     }
 }
 
@@ -141,6 +187,11 @@ pub fn little(run: RunId) -> Usage {
         rates: None,
         responds: false,
         progress: None,
+        // An agent of which nothing could be read but that nobody is there.
+        guest: run
+            .0
+            .is_multiple_of(2)
+            .then(|| Arc::new(GuestAccount { users: Some(Vec::new()), ..GuestAccount::default() })),
     }
 }
 
@@ -203,6 +254,7 @@ fn devices() -> Devices {
             part("graphics", "spice", "", ""),
             part("memballoon", "virtio", "balloon0", "0x05"),
         ],
+        agent: true,
     }
 }
 
