@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     for change in loaded.changes() {
         tracing::info!(origin = %change.origin, "{} = {}", change.key, change.value);
     }
+    whydown_libvirt::share_one_heap();
     let runtime =
         match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("whydownd").build() {
             Ok(runtime) => runtime,

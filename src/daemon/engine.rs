@@ -18,8 +18,9 @@ use super::clock;
 use super::hands::Hands;
 use super::post::Post;
 
-/// Letters that are stepped before readers get a new picture. A storm costs one picture a batch, not one an event.
-const BATCH: usize = 512;
+/// Letters that are stepped before readers get a new picture, and a poll that shares our thread its turn: some
+/// milliseconds. A storm costs one picture a batch, not one an event.
+const BATCH: usize = 128;
 
 /// What a reader of the live stream gets.
 #[derive(Debug, Clone)]
@@ -119,6 +120,8 @@ impl EngineTask {
                 }
             }
             self.work(&mut batch);
+            // In a storm there is always another letter, and with one core nobody else would get this thread.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -9,17 +9,27 @@ def call(method, *texts):
     return f"<?xml version='1.0'?><methodCall><methodName>{method}</methodName><params>{params}</params></methodCall>".encode()
 
 
-class Connection:
-    """One connection to a daemon."""
+def post(body, headers=""):
+    """A call over HTTP, as bytes."""
+    head = f"POST /RPC2 HTTP/1.1\r\nHost: bench\r\nContent-Type: text/xml\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
-    def __init__(self, port):
+
+class Connection:
+    """One connection to a server, with TLS if it is given a context."""
+
+    def __init__(self, port, context=None):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context:
+            self.socket = context.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.rest = b""
 
     def send(self, body, headers=""):
-        head = f"POST /RPC2 HTTP/1.1\r\nHost: bench\r\nContent-Type: text/xml\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
-        self.socket.sendall(head.encode() + body)
+        self.send_raw(post(body, headers))
+
+    def send_raw(self, request):
+        self.socket.sendall(request)
 
     def receive(self):
         """The next answer's body."""

@@ -3,23 +3,21 @@
 An ending that is seen and not yet on disk says `exitDurable` false; on disk, the member is gone.
 """
 
-import math
 import multiprocessing
 import os
+import statistics
 import threading
 import time
 from dataclasses import dataclass
 
 from client import Connection, call
-from servers import ALL_STATS, vm_id
+from report import both, number, say, table
+from servers import ALL_STATS, Whydownd, test_host, vm_id
+
+#: Seconds of polls before a storm.
+CALM_S = 1
 
 DOWN, NOT_DURABLE = b"<name>exitCode</name>", b"<name>exitDurable</name>"
-
-
-def percentile(samples, part):
-    """By nearest rank."""
-    ordered = sorted(samples)
-    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
 def disk(folder, samples=200):
@@ -76,7 +74,9 @@ def _shut_down(port, numbers, go):
 
 
 def _storm(port, count, threads, go, failed, ended):
-    """Runs in a process of its own, so that its threads do not hold up the polls."""
+    """Runs in a process of its own and below the one that polls, so that its threads do not hold up the polls: both
+    are clients and share a core."""
+    os.nice(5)
     def work(numbers):
         try:
             _shut_down(port, numbers, go)
@@ -119,7 +119,7 @@ def storm(daemon, count, threads, pause):
 
     calm, busy, down = [], [], None
     start = time.perf_counter()
-    while time.perf_counter() - start < 1:
+    while time.perf_counter() - start < CALM_S:
         poll(calm)
     start = time.perf_counter()
     go.set()
@@ -138,3 +138,49 @@ def storm(daemon, count, threads, pause):
     if not failed.empty():
         raise RuntimeError(failed.get())
     return Storm(calm, busy, *((at - start) * 1e3 for at in (ended.value, down, now)))
+
+
+def _daemon(stage, name, count, core):
+    folder = stage.folder / name
+    return stage.keep(Whydownd(stage.given.daemon, folder, test_host(folder, count), core)).expect(count)
+
+
+def tell_one_by_one(stage):
+    """Measures VMs that end one after another, and prints what was found."""
+    daemon = _daemon(stage, "one", 500, stage.core)
+    stage.quiet()
+    seen, durable = one_by_one(daemon, range(stage.given.samples))
+    stage.drop(daemon)
+    rows = [
+        ["shutdown sent, until a poll says Down", *both(seen)],
+        ["from then until the ending is on disk", *both(durable)],
+        ["the disk alone: one `fdatasync` of a page", *both(disk(stage.folder))],
+    ]
+    say(f"One of 500 VMs is shut down, {stage.given.samples} times: milliseconds.\n")
+    table(["what", "median", "p99"], rows)
+
+
+def tell_storms(stage, pause=0.005):
+    """Measures storms, with the daemon on one core and on all, and prints what was found."""
+    count = stage.given.storm
+    storms = {"one core": [], "all cores": []}
+    for turn in range(stage.given.rounds):
+        for where, core in (("one core", stage.core), ("all cores", None)):
+            stage.quiet()
+            daemon = _daemon(stage, f"storm-{turn}-{where.split()[0]}", count, core)
+            storms[where].append(storm(daemon, count, 16, pause))
+            stage.drop(daemon)
+    say(f"{count} VMs are shut down at once from 16 connections, with a poll every {pause * 1000:.0f} ms beside it,")
+    say(f"{stage.given.rounds} times: milliseconds.\n")
+    rows = []
+    for where, all_ in storms.items():
+        for what, field in (("the second before it", "calm"), ("it", "busy")):
+            polls = [spent for one in all_ for spent in getattr(one, field)]
+            rows.append([f"`getAllVmStats` in {what}", where, str(len(polls)), *both(polls), number(max(polls))])
+    table(["what", "daemon on", "polls", "median", "p99", "most"], rows)
+    rows = []
+    for where, all_ in storms.items():
+        for what, field in (("shutdown is answered", "answered"), ("VM is shown Down", "down"), ("ending is on disk", "durable")):
+            spent = [getattr(one, field) for one in all_]
+            rows.append([f"every {what}", where, number(statistics.median(spent)), number(max(spent))])
+    table(["from the start until", "daemon on", "median", "most"], rows)

@@ -1,4 +1,8 @@
-"""One measurement: wrk against a server, and what the server's processes spent meanwhile."""
+"""One measurement: wrk against a server, and what the server's processes spent meanwhile.
+
+With TLS wrk shows a certificate by a small library that is loaded before it: the client is the same for all servers, and
+the same as without TLS.
+"""
 
 import json
 import statistics
@@ -6,6 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import preload
 import process
 
 SCRIPT = Path(__file__).resolve().parent / "wrk.lua"
@@ -21,12 +26,15 @@ class Load:
     p99_us: float
 
 
-def run(server, url, least_bytes, connections, seconds, core, packing="plain", threads=1):
+def run(server, address, least_bytes, connections, seconds, core, shim, packing="plain", threads=1):
     """Drives `server` for `seconds`. Trouble of any kind ends the benchmark: a wrong number is worse than none."""
-    command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "-s", SCRIPT, url, "--"]
-    command += [server.method, packing]
+    command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "-s", SCRIPT, address.url]
+    command += ["--", address.method, packing]
+    papers, env = address.papers, None
+    if papers:
+        env = preload.environment(shim, WRK_CERTIFICATE=str(papers.certificate), WRK_KEY=str(papers.key))
     before = process.cpu_seconds(server.process)
-    driver = process.start(command, core, stdout=subprocess.PIPE, text=True)
+    driver = process.start(command, core, stdout=subprocess.PIPE, text=True, env=env)
     output, _ = driver.communicate()
     spent = process.cpu_seconds(server.process) - before
     if driver.returncode != 0:

@@ -1,12 +1,14 @@
 #!/bin/sh
-# Measures whydownd beside Python's XML-RPC server and beside nginx with the same bytes in a file, and how long it
-# takes until an ending is seen and on disk. See docs/internals/performance.md. Installs what is missing (Debian 12;
-# with sudo where not root). Nothing is left running.
+# Measures whydownd beside Python's XML-RPC server and beside nginx with the same bytes in a file, by plain text and by
+# TLS; what sampling costs; memory; and how long it takes until an ending is seen and on disk. Prints tables in Markdown
+# for docs/internals/performance.md. Installs what is missing (Debian 12; with sudo where not root). Nothing is left
+# running.
 #
-#   tests/bench/run.sh            some ten minutes, more on a machine that does other work: it waits for quiet, in bounds
-#   tests/bench/run.sh --quick    less than half a minute: only to see that all pieces still run
+#   tests/bench/run.sh            half an hour, more on a machine that does other work: it waits for quiet, in bounds
+#   tests/bench/run.sh --quick    less than a minute: only to see that all pieces still run
 #
 #   --daemon FILE    measure this whydownd instead of building one
+#   --only PART      throughput, pollers, sampling, memory or endings; may be repeated
 #   --rounds N       how often each measurement is made
 #   --seconds N      how long each lasts
 set -eu
@@ -16,7 +18,7 @@ daemon=
 previous=
 for argument in "$@"; do
     case $argument in
-    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --daemon=*) daemon=given ;;
     esac
     [ "$previous" != --daemon ] || daemon=given
@@ -27,7 +29,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 missing=
 command -v nginx >/dev/null || missing="$missing nginx-light"
 command -v wrk >/dev/null || missing="$missing wrk"
-command -v python3 >/dev/null || missing="$missing python3"
+command -v openssl >/dev/null || missing="$missing openssl"
 if [ -n "$missing" ]; then
     command -v apt-get >/dev/null || { echo "bench: install by other means:$missing" >&2; exit 1; }
     sudo=
@@ -52,11 +54,14 @@ if [ -n "$missing" ]; then
     fi
 fi
 
+# A compiler and libvirt's headers, for what is loaded into wrk and whydownd; QEMU, Python and tini.
+tests/setup.sh try
+
 if [ -z "$daemon" ]; then
-    tests/setup.sh build
     echo "bench: building (some minutes the first time)"
     cargo build --locked --quiet --release --package whydown --bin whydownd
     target=$(cargo metadata --locked --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
     set -- --daemon "$target/release/whydownd" "$@"
 fi
-exec python3 -B tests/bench/bench.py "$@"
+# tini reaps what QEMU leaves behind; without it libvirt waits 40 seconds for a machine in some containers.
+exec tini -s -- python3 -B tests/bench/bench.py "$@"

@@ -31,6 +31,6 @@ mod translate;
 
 pub use act::{Refusal, ShutdownHow, Versions};
 pub use deeds::{Progress, RebootHow};
-pub use ffi::NodeInfo;
+pub use ffi::{NodeInfo, share_one_heap};
 pub use link::Hypervisor;
 pub use settings::{Settings, Told};

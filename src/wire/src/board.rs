@@ -7,16 +7,17 @@
 //! ```
 //!
 //! Taking a new snapshot costs nothing that grows with the number of VMs: a storm of changes between two polls is
-//! paid for by the next poll, once, and that joins fragments. A poll copies nothing.
+//! paid for by the next poll, once, and that joins fragments. A poll copies nothing. New samples change every VM: their
+//! fragments are written [ahead](Bodies::write_ahead), beside those that polls still use.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use whydown_core::id::DomainId;
-use whydown_core::sample::{Samples, Usage};
+use whydown_core::sample::Samples;
 use whydown_core::snapshot::{DomainPublic, Snapshot, Status};
 use whydown_core::time::Wall;
 
@@ -24,6 +25,7 @@ use crate::codes::{Code, done, put_status, status_reply};
 use crate::profile::{Generation, Profile};
 use crate::vm::{Fragment, Moment, Range, put_full};
 use crate::write;
+use crate::written::Cache;
 
 /// How long a body may be used although `elapsedTime` in it ages. VDSM's samples were up to 15 seconds old.
 const BODY_LIFE: Duration = Duration::from_secs(5);
@@ -63,16 +65,6 @@ fn pack(plain: &[u8]) -> Bytes {
 
 /// A body and the moment that it shows.
 type Shown = (Moment, Arc<Body>);
-
-/// What was written of a VM, beside the picture and the sample of it that were written.
-#[derive(Debug)]
-struct Written {
-    domain: Arc<DomainPublic>,
-    usage: Option<Arc<Usage>>,
-    fragment: Arc<Fragment>,
-}
-
-type Cache = HashMap<DomainId, Written>;
 
 /// Keeps what was written of each VM.
 #[derive(Debug, Clone)]
@@ -271,39 +263,20 @@ impl Bodies {
         }
     }
 
-    /// The fragments of all VMs. What the picture no longer shows leaves the cache here.
     fn fragments(&self) -> Vec<Arc<Fragment>> {
-        let domains = &self.snapshot.domains;
-        let mut cache = self.lock_cache();
-        let fragments = domains.values().map(|domain| self.fragment_of(&mut cache, domain)).collect();
-        if cache.len() > domains.len() {
-            cache.retain(|id, _| domains.contains_key(id));
-        }
-        fragments
+        self.lock_cache().all(&self.snapshot, &self.samples, self.profile)
     }
 
-    /// Writes what changed before anybody asks, so that the first poll does not wait for all of it.
+    /// Writes what changed before anybody asks, so that the first poll does not wait for all of it. Polls of the
+    /// replies that are shown until then neither wait for this nor lose what is written of them.
     pub fn write_ahead(&self) {
-        for domain in self.snapshot.domains.values() {
-            self.fragment_of(&mut self.lock_cache(), domain);
-        }
+        let missing = self.lock_cache().missing(&self.snapshot, &self.samples);
+        let written = missing.write(self.profile);
+        self.lock_cache().put_ahead(&self.samples, written);
     }
 
-    /// The fragment of `domain`, from the cache if it is of this very picture and sample: the cache holds them too, so
-    /// that their addresses cannot come to mean others.
     fn fragment_of(&self, cache: &mut Cache, domain: &Arc<DomainPublic>) -> Arc<Fragment> {
-        let usage = self.samples.domains.get(&domain.domain);
-        if let Some(written) = cache.get(&domain.domain)
-            && Arc::ptr_eq(&written.domain, domain)
-            && written.usage.as_ref().map(Arc::as_ptr) == usage.map(Arc::as_ptr)
-        {
-            return Arc::clone(&written.fragment);
-        }
-        let fragment = Arc::new(Fragment::of(domain, usage.map(Arc::as_ref), self.profile));
-        let written =
-            Written { domain: Arc::clone(domain), usage: usage.cloned(), fragment: Arc::clone(&fragment) };
-        cache.insert(domain.domain, written);
-        fragment
+        cache.one(domain, self.samples.domains.get(&domain.domain), self.profile)
     }
 
     fn lock_cache(&self) -> std::sync::MutexGuard<'_, Cache> {

@@ -27,6 +27,7 @@ mod verb;
 mod verbs;
 mod vm;
 mod write;
+mod written;
 
 pub use absent::absent_verbs;
 pub use board::{Board, Bodies, Body, VmCounts};

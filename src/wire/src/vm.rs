@@ -77,10 +77,10 @@ fn pause_code(reason: &str) -> &'static str {
 /// What is written of a VM once and used until it changes: members without the struct around them.
 #[derive(Debug)]
 pub(crate) struct Fragment {
-    stats: String,
+    stats: Box<str>,
     /// Where the full range says something else.
-    stats_full: Option<String>,
-    short: String,
+    stats_full: Option<Box<str>>,
+    short: Box<str>,
     running: bool,
     started: Wall,
     profile: &'static Profile,
@@ -93,7 +93,7 @@ impl Fragment {
     /// Of this picture, and of what is known of its run beyond that.
     pub(crate) fn of(domain: &DomainPublic, usage: Option<&Usage>, profile: &'static Profile) -> Self {
         let usage = usage.filter(|usage| usage.run == domain.run);
-        let stats = members(2048, |s| match &domain.ending {
+        let stats = members(8192, |s| match &domain.ending {
             Some(ending) => put_down(s, domain, ending, Range::Classic, profile),
             None => {
                 put_short(s, domain, profile);
@@ -157,10 +157,11 @@ fn is_moving(status: Status) -> bool {
     )
 }
 
-fn members(capacity: usize, fill: impl FnOnce(&mut Members<'_>)) -> String {
+/// In as many bytes as it has, and not the buffer that it was written in: there is one of each VM for as long as it runs.
+fn members(capacity: usize, fill: impl FnOnce(&mut Members<'_>)) -> Box<str> {
     let mut xml = Xml::with_capacity(capacity);
     fill(&mut xml.members());
-    xml.into_string()
+    xml.as_str().into()
 }
 
 fn put_short(s: &mut Members<'_>, domain: &DomainPublic, profile: &Profile) {

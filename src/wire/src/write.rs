@@ -24,8 +24,8 @@ impl Xml {
         self.buffer.into_bytes()
     }
 
-    pub(crate) fn into_string(self) -> String {
-        self.buffer
+    pub(crate) fn as_str(&self) -> &str {
+        &self.buffer
     }
 
     /// A value on its own, in the place where it stands.

@@ -10,11 +10,13 @@ pub(crate) mod register;
 mod connection;
 mod domain;
 mod guest;
+mod heap;
 mod stats;
 
 pub use connection::NodeInfo;
 pub(crate) use connection::{Conn, KeepAlive};
 pub(crate) use domain::Dom;
+pub use heap::share_one_heap;
 pub(crate) use stats::Value;
 
 use virt_sys as sys;
