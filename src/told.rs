@@ -15,7 +15,7 @@ use whydown_core::verdict::{ROWS, describe};
 pub struct Domains {
     /// Whether libvirt was listed at least once: before that, absence means nothing.
     pub settled: bool,
-    /// Since when the link to libvirt is lost; absent while it is there.
+    /// Since when the link to libvirt is lost; absent while it is there, and before it was ever there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link_lost_since: Option<Timestamp>,
     /// All domains that managers see.
@@ -117,6 +117,12 @@ pub struct Change {
     /// A domain that is no longer shown: its UUID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<String>,
+    /// With `left`: how its run ended, if that was never shown, as it was destroyed by request or began anew at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+    /// True in the last line of a stream that ends because the daemon stops.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopping: bool,
     /// Changes that this reader missed because it was too slow, or nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missed: u64,
@@ -131,6 +137,9 @@ pub struct Why {
     /// Its latest ending, acknowledged or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
+    /// UUIDs of other domains that are shown with the name that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namesakes: Vec<String>,
 }
 
 /// `GET /v1/history`.
@@ -157,6 +166,13 @@ pub struct Health {
     pub ledger_trouble: Option<String>,
     /// Writes that wait for the ledger.
     pub ledger_waiting: usize,
+    /// Where the ledger's file was moved to because it was damaged, since this daemon runs: what could be read of it
+    /// is in the fresh one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger_damaged: Option<String>,
+    /// Endings and starts that found no room in memory while the ledger could not be written; each is in the log.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ledger_lost: u64,
     /// Witnesses that cannot be heard, each with the reason.
     pub deaf: Vec<String>,
     /// What is wrong with the certificates; absent where there is no TLS, too.
@@ -189,7 +205,7 @@ impl Domains {
     pub fn of(snapshot: &Snapshot) -> Self {
         Self {
             settled: snapshot.settled,
-            link_lost_since: lost_since(snapshot),
+            link_lost_since: lost_since(snapshot).filter(|_| snapshot.settled),
             domains: snapshot.domains.values().map(|domain| Domain::of(domain)).collect(),
         }
     }

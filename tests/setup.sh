@@ -60,6 +60,26 @@ needs_test() {
     need systemd systemd-analyze    # checks the units; nothing is started
     need binutils as
     need util-linux unshare
+    need dpkg dpkg-deb              # unpacks the Linux guest
+    needs_peers
+}
+# XML-RPC clients of other languages, which read what the daemon writes (tests/peers): 600 MB, nearly all of it Java and Go.
+peers=$(dirname "$0")/../target/peers
+needs_peers() {
+    need default-jdk-headless javac
+    need libcommons-httpclient-java # the HTTP of oVirt's engine; its XML library is no package of Debian's
+    need libaxmlrpc-java
+    need librpc-xml-perl
+    need libfrontier-rpc-perl
+    need ruby ruby
+    need ruby-xmlrpc
+    need php8.2-cli php
+    need php8.2-xmlrpc
+    need gccgo gccgo                # half of what golang-go takes
+    need golang-github-kolo-xmlrpc-dev
+    need libxmlrpc-core-c3-dev
+    need nodejs node
+    [ -e "$peers/node_modules/xmlrpc" ] || need npm npm
 }
 
 case $mode in
@@ -115,6 +135,51 @@ if [ -n "$user" ]; then
         --no-create-home --home-dir /var/lib/libvirt \
         --shell /usr/sbin/nologin --comment 'Libvirt Qemu' libvirt-qemu
 fi
+
+if [ "$mode" = test ] && [ ! -e "$peers/node_modules/xmlrpc" ]; then
+    # No package of Debian's; this lays it down in target/ and leaves the rest of the machine alone.
+    act npm install --prefix "$peers" --no-save --ignore-scripts --no-audit --no-fund --loglevel=error xmlrpc@1.3.2
+fi
+# The Linux guest of the tests: Debian's kernel, a shell and QEMU's guest agent, unpacked and not installed.
+linux_guest() {
+    case "$(uname -m)" in x86_64) ;; *) fail "the Linux guest of the tests is for x86_64" ;; esac
+    guest=${CARGO_TARGET_DIR:-$(cd "$(dirname "$0")/.." && pwd)/target}/lab-linux
+    if [ -e "$guest/complete" ]; then
+        say "the Linux guest is in $guest"
+        return 0
+    fi
+    command -v apt-get >/dev/null 2>&1 || fail "fetches the Linux guest with apt-get, from Debian's archive"
+    say "fetching the Linux guest (28 MB) to $guest"
+    [ "$dry" = no ] || return 0
+    kernel=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')
+    if [ -z "$kernel" ]; then
+        $sudo apt-get -q update
+        kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')
+    fi
+    [ -n "$kernel" ] || fail "apt knows no linux-image-cloud-amd64; its sources must have Debian's archive"
+    rm -rf "$guest"
+    mkdir -p "$guest/unpack" "$guest/modules" "$guest/lib"
+    fetch() { (cd "$guest/unpack" && apt-get -q -o APT::Sandbox::User=root download "$kernel" busybox-static qemu-guest-agent); }
+    # The lists may be older than the archive.
+    fetch || { $sudo apt-get -q update && fetch; } || fail "cannot fetch the Linux guest"
+    for package in "$guest"/unpack/*.deb; do
+        dpkg-deb -x "$package" "$guest/unpack"
+    done
+    find "$guest/unpack/boot" -name 'vmlinuz-*' -exec cp {} "$guest/vmlinuz" \;
+    for module in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_console virtio_blk \
+        virtio_balloon failover net_failover virtio_net button evdev pvpanic pvpanic-mmio pvpanic-pci; do
+        find "$guest/unpack" -path '*/kernel/*' -name "$module.ko" -exec cp {} "$guest/modules" \;
+        [ -e "$guest/modules/$module.ko" ] || fail "$kernel has no module $module"
+    done
+    cp "$guest/unpack/bin/busybox" "$guest/unpack/usr/sbin/qemu-ga" "$guest"
+    # The agent's libraries are those that QEMU and libvirt have brought to this host.
+    libraries=$(ldd "$guest/qemu-ga")
+    case $libraries in *'not found'*) fail "qemu-ga needs libraries that this host has not: $libraries" ;; esac
+    printf '%s\n' "$libraries" | sed -n 's/^[^/]*\(\/[^ ]*\) .*/\1/p' | xargs -I{} cp -L {} "$guest/lib"
+    rm -rf "$guest/unpack"
+    echo "$kernel" >"$guest/complete"
+}
+[ "$mode" != test ] || linux_guest
 
 [ "$mode" = run ] && exit 0
 want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")

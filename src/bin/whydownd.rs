@@ -8,9 +8,6 @@ use tracing_subscriber::prelude::*;
 use whydown::config::{self, Flags, Log, LogTarget, Sources};
 use whydown::edge;
 
-/// `EX_CONFIG` of sysexits: starting again would not help, and the unit does not.
-const EX_CONFIG: u8 = 78;
-
 fn main() -> ExitCode {
     // First of all: it takes variables out of the environment, which must have no other reader yet.
     let inherited = edge::Inherited::from_environment();
@@ -24,7 +21,7 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             let _ = fail(&mistakes.to_string());
-            return ExitCode::from(EX_CONFIG);
+            return ExitCode::from(config::EX_CONFIG);
         }
     };
     if let Err(error) = start_log(&loaded.settings.log) {

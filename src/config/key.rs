@@ -44,6 +44,7 @@ pub(super) const KEYS: &[Key] = &[
     key("sampling", "enabled", Rule::Flag),
     key("sampling", "interval_s", number(1, 300, "seconds")),
     key("sampling", "unresponsive_after_s", number(2, 3_600, "seconds")),
+    key("sampling", "guest_interval_s", number(0, 3_600, "seconds")),
     key("xmlrpc", "listen", Rule::List(Form::Listen, 16)),
     key("xmlrpc", "insecure_listen_anywhere", Rule::Flag),
     key("xmlrpc", "plain_may_act", Rule::Flag),

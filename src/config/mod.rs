@@ -32,7 +32,7 @@ pub use environment::OTHER_VARIABLES;
 pub use finding::{Finding, Mistakes, Wrong};
 pub use flags::Flags;
 pub use load::{Change, Loaded, Sources, load};
-pub use report::{Report, check};
+pub use report::{EX_CONFIG, Report, check};
 pub use settings::{
     Deciding, Ledger, Libvirt, Log, Sampling, Settings, Socket, State, Tls, Unacknowledged, XmlRpc,
 };

@@ -6,6 +6,9 @@ use super::finding::Mistakes;
 use super::key::KEYS;
 use super::load::{Loaded, Sources, load};
 
+/// `EX_CONFIG` of sysexits: starting again would not help, and the unit does not.
+pub const EX_CONFIG: u8 = 78;
+
 /// The outcome of a check.
 #[derive(Debug)]
 pub enum Report {
@@ -24,11 +27,11 @@ pub fn check(sources: &Sources) -> Report {
 }
 
 impl Report {
-    /// 0 if it can be used, 1 if not.
+    /// 0 if it can be used, else what the daemon itself ends with then: `EX_CONFIG` of sysexits, 78.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Right(_) => 0,
-            Self::Wrong(_) => 1,
+            Self::Wrong(_) => EX_CONFIG,
         }
     }
 

@@ -128,6 +128,9 @@ pub struct Sampling {
     /// After how long without a sample a VM is said not to respond.
     #[serde(rename = "unresponsive_after_s", deserialize_with = "seconds")]
     pub unresponsive_after: Duration,
+    /// How often a guest agent is asked; zero for never.
+    #[serde(rename = "guest_interval_s", deserialize_with = "seconds")]
+    pub guest_interval: Duration,
 }
 
 /// `[xmlrpc]`.

@@ -21,13 +21,16 @@ const MOST: usize = 256 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answers at the socket.
-    #[error("the daemon cannot be reached at {}: {source} (is whydownd running? see --socket)", path.display())]
+    #[error("the daemon cannot be reached at {} (is whydownd running? see --socket)", path.display())]
     Unreachable {
         /// The socket.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
+    /// The daemon stops.
+    #[error("the daemon is stopping")]
+    Stopping,
     /// HTTP broke off.
     #[error("the connection to the daemon broke off")]
     Broken(#[from] hyper::Error),

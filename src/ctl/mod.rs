@@ -76,7 +76,7 @@ pub fn main(cli: &Cli) -> ExitCode {
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "whydown: {error:#}");
             match (error.downcast_ref::<ClientError>(), error.downcast_ref::<NoSuchVm>()) {
-                (Some(ClientError::Unreachable { .. }), _) => ExitCode::from(69),
+                (Some(ClientError::Unreachable { .. } | ClientError::Stopping), _) => ExitCode::from(69),
                 (_, Some(_)) => ExitCode::from(4),
                 _ => ExitCode::FAILURE,
             }
@@ -120,14 +120,17 @@ async fn command(cli: &Cli) -> anyhow::Result<()> {
         Command::Watch => {
             let mut lines = client.lines("/v1/watch").await?;
             while let Some(line) = lines.next().await? {
+                let change: Change = serde_json::from_slice(&line).context("a line of the daemon")?;
                 if cli.json {
                     out.write_all(&line)?;
                     out.write_all(b"\n")?;
-                } else {
-                    let change: Change = serde_json::from_slice(&line).context("a line of the daemon")?;
+                } else if !change.stopping {
                     writeln!(out, "{}", show::change(&change))?;
                 }
                 out.flush()?;
+                if change.stopping {
+                    return Err(ClientError::Stopping.into());
+                }
             }
             anyhow::bail!("the daemon ended the stream")
         }

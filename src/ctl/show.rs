@@ -42,6 +42,13 @@ pub fn domains(told: &Domains) -> String {
 /// The story of `whydown why`.
 pub fn why(told: &Why) -> String {
     let mut text = String::new();
+    if !told.namesakes.is_empty() {
+        let _ = writeln!(
+            text,
+            "Others have this name; this is about the one that began last. The others: {}\n",
+            told.namesakes.join(", ")
+        );
+    }
     if let Some(domain) = told.domain.as_ref().filter(|domain| domain.ending.is_none()) {
         let _ = writeln!(
             text,
@@ -51,8 +58,9 @@ pub fn why(told: &Why) -> String {
             domain.run,
             local(domain.started)
         );
-        text.push_str(match told.ending {
-            Some(_) => "Its last ending:\n\n",
+        text.push_str(match &told.ending {
+            Some(ending) if ending.domain == domain.domain => "Its last ending:\n\n",
+            Some(_) => "No ending of it is known; the last one of another VM of this name:\n\n",
             None => "No ending of it is known.\n",
         });
     }
@@ -129,20 +137,22 @@ pub fn change(told: &Change) -> String {
     if told.missed > 0 {
         return format!("{at}  ({} changes were missed)", told.missed);
     }
-    match (&told.domain, &told.left) {
-        (Some(domain), _) => match &domain.ending {
-            Some(ending) => format!(
-                "{at}  {}  down: {} ({}, {})  {}",
-                clean(&domain.name),
-                ending.cause,
-                ending.certainty,
-                exit(ending),
-                clean(&ending.message)
-            ),
+    let down = |ending: &Ending| {
+        let (cause, certainty, exit) = (&ending.cause, &ending.certainty, exit(ending));
+        format!(
+            "{at}  {}  down: {cause} ({certainty}, {exit})  {}",
+            clean(&ending.name),
+            clean(&ending.message)
+        )
+    };
+    match (&told.domain, &told.left, &told.ending) {
+        (Some(domain), ..) => match &domain.ending {
+            Some(ending) => down(ending),
             None => format!("{at}  {}  {}", clean(&domain.name), status(domain)),
         },
-        (None, Some(left)) => format!("{at}  {left}  no longer shown"),
-        (None, None) => at,
+        (None, Some(_), Some(ending)) => format!("{}; no longer shown", down(ending)),
+        (None, Some(left), None) => format!("{at}  {left}  no longer shown"),
+        (None, None, _) => at,
     }
 }
 
@@ -160,6 +170,15 @@ pub fn health(told: &Health) -> String {
         Some(trouble) => {
             let _ = writeln!(text, "ledger: {trouble} ({} writes wait)", told.ledger_waiting);
         }
+    }
+    if let Some(moved_to) = &told.ledger_damaged {
+        let _ = writeln!(
+            text,
+            "ledger: was damaged; what could be read was saved, the damaged file is {moved_to}"
+        );
+    }
+    if told.ledger_lost > 0 {
+        let _ = writeln!(text, "ledger: {} writes found no room and are in the log alone", told.ledger_lost);
     }
     if let Some(trouble) = &told.tls_trouble {
         let _ = writeln!(text, "certificates: {trouble}");

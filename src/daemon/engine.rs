@@ -1,6 +1,6 @@
 //! The only task that owns the engine: receive, step, carry out, publish, answer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -8,7 +8,7 @@ use tracing::{Span, debug, info, info_span, warn};
 use whydown_core::hypervisor::{Happening, HostEvent};
 use whydown_core::id::{DomainId, RequestId, RunId};
 use whydown_core::lifecycle::{Effect, Engine, Input, Reply};
-use whydown_core::record::Keep;
+use whydown_core::record::{Ending, Keep};
 use whydown_core::sample::Samples;
 use whydown_core::snapshot::{DomainPublic, Snapshot};
 use whydown_ledger::Ledger;
@@ -27,8 +27,8 @@ const BATCH: usize = 128;
 pub enum Change {
     /// The domain as it is now.
     Now(Arc<DomainPublic>),
-    /// It is no longer shown.
-    Left(DomainId),
+    /// It is no longer shown, and with what ending, if that was never shown.
+    Left(DomainId, Option<Arc<Ending>>),
 }
 
 /// What readers hold on to.
@@ -54,6 +54,8 @@ pub struct EngineTask {
     answers: Vec<(RequestId, Reply)>,
     watchdog: Option<std::time::Duration>,
     runs: Runs,
+    /// Endings that were decided and not yet shown.
+    untold: BTreeMap<DomainId, Arc<Ending>>,
 }
 
 impl EngineTask {
@@ -84,6 +86,7 @@ impl EngineTask {
             answers: Vec::new(),
             watchdog,
             runs: Runs::default(),
+            untold: BTreeMap::new(),
         };
         (task, readers, changes)
     }
@@ -167,6 +170,9 @@ impl EngineTask {
             Effect::Ask(question) => self.hands.ask(question),
             Effect::Keep(keep) => {
                 self.runs.say(&keep);
+                if let Keep::Ending(ending) = &keep {
+                    self.untold.insert(ending.domain, Arc::new((**ending).clone()));
+                }
                 self.ledger.keep(keep);
             }
             Effect::Reply(id, reply) => self.answers.push((id, reply)),
@@ -179,14 +185,27 @@ impl EngineTask {
     fn publish(&mut self) {
         let snapshot = Arc::new(self.engine.snapshot());
         let old = self.show(Arc::clone(&snapshot));
-        if self.changes.receiver_count() > 0 {
-            for (id, domain) in &snapshot.domains {
-                if !old.snapshot.domains.get(id).is_some_and(|before| Arc::ptr_eq(before, domain)) {
-                    let _ = self.changes.send(Change::Now(Arc::clone(domain)));
-                }
+        // What is shown as ended was told; of a run that is still shown its ending will be.
+        let mut untold = std::mem::take(&mut self.untold);
+        untold.retain(|id, ending| match snapshot.domains.get(id) {
+            Some(domain) if domain.run == ending.run && domain.ending.is_none() => {
+                self.untold.insert(*id, Arc::clone(ending));
+                false
             }
-            for id in old.snapshot.domains.keys().filter(|id| !snapshot.domains.contains_key(*id)) {
-                let _ = self.changes.send(Change::Left(*id));
+            Some(domain) => domain.run != ending.run,
+            None => true,
+        });
+        if self.changes.receiver_count() == 0 {
+            return;
+        }
+        let left = old.snapshot.domains.keys().filter(|id| !snapshot.domains.contains_key(*id));
+        let left: BTreeSet<DomainId> = left.chain(untold.keys()).copied().collect();
+        for id in left {
+            let _ = self.changes.send(Change::Left(id, untold.remove(&id)));
+        }
+        for (id, domain) in &snapshot.domains {
+            if !old.snapshot.domains.get(id).is_some_and(|before| Arc::ptr_eq(before, domain)) {
+                let _ = self.changes.send(Change::Now(Arc::clone(domain)));
             }
         }
     }

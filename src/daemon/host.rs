@@ -14,10 +14,13 @@ use whydown_core::time::Wall;
 use whydown_libvirt::Versions;
 use whydown_wire::{Hardware, HostFacts, HostStats, OperatingSystem, Package};
 
-use super::clock;
+use super::{clock, network};
 
 /// How often figures are read. Managers poll every two to fifteen seconds.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+
+/// Links come and go seldom: they are looked for in each so many samples.
+const LINKS_EVERY: u64 = 5;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -30,6 +33,7 @@ pub struct Host {
 #[derive(Debug)]
 struct Known {
     facts: Arc<HostFacts>,
+    /// What else is read while the daemon runs.
     stats: HostStats,
     busy: Option<Busy>,
 }
@@ -56,13 +60,20 @@ impl Host {
     /// Keeps the figures fresh for ever.
     pub async fn sample(self, state_dir: std::path::PathBuf) {
         let mut every = tokio::time::interval(SAMPLE_EVERY);
+        let mut round = 0_u64;
         loop {
             every.tick().await;
             let folder = state_dir.clone();
-            let Ok((fresh, now_busy)) = tokio::task::spawn_blocking(move || (stats(&folder), busy())).await
-            else {
-                continue;
+            round += 1;
+            let (mut links, before) = (self.facts().links.clone(), self.lock().stats.traffic.clone());
+            let read = move || {
+                if round.is_multiple_of(LINKS_EVERY) {
+                    links = network::links();
+                }
+                let traffic = network::traffic(&links, &before, clock::wall());
+                (HostStats { traffic, ..stats(&folder) }, busy(), links)
             };
+            let Ok((fresh, now_busy, links)) = tokio::task::spawn_blocking(read).await else { continue };
             let mut known = self.lock();
             let started = known.stats.started;
             let (before, kept) =
@@ -73,6 +84,9 @@ impl Host {
             };
             known.stats = HostStats { started, cpu_user, cpu_system, cpu_idle, ..fresh };
             known.busy = now_busy;
+            if known.facts.links != links {
+                known.facts = Arc::new(HostFacts { links, ..(*known.facts).clone() });
+            }
         }
     }
 
@@ -217,6 +231,7 @@ fn facts() -> HostFacts {
             .ok()
             .or_else(|| Some("-1".into())),
         hardware,
+        links: network::links(),
         ..HostFacts::default()
     }
 }

@@ -10,6 +10,7 @@
 //! | edge tasks | one connection each | that connection is closed |
 
 mod clock;
+mod deaf;
 mod device;
 mod document;
 mod doors;
@@ -17,6 +18,7 @@ mod embed;
 mod engine;
 mod hands;
 mod host;
+mod network;
 mod post;
 mod rights;
 mod rpc;

@@ -18,6 +18,7 @@ use whydown_ledger::{Condition, Ledger, Query};
 use whydown_wire::{Body, Call, CallLimits, Code, Range, Verb, WorkKind, done, status_reply};
 
 use super::clock;
+use super::deaf::Deaf;
 use super::document::Document;
 use super::engine::{Change, Published};
 use super::host::Host;
@@ -51,7 +52,8 @@ pub struct Service {
     ledger: Ledger,
     host: Host,
     started: Wall,
-    deaf: Vec<String>,
+    deaf: Deaf,
+    stopping: watch::Receiver<bool>,
     /// The bytes of the last poll of all VMs. A manager sends the same ones each time: they are known by sight, and
     /// not read again.
     poll: RwLock<Box<[u8]>>,
@@ -79,7 +81,8 @@ impl Service {
         ledger: Ledger,
         host: Host,
         started: Wall,
-        deaf: Vec<String>,
+        deaf: Deaf,
+        stopping: watch::Receiver<bool>,
         tls: Option<Arc<Tls>>,
     ) -> Self {
         let call_limits = CallLimits { bytes: settings.xmlrpc.max_request_bytes, ..CallLimits::default() };
@@ -96,6 +99,7 @@ impl Service {
             host,
             started,
             deaf,
+            stopping,
             poll: RwLock::default(),
             rights,
             tls,
@@ -191,10 +195,12 @@ impl Service {
                 let outcome = self.ask(peer, asked, Wanted::Destroy { domain: vm }).await;
                 Given::Own(whydown_wire::destroy_reply(&outcome))
             }
-            Verb::GetVdsCapabilities => Given::Own(whydown_wire::capabilities(&self.host.facts())),
-            Verb::GetVdsStats => {
-                Given::Own(whydown_wire::host_stats(&self.host.stats(), now.bodies.counts()))
-            }
+            Verb::GetVdsCapabilities => Given::Own(whydown_wire::capabilities(&self.host.facts(), peer.ip())),
+            Verb::GetVdsStats => Given::Own(whydown_wire::host_stats(
+                &self.host.facts(),
+                &self.host.stats(),
+                now.bodies.counts(),
+            )),
             Verb::GetVdsHardwareInfo => Given::Own(whydown_wire::hardware(&self.host.facts().hardware)),
             Verb::ListMethods => Given::Own(whydown_wire::list_methods()),
             Verb::MethodHelp { name } => Given::Own(whydown_wire::method_help(&name)),
@@ -286,29 +292,40 @@ impl Service {
         }
     }
 
+    /// A name may be that of several VMs, as managers give it again: the one that began last is meant.
     async fn why(&self, vm: &str) -> Answer {
         let id: Option<DomainId> = vm.parse().ok();
         let snapshot = self.picture().snapshot;
-        let shown = match id {
-            Some(id) => snapshot.domains.get(&id),
-            None => snapshot.domains.values().find(|domain| domain.name == vm),
+        let mut shown: Vec<_> = match id {
+            Some(id) => snapshot.domains.get(&id).into_iter().collect(),
+            None => snapshot.domains.values().filter(|domain| domain.name == vm).collect(),
         };
-        let domain = shown.map(|domain| told::Domain::of(domain));
-        let ending = match domain.as_ref().and_then(|domain| domain.ending.clone()) {
-            Some(ending) => Some(ending),
-            None => {
-                let id = shown.map(|domain| domain.domain).or(id);
-                let name = id.is_none().then(|| vm.to_owned());
-                match self.endings(Query { domain: id, name, limit: 1, ..Query::default() }).await {
+        shown.sort_by_key(|domain| std::cmp::Reverse(domain.run));
+        let namesakes = shown.iter().skip(1).map(|domain| domain.domain.to_string()).collect();
+        let domain = shown.first().map(|domain| told::Domain::of(domain));
+        let mut ending = domain.as_ref().and_then(|domain| domain.ending.clone());
+        let by_id = shown.first().map(|domain| domain.domain).or(id);
+        let by_id = by_id.map(|id| Query { domain: Some(id), limit: 1, ..Query::default() });
+        let by_name = id.is_none().then(|| Query { name: Some(vm.into()), limit: 1, ..Query::default() });
+        for query in by_id.into_iter().chain(by_name) {
+            if ending.is_none() {
+                ending = match self.endings(query).await {
                     Ok(endings) => endings.into_iter().next(),
                     Err(answer) => return answer,
-                }
+                };
             }
-        };
-        if domain.is_none() && ending.is_none() {
-            return trouble(404, "no VM of this name or UUID is or was known");
         }
-        json(200, &told::Why { domain, ending })
+        if domain.is_none() && ending.is_none() {
+            return if snapshot.settled {
+                trouble(404, "no VM of this name or UUID is or was known")
+            } else {
+                trouble(
+                    503,
+                    "libvirt has not listed its VMs yet, and no ending of this one is known: try again",
+                )
+            };
+        }
+        json(200, &told::Why { domain, ending, namesakes })
     }
 
     async fn history(&self, vm: Option<&str>, since: Option<&str>, limit: Option<&str>) -> Answer {
@@ -359,7 +376,9 @@ impl Service {
                     Condition::Failing { error, .. } => Some(error),
                 },
                 ledger_waiting: ledger.waiting,
-                deaf: self.deaf.clone(),
+                ledger_damaged: ledger.damaged.map(|path| path.display().to_string()),
+                ledger_lost: ledger.lost,
+                deaf: self.deaf.all(),
                 tls_trouble: self.tls.as_ref().and_then(|tls| tls.trouble()),
             },
         )
@@ -368,6 +387,7 @@ impl Service {
     /// All domains as they are, then every change, a line each. A reader that is too slow hears how much it missed.
     fn watch(&self) -> Answer {
         let mut changes = self.changes.subscribe();
+        let mut stopping = self.stopping.clone();
         let snapshot = self.picture().snapshot;
         let (lines, body) = tokio::sync::mpsc::channel(64);
         tokio::spawn(async move {
@@ -376,8 +396,14 @@ impl Service {
                 line.push(b'\n');
                 Bytes::from(line)
             };
-            let change =
-                || told::Change { at: told::timestamp(clock::wall()), domain: None, left: None, missed: 0 };
+            let change = || told::Change {
+                at: told::timestamp(clock::wall()),
+                domain: None,
+                left: None,
+                ending: None,
+                stopping: false,
+                missed: 0,
+            };
             for domain in snapshot.domains.values() {
                 let now = told::Change { domain: Some(told::Domain::of(domain)), ..change() };
                 if lines.send(line(&now)).await.is_err() {
@@ -386,14 +412,24 @@ impl Service {
             }
             loop {
                 let next = tokio::select! {
+                    biased;
                     next = changes.recv() => next,
                     () = lines.closed() => return,
+                    _ = stopping.wait_for(|stopping| *stopping) => {
+                        // To a reader that takes nothing in, the end itself must do.
+                        let _ = lines.try_send(line(&told::Change { stopping: true, ..change() }));
+                        return;
+                    }
                 };
                 let next = match next {
                     Ok(Change::Now(domain)) => {
                         told::Change { domain: Some(told::Domain::of(&domain)), ..change() }
                     }
-                    Ok(Change::Left(id)) => told::Change { left: Some(id.to_string()), ..change() },
+                    Ok(Change::Left(id, ending)) => told::Change {
+                        left: Some(id.to_string()),
+                        ending: ending.as_deref().map(told::Ending::of),
+                        ..change()
+                    },
                     Err(broadcast::error::RecvError::Lagged(missed)) => told::Change { missed, ..change() },
                     Err(broadcast::error::RecvError::Closed) => return,
                 };

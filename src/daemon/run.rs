@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use whydown_core::evidence::Fact;
 use whydown_core::hypervisor::Happening;
 use whydown_core::id::BootId;
@@ -17,6 +17,7 @@ use whydown_witness::exit::ExitWatch;
 use whydown_witness::kernel::{KernelLog, KernelWord};
 use whydown_witness::{host as host_witness, process};
 
+use super::deaf::Deaf;
 use super::doors::{Doors, reload_on};
 use super::engine::{EngineTask, Published};
 use super::hands::Hands;
@@ -150,14 +151,15 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         EngineTask::new(engine, letters, hands, ledger.clone(), board.clone(), samples, watchdog);
     let engine_task = tokio::spawn(task.run());
     let vm_sampler = settings.sampling.enabled.then(|| {
-        let (settings, hypervisor) = (settings.sampling.clone(), hypervisor.clone());
-        let sampler = Sampler::new(settings, hypervisor, published.clone(), sampled, board);
+        let (settings, hypervisor, works) = (settings.sampling.clone(), hypervisor.clone(), works.clone());
+        let sampler = Sampler::new(settings, hypervisor, published.clone(), sampled, board, works);
         tokio::spawn(sampler.run(heard))
     });
 
     let host = Host::read(&folder, started);
     let sampler = tokio::spawn(host.clone().sample(folder.clone()));
     let versions = tokio::spawn(learn_versions(host.clone(), hypervisor.clone(), published.clone()));
+    let (close, closing) = watch::channel(false);
     let service: Arc<dyn edge::Service> = Arc::new(Service::new(
         &settings,
         postbox.clone(),
@@ -168,10 +170,10 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         host,
         started,
         witnesses.deaf.clone(),
+        closing.clone(),
         doors.tls.clone(),
     ));
     doors.write_addresses(&folder);
-    let (close, closing) = watch::channel(false);
     let mut serving = Vec::new();
     for listener in doors.listeners {
         let mut closing = closing.clone();
@@ -310,7 +312,7 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
         },
     );
     if let Some(trouble) = &opened.trouble {
-        error!("the ledger cannot be used: {trouble}; endings are held in memory and written when it can be");
+        error!("{trouble}");
     }
     let engine = Engine::recover(
         whydown_core::lifecycle::Settings {
@@ -331,12 +333,12 @@ struct Witnesses {
     exits: Option<Arc<ExitWatch>>,
     _kernel: Option<KernelLog>,
     /// Those that cannot be heard, each with the reason.
-    deaf: Vec<String>,
+    deaf: Deaf,
 }
 
 /// Starts every witness that can be had; the others are named.
 fn witnesses(postbox: &Postbox) -> Witnesses {
-    let mut deaf = Vec::new();
+    let deaf = Deaf::default();
     let told = postbox.clone();
     let exits = ExitWatch::start(
         move |process, at, status| {
@@ -352,15 +354,17 @@ fn witnesses(postbox: &Postbox) -> Witnesses {
     );
     let exits = match exits {
         Ok(watch) => {
-            deaf.extend(watch.trouble().map(|why| format!("some exit statuses of QEMU: {why}")));
+            if let Some(why) = watch.trouble() {
+                deaf.add(format!("some exit statuses of QEMU: {why}"));
+            }
             Some(Arc::new(watch))
         }
         Err(error) => {
-            deaf.push(format!("the end of processes: {error}"));
+            deaf.add(format!("the end of processes: {error}"));
             None
         }
     };
-    let told = postbox.clone();
+    let (told, lost) = (postbox.clone(), deaf.clone());
     let kernel = KernelLog::start(
         move |word| match word {
             KernelWord::Killed { pid, at, fact } => {
@@ -369,14 +373,11 @@ fn witnesses(postbox: &Postbox) -> Witnesses {
             KernelWord::Overrun { .. } => {
                 warn!("the kernel's log was overrun: an out-of-memory kill may be missed")
             }
-            KernelWord::Lost { why, .. } => warn!("the kernel's log cannot be read any more: {why}"),
+            KernelWord::Lost { why, .. } => lost.add(format!("out-of-memory kills: {why}")),
         },
         clock::wall,
     );
-    let kernel = kernel.map_err(|error| deaf.push(format!("out-of-memory kills: {error}"))).ok();
-    for witness in &deaf {
-        warn!("cannot be heard: {witness}");
-    }
+    let kernel = kernel.map_err(|error| deaf.add(format!("out-of-memory kills: {error}"))).ok();
     Witnesses { exits, _kernel: kernel, deaf }
 }
 
@@ -394,8 +395,12 @@ fn listen(settings: &Settings, postbox: &Postbox, news: sample::News) -> Hypervi
     };
     Hypervisor::start(wanted, move |word| match word {
         whydown_libvirt::Told::Event(event) => {
-            if matches!(event.what, Happening::Started(_) | Happening::Defined | Happening::Rebooted) {
-                news.of(event.domain.id);
+            match event.what {
+                Happening::Started(_)
+                | Happening::Defined
+                | Happening::Rebooted
+                | Happening::Agent { .. } => news.of(event.domain.id),
+                _ => {}
             }
             told.post_blocking(Input::Host(event));
         }
@@ -408,7 +413,12 @@ fn listen(settings: &Settings, postbox: &Postbox, news: sample::News) -> Hypervi
             told.post_blocking(Input::LinkUp(listing));
         }
         whydown_libvirt::Told::StillDown { why, attempts } => {
-            warn!("libvirt cannot be reached (attempt {attempts}): {why}");
+            // One that is away for days would fill the log: each doubling is told.
+            if attempts.is_power_of_two() {
+                warn!("libvirt cannot be reached (attempt {attempts}): {why}");
+            } else {
+                debug!("libvirt cannot be reached (attempt {attempts}): {why}");
+            }
         }
     })
 }

@@ -102,6 +102,14 @@ impl Works {
         }
     }
 
+    /// How far the one of this run is, in percent, while it is under way.
+    pub fn percent(&self, domain: DomainId, run: RunId) -> Option<u8> {
+        match self.lock().get(&domain) {
+            Some(Entry { run: its, work: Work::Begun(percent), .. }) if *its == run => Some(*percent),
+            _ => None,
+        }
+    }
+
     /// What a manager is told of a VM. As in the original, one that never moved is in progress by nothing.
     pub fn of(&self, vm: &DomainPublic) -> Work {
         match vm.ending.as_ref().map(|ending| ending.verdict.cause) {
@@ -131,6 +139,8 @@ mod tests {
             status: Status::Up,
             started: Wall(0),
             pid: None,
+            io_error: None,
+            watchdog: None,
             ending: None,
             durable: true,
             status_time: 0,
@@ -149,9 +159,11 @@ mod tests {
         };
         assert_eq!(look(200, 100), Work::Begun(50));
         assert_eq!(look(200, 150), Work::Begun(50));
+        assert_eq!((works.percent(VM, RunId(1)), works.percent(VM, RunId(2))), (Some(50), None));
         assert_eq!(look(u64::MAX, 0), Work::Begun(99));
         assert_eq!(look(0, 0), Work::Begun(99));
         works.end(VM, &Ok(()));
+        assert_eq!(works.percent(VM, RunId(1)), None);
         assert_eq!(works.of(&vm(1)), Work::Done(WorkKind::Save));
         assert!(!works.looked(VM, None));
         assert_eq!(works.of(&vm(2)), Work::Begun(0), "the next run has not moved");

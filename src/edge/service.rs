@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -36,6 +36,16 @@ pub enum Peer {
         /// Process, where the kernel tells.
         pid: Option<i32>,
     },
+}
+
+impl Peer {
+    /// Its address, where it has one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) | Self::Tls { address, .. } => Some(address.ip()),
+            Self::Unix { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Peer {

@@ -151,9 +151,9 @@ fn the_command_line_says_what_is_wrong_by_its_exit_status() -> Result<()> {
     );
     let mut serial = host.create(&guest)?;
     serial.power_off()?;
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(watch.0.stdout.take().expect("piped")));
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.0.stdout.take().expect("piped")));
     let mut seen = Vec::new();
-    for line in lines {
+    for line in lines.by_ref() {
         let change: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
         let status = change["domain"]["status"].as_str().unwrap_or_default().to_owned();
         seen.push(status.clone());
@@ -163,8 +163,23 @@ fn the_command_line_says_what_is_wrong_by_its_exit_status() -> Result<()> {
         }
     }
     assert!(seen.iter().any(|status| status == "up"), "{seen:?}");
-    drop(watch);
+    // A destroyed VM is never shown as down: how it ended is told as it leaves.
+    let gone = host.guest("gone")?;
+    let _serial = host.create(&gone)?;
+    let destroy = format!("print(server.destroy('{}')['status']['code'])", gone.uuid_text());
+    assert_eq!(xmlrpc_client(host.daemon.port()?, &destroy)?.trim(), "0");
+    let mut next =
+        || -> Value { serde_json::from_str(&lines.next().expect("a line").expect("read")).expect("JSON") };
+    let left =
+        std::iter::repeat_with(&mut next).find(|change| !change["left"].is_null()).expect("it goes on");
+    assert_eq!(left["left"], gone.uuid_text());
+    assert_eq!(left["ending"]["cause"], "admin-destroyed");
+    // A stop does not wait for those who watch, and they hear of it.
     host.daemon.terminate()?;
+    let last =
+        std::iter::repeat_with(&mut next).find(|change| change["stopping"] == true).expect("it goes on");
+    assert!(last["domain"].is_null());
+    assert_eq!(watch.0.wait().expect("it ends").code(), Some(69));
     assert_eq!(host.whydown(&["list"]).status.code(), Some(69));
     Ok(())
 }
@@ -185,7 +200,7 @@ fn a_wrong_configuration_is_told_whole_and_nothing_starts() -> Result<()> {
     for key in ["ledger.endings_max_count", "socket.mode", "nonsense"] {
         assert!(told.contains(key) && told.contains("bad.toml"), "{key}: {told}");
     }
-    assert_eq!(daemon(&["--check-config"]).status.code(), Some(1));
+    assert_eq!(daemon(&["--check-config"]).status.code(), Some(78));
     Ok(())
 }
 
@@ -308,5 +323,28 @@ fn libvirts_test_driver_is_a_connection_like_any_other() -> Result<()> {
     }
     daemon.signal(Signal::TERM)?;
     assert!(daemon.wait_end(PATIENCE)?.is_some_and(|status| status.success()));
+    Ok(())
+}
+
+#[test]
+fn why_of_a_name_that_was_given_again_is_about_the_vm_that_began_last() -> Result<()> {
+    let host = Embedded::start("")?;
+    let first = host.guest("twin")?;
+    host.create(&first)?.power_off()?;
+    host.wait(&first, "Down");
+    let elsewhere = host.folder.path().join("second");
+    std::fs::create_dir(&elsewhere).expect("made");
+    let second = Guest::new(&elsewhere, "twin")?;
+    let mut serial = host.create(&second)?;
+    host.wait(&second, "Up");
+    let told = host.json(&["--json", "why", "twin"]);
+    assert_eq!(told["domain"]["domain"], second.uuid_text());
+    assert_eq!((&told["ending"]["domain"], &told["ending"]["run"]), (&first.uuid_text().into(), &1.into()));
+    assert_eq!(told["namesakes"], serde_json::json!([first.uuid_text()]));
+    let words = String::from_utf8_lossy(&host.whydown(&["why", "twin"]).stdout).into_owned();
+    assert!(words.contains(first.uuid_text()) && words.contains("another VM of this name"), "{words}");
+    serial.power_off()?;
+    host.wait(&second, "Down");
+    assert_eq!(host.json(&["--json", "why", "twin"])["ending"]["domain"], second.uuid_text());
     Ok(())
 }

@@ -104,7 +104,7 @@ fn a_vm_without_room_is_paused_and_says_why() -> Result<()> {
         "vm = server.getVmStats('{}')['statsList'][0]\nprint(vm['status'], vm['pauseCode'])",
         guest.uuid_text()
     );
-    assert_eq!(whydown_lab::xmlrpc_client(host.daemon.port()?, &code)?, "Paused EIO");
+    assert_eq!(whydown_lab::xmlrpc_client(host.daemon.port()?, &code)?, "Paused ENOSPC");
     host.libvirtd.destroy("full")?;
     let ending = host.check(&guest, &told("outside-destroyed", 1, 2), "certain")?;
     assert!(says(&ending["evidence"], "(enospc): the guest was paused"), "{ending:#}");

@@ -36,6 +36,19 @@ fn what_is_not_an_ending_is_not_told_as_one() -> Result<()> {
     assert_eq!((host.status(&reset).as_deref(), host.run(&reset)), (Some("up"), run));
     assert_eq!(host.history(&reset)?, []);
 
+    let dog = host.guest("dog")?.watchdog(WatchdogAction::Reset);
+    let mut serial = host.up(&dog)?;
+    serial.arm_watchdog()?;
+    serial.started_again(PATIENCE)?;
+    let told = format!(
+        "told = server.getVmStats('{}')['statsList'][0]\nprint(told['status'], told.get('watchdogEvent', {{}}).get('action'))",
+        dog.uuid_text()
+    );
+    wait_until("its watchdog is told of", PATIENCE, || {
+        whydown_lab::xmlrpc_client(host.daemon.port().unwrap_or(0), &told)
+            .is_ok_and(|told| told.trim() == "Up reset")
+    });
+
     let kept = host.guest("kept")?.on_crash(OnCrash::Preserve);
     host.up(&kept)?.panic()?;
     host.libvirtd.wait_state("kept", Some("crashed (panicked)"), PATIENCE)?;

@@ -303,12 +303,12 @@ fn a_session_without_a_home_cannot_be_derived() {
 }
 
 #[test]
-fn the_report_of_mistakes_counts_them_and_exits_with_one() {
+fn the_report_of_mistakes_counts_them_and_exits_as_the_daemon_would() {
     let world =
         World::new().variable("WHYDOWN_LOG__TARGET", "paper").flags(&["--log", "infoo", "--check-config"]);
     assert!(world.sources.flags.check_config);
     let report = check(&world.sources);
-    assert_eq!(report.exit_code(), 1);
+    assert_eq!(report.exit_code(), 78);
     assert_eq!(
         report.text(),
         "the configuration has 2 mistakes:

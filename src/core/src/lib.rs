@@ -13,6 +13,7 @@
 pub mod act;
 pub mod cause;
 pub mod evidence;
+pub mod guest;
 pub mod hypervisor;
 pub mod id;
 pub mod lifecycle;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::guest::GuestAccount;
 use crate::id::{DomainId, RunId};
 use crate::time::Wall;
 
@@ -133,11 +134,13 @@ pub struct Devices {
     pub disks: Vec<Disk>,
     /// Every device with its address, these three kinds too.
     pub parts: Vec<Part>,
+    /// Whether a guest agent listens on its channel just now.
+    pub agent: bool,
 }
 
 impl Devices {
     /// A number that is the same exactly as long as the devices are: those of the machine, not its memory, processors,
-    /// clock or boot order. It is the same in every process and on every host.
+    /// clock, boot order or agent. It is the same in every process and on every host.
     pub fn fingerprint(&self) -> i64 {
         use std::hash::{Hash, Hasher};
         let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
@@ -273,6 +276,10 @@ pub struct Usage {
     pub rates: Option<Rates>,
     /// Whether it has taken part in sampling lately.
     pub responds: bool,
+    /// How far its migration or its save is that was asked for here: percent.
+    pub progress: Option<u8>,
+    /// What the guest tells of itself, as long as its agent does.
+    pub guest: Option<Arc<GuestAccount>>,
 }
 
 /// The latest of all domains. Cloning shares them.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hypervisor::WatchdogAction;
 use crate::id::{DomainId, RunId};
 use crate::record::Ending;
 use crate::time::Wall;
@@ -50,6 +51,10 @@ pub struct DomainPublic {
     pub started: Wall,
     /// The process, where known.
     pub pid: Option<u32>,
+    /// libvirt's word for the I/O error that paused it, such as `enospc`; empty where libvirt gave none.
+    pub io_error: Option<Box<str>>,
+    /// When its watchdog last fired in this run, and what was done.
+    pub watchdog: Option<(Wall, WatchdogAction)>,
     /// How it ended.
     pub ending: Option<Arc<Ending>>,
     /// Whether the ending is on disk; true while there is no ending.

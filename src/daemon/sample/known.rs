@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use whydown_core::guest::GuestAccount;
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::sample::{Devices, Sample, Samples, Usage};
 use whydown_core::snapshot::{DomainPublic, Snapshot};
@@ -16,6 +17,9 @@ use super::rates;
 /// Devices are read again after this time: what is plugged in shows in no event that we hear. Disks and network
 /// interfaces show in the samples, and are noticed at once.
 const DEVICES_LIFE: Duration = Duration::from_secs(60);
+
+/// A document that could not be read is asked for again after this time.
+const DEVICES_AGAIN: Duration = Duration::from_secs(5);
 
 /// Documents read in one go. Each takes a fraction of a millisecond.
 pub(super) const DOCUMENTS: usize = 256;
@@ -45,6 +49,8 @@ impl Track {
             taken: now.wall,
             rates: None,
             responds: true,
+            progress: None,
+            guest: None,
         };
         Self {
             run,
@@ -117,6 +123,16 @@ impl Known {
         }
     }
 
+    /// Notes how far each is that moves or is being saved.
+    pub(super) fn follow_works(&mut self, progress: impl Fn(DomainId, RunId) -> Option<u8>) {
+        for (id, track) in &mut self.tracks {
+            let progress = progress(*id, track.run);
+            if track.usage.progress != progress {
+                Arc::make_mut(&mut track.usage).progress = progress;
+            }
+        }
+    }
+
     /// Something may have changed in what this domain is made of.
     pub(super) fn ask_again(&mut self, id: DomainId) {
         if let Some(track) = self.tracks.get_mut(&id) {
@@ -139,6 +155,14 @@ impl Known {
         wanted.into_iter().map(|(_, id, run)| (id, run)).collect()
     }
 
+    /// A document could not be read, as when the link was only just there.
+    pub(super) fn unread(&mut self, id: DomainId, run: RunId, now: Mono) {
+        if let Some(track) = self.tracks.get_mut(&id).filter(|track| track.run == run) {
+            let early = DEVICES_LIFE.saturating_sub(DEVICES_AGAIN).as_nanos();
+            track.asked = Some(Mono(now.0.saturating_sub(u64::try_from(early).unwrap_or(u64::MAX))));
+        }
+    }
+
     /// Takes what a document says. What was known stays when it could not be read.
     pub(super) fn learn(&mut self, id: DomainId, run: RunId, devices: Devices) {
         let Some(track) = self.tracks.get_mut(&id).filter(|track| track.run == run) else { return };
@@ -146,6 +170,33 @@ impl Known {
             let usage = Arc::make_mut(&mut track.usage);
             usage.fingerprint = Some(devices.fingerprint());
             usage.devices = Some(Arc::new(devices));
+        }
+    }
+
+    /// Whose agent is connected.
+    pub(super) fn agents(&self, snapshot: &Snapshot) -> BTreeMap<DomainId, RunId> {
+        let connected = self.tracks.iter().filter(|(id, track)| {
+            track.usage.devices.as_ref().is_some_and(|devices| devices.agent)
+                && snapshot.domains.get(id).is_some_and(|domain| runs(domain))
+        });
+        connected.map(|(id, track)| (*id, track.run)).collect()
+    }
+
+    /// Takes what a guest told of itself.
+    pub(super) fn told(&mut self, id: DomainId, run: RunId, account: GuestAccount) {
+        let Some(track) = self.tracks.get_mut(&id).filter(|track| track.run == run) else { return };
+        let account = Some(account).filter(|account| !account.is_empty());
+        if track.usage.guest.as_deref() != account.as_ref() {
+            Arc::make_mut(&mut track.usage).guest = account.map(Arc::new);
+        }
+    }
+
+    /// Forgets what those guests told of whom that is no longer believed.
+    pub(super) fn forget_guests(&mut self, believed: impl Fn(DomainId, RunId) -> bool) {
+        for (id, track) in &mut self.tracks {
+            if track.usage.guest.is_some() && !believed(*id, track.run) {
+                Arc::make_mut(&mut track.usage).guest = None;
+            }
         }
     }
 
@@ -185,6 +236,8 @@ mod tests {
             status: Status::Up,
             started: Wall(0),
             pid: None,
+            io_error: None,
+            watchdog: None,
             ending: None,
             durable: true,
             status_time: 0,
@@ -282,6 +335,15 @@ mod tests {
     }
 
     #[test]
+    fn a_document_that_could_not_be_read_is_asked_for_again_soon() {
+        let (mut known, snapshot) = known();
+        assert_eq!(known.wanted(&snapshot, at(100).mono).len(), 1);
+        known.unread(id(1), RunId(1), at(100).mono);
+        assert_eq!(known.wanted(&snapshot, at(104).mono).len(), 0);
+        assert_eq!(known.wanted(&snapshot, at(105).mono).len(), 1);
+    }
+
+    #[test]
     fn the_fingerprint_changes_with_the_devices_and_the_picture_only_then() {
         let (mut known, _) = known();
         known.learn(id(1), RunId(1), Devices::default());
@@ -291,6 +353,25 @@ mod tests {
         let disk = whydown_core::sample::Disk { target: "vdb".into(), ..Default::default() };
         known.learn(id(1), RunId(1), Devices { disks: vec![disk], ..Devices::default() });
         assert_ne!(usage(&known).fingerprint, first.fingerprint);
+    }
+
+    #[test]
+    fn what_a_guest_told_is_of_its_run_and_goes_when_it_is_not_believed() {
+        let (mut known, snapshot) = known();
+        assert!(known.agents(&snapshot).is_empty());
+        known.learn(id(1), RunId(1), Devices { agent: true, ..Devices::default() });
+        assert_eq!(known.agents(&snapshot), BTreeMap::from([(id(1), RunId(1))]));
+        let account = GuestAccount { host_name: Some("vm".into()), ..GuestAccount::default() };
+        known.told(id(1), RunId(2), account.clone());
+        assert_eq!(usage(&known).guest, None);
+        known.told(id(1), RunId(1), account.clone());
+        let first = usage(&known);
+        known.told(id(1), RunId(1), account);
+        known.forget_guests(|_, _| true);
+        assert!(Arc::ptr_eq(&first, &usage(&known)), "nothing is written anew for the same account");
+        assert!(first.guest.is_some());
+        known.forget_guests(|_, _| false);
+        assert_eq!(usage(&known).guest, None);
     }
 
     #[test]

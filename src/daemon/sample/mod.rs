@@ -3,12 +3,14 @@
 //!
 //! ```text
 //! every interval ─▶ one call for all VMs ──┐
-//! start, definition, reboot ─▶ documents ──┴▶ Known ─▶ Samples ─▶ the engine's task publishes them
+//! start, definition, reboot ─▶ documents ──┼▶ Known ─▶ Samples ─▶ the engine's task publishes them
+//! agents that are connected ─▶ one by one ─┘
 //! ```
 //!
 //! A VM whose monitor hangs holds the call that comes to it. The next calls pass it by, so a call that does not come
-//! back is left alone and another one is begun.
+//! back is left alone and another one is begun. Guest agents are asked beside that, a few at once.
 
+mod guests;
 mod known;
 mod rates;
 
@@ -18,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
+use whydown_core::guest::GuestAccount;
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::sample::{Devices, Sample, Samples};
 use whydown_core::snapshot::Snapshot;
@@ -25,9 +28,11 @@ use whydown_core::time::{Mono, Now};
 use whydown_libvirt::{Hypervisor, Refusal};
 use whydown_wire::Board;
 
+use self::guests::Guests;
 use self::known::Known;
 use super::clock;
 use super::engine::Published;
+use super::work::Works;
 use crate::config::Sampling;
 
 /// Calls under way at once. Each that hangs holds a thread here, and one of libvirtd's twenty workers: with this many
@@ -50,6 +55,7 @@ const GATHER: Duration = Duration::from_millis(200);
 enum Brought {
     Samples(u64, Now, Result<Vec<(DomainId, Sample)>, Refusal>),
     Documents(u64, Vec<(DomainId, RunId, Result<Devices, Refusal>)>),
+    Guest(DomainId, RunId, Result<Option<Box<GuestAccount>>, Refusal>),
 }
 
 /// Where the sampler hears that a domain may be made of something else now. Cheap to clone.
@@ -76,7 +82,9 @@ pub struct Sampler {
     published: watch::Receiver<Published>,
     samples: watch::Sender<Arc<Samples>>,
     board: Board,
+    works: Works,
     known: Known,
+    guests: Guests,
     calls: UnderWay,
     readings: UnderWay,
     refused: bool,
@@ -91,15 +99,19 @@ impl Sampler {
         published: watch::Receiver<Published>,
         samples: watch::Sender<Arc<Samples>>,
         board: Board,
+        works: Works,
     ) -> Self {
         let known = Known::new(settings.unresponsive_after);
+        let guests = Guests::new(settings.guest_interval);
         Self {
             settings,
             hypervisor,
             published,
             samples,
             board,
+            works,
             known,
+            guests,
             calls: UnderWay::default(),
             readings: UnderWay::default(),
             refused: false,
@@ -140,7 +152,9 @@ impl Sampler {
                 Some(back) = brought.recv() => self.take(back),
             }
             self.known.judge(clock::now().mono);
+            self.known.follow_works(|id, run| self.works.percent(id, run));
             self.read_documents(&bring);
+            self.ask_guests(&bring);
             self.publish().await;
         }
     }
@@ -194,6 +208,22 @@ impl Sampler {
         });
     }
 
+    /// Each guest on a thread and a connection of its own: one that does not answer keeps nobody else waiting.
+    fn ask_guests(&mut self, bring: &mpsc::Sender<Brought>) {
+        let now = clock::now().mono;
+        let connected = self.known.agents(&self.snapshot());
+        self.guests.follow(&connected, now);
+        let guests = &self.guests;
+        self.known.forget_guests(|id, run| guests.believes(id, run, now));
+        for (id, run) in self.guests.due(now) {
+            let (hypervisor, bring) = (self.hypervisor.clone(), bring.clone());
+            tokio::task::spawn_blocking(move || {
+                let asked = hypervisor.ask_guest(id).map(|told| told.map(Box::new));
+                let _ = bring.blocking_send(Brought::Guest(id, run, asked));
+            });
+        }
+    }
+
     fn take(&mut self, brought: Brought) {
         match brought {
             Brought::Samples(number, began, samples) => {
@@ -218,9 +248,21 @@ impl Sampler {
                 for (id, run, devices) in all {
                     match devices {
                         Ok(devices) => self.known.learn(id, run, devices),
-                        // It ended meanwhile, or is asked again some other time.
-                        Err(refusal) => debug!(uuid = %id, "its document cannot be read: {refusal}"),
+                        // It ended meanwhile, or the link was only just there.
+                        Err(refusal) => {
+                            debug!(uuid = %id, "its document cannot be read: {refusal}");
+                            self.known.unread(id, run, clock::now().mono);
+                        }
                     }
+                }
+            }
+            Brought::Guest(id, run, asked) => {
+                let told = matches!(asked, Ok(Some(_)));
+                let followed = self.guests.back(id, run, told, clock::now().mono);
+                match asked {
+                    Ok(Some(account)) if followed => self.known.told(id, run, *account),
+                    Ok(_) => {}
+                    Err(refusal) => debug!(uuid = %id, "its agent tells nothing: {refusal}"),
                 }
             }
         }

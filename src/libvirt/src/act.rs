@@ -177,13 +177,17 @@ impl Hypervisor {
     ///
     /// # Errors
     ///
-    /// As [`Refusal`] says; `Refused` for a domain that is off, or without the means.
+    /// As [`Refusal`] says; `Refused` for a domain that is off, or without the means, or whose agent does not answer
+    /// within five seconds.
     pub fn shutdown(&self, id: DomainId, how: ShutdownHow) -> Result<(), Refusal> {
         let flags = match how {
             ShutdownHow::AcpiOrAgent => sys::VIR_DOMAIN_SHUTDOWN_DEFAULT,
             ShutdownHow::Acpi => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
             ShutdownHow::Agent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
         };
+        if how == ShutdownHow::Agent {
+            self.heard(id)?;
+        }
         self.act(id, |dom| dom.shutdown(flags))
     }
 

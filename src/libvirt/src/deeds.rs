@@ -57,6 +57,9 @@ impl Hypervisor {
             RebootHow::Acpi => sys::VIR_DOMAIN_REBOOT_ACPI_POWER_BTN,
             RebootHow::Agent => sys::VIR_DOMAIN_REBOOT_GUEST_AGENT,
         };
+        if how == RebootHow::Agent {
+            self.heard(id)?;
+        }
         self.act(id, |dom| dom.reboot(flags))
     }
 
@@ -170,7 +173,8 @@ impl Hypervisor {
         if quiesce {
             flags |= sys::VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE;
         }
-        self.act(id, |dom| dom.snapshot(xml, flags))
+        let snapshot = |dom: &Dom| dom.snapshot(xml, flags);
+        if quiesce { self.with_agent(id, snapshot) } else { self.act(id, snapshot) }
     }
 
     /// Has the guest's agent freeze its file systems.
@@ -179,7 +183,7 @@ impl Hypervisor {
     ///
     /// As above; `Refused` without an agent.
     pub fn freeze(&self, id: DomainId) -> Result<(), Refusal> {
-        self.act(id, Dom::freeze)
+        self.with_agent(id, Dom::freeze)
     }
 
     /// Has the guest's agent thaw them.
@@ -188,6 +192,6 @@ impl Hypervisor {
     ///
     /// As above.
     pub fn thaw(&self, id: DomainId) -> Result<(), Refusal> {
-        self.act(id, Dom::thaw)
+        self.with_agent(id, Dom::thaw)
     }
 }

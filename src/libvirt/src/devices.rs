@@ -17,6 +17,9 @@ const PARTS: usize = 4096;
 /// Bytes of any one text that is kept.
 const TEXT: usize = 1024;
 
+/// The channel on which QEMU's guest agent speaks.
+const AGENT_CHANNEL: &str = "org.qemu.guest_agent.0";
+
 /// Elements within one another.
 const DEPTH: usize = 64;
 
@@ -27,11 +30,14 @@ pub(crate) enum Unread {
     Large,
     #[error("the domain's document is too deep")]
     Deep,
+    #[error("the domain has ended")]
+    Ended,
     #[error("the domain's document: {0}")]
     NotXml(#[from] quick_xml::Error),
 }
 
-/// Reads a document.
+/// Reads the document of a domain that runs. One that has ended, and is defined, has a document too: of what it would
+/// be made of the next time, without addresses, ports and disks as they are now.
 pub(crate) fn read(xml: &str) -> Result<Devices, Unread> {
     if xml.len() > DOCUMENT_BYTES {
         return Err(Unread::Large);
@@ -66,7 +72,7 @@ pub(crate) fn read(xml: &str) -> Result<Devices, Unread> {
                 };
                 scan.add(&text);
             }
-            Event::Eof => return Ok(scan.devices),
+            Event::Eof => return if scan.runs { Ok(scan.devices) } else { Err(Unread::Ended) },
             Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => {}
         }
     }
@@ -95,6 +101,8 @@ struct Scan {
     path: Vec<String>,
     text: String,
     unit: String,
+    /// It has libvirt's number, which only a domain that runs has.
+    runs: bool,
     devices: Devices,
     part: Part,
     disk: Disk,
@@ -114,7 +122,10 @@ impl Scan {
         let whole = std::mem::take(&mut self.path);
         let path: Vec<&str> = whole.iter().map(String::as_str).collect();
         match path[..] {
-            ["domain"] => self.devices.kvm = of("type") == "kvm",
+            ["domain"] => {
+                self.runs = given.contains_key("id");
+                self.devices.kvm = of("type") == "kvm";
+            }
             ["domain", "memory" | "memtune", ..] => self.unit = of("unit"),
             ["domain", "os", "type"] => self.devices.machine = of("machine"),
             ["domain", "os", "boot"] => self.devices.boot.push(of("dev")),
@@ -157,6 +168,9 @@ impl Scan {
                 self.graphics.listen = given.get("address").cloned();
             }
             ("video", "model") => self.part.device = of("type"),
+            ("channel", "target") if of("name") == AGENT_CHANNEL => {
+                self.devices.agent |= of("state") == "connected";
+            }
             _ => {}
         }
     }
@@ -250,6 +264,12 @@ mod tests {
         </devices></domain>";
 
     #[test]
+    fn the_document_of_a_domain_that_has_ended_does_not_tell_what_it_was() {
+        let defined = MACHINE.replace(" id='1'", "");
+        assert!(matches!(read(&defined), Err(Unread::Ended)));
+    }
+
+    #[test]
     fn a_document_tells_what_the_machine_is_made_of() {
         let devices = read(MACHINE).unwrap();
         assert!(devices.kvm && devices.acpi);
@@ -305,11 +325,12 @@ mod tests {
         assert!(read("<domain><a></domain>").is_err());
         assert!(read(&"<a>".repeat(DEPTH + 1)).is_err());
         assert!(read(&" ".repeat(DOCUMENT_BYTES + 1)).is_err());
-        let odd =
-            read("<domain><vcpu>many</vcpu><devices><disk/><graphics port='99999'/></devices></domain>")
-                .unwrap();
+        let odd = read(
+            "<domain id='1'><vcpu>many</vcpu><devices><disk/><graphics port='99999'/></devices></domain>",
+        )
+        .unwrap();
         assert_eq!((odd.vcpus, odd.disks.len(), odd.graphics[0].port), (0, 1, None));
-        let many = format!("<domain><devices>{}</devices></domain>", "<disk/>".repeat(PARTS + 1));
+        let many = format!("<domain id='1'><devices>{}</devices></domain>", "<disk/>".repeat(PARTS + 1));
         assert_eq!(read(&many).unwrap().disks.len(), PARTS);
     }
 }

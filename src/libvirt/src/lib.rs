@@ -9,7 +9,7 @@
 //!    ▲                                            ▲
 //!    │ connect, register, list, barrier           │ LinkUp, LinkLost, StillDown
 //!    ├──────────────── link (one thread, for ever)┘
-//!    └──────────────── act, sampling (the callers' own threads)
+//!    └──────────────── act, sampling, guest (the callers' own threads)
 //! ```
 //!
 //! Start with [`Hypervisor::start`].
@@ -18,6 +18,7 @@ mod act;
 mod deeds;
 mod devices;
 mod ffi;
+mod guest;
 mod hearing;
 mod link;
 mod listing;

@@ -28,6 +28,7 @@ use whydown_core::time::Wall;
 use crate::act::Refusal;
 use crate::ffi::register::CloseReason;
 use crate::ffi::{KeepAlive, event_loop};
+use crate::guest::Agents;
 use crate::hearing::{Bell, Hearing};
 use crate::listing;
 use crate::process::Processes;
@@ -60,6 +61,7 @@ struct Shared {
     bell: Arc<Bell>,
     stopping: AtomicBool,
     session: Mutex<Option<Arc<Session>>>,
+    agents: Agents,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -80,6 +82,7 @@ impl Hypervisor {
             bell: Arc::default(),
             stopping: AtomicBool::new(false),
             session: Mutex::default(),
+            agents: Agents::default(),
             threads: Mutex::default(),
         });
         let teller = {
@@ -110,6 +113,10 @@ impl Hypervisor {
 
     pub(crate) fn session(&self) -> Result<Arc<Session>, Refusal> {
         self.shared.session().clone().ok_or(Refusal::NoLink)
+    }
+
+    pub(crate) fn agents(&self) -> &Agents {
+        &self.shared.agents
     }
 
     pub(crate) fn settings(&self) -> &Settings {

@@ -44,8 +44,9 @@ impl Processes {
 
     /// The process that runs the domain `name` now.
     pub(crate) fn of(&self, name: &str) -> Option<Process> {
-        let file = file_of(self.run_dir.as_deref()?, name, "pid")?;
-        let pid: u32 = read_text(&file)?.trim().parse().ok()?;
+        let directory = self.run_dir.as_deref()?;
+        let files = [file_of(directory, &escaped(name), "pid")?, file_of(directory, name, "pid")?];
+        let pid: u32 = files.iter().find_map(|file| read_text(file))?.trim().parse().ok()?;
         // The start time is read on both sides of the name: a number that was reused in between would show.
         let start_ticks = start_ticks(pid)?;
         let process = Process { pid, start_ticks };
@@ -62,6 +63,23 @@ impl Processes {
 pub(crate) fn file_of(directory: &Path, name: &str, extension: &str) -> Option<PathBuf> {
     let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0', '\u{FFFD}']);
     plain.then(|| directory.join(format!("{name}.{extension}")))
+}
+
+/// The name as libvirt writes it into the name of a pid file, and of no other: with the escapes of XML.
+/// Old versions write it as it is.
+fn escaped(name: &str) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    for letter in name.chars() {
+        match letter {
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '&' => escaped.push_str("&amp;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&apos;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 fn read_bytes(path: &Path, limit: u64) -> Option<Vec<u8>> {
@@ -148,28 +166,33 @@ mod tests {
     fn a_process_that_names_the_domain_is_its_process_but_not_that_of_an_earlier_moment() {
         let directory = tempfile::tempdir().unwrap();
         let before = BootTicks(BootTicks::now().0 - 1);
+        let name = "a & <b> \"c\" 'd'";
         // The shell itself carries the name among its arguments and waits on its input.
         let mut child = std::process::Command::new("sh")
-            .args(["-c", "read line", "sh", "guest=a,debug-threads=on"])
+            .args(["-c", "read line", "sh", &format!("guest={name},debug-threads=on")])
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        std::fs::write(directory.path().join("a.pid"), child.id().to_string()).unwrap();
+        // As a libvirt of today names it.
+        let file = directory.path().join("a &amp; &lt;b&gt; &quot;c&quot; &apos;d&apos;.pid");
+        std::fs::write(&file, child.id().to_string()).unwrap();
         let processes = Processes::new(Some(directory.path().to_owned()));
         // The kernel lets the parent go on a moment before the child's arguments can be read.
         let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
         let found = loop {
-            match processes.of("a") {
+            match processes.of(name) {
                 Some(found) => break found,
                 None => assert!(std::time::Instant::now() < until, "the child is not found"),
             }
             std::thread::yield_now();
         };
         assert_eq!(found.pid, child.id());
-        assert_eq!(processes.of_run_at("a", BootTicks::now()), Some(found));
-        assert_eq!(processes.of_run_at("a", before), None);
+        assert_eq!(processes.of_run_at(name, BootTicks::now()), Some(found));
+        assert_eq!(processes.of_run_at(name, before), None);
+        std::fs::rename(&file, directory.path().join(format!("{name}.pid"))).unwrap();
+        assert_eq!(processes.of(name), Some(found), "as an old one does");
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert_eq!(processes.of("a"), None);
+        assert_eq!(processes.of(name), None);
     }
 }

@@ -7,6 +7,7 @@ use dxr::Value;
 use whydown_core::evidence::tame;
 
 use crate::refused::Refused;
+use crate::verb::NO_MEMBERS;
 
 /// Entries of any one list in a request.
 const LIST_MOST: usize = 256;
@@ -101,17 +102,17 @@ impl<'a> Fields<'a> {
         name: &str,
         read: impl FnOnce(&Fields<'a>) -> Result<T, Refused>,
     ) -> Result<Option<T>, Refused> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(Value::Struct(members)) => {
-                let inside = self.inside(name, members);
-                let value = read(&inside)?;
-                inside.finish()?;
-                Ok(Some(value))
-            }
-            Some(Value::String(text)) if text.is_empty() => Ok(None),
-            Some(_) => Err(self.bad(name, "a struct")),
-        }
+        let members = match self.get(name) {
+            None => return Ok(None),
+            Some(Value::Struct(members)) => members,
+            Some(Value::Array(items)) if items.is_empty() => &NO_MEMBERS,
+            Some(Value::String(text)) if text.is_empty() => return Ok(None),
+            Some(_) => return Err(self.bad(name, "a struct")),
+        };
+        let inside = self.inside(name, members);
+        let value = read(&inside)?;
+        inside.finish()?;
+        Ok(Some(value))
     }
 
     /// A list of structs in it, each read to its last member.

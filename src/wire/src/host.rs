@@ -4,6 +4,7 @@
 //! the three CPU loads are always sent, for engines give the host up without them; what is not known is left out.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use whydown_core::time::Wall;
 
 use crate::board::VmCounts;
 use crate::codes::{Code, put_status};
+use crate::network::{self, LinkTraffic, NetLink};
 use crate::write::{self, Members};
 
 /// What a host can do and what it is made of. It changes with a reboot or an installation.
@@ -50,6 +52,8 @@ pub struct HostFacts {
     pub selinux_mode: Option<String>,
     /// From the firmware.
     pub hardware: Hardware,
+    /// The host's own network links.
+    pub links: Vec<NetLink>,
 }
 
 /// Name, version and release of an operating system.
@@ -126,6 +130,8 @@ pub struct HostStats {
     pub ksm: Option<Ksm>,
     /// Free space by path, MiB.
     pub disk_free_mib: BTreeMap<String, u64>,
+    /// What goes over its links, by name.
+    pub traffic: BTreeMap<String, LinkTraffic>,
     /// A UUID of this start of the daemon.
     pub generation: Option<String>,
 }
@@ -143,8 +149,8 @@ pub struct Ksm {
     pub shared_mib: u64,
 }
 
-/// The reply to `getVdsCapabilities`.
-pub fn capabilities(host: &HostFacts) -> Bytes {
+/// The reply to `getVdsCapabilities`. `client`: who asks, where that has an address.
+pub fn capabilities(host: &HostFacts, client: Option<IpAddr>) -> Bytes {
     info_reply(4096, |s| {
         s.text("kvmEnabled", if host.kvm { "true" } else { "false" });
         s.texts("emulatedMachines", &host.machines);
@@ -191,8 +197,13 @@ pub fn capabilities(host: &HostFacts) -> Bytes {
         if let Some(mode) = &host.selinux_mode {
             s.structure("selinux", |s| s.text("mode", mode));
         }
-        for none_yet in ["networks", "bridges", "bondings", "nics", "vlans", "hooks"] {
-            s.structure(none_yet, |_| {});
+        network::put_links(s, &host.links);
+        s.structure("hooks", |_| {});
+        if let Some(client) = client {
+            s.number_text("lastClient", client.to_canonical());
+            if let Some(link) = network::towards(&host.links, client) {
+                s.text("lastClientIface", &link.name);
+            }
         }
         s.text("netConfigDirty", "False");
         s.text("liveSnapshot", "false");
@@ -201,7 +212,7 @@ pub fn capabilities(host: &HostFacts) -> Bytes {
 }
 
 /// The reply to `getVdsStats`.
-pub fn host_stats(stats: &HostStats, vms: VmCounts) -> Bytes {
+pub fn host_stats(host: &HostFacts, stats: &HostStats, vms: VmCounts) -> Bytes {
     info_reply(4096, |s| {
         for (name, percent) in [
             ("cpuUser", stats.cpu_user),
@@ -239,6 +250,7 @@ pub fn host_stats(stats: &HostStats, vms: VmCounts) -> Bytes {
                 s.structure(path, |s| s.number_text("free", free));
             }
         });
+        network::put_traffic(s, &host.links, &stats.traffic);
         s.int("vmCount", int(vms.all as u64));
         s.int("vmActive", int(vms.active as u64));
         s.int("vmMigrating", int(vms.migrating as u64));
@@ -278,7 +290,7 @@ fn put_optional(s: &mut Members<'_>, name: &str, text: &Option<String>) {
 }
 
 /// A number that every manager can read as one: neither negative nor "NaN".
-fn sound(number: f64) -> f64 {
+pub(crate) fn sound(number: f64) -> f64 {
     if number.is_finite() { number.max(0.0) } else { 0.0 }
 }
 

@@ -15,7 +15,9 @@ mod classic;
 mod codes;
 mod devices;
 mod fields;
+mod guest;
 mod host;
+mod network;
 mod outcome;
 mod profile;
 mod refused;
@@ -35,6 +37,7 @@ pub use codes::{Code, done, fault, status_reply};
 pub use host::{
     Hardware, HostFacts, HostStats, Ksm, OperatingSystem, Package, capabilities, hardware, host_stats,
 };
+pub use network::{LinkKind, LinkTraffic, NetLink};
 pub use outcome::{
     Work, WorkKind, act_reply, cancel_reply, create_reply, destroy_reply, migration_create_reply,
     shutdown_reply, snapshot_reply, work_begun_reply, work_reply,

@@ -59,12 +59,14 @@ keys! {
         TimeOffset = "timeOffset", ClientIp = "clientIp", KvmEnable = "kvmEnable", AcpiEnable = "acpiEnable",
         DisplayType = "displayType", DisplayPort = "displayPort", DisplaySecurePort = "displaySecurePort",
         DisplayIp = "displayIp", DisplayInfo = "displayInfo", Hash = "hash", Network = "network", Disks = "disks",
-        Cdrom = "cdrom", Boot = "boot",
+        Cdrom = "cdrom", Boot = "boot", WatchdogEvent = "watchdogEvent", MigrationProgress = "migrationProgress",
     }
     "started" {
         VcpuCount = "vcpuCount", VcpuPeriod = "vcpuPeriod", VcpuQuota = "vcpuQuota", Username = "username",
         Session = "session", MemUsage = "memUsage", GuestCpuCount = "guestCPUCount", AppsList = "appsList",
-        GuestIps = "guestIPs", GuestFqdn = "guestFQDN",
+        GuestIps = "guestIPs", GuestFqdn = "guestFQDN", GuestName = "guestName", GuestOs = "guestOs",
+        NetIfaces = "netIfaces", DisksUsage = "disksUsage", LastLogin = "lastLogin",
+        GuestTimezone = "guestTimezone", GuestOsInfo = "guestOsInfo",
     }
     "sampled" {
         StatsAge = "statsAge", CpuUser = "cpuUser", CpuSys = "cpuSys", CpuUsage = "cpuUsage",
@@ -86,6 +88,14 @@ keys! {
         BalloonTarget = "balloon_target",
     }
     "display" { ScreenType = "type", ScreenPort = "port", ScreenTlsPort = "tlsPort", ScreenIp = "ipAddress" }
+    "watchdog" { WatchdogTime = "time", WatchdogAction = "action" }
+    "guest-interface" { IfaceName = "name", IfaceHw = "hw", IfaceInet = "inet", IfaceInet6 = "inet6" }
+    "disk-usage" { UsagePath = "path", UsageFs = "fs", UsageTotal = "total", UsageUsed = "used" }
+    "guest-timezone" { ZoneName = "zone", ZoneOffset = "offset" }
+    "guest-os" {
+        OsType = "type", OsArch = "arch", OsDistribution = "distribution", OsVersion = "version",
+        OsCodename = "codename", OsKernel = "kernel",
+    }
     "io-tune" { TunedName = "name", TunedPath = "path", Tuned = "ioTune" }
 }
 
@@ -142,7 +152,7 @@ impl Profile {
                 _ if listed("int") => Form::Int,
                 "int" => Form::Int,
                 "double" => Form::Double,
-                "balloon" => Form::Struct,
+                "balloon" | "watchdog" | "guest-timezone" | "guest-os" => Form::Struct,
                 kind if kind.starts_with('{') => Form::Struct,
                 kind if kind.starts_with('[') => Form::Array,
                 _ => Form::Text,

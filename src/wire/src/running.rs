@@ -6,6 +6,7 @@ use whydown_core::sample::{
 };
 use whydown_core::snapshot::{DomainPublic, Status};
 
+use crate::guest;
 use crate::profile::{Key, Profile};
 use crate::write::Members;
 
@@ -31,7 +32,7 @@ pub(crate) fn put(s: &mut Members<'_>, domain: &DomainPublic, usage: Option<&Usa
     profile.put(s, Key::VcpuCount, vcpus);
     profile.put(s, Key::VcpuPeriod, devices.and_then(|devices| devices.vcpu_period_us));
     profile.put(s, Key::VcpuQuota, devices.and_then(|devices| devices.vcpu_quota_us));
-    put_guest(s, sample, profile);
+    guest::put(s, started.and_then(|usage| usage.guest.as_deref()), sample.and_then(memory_percent), profile);
     if let (Some(usage), Some(sample)) = (started, sample) {
         put_sampled(s, usage, sample, profile);
     }
@@ -97,17 +98,6 @@ fn boot_letters(boot: &[String]) -> String {
         _ => None,
     };
     boot.iter().filter_map(letter).collect()
-}
-
-/// No guest agent is heard: what only it can tell is as it was before an agent spoke.
-fn put_guest(s: &mut Members<'_>, sample: Option<&Sample>, profile: &Profile) {
-    profile.put(s, Key::Username, None::<&str>);
-    profile.put(s, Key::Session, None::<&str>);
-    profile.put(s, Key::MemUsage, sample.and_then(memory_percent));
-    profile.put(s, Key::GuestCpuCount, None::<&str>);
-    profile.put_array(s, Key::AppsList, None::<fn(&mut crate::write::Items<'_>)>);
-    profile.put(s, Key::GuestIps, None::<&str>);
-    profile.put(s, Key::GuestFqdn, None::<&str>);
 }
 
 /// How much of its memory the guest uses, where its balloon driver reports.

@@ -148,6 +148,9 @@ impl Verb {
     }
 }
 
+/// A struct without members. An empty array is taken for one: PHP has the same for both, and sends that.
+pub(crate) static NO_MEMBERS: BTreeMap<String, Value> = BTreeMap::new();
+
 /// The parameters of one call, beside the method's table row that names them.
 pub(crate) struct Given<'a> {
     method: &'static Method,
@@ -164,6 +167,7 @@ impl<'a> Given<'a> {
     fn members(&self, index: usize) -> Result<&'a BTreeMap<String, Value>, Refused> {
         match self.get(index).ok_or_else(|| self.missing(index))? {
             Value::Struct(members) => Ok(members),
+            Value::Array(items) if items.is_empty() => Ok(&NO_MEMBERS),
             _ => Err(self.wrong(index, "a struct")),
         }
     }
@@ -460,6 +464,10 @@ mod tests {
         assert_eq!(create(&[("vmId", text(ID)), ("xml", text(" "))]), Err(Refused::Missing { param: "xml" }));
         assert_eq!(parse("create", &[]), Err(Refused::Missing { param: "params" }));
         assert!(matches!(parse("create", &[text("<domain/>")]), Err(Refused::Wrong { param: "params", .. })));
+        // PHP's empty struct is an empty array.
+        assert_eq!(parse("create", &[Value::Array(vec![])]), create(&[]));
+        let one = Value::Array(vec![text("<domain/>")]);
+        assert!(matches!(parse("create", &[one]), Err(Refused::Wrong { param: "params", .. })));
     }
 
     fn any_value() -> impl Strategy<Value = Value> {

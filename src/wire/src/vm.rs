@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use whydown_core::hypervisor::WatchdogAction;
 use whydown_core::record::Ending;
 use whydown_core::sample::Usage;
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
@@ -45,7 +46,7 @@ impl Moment {
 }
 
 /// A status word with the pause code that goes with it.
-pub(crate) const fn status_words(domain: &DomainPublic) -> (&'static str, Option<&'static str>) {
+pub(crate) fn status_words(domain: &DomainPublic) -> (&'static str, Option<&'static str>) {
     if domain.ending.is_some() {
         return ("Down", None);
     }
@@ -53,13 +54,23 @@ pub(crate) const fn status_words(domain: &DomainPublic) -> (&'static str, Option
         Status::Launching => ("WaitForLaunch", None),
         Status::Up => ("Up", None),
         Status::Paused => ("Paused", Some("NOERR")),
-        Status::PausedIoError => ("Paused", Some("EIO")),
+        Status::PausedIoError => ("Paused", Some(pause_code(domain.io_error.as_deref().unwrap_or_default()))),
         Status::Saving => ("Saving State", None),
         Status::Restoring => ("Restoring state", None),
         Status::MigrationSource => ("Migration Source", None),
         Status::MigrationDestination => ("Migration Destination", None),
         // Down without an ending cannot be told yet, whoever said it.
         Status::PoweringDown | Status::Down => ("Powering down", None),
+    }
+}
+
+/// The codes that managers know. QEMU tells a lack of space apart and nothing else, so an error without a word is one.
+fn pause_code(reason: &str) -> &'static str {
+    match reason {
+        "enospc" => "ENOSPC",
+        "eperm" => "EPERM",
+        "eother" => "EOTHER",
+        _ => "EIO",
     }
 }
 
@@ -88,6 +99,8 @@ impl Fragment {
                 put_short(s, domain, profile);
                 put_process(s, domain, profile);
                 running::put(s, domain, usage, profile);
+                let progress = usage.filter(|_| is_moving(domain.status)).and_then(|usage| usage.progress);
+                profile.put(s, Key::MigrationProgress, progress);
             }
         });
         let stats_full =
@@ -162,6 +175,25 @@ fn put_process(s: &mut Members<'_>, domain: &DomainPublic, profile: &Profile) {
     profile.put(s, Key::VmType, Some("kvm"));
     profile.put(s, Key::Pid, domain.pid);
     profile.put(s, Key::PauseCode, status_words(domain).1);
+    let event = domain.watchdog.map(|(at, action)| {
+        move |s: &mut Members<'_>| {
+            profile.put(s, Key::WatchdogTime, Some(at.as_millis() as f64 / 1000.0));
+            profile.put(s, Key::WatchdogAction, Some(watchdog_word(action)));
+        }
+    });
+    profile.put_struct(s, Key::WatchdogEvent, event);
+}
+
+/// VDSM's words.
+const fn watchdog_word(action: WatchdogAction) -> &'static str {
+    match action {
+        WatchdogAction::Ignore => "ignore",
+        WatchdogAction::Pause => "pause",
+        WatchdogAction::Reset => "reset",
+        WatchdogAction::PowerOff => "destroy",
+        WatchdogAction::Shutdown => "shutdown",
+        WatchdogAction::Debug | WatchdogAction::InjectNmi | WatchdogAction::Other(_) => "log",
+    }
 }
 
 fn put_down(s: &mut Members<'_>, domain: &DomainPublic, ending: &Ending, range: Range, profile: &Profile) {

@@ -1,6 +1,7 @@
 //! The lab: real virtual machines, real libvirtd and a real whydownd for tests and demonstrations.
 //!
-//! A [`Guest`] is a machine of 512 bytes that ends in the way it is told to.
+//! A [`Guest`] is a machine of 512 bytes that ends in the way it is told to; a [`LinuxGuest`] is a whole Linux with a
+//! guest agent, where that is needed.
 //! It lives under libvirt's embedded driver ([`EmbedRoot`]) or under a [`Libvirtd`] of its own, of which several
 //! may run side by side.
 //! [`Whydownd`] runs the daemon under test.
@@ -34,6 +35,7 @@ mod process;
 mod wait;
 
 mod guest;
+mod linux;
 mod reap;
 
 mod cache;
@@ -53,6 +55,7 @@ pub use guest::{
     BOOT_SECTOR, BootDisk, Guest, OnCrash, OnEnd, Serial, WRITTEN_OFFSET, WatchdogAction, write_image,
 };
 pub use libvirtd::{FullDisk, Libvirtd};
+pub use linux::{Agent, Console, LinuxGuest};
 pub use process::{Qemu, Signal};
 pub use python::{python, xmlrpc_client};
 pub use reap::{require_reaper, supervise};

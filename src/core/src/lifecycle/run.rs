@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, Fact, Who};
-use crate::hypervisor::{DomainState, Happening, PauseReason, StartDetail, SuspendDetail};
+use crate::hypervisor::{
+    DomainState, Happening, IoErrorAction, PauseReason, StartDetail, SuspendDetail, WatchdogAction,
+};
 use crate::id::RequestId;
 use crate::record::{Ending, RunStart, When};
 use crate::snapshot::Status;
@@ -223,6 +225,25 @@ impl Run {
         if *happening == Happening::Rebooted {
             self.press_at = self.press_at.take().filter(|(_, shutting)| !shutting.again);
             self.force_at = self.force_at.take().filter(|(_, shutting)| !shutting.again);
+        }
+    }
+
+    /// libvirt's word for what paused it, while it is paused by an I/O error.
+    pub fn io_error(&self) -> Option<Box<str>> {
+        let paused =
+            |fact: &Fact| matches!(fact, Fact::Host(Happening::IoError { action: IoErrorAction::Pause, .. }));
+        match &self.dossier.latest(paused).filter(|_| self.status == Status::PausedIoError)?.1.fact {
+            Fact::Host(Happening::IoError { reason, .. }) => Some(reason.as_str().into()),
+            _ => None,
+        }
+    }
+
+    /// When its watchdog last fired, and what was done.
+    pub fn watchdog(&self) -> Option<(Wall, WatchdogAction)> {
+        let (_, piece) = self.dossier.latest(|fact| matches!(fact, Fact::Host(Happening::Watchdog(_))))?;
+        match piece.fact {
+            Fact::Host(Happening::Watchdog(action)) => Some((piece.last, action)),
+            _ => None,
         }
     }
 

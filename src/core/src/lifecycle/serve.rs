@@ -66,9 +66,14 @@ impl Engine {
             None => shutting.button(),
         };
         if let Some(run) = self.runs.get_mut(&run) {
+            // An agent that hangs may keep libvirt, and who asked, for a minute: its time runs from now on.
+            if let Some(wait) = shutting.agent_first {
+                run.press_at = Some((now.mono.after(wait), shutting.clone()));
+            }
             run.shutting.push((id, shutting));
         }
         self.ask(Question::Act { run, domain, what: first, xml: None });
+        self.set_alarm(run);
     }
 
     fn act(&mut self, now: Now, id: RequestId, who: Who, domain: DomainId, act: Act) {
@@ -226,19 +231,20 @@ impl Engine {
                 Outcome::Refused(_) => {
                     if let Some((_, shutting)) = run.shutting.last() {
                         let (what, domain) = (shutting.button(), run.start.domain);
+                        run.press_at = None;
                         self.ask(Question::Act { run: id, domain, what, xml: None });
                     }
                 }
                 outcome => {
-                    for (request, shutting) in std::mem::take(&mut run.shutting) {
+                    if *outcome != Outcome::Done {
+                        run.press_at = None;
+                    }
+                    for (request, _) in std::mem::take(&mut run.shutting) {
                         let reply = match outcome {
                             Outcome::NoDomain => Reply::IsDown,
                             Outcome::NoLink => Reply::Unavailable(NO_LINK.into()),
                             Outcome::Done | Outcome::Refused(_) => Reply::Done,
                         };
-                        if let (Outcome::Done, Some(wait)) = (outcome, shutting.agent_first) {
-                            run.press_at = Some((now.mono.after(wait), shutting));
-                        }
                         self.effects.push(super::Effect::Reply(request, reply));
                     }
                 }

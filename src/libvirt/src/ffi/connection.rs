@@ -275,5 +275,5 @@ pub(super) unsafe fn take_string(text: *mut std::os::raw::c_char) -> Result<Stri
 unsafe extern "C" {
     /// The C library's `free`: libvirt hands out memory from its `malloc`.
     #[link_name = "free"]
-    fn libc_free(memory: *mut c_void);
+    pub(super) fn libc_free(memory: *mut c_void);
 }

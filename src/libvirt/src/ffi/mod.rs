@@ -9,6 +9,7 @@ pub(crate) mod register;
 
 mod connection;
 mod domain;
+mod guest;
 mod heap;
 mod stats;
 

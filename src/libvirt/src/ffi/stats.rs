@@ -21,6 +21,8 @@ const TEXT: usize = 1024;
 pub(crate) enum Value {
     /// Any whole number that is not negative and fits into 63 bits: a larger one is -1 in disguise.
     Number(u64),
+    /// A number below zero.
+    Negative(i64),
     /// A text.
     Text(String),
 }
@@ -81,25 +83,25 @@ impl Drop for Records {
 }
 
 /// The name in its fixed array; `None` without its final zero, or if it is no ASCII.
-fn name_of(field: &[c_char]) -> Option<&str> {
+pub(super) fn name_of(field: &[c_char]) -> Option<&str> {
     // SAFETY: `c_char` and `u8` have the same size, and every byte is a value of both.
     let bytes = unsafe { std::slice::from_raw_parts(field.as_ptr().cast::<u8>(), field.len()) };
     std::ffi::CStr::from_bytes_until_nul(bytes).ok()?.to_str().ok()
 }
 
-/// A whole number or a text; other types, and numbers below zero, are nothing that is counted.
+/// A whole number or a text; other types are nothing that is counted or told.
 ///
 /// # Safety
 ///
 /// The parameter's type must say which part of its union is set, and a text must be a C string.
-unsafe fn value_of(parameter: &sys::virTypedParameter) -> Option<Value> {
+pub(super) unsafe fn value_of(parameter: &sys::virTypedParameter) -> Option<Value> {
     let kind = sys::virTypedParameterType::try_from(parameter.type_).ok()?;
     // SAFETY: by contract, in every arm.
     unsafe {
         match kind {
-            sys::VIR_TYPED_PARAM_INT => u64::try_from(parameter.value.i).ok().map(Value::Number),
+            sys::VIR_TYPED_PARAM_INT => Some(signed(parameter.value.i.into())),
             sys::VIR_TYPED_PARAM_UINT => Some(Value::Number(parameter.value.ui.into())),
-            sys::VIR_TYPED_PARAM_LLONG => u64::try_from(parameter.value.l).ok().map(Value::Number),
+            sys::VIR_TYPED_PARAM_LLONG => Some(signed(parameter.value.l)),
             sys::VIR_TYPED_PARAM_ULLONG => {
                 Some(parameter.value.ul).filter(|ul| *ul >> 63 == 0).map(Value::Number)
             }
@@ -107,6 +109,10 @@ unsafe fn value_of(parameter: &sys::virTypedParameter) -> Option<Value> {
             _ => None,
         }
     }
+}
+
+fn signed(number: i64) -> Value {
+    u64::try_from(number).map_or(Value::Negative(number), Value::Number)
 }
 
 #[cfg(test)]
@@ -123,17 +129,17 @@ mod tests {
     }
 
     #[test]
-    fn every_type_of_value_is_read_and_what_cannot_be_counted_is_nothing() {
+    fn every_type_of_value_is_read_and_what_is_no_whole_number_is_nothing() {
         let text = c"vda";
         let cases = [
-            (sys::VIR_TYPED_PARAM_INT, sys::_virTypedParameterValue { i: -1 }, None),
+            (sys::VIR_TYPED_PARAM_INT, sys::_virTypedParameterValue { i: -1 }, Some(Value::Negative(-1))),
             (sys::VIR_TYPED_PARAM_INT, sys::_virTypedParameterValue { i: 7 }, Some(Value::Number(7))),
             (
                 sys::VIR_TYPED_PARAM_UINT,
                 sys::_virTypedParameterValue { ui: u32::MAX },
                 Some(Value::Number(4_294_967_295)),
             ),
-            (sys::VIR_TYPED_PARAM_LLONG, sys::_virTypedParameterValue { l: -5 }, None),
+            (sys::VIR_TYPED_PARAM_LLONG, sys::_virTypedParameterValue { l: -5 }, Some(Value::Negative(-5))),
             (
                 sys::VIR_TYPED_PARAM_ULLONG,
                 sys::_virTypedParameterValue { ul: 1 << 62 },

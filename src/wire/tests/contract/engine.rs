@@ -103,8 +103,40 @@ fn check_figures(vm: &BTreeMap<String, Value>) {
             text(value);
         }
     }
+    check_guest(vm);
     for app in vm.get("appsList").into_iter().flat_map(items) {
         text(app);
+    }
+}
+
+/// The engine's readers of what a guest tells.
+fn check_guest(vm: &BTreeMap<String, Value>) {
+    if let Some(session) = vm.get("session") {
+        assert!(among("Unknown UserLoggedOn Locked Active LoggedOff", text(session)), "{session:?}");
+    }
+    // Longer ones do not fit into the columns of some managers.
+    for name in ["username", "guestIPs", "guestFQDN", "guestName", "guestOs"] {
+        assert!(vm.get(name).is_none_or(|value| text(value).len() <= 255), "{name}");
+    }
+    for interface in vm.get("netIfaces").into_iter().flat_map(items).map(members) {
+        assert!(text(&interface["name"]).len() <= 50 && text(&interface["hw"]).len() <= 59);
+        for address in ["inet", "inet6"].into_iter().flat_map(|name| items(&interface[name])) {
+            text(address).parse::<std::net::IpAddr>().unwrap();
+        }
+    }
+    for usage in vm.get("disksUsage").into_iter().flat_map(items).map(members) {
+        assert!(!text(&usage["path"]).is_empty() && usage.contains_key("fs"));
+        for size in ["total", "used"] {
+            text(&usage[size]).parse::<i64>().unwrap();
+        }
+    }
+    if let Some(zone) = vm.get("guestTimezone").map(members) {
+        text(&zone["zone"]);
+        assert!(matches!(zone["offset"], Value::Integer(-1440..=1440)));
+    }
+    if let Some(system) = vm.get("guestOsInfo").map(members) {
+        assert!(matches!(text(&system["type"]), "linux" | "windows"));
+        assert!(system.len() == 6 && system.values().all(|value| !text(value).contains('\n')));
     }
 }
 
@@ -112,6 +144,7 @@ fn check_figures(vm: &BTreeMap<String, Value>) {
 fn check_types(value: &Value) {
     match value {
         Value::Integer(_) | Value::Boolean(_) | Value::String(_) => {}
+        Value::Double(number) => assert!(number.is_finite(), "{number}"),
         Value::Struct(members) => members.values().for_each(check_types),
         Value::Array(items) => items.iter().for_each(check_types),
         other => panic!("a type that some manager cannot read: {other:?}"),

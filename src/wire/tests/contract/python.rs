@@ -51,6 +51,7 @@ fn as_json(value: &Value) -> Json {
     match value {
         Value::Integer(number) => json!(number),
         Value::Boolean(truth) => json!(truth),
+        Value::Double(number) => json!(number),
         Value::String(text) => json!(text),
         Value::Struct(members) => {
             members.iter().map(|(name, value)| (name.clone(), as_json(value))).collect()

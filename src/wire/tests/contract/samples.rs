@@ -6,6 +6,8 @@ use std::sync::Arc;
 use dxr::Value;
 use whydown_core::cause::Cause;
 use whydown_core::evidence::Asked;
+use whydown_core::guest::{GuestAccount, GuestFileSystem, GuestInterface, GuestSystem, GuestUser, TimeZone};
+use whydown_core::hypervisor::WatchdogAction;
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::Reply;
 use whydown_core::record::{Certainty, Ending, Verdict, When};
@@ -16,9 +18,9 @@ use whydown_core::sample::{
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
 use whydown_core::time::Wall;
 use whydown_wire::{
-    Board, Bodies, Generation, HostFacts, HostStats, Ksm, Package, Range, VmCounts, Work, WorkKind,
-    act_reply, cancel_reply, capabilities, create_reply, destroy_reply, hardware, host_stats,
-    migration_create_reply, shutdown_reply, snapshot_reply, work_begun_reply, work_reply,
+    Board, Bodies, Generation, HostFacts, HostStats, Ksm, LinkKind, LinkTraffic, NetLink, Package, Range,
+    VmCounts, Work, WorkKind, act_reply, cancel_reply, capabilities, create_reply, destroy_reply, hardware,
+    host_stats, migration_create_reply, shutdown_reply, snapshot_reply, work_begun_reply, work_reply,
 };
 
 /// When all samples are looked at: 2016-02-29 12:00 UTC.
@@ -38,6 +40,8 @@ pub fn vm(number: u32, status: Status) -> DomainPublic {
         status,
         started: Wall(NOW.0 - 3_600_000_000_000),
         pid: Some(4000 + number),
+        io_error: None,
+        watchdog: None,
         ending: None,
         durable: true,
         status_time: 1_456_747_100_000 + i64::from(number),
@@ -116,6 +120,52 @@ pub fn usage(run: RunId) -> Usage {
             )]),
         }),
         responds: true,
+        progress: Some(42),
+        guest: Some(Arc::new(account())),
+    }
+}
+
+/// All that a guest can tell, with what is hostile in it as far as it gets here.
+pub fn account() -> GuestAccount {
+    let user = |name: &str, domain: &str, second: i64| GuestUser {
+        name: name.into(),
+        domain: domain.into(),
+        since: Some(Wall(NOW.0 - second * 1_000_000_000)),
+    };
+    let interface = |name: &str, mac: &str, addresses: &[&str]| GuestInterface {
+        name: name.into(),
+        mac: mac.into(),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+    };
+    GuestAccount {
+        host_name: Some("vm <&]]> \u{7f}\u{202e}.example".into()),
+        system: Some(GuestSystem {
+            id: "debian".into(),
+            name: "Debian GNU/Linux".into(),
+            pretty_name: "Debian GNU/Linux 12 (bookworm)".into(),
+            version: "12 (bookworm)".into(),
+            version_id: "12".into(),
+            variant: String::new(),
+            machine: "x86_64".into(),
+            kernel_release: "6.1.0-56-cloud-amd64".into(),
+            kernel_version: "#1 SMP".into(),
+        }),
+        time_zone: Some(TimeZone { name: "EST".into(), offset_s: -18_000 }),
+        users: Some(vec![user("alice", "", 60), user("bob", "EXAMPLE", 30)]),
+        interfaces: Some(vec![
+            interface("lo", "00:00:00:00:00:00", &["127.0.0.1", "::1"]),
+            interface("eth0", "52:54:00:00:00:01", &["fe80::1", "2001:db8::2", "10.0.2.15"]),
+            interface("dummy0", "", &[]),
+        ]),
+        file_systems: Some(vec![
+            GuestFileSystem {
+                mount: "/data".into(),
+                kind: "ext2".into(),
+                total: Some(i64::MAX as u64),
+                used: Some(5),
+            },
+            GuestFileSystem { mount: "/iso".into(), ..GuestFileSystem::default() },
+        ]),
     }
 }
 
@@ -136,6 +186,12 @@ pub fn little(run: RunId) -> Usage {
         taken: NOW,
         rates: None,
         responds: false,
+        progress: None,
+        // An agent of which nothing could be read but that nobody is there.
+        guest: run
+            .0
+            .is_multiple_of(2)
+            .then(|| Arc::new(GuestAccount { users: Some(Vec::new()), ..GuestAccount::default() })),
     }
 }
 
@@ -198,6 +254,7 @@ fn devices() -> Devices {
             part("graphics", "spice", "", ""),
             part("memballoon", "virtio", "balloon0", "0x05"),
         ],
+        agent: true,
     }
 }
 
@@ -246,7 +303,11 @@ pub fn everything() -> Snapshot {
         Status::MigrationDestination,
         Status::PoweringDown,
     ];
-    let running = statuses.into_iter().zip(0..).map(|(status, number)| vm(number, status));
+    let running = statuses.into_iter().zip(0..).map(|(status, number)| DomainPublic {
+        io_error: (status == Status::PausedIoError).then(|| "enospc".into()),
+        watchdog: (status == Status::Paused).then_some((NOW, WatchdogAction::Pause)),
+        ..vm(number, status)
+    });
     let ended = Cause::ALL.into_iter().zip(100..).map(|(cause, number)| down(number, cause));
     let fresh = DomainPublic { durable: false, ..down(200, Cause::ProcessKilled) };
     snapshot(running.chain(ended).chain([fresh]))
@@ -281,8 +342,38 @@ pub fn host() -> HostFacts {
             uuid: some("4C4C4544-0033-3010-8057-B7C04F4A4D31"),
             family: some("Family"),
         },
+        links: links(),
         ..HostFacts::default()
     }
+}
+
+/// One link of each kind, and a bridge that leads nowhere.
+fn links() -> Vec<NetLink> {
+    let link = |name: &str, kind| NetLink {
+        name: name.into(),
+        kind,
+        mac: "52:54:00:00:00:01".into(),
+        mtu: 1500,
+        up: name != "eth1",
+        speed_mbit: 10_000,
+        addresses: vec![([192, 0, 2, 7].into(), 24), ("2001:db8::7".parse().unwrap(), 64)],
+        gateway: Some([192, 0, 2, 1].into()),
+    };
+    let bare = |link: NetLink| NetLink { addresses: vec![], gateway: None, speed_mbit: 0, ..link };
+    let slaves = vec!["eth0".to_owned(), "eth1".to_owned()];
+    let options = BTreeMap::from([("mode".to_owned(), "1".to_owned())]);
+    vec![
+        bare(link("bond0", LinkKind::Bond { slaves, active: Some("eth0".into()), options })),
+        bare(link("bond0.7", LinkKind::Vlan { over: "bond0".into(), id: 7 })),
+        bare(link("eth0", LinkKind::Nic)),
+        bare(link("eth1", LinkKind::Nic)),
+        link("ovirtmgmt", LinkKind::Bridge { ports: vec!["bond0.7".into()], stp: false }),
+        bare(link("virbr0", LinkKind::Bridge { ports: vec![], stp: true })),
+    ]
+}
+
+fn traffic(rates: Option<(f64, f64)>) -> LinkTraffic {
+    LinkTraffic { taken: NOW, received: u64::MAX, rates, ..LinkTraffic::default() }
 }
 
 pub fn stats() -> HostStats {
@@ -304,6 +395,10 @@ pub fn stats() -> HostStats {
         thp: Some("always".into()),
         ksm: Some(Ksm { running: true, pages: 100, cpu: 1, shared_mib: 3 }),
         disk_free_mib: BTreeMap::from([("/tmp".into(), 1000)]),
+        traffic: BTreeMap::from([
+            ("eth0".into(), traffic(Some((1_250_000.0, f64::MAX)))),
+            ("eth1".into(), traffic(None)),
+        ]),
         generation: Some("4c4c4544-0033-3010-8057-b7c04f4a4d31".into()),
     }
 }
@@ -332,10 +427,13 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
         ("migrateStatus", work_reply(&Work::Begun(42)).to_vec()),
         ("migrateStatus", work_reply(&Work::Failed("x".into())).to_vec()),
         ("migrationCreate", migration_create_reply(id(1)).to_vec()),
-        ("getVdsCapabilities", capabilities(&host()).to_vec()),
-        ("getVdsCapabilities", capabilities(&HostFacts::default()).to_vec()),
-        ("getVdsStats", host_stats(&stats(), full.counts()).to_vec()),
-        ("getVdsStats", host_stats(&HostStats::default(), VmCounts::default()).to_vec()),
+        ("getVdsCapabilities", capabilities(&host(), Some([192, 0, 2, 9].into())).to_vec()),
+        ("getVdsCapabilities", capabilities(&HostFacts::default(), None).to_vec()),
+        ("getVdsStats", host_stats(&host(), &stats(), full.counts()).to_vec()),
+        (
+            "getVdsStats",
+            host_stats(&HostFacts::default(), &HostStats::default(), VmCounts::default()).to_vec(),
+        ),
         ("getVdsHardwareInfo", hardware(&host().hardware).to_vec()),
         ("getVdsHardwareInfo", hardware(&whydown_wire::Hardware::default()).to_vec()),
         ("system.listMethods", whydown_wire::list_methods().to_vec()),

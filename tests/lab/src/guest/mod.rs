@@ -65,6 +65,16 @@ pub struct Guest {
     watchdog: Option<WatchdogAction>,
     device_xml: String,
     domain_xml: String,
+    kernel: Option<Kernel>,
+}
+
+/// What a machine boots instead of a disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel {
+    pub(crate) image: PathBuf,
+    pub(crate) initramfs: PathBuf,
+    pub(crate) command_line: String,
+    pub(crate) memory_mib: u32,
 }
 
 impl Guest {
@@ -77,6 +87,13 @@ impl Guest {
     /// [`Error::Invalid`] for a name with other characters than letters, digits, `-`, `_` and `.`;
     /// [`Error::PathTooLong`] when the serial socket's path would be; [`Error::Io`] when the image cannot be written.
     pub fn new(directory: impl AsRef<Path>, name: &str) -> Result<Self> {
+        let guest = Self::without_disk(directory.as_ref(), name)?;
+        write_image(&guest.image)?;
+        Ok(guest)
+    }
+
+    /// A machine with nothing to boot from yet.
+    pub(crate) fn without_disk(directory: &Path, name: &str) -> Result<Self> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || !name.bytes().all(plain) {
             return Err(Error::Invalid {
@@ -85,7 +102,7 @@ impl Guest {
                 got: name.into(),
             });
         }
-        let directory = directory.as_ref().to_owned();
+        let directory = directory.to_owned();
         let guest = Self {
             image: directory.join(format!("{name}.img")),
             uuid: random_uuid()?,
@@ -100,13 +117,19 @@ impl Guest {
             watchdog: None,
             device_xml: String::new(),
             domain_xml: String::new(),
+            kernel: None,
         };
         let serial = guest.serial_path();
         if serial.as_os_str().len() > LONGEST_SOCKET_PATH {
             return Err(Error::PathTooLong { path: serial, limit: LONGEST_SOCKET_PATH });
         }
-        write_image(&guest.image)?;
         Ok(guest)
+    }
+
+    /// Boots this kernel, and has no boot disk.
+    pub(crate) fn kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = Some(kernel);
+        self
     }
 
     /// With this UUID instead of a random one.
@@ -157,7 +180,8 @@ impl Guest {
         self
     }
 
-    /// With one more writable raw disk, `vdb` and so on. The guest itself never touches it.
+    /// With one more writable raw disk, `vdb` and so on; without a boot disk from `vda` on. The guest itself never
+    /// touches it, unless it is told to.
     pub fn data_disk(mut self, path: impl AsRef<Path>) -> Self {
         self.data_disks.push(path.as_ref().to_owned());
         self
@@ -188,6 +212,11 @@ impl Guest {
     /// The boot image.
     pub fn image_path(&self) -> &Path {
         &self.image
+    }
+
+    /// The file in which QEMU keeps what the guest said on its serial line; a Linux guest only.
+    pub(crate) fn serial_log(&self) -> PathBuf {
+        self.directory.join(format!("{}.console", self.name))
     }
 
     /// Where QEMU listens for the other end of the guest's serial line.

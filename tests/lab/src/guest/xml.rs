@@ -58,29 +58,51 @@ pub(super) fn of(guest: &Guest) -> String {
     if let Some(action) = guest.watchdog {
         let _ = writeln!(devices, "<watchdog model='ib700' action='{}'/>", watchdog(action));
     }
-    match guest.boot_disk {
-        BootDisk::ReadOnly => disk(&mut devices, &guest.image, "vda", "", "<readonly/>"),
-        BootDisk::Writable(policy) => {
-            disk(&mut devices, &guest.image, "vda", &format!(" error_policy='{policy}'"), "");
+    let mut letters = 'a'..='z';
+    if guest.kernel.is_none() {
+        letters.next();
+        match guest.boot_disk {
+            BootDisk::ReadOnly => disk(&mut devices, &guest.image, "vda", "", "<readonly/>"),
+            BootDisk::Writable(policy) => {
+                disk(&mut devices, &guest.image, "vda", &format!(" error_policy='{policy}'"), "");
+            }
         }
     }
-    for (path, letter) in guest.data_disks.iter().zip('b'..='z') {
+    for (path, letter) in guest.data_disks.iter().zip(letters) {
         disk(&mut devices, path, &format!("vd{letter}"), "", "");
     }
+    let (memory, boot, log) = match &guest.kernel {
+        None => (2, "<boot dev='hd'/>".to_owned(), String::new()),
+        Some(kernel) => {
+            let boot = format!(
+                "<kernel>{}</kernel><initrd>{}</initrd><cmdline>{}</cmdline>",
+                escaped(&kernel.image),
+                escaped(&kernel.initramfs),
+                kernel.command_line.replace('&', "&amp;").replace('<', "&lt;"),
+            );
+            let log = format!("<log file='{}' append='off'/>", escaped(&guest.serial_log()));
+            (kernel.memory_mib, boot, log)
+        }
+    };
+    // Linux reports by its balloon what it uses.
+    let balloon = match guest.kernel {
+        None => "<memballoon model='none'/>",
+        Some(_) => "<memballoon model='virtio'><stats period='1'/></memballoon>",
+    };
     format!(
         "<domain type='qemu'>
 <name>{name}</name>
 <uuid>{uuid}</uuid>
-<memory unit='MiB'>2</memory>
-<os><type arch='x86_64' machine='pc'>hvm</type><boot dev='hd'/></os>
+<memory unit='MiB'>{memory}</memory>
+<os><type arch='x86_64' machine='pc'>hvm</type>{boot}</os>
 <features><acpi/></features>
 <on_poweroff>{on_poweroff}</on_poweroff>
 <on_reboot>{on_reboot}</on_reboot>
 <on_crash>{on_crash}</on_crash>
 {domain_xml}<devices>
 <controller type='usb' model='none'/>
-<memballoon model='none'/>
-{devices}<serial type='unix'><source mode='bind' path='{serial}'/><target port='0'/></serial>
+{balloon}
+{devices}<serial type='unix'><source mode='bind' path='{serial}'/>{log}<target port='0'/></serial>
 {device_xml}</devices>
 </domain>
 ",

@@ -1,0 +1,94 @@
+#!/bin/sh
+# The first process of the lab's Linux guest. It makes the machine ready, says so on the serial line, and then obeys
+# one word a line there; each is echoed as "lab: WORD" before the deed. On the kernel's command line:
+#
+#   lab.agent=real|liar|none   who speaks on the agent's channel
+#   lab.do=WORD                the first word, obeyed when everything is ready
+#   lab.after=SECONDS          how long that waits
+export PATH=/bin:/sbin
+/bin/busybox mount -t proc proc /proc
+/bin/busybox --install -s /bin
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs run /run
+exec </dev/ttyS0 >/dev/ttyS0 2>&1
+stty -echo -icrnl
+agent=none do= after=
+for word in $(cat /proc/cmdline); do
+    case $word in
+    lab.agent=*) agent=${word#*=} ;;
+    lab.do=*) do=${word#*=} ;;
+    lab.after=*) after=${word#*=} ;;
+    esac
+done
+
+# Each module behind those that it needs.
+for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_console virtio_blk \
+    virtio_balloon failover net_failover virtio_net button evdev pvpanic pvpanic-mmio pvpanic-pci; do
+    insmod /modules/$module.ko
+done
+hostname -F /etc/hostname
+ip link set lo up
+ip addr add 10.0.2.15/24 dev eth0
+ip link set eth0 up
+cp /etc/utmp /run/utmp
+# The power button.
+acpid -c /etc/acpi -l /dev/null
+
+# A real file system, where there is a disk.
+if [ -b /dev/vda ]; then
+    mke2fs /dev/vda >/dev/null
+    mkdir -p /data
+    mount -t ext2 /dev/vda /data
+fi
+
+# Ports appear when the host has named them.
+tries=0
+until [ -e /dev/virtio-ports/agent ] || [ $tries = 50 ]; do
+    for port in /sys/class/virtio-ports/*; do
+        if [ "$(cat "$port/name" 2>/dev/null)" = org.qemu.guest_agent.0 ]; then
+            mkdir -p /dev/virtio-ports
+            ln -s "/dev/${port##*/}" /dev/virtio-ports/agent
+        fi
+    done
+    tries=$((tries + 1))
+    [ -e /dev/virtio-ports/agent ] || usleep 50000
+done
+start_agent() {
+    case $agent in
+    real) TZ=CET-1 LD_LIBRARY_PATH=/lib qemu-ga -m virtio-serial -p /dev/virtio-ports/agent -t /run -l /run/agent.log & ;;
+    liar) liar 2>/dev/null & ;;
+    esac
+    pid=$!
+}
+start_agent
+
+obey() {
+    echo "lab: $1"
+    case $1 in
+    poweroff) sync && poweroff -f ;;
+    reboot) sync && reboot -f ;;
+    halt) halt -f ;;
+    panic) echo c >/proc/sysrq-trigger ;;
+    oom) tail /dev/zero && echo "lab: was not killed" || echo "lab: was killed" ;;
+    oom-panic) echo 1 >/proc/sys/vm/panic_on_oom && tail /dev/zero ;;
+    ignore-button) killall acpid ;;
+    stop-agent) kill -STOP $pid ;;
+    continue-agent) kill -CONT $pid ;;
+    end-agent) kill -9 $pid ;;
+    start-agent) start_agent ;;
+    ping) ;;
+    *) echo "lab: no such word" ;;
+    esac
+}
+
+echo "lab: ready"
+if [ -n "$do" ]; then
+    [ -z "$after" ] || sleep "$after"
+    obey "$do"
+fi
+while read -r word; do
+    obey "$word"
+done
+# Nobody listens: the machine goes on.
+while true; do sleep 3600; done
