@@ -62,7 +62,7 @@ def with_figures(stage, name, count, config, core, calls=None):
     return stage.keep(daemon).expect(count, sampled="enabled = false" not in config)
 
 
-def rest(all_, seconds=10):
+def rest(all_, seconds=5):
     """Waits until what a start leaves to do is done: no daemon uses more than a twentieth of a core, or time is over."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
