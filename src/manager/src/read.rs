@@ -6,6 +6,9 @@ use dxr::{FaultResponse, MethodResponse, Value};
 
 use crate::reason::ExitReason;
 
+/// Bytes of a host's own words in an error.
+const TROUBLE_BYTES: usize = 512;
+
 /// A VM as its host tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vm {
@@ -43,7 +46,7 @@ pub struct Reading {
 
 /// An entry that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("VM {}: {what}", id.as_deref().unwrap_or("without an id"))]
+#[error("VM {}: {what}", id.as_deref().map_or_else(|| "without an id".to_owned(), shown))]
 pub struct BadVm {
     /// Its `vmId`, if that could be read.
     pub id: Option<String>,
@@ -87,14 +90,20 @@ type Members = BTreeMap<String, Value>;
 pub fn read_all_vm_stats(body: &str) -> Result<Reading, BadReply> {
     let value = match MethodResponse::from_xml(body) {
         Ok(response) => response.value,
-        Err(error) => return Err(fault(body).unwrap_or_else(|| BadReply::NotXmlRpc(error.to_string()))),
+        // dxr's text repeats the whole body.
+        Err(error) => {
+            return Err(fault(body).unwrap_or_else(|| BadReply::NotXmlRpc(shown(&error.to_string()))));
+        }
     };
     let Value::Struct(reply) = &value else { return Err(BadReply::Lacks("the reply's struct")) };
     let Some(Value::Struct(status)) = reply.get("status") else { return Err(BadReply::Lacks("status")) };
     match integer(status, "code") {
         Some(0) => {}
         Some(code) => {
-            return Err(BadReply::Status { code, message: text(status, "message").unwrap_or_default() });
+            return Err(BadReply::Status {
+                code,
+                message: shown(&text(status, "message").unwrap_or_default()),
+            });
         }
         None => return Err(BadReply::Lacks("status.code")),
     }
@@ -111,7 +120,7 @@ pub fn read_all_vm_stats(body: &str) -> Result<Reading, BadReply> {
 
 fn fault(body: &str) -> Option<BadReply> {
     let fault = FaultResponse::from_xml(body).ok()?.fault;
-    Some(BadReply::Fault { code: fault.code(), text: fault.string().to_owned() })
+    Some(BadReply::Fault { code: fault.code(), text: shown(fault.string()) })
 }
 
 fn vm(entry: &Value) -> Result<Vm, BadVm> {
@@ -144,6 +153,13 @@ fn text(members: &Members, name: &str) -> Option<String> {
         Value::String(text) => Some(text.clone()),
         _ => None,
     }
+}
+
+/// A host's text as it stands in an error, which is printed and logged: cut, and on one line.
+fn shown(text: &str) -> String {
+    let end = (0..=text.len().min(TROUBLE_BYTES)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    let cut = if end < text.len() { "..." } else { "" };
+    text[..end].replace(char::is_control, "\u{FFFD}") + cut
 }
 
 /// Hosts sent numbers as numbers and as texts, by version.
