@@ -56,6 +56,7 @@ pub(super) const KEYS: &[Key] = &[
     key("xmlrpc", "header_timeout_s", number(1, 3_600, "seconds")),
     key("xmlrpc", "body_timeout_s", number(1, 3_600, "seconds")),
     key("xmlrpc", "idle_timeout_s", number(1, 86_400, "seconds")),
+    key("xmlrpc", "write_timeout_s", number(1, 3_600, "seconds")),
     key("tls", "listen", Rule::List(Form::Listen, 16)),
     key("tls", "certificate", Rule::Text(Form::Path)),
     key("tls", "key", Rule::Text(Form::Path)),
