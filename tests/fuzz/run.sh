@@ -24,15 +24,15 @@ targets=${*:-$all}
 host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
--Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks"
-cargo build --locked --quiet --release --package whydown-fuzz --bins --target "$host" --target-dir target/fuzz
+-Cllvm-args=-sanitizer-coverage-trace-compares"
+cargo build --locked --quiet --profile fuzz --package whydown-fuzz --bins --target "$host" --target-dir target/fuzz
 
 count=0
 for target in $targets; do count=$((count + 1)); done
 part=$(((seconds + count - 1) / count))
 failed=
 for target in $targets; do
-    program=target/fuzz/$host/release/fuzz-$target
+    program=target/fuzz/$host/fuzz/fuzz-$target
     ours=tests/fuzz/corpus/$target
     new=target/fuzz/corpus/$target
     found=target/fuzz/found/$target

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 use crate::host::{Door, Host};
 
 /// Longer than all limits of the tests together: who is neither answered nor closed by then never will be.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 enum Stream {
     Plain(TcpStream),
@@ -184,6 +184,11 @@ impl Attacker {
     /// Says that nothing more comes, and goes on reading.
     pub fn send_end(&mut self) {
         let _ = SockRef::from(&*self).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Has the kernel keep little of what comes and is not read.
+    pub fn take_little(&mut self) {
+        SockRef::from(&*self).set_recv_buffer_size(4096).expect("a buffer may be small");
     }
 
     /// Cuts the connection without a farewell: the other side gets a reset.

@@ -96,7 +96,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Said)> {
         ("", create(&member("xml", "&lt;!DOCTYPE d [&lt;!ENTITY a 'b'>]>&lt;domain>&lt;name>&amp;a;&lt;/name>&lt;/domain>")), Status(9)),
         // Packed.
         ("Content-Encoding: gzip\r\n", gzip(ping.as_bytes()), Status(0)),
-        ("Content-Encoding: gzip\r\n", gzip(&vec![b' '; 200 << 20]), Http(413)),
+        ("Content-Encoding: gzip\r\n", gzip(&vec![b' '; 20 << 20]), Http(413)),
         ("Content-Encoding: gzip\r\n", gzip(&vec![b' '; REQUEST_BYTES + 1]), Http(413)),
         ("Content-Encoding: gzip\r\n", gzip(&gzip(&vec![b' '; 1 << 20])), NotACall),
         ("Content-Encoding: gzip\r\n", gzip(ping.as_bytes())[..40].to_vec(), Http(400)),
@@ -119,7 +119,13 @@ fn no_body_does_more_than_an_honest_refusal_costs() {
         for door in DOORS {
             for (headers, body, said) in &cases {
                 let start = String::from_utf8_lossy(&body[..body.len().min(300)]);
-                let answer = host.connect(door).ask(post_with(headers, body));
+                let mut attacker = host.connect(door);
+                let _ = attacker.send(post_with(headers, body));
+                let Some(answer) = attacker.response() else {
+                    // Closed while it was sent: the reset may overtake the answer.
+                    assert!(body.len() > REQUEST_BYTES, "{door:?}: no answer to {headers}{start}");
+                    continue;
+                };
                 let as_said = match *said {
                     NotACall => answer.status == 200 && answer.code() == -400,
                     NoMethod => answer.status == 200 && answer.code() == -1,

@@ -1,7 +1,7 @@
 //! Bodies of a hundred megabytes, announced or not.
 
 use crate::attacker::{Attacker, xml};
-use crate::host::{DOORS, Host, LIMITS, REQUEST_BYTES};
+use crate::host::{CONNECTIONS, CROWDED_KIB, DOORS, Door, Host, LIMITS, REQUEST_BYTES};
 
 const HUGE: usize = 100_000_000;
 
@@ -55,22 +55,22 @@ fn as_many_large_bodies_as_there_are_connections_stay_within_the_bound() {
     let host = Host::start(LIMITS);
     let call =
         xml("list", &format!("<param><value><array><data>{}", "<value/>".repeat(REQUEST_BYTES / 8 - 100)));
-    host.under_attack(|host| {
+    host.under_attack_within(CROWDED_KIB, |host| {
         // All but one place at every door: that one is the honest manager's.
         let mut crowd = Vec::new();
         for door in DOORS {
-            for _ in 1..crate::host::CONNECTIONS {
-                let mut attacker = host.connect(door);
+            for _ in 1..CONNECTIONS {
+                let (mut attacker, call) = (host.connect(door), call(door));
                 let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", call.len());
                 assert!(attacker.send(head) && attacker.send(&call[..call.len() - 1]));
-                crowd.push(attacker);
+                crowd.push((attacker, call));
             }
         }
         // All of them end at once, or have been given up by now.
-        for attacker in &mut crowd {
+        for (attacker, call) in &mut crowd {
             let _ = attacker.send(&call[call.len() - 1..]);
         }
-        for attacker in &mut crowd {
+        for (attacker, _) in &mut crowd {
             let answer = attacker.response();
             assert!(answer.is_none_or(|answer| matches!(answer.status, 200 | 408)));
         }
