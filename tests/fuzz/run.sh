@@ -27,6 +27,8 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 -Cllvm-args=-sanitizer-coverage-trace-compares"
 cargo build --locked --quiet --profile fuzz --package whydown-fuzz --bins --target "$host" --target-dir target/fuzz
 
+# What --keep takes at most, of one input.
+SHORT_BYTES=256
 count=0
 for target in $targets; do count=$((count + 1)); done
 part=$(((seconds + count - 1) / count))
@@ -39,8 +41,12 @@ for target in $targets; do
     mkdir -p "$new" "$found"
     limits="-max_len=16384 -rss_limit_mb=1024 -timeout=10 -verbosity=0"
     if [ "$keep" = yes ]; then
-        # Our own files first: merging takes only what they do not cover.
-        "$program" -merge=1 $limits "$ours" "$new"
+        # Merging takes only what our own files do not cover; of that, short inputs say it best.
+        short=target/fuzz/short/$target
+        rm -rf "$short"
+        mkdir -p "$short"
+        find "$new" -type f -size -"$SHORT_BYTES"c -exec cp {} "$short" ';'
+        "$program" -merge=1 $limits "$ours" "$short" 2>&1 | grep MERGE-OUTER
         continue
     fi
     log=target/fuzz/$target.log

@@ -178,7 +178,7 @@ impl Attacker {
 
     /// The text of the reply to a call without parameters.
     pub fn asks(&mut self, method: &str) -> String {
-        self.ask(post(&xml(method, ""))).text().to_owned()
+        self.ask(post(xml(method, ""))).text().to_owned()
     }
 
     /// Says that nothing more comes, and goes on reading.

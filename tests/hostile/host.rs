@@ -152,7 +152,7 @@ impl Host {
     /// An honest manager: polls on one connection, which nobody may break. How often, and the longest that one took.
     fn poll_until(&self, door: Door, inside: &Sender<()>, stopped: &Receiver<()>) -> (usize, Duration) {
         let mut manager = self.connect(door);
-        let poll = post(&xml("getAllVmStats", ""));
+        let poll = post(xml("getAllVmStats", ""));
         let (mut count, mut worst, mut last) = (0, Duration::ZERO, false);
         loop {
             let asked = Instant::now();
