@@ -12,6 +12,15 @@ mod refused;
 mod call;
 mod live;
 
+mod old_host;
+mod ours;
+
+mod matrix;
+
+#[path = "../tidy/generated.rs"]
+#[allow(dead_code, reason = "the other tests need the rest")]
+mod generated;
+
 #[path = "../../src/wire/tests/contract/samples.rs"]
 #[allow(dead_code, reason = "the wire's own tests need the rest")]
 mod samples;
