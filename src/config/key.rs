@@ -48,7 +48,7 @@ pub(super) const KEYS: &[Key] = &[
     key("xmlrpc", "listen", Rule::List(Form::Listen, 16)),
     key("xmlrpc", "insecure_listen_anywhere", Rule::Flag),
     key("xmlrpc", "plain_may_act", Rule::Flag),
-    key("xmlrpc", "exit_reasons", Rule::Word(&["classic", "full"])),
+    key("xmlrpc", "exit_reasons", Rule::Word(&["classic", "4.1", "full"])),
     key("xmlrpc", "full_for", Rule::List(Form::Client, 256)),
     key("xmlrpc", "profile", Rule::Word(&["common", "3.4", "3.5", "3.6", "4.0"])),
     key("xmlrpc", "max_connections", number(1, 10_000, "connections")),

@@ -295,11 +295,11 @@ impl Service {
             Peer::Unix { .. } => Client::Unix,
         };
         let wanted = header(asked, REASONS_HEADER).map(str::trim);
-        match (wanted, self.xmlrpc.exit_reasons_for(client)) {
-            (Some("full"), _) => Range::Full,
-            (Some("classic"), _) | (_, ExitReasons::Classic) => Range::Classic,
-            (_, ExitReasons::Full) => Range::Full,
-        }
+        wanted.and_then(Range::from_word).unwrap_or_else(|| match self.xmlrpc.exit_reasons_for(client) {
+            ExitReasons::Classic => Range::Classic,
+            ExitReasons::V4_1 => Range::V4_1,
+            ExitReasons::Full => Range::Full,
+        })
     }
 
     async fn json(&self, asked: &Request) -> Answer {

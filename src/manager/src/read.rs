@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use dxr::{FaultResponse, MethodResponse, Value};
 
+use serde::{Deserialize, Serialize};
+
 use crate::reason::ExitReason;
 
 /// Bytes of a host's own words in an error.
@@ -16,12 +18,14 @@ pub struct Vm {
     pub id: String,
     /// `status`, as sent: `Up`, `Down` and others.
     pub status: String,
+    /// `statusTime`: rises with every change, on hosts of VDSM 4.17 and later. It has the host's own zero.
+    pub status_time: Option<i64>,
     /// There exactly if it is Down.
     pub exit: Option<Exit>,
 }
 
 /// How a VM exited.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// 0 normal, 1 error.
     pub code: i64,
@@ -33,6 +37,25 @@ pub struct Exit {
     pub cause: Option<String>,
     /// How sure whydown is of it.
     pub certainty: Option<String>,
+    /// The number of the run that ended, where whydown is the host.
+    pub run: Option<String>,
+    /// `statusTime` of the ending, where the host sends it.
+    pub status_time: Option<i64>,
+}
+
+impl Exit {
+    /// Whether both tell of one and the same ending of a VM. By the run's number where the host gives it; else by
+    /// everything that the host says. An old host that says nothing but code and message cannot tell two equal
+    /// endings apart, unless the VM was seen between them.
+    pub fn is_the_ending(&self, other: &Self) -> bool {
+        match (&self.run, &other.run) {
+            (Some(run), Some(other)) => run == other,
+            _ => {
+                (self.code, self.reason, &self.message, self.status_time)
+                    == (other.code, other.reason, &other.message, other.status_time)
+            }
+        }
+    }
 }
 
 /// What a good reply says.
@@ -128,6 +151,7 @@ fn vm(entry: &Value) -> Result<Vm, BadVm> {
     let Value::Struct(members) = entry else { return Err(bad(None, "its entry is not a struct")) };
     let id = text(members, "vmId").ok_or_else(|| bad(None, "vmId is missing or not a text"))?;
     let status = text(members, "status").ok_or_else(|| bad(Some(&id), "status is missing or not a text"))?;
+    let status_time = integer(members, "statusTime").or_else(|| double(members, "statusTime"));
     let exit = match status.as_str() {
         "Down" => {
             let code = integer(members, "exitCode");
@@ -141,11 +165,13 @@ fn vm(entry: &Value) -> Result<Vm, BadVm> {
                 reason: ExitReason::read(integer(members, "exitReason")),
                 cause: text(members, "exitCause"),
                 certainty: text(members, "exitCertainty"),
+                run: text(members, "exitRunId"),
+                status_time,
             })
         }
         _ => None,
     };
-    Ok(Vm { id, status, exit })
+    Ok(Vm { id, status, status_time, exit })
 }
 
 fn text(members: &Members, name: &str) -> Option<String> {
@@ -160,6 +186,14 @@ fn shown(text: &str) -> String {
     let end = (0..=text.len().min(TROUBLE_BYTES)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     let cut = if end < text.len() { "..." } else { "" };
     text[..end].replace(char::is_control, "\u{FFFD}") + cut
+}
+
+fn double(members: &Members, name: &str) -> Option<i64> {
+    match members.get(name)? {
+        // The wire's doubles hold milliseconds exactly.
+        Value::Double(number) if number.is_finite() => Some(*number as i64),
+        _ => None,
+    }
 }
 
 /// Hosts sent numbers as numbers and as texts, by version.
