@@ -118,10 +118,10 @@ fn every_engine_reads_both_forms_of_the_list() {
 #[test]
 fn every_engine_reads_what_the_host_tells_of_itself() {
     let counts = bodies_for(Generation::Common, all(0)).counts();
-    let stats = whydown_wire::host_stats(&stats(), counts);
-    let bare = whydown_wire::host_stats(&whydown_wire::HostStats::default(), counts);
-    let capabilities =
-        [host(), whydown_wire::HostFacts::default()].map(|facts| whydown_wire::capabilities(&facts));
+    let stats = whydown_wire::host_stats(&host(), &stats(), counts);
+    let bare = whydown_wire::host_stats(&Default::default(), &Default::default(), counts);
+    let capabilities = [host(), whydown_wire::HostFacts::default()]
+        .map(|facts| whydown_wire::capabilities(&facts, Some([192, 0, 2, 9].into())));
     for reader in Reader::all() {
         for body in [&stats, &bare] {
             let lost = reader.host("host", std::str::from_utf8(body).unwrap());
