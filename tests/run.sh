@@ -13,6 +13,8 @@ cargo build --locked --quiet --workspace --bins
 say "tests"
 # tini reaps what QEMU leaves behind; without it libvirt waits 40 seconds for every machine in some containers.
 tini -s -- cargo test --locked --workspace
+say "fuzzing"
+tests/fuzz/run.sh 30
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --workspace --no-deps
 say "all is well"

@@ -60,6 +60,7 @@ needs_test() {
     need systemd systemd-analyze    # checks the units; nothing is started
     need binutils as
     need util-linux unshare
+    need g++ g++                    # libFuzzer is compiled
     need dpkg dpkg-deb              # unpacks the Linux guest
     needs_peers
 }

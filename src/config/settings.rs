@@ -162,6 +162,9 @@ pub struct XmlRpc {
     /// Time without a request.
     #[serde(rename = "idle_timeout_s", deserialize_with = "seconds")]
     pub idle_timeout: Duration,
+    /// Time for which a client may read nothing of its answer.
+    #[serde(rename = "write_timeout_s", deserialize_with = "seconds")]
+    pub write_timeout: Duration,
 }
 
 impl XmlRpc {

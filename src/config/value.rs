@@ -13,6 +13,9 @@ use serde::{Deserialize, Deserializer};
 pub enum ExitReasons {
     /// Numbers up to 8.
     Classic,
+    /// Numbers up to 12.
+    #[serde(rename = "4.1")]
+    V4_1,
     /// Numbers up to 14.
     Full,
 }

@@ -1,12 +1,14 @@
 //! `whydown hosts`: looks at hosts as a manager does, whydown's or VDSM's.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use whydown_manager::{Exit, HostClient, News, Patience, Policy, Rhythm, Target, Then, TlsFiles, poll, then};
+use whydown_manager::{
+    Choice, Exit, Fleet, HostClient, Memory, News, Patience, Policy, Rhythm, Target, TlsFiles, then,
+};
 
 /// What to look at, and how.
 #[derive(Debug, Args)]
@@ -26,6 +28,15 @@ pub struct Hosts {
     /// Say what follows if the VMs are to be kept running.
     #[arg(long)]
     highly_available: bool,
+    /// For VMs to be kept running: do not restart, but alert, where the host does not know the cause.
+    #[arg(long, requires = "highly_available")]
+    alert_when_unknown: bool,
+    /// Keep what was told in this file, so that the next start does not tell it again.
+    #[arg(long, value_name = "FILE", conflicts_with = "once")]
+    memory: Option<PathBuf>,
+    /// Hosts that are spoken to at once.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    at_once: u16,
     /// For https: the authority of the hosts' certificates.
     #[arg(long, value_name = "PEM", requires_all = ["certificate", "key"])]
     ca: Option<PathBuf>,
@@ -49,7 +60,11 @@ impl Hosts {
     }
 
     fn policy(&self) -> Policy {
-        Policy { highly_available: self.highly_available }
+        let mut policy = Policy::new(self.highly_available);
+        if self.alert_when_unknown {
+            policy.when_unknown = Choice::Alert;
+        }
+        policy
     }
 }
 
@@ -65,13 +80,47 @@ pub async fn run(wanted: &Hosts, json: bool, out: &mut impl Write) -> anyhow::Re
 }
 
 async fn follow(wanted: &Hosts, every: Duration, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let rhythm = Rhythm { every, acknowledge: wanted.acknowledge, ..Rhythm::default() };
-    let mut news = poll(&wanted.targets(), rhythm)?;
-    while let Some((number, piece)) = news.recv().await {
+    let at_once = usize::from(wanted.at_once);
+    let rhythm = Rhythm { every, acknowledge: wanted.acknowledge, at_once, ..Rhythm::default() };
+    let memory = wanted.memory.as_deref().map(recall).transpose()?.unwrap_or_default();
+    let mut fleet = Fleet::start(&wanted.targets(), rhythm, memory)?;
+    loop {
+        let (number, piece) = match fleet.try_next() {
+            Some(next) => next,
+            // Written once for all that came together, and before anybody waits.
+            None => {
+                if let Some(file) = &wanted.memory {
+                    remember(file, &fleet.memory())?;
+                }
+                match fleet.next().await {
+                    Some(next) => next,
+                    None => return Ok(()),
+                }
+            }
+        };
         tell(wanted, &wanted.urls[number], &piece, json, out)?;
         out.flush()?;
     }
-    Ok(())
+}
+
+fn recall(file: &Path) -> anyhow::Result<Memory> {
+    match std::fs::read(file) {
+        Ok(text) => {
+            serde_json::from_slice(&text).with_context(|| format!("{}: not our memory", file.display()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Memory::default()),
+        Err(error) => Err(error).with_context(|| file.display().to_string()),
+    }
+}
+
+/// In one piece or not at all.
+fn remember(file: &Path, memory: &Memory) -> anyhow::Result<()> {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".new");
+    let text = serde_json::to_vec(memory).expect("a memory has only texts and numbers");
+    std::fs::write(&beside, text)
+        .and_then(|()| std::fs::rename(&beside, file))
+        .with_context(|| file.display().to_string())
 }
 
 async fn once(wanted: &Hosts, json: bool, out: &mut impl Write) -> anyhow::Result<bool> {
@@ -80,9 +129,10 @@ async fn once(wanted: &Hosts, json: bool, out: &mut impl Write) -> anyhow::Resul
         let client = HostClient::new(&target, Patience::default())?;
         match client.all_vm_stats().await {
             Ok(reading) => {
+                let count = reading.broken.len();
                 for bad in &reading.broken {
                     all_read = false;
-                    tell(wanted, &target.url, &News::Broken { what: bad.to_string() }, json, out)?;
+                    tell(wanted, &target.url, &News::Broken { what: bad.to_string(), count }, json, out)?;
                 }
                 for vm in reading.vms {
                     let piece = match vm.exit {
@@ -103,23 +153,24 @@ async fn once(wanted: &Hosts, json: bool, out: &mut impl Write) -> anyhow::Resul
 }
 
 fn tell(wanted: &Hosts, host: &str, piece: &News, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let follows = |exit: &Exit| match then(exit, wanted.policy()) {
-        Then::Restart => "restart",
-        Then::Leave => "leave",
-        Then::HandOver => "hand-over",
-        Then::Alert => "alert",
-    };
+    let follows = |exit: &Exit| then(exit, &wanted.policy()).word();
     if json {
         let value = match piece {
-            News::Answers { vms } => serde_json::json!({"host": host, "answers": true, "vms": vms}),
+            News::Answers { vms, broken } => {
+                serde_json::json!({"host": host, "answers": true, "vms": vms, "unreadable": broken})
+            }
             News::Silent { why } => serde_json::json!({"host": host, "answers": false, "why": why}),
             News::Status { vm, status } => serde_json::json!({"host": host, "vm": vm, "status": status}),
             News::Gone { vm } => serde_json::json!({"host": host, "vm": vm, "gone": true}),
-            News::Broken { what } => serde_json::json!({"host": host, "broken": what}),
+            News::Stale { vm } => serde_json::json!({"host": host, "vm": vm, "stale": true}),
+            News::Broken { what, count } => {
+                serde_json::json!({"host": host, "broken": what, "unreadable": count})
+            }
             News::Ended { vm, exit } => serde_json::json!({
                 "host": host, "vm": vm, "status": "Down", "exit_code": exit.code,
                 "exit_reason": exit.reason.or_placeholder(), "exit_reason_sent": exit.reason.sent(),
-                "message": exit.message, "cause": exit.cause, "certainty": exit.certainty, "then": follows(exit),
+                "message": exit.message, "cause": exit.cause, "certainty": exit.certainty,
+                "run": exit.run, "then": follows(exit),
             }),
         };
         writeln!(out, "{value}")?;
@@ -127,13 +178,19 @@ fn tell(wanted: &Hosts, host: &str, piece: &News, json: bool, out: &mut impl Wri
     }
     let host = super::show::clean(host);
     match piece {
-        News::Answers { vms } => writeln!(out, "{host}  answers: {vms} VMs")?,
+        News::Answers { vms, broken: 0 } => writeln!(out, "{host}  answers: {vms} VMs")?,
+        News::Answers { vms, broken } => {
+            writeln!(out, "{host}  answers: {vms} VMs, and {broken} that cannot be read")?;
+        }
         News::Silent { why } => writeln!(out, "{host}  does not answer: {}", super::show::clean(why))?,
         News::Status { vm, status } => {
             writeln!(out, "{host}  {}  {}", super::show::clean(vm), super::show::clean(status))?;
         }
         News::Gone { vm } => writeln!(out, "{host}  {}  gone", super::show::clean(vm))?,
-        News::Broken { what } => writeln!(out, "{host}  cannot be read: {}", super::show::clean(what))?,
+        News::Stale { vm } => {
+            writeln!(out, "{host}  {}  told as it was before: not believed", super::show::clean(vm))?;
+        }
+        News::Broken { what, .. } => writeln!(out, "{host}  cannot be read: {}", super::show::clean(what))?,
         News::Ended { vm, exit } => {
             let cause =
                 exit.cause.as_deref().map_or_else(String::new, |c| format!(" {}", super::show::clean(c)));
@@ -142,11 +199,19 @@ fn tell(wanted: &Hosts, host: &str, piece: &News, json: bool, out: &mut impl Wri
                 "{host}  {}  Down {}/{}{cause}: {} -> {}",
                 super::show::clean(vm),
                 exit.code,
-                exit.reason.or_placeholder(),
+                reason(exit),
                 super::show::clean(&exit.message),
                 follows(exit)
             )?;
         }
     }
     Ok(())
+}
+
+/// The number that we know, or the placeholder with the number that was sent.
+fn reason(exit: &Exit) -> String {
+    match (exit.reason.or_placeholder(), exit.reason.sent()) {
+        (-1, Some(sent)) => format!("-1 (sent: {sent})"),
+        (number, _) => number.to_string(),
+    }
 }

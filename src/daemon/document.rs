@@ -7,6 +7,9 @@ use quick_xml::events::Event;
 use whydown_core::id::DomainId;
 use whydown_core::limits;
 
+/// What editors put before a text.
+const BYTE_ORDER_MARK: char = '\u{FEFF}';
+
 /// A document with its identity. The UUID stands in the text too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
@@ -55,7 +58,11 @@ impl Document {
     ///
     /// # Errors
     /// [`BadDocument`] names the element.
-    pub fn read(xml: String, vm: Option<DomainId>) -> Result<Self, BadDocument> {
+    pub fn read(mut xml: String, vm: Option<DomainId>) -> Result<Self, BadDocument> {
+        // The reader would pass over the mark without counting it, and the UUID would land before its place.
+        if xml.starts_with(BYTE_ORDER_MARK) {
+            xml.remove(0);
+        }
         let found = scan(&xml)?;
         let name = found.name.filter(|name| !name.is_empty()).ok_or(BadDocument::NoName)?;
         if name.len() > limits::NAME_BYTES {
@@ -88,6 +95,9 @@ struct Found {
 }
 
 fn scan(xml: &str) -> Result<Found, BadDocument> {
+    if xml.starts_with(BYTE_ORDER_MARK) {
+        return Err(BadDocument::NotADomain);
+    }
     let mut reader = Reader::from_str(xml);
     let mut path: Vec<String> = Vec::new();
     let mut found = Found { name: None, uuid: None, inside: 0 };
@@ -179,6 +189,8 @@ mod tests {
     fn a_missing_uuid_is_written_into_the_document() {
         let document = read("<domain type='qemu'><name>n</name></domain>", Some(ID)).unwrap();
         assert_eq!(document.xml, format!("<domain type='qemu'><uuid>{ID}</uuid><name>n</name></domain>"));
+        let marked = read("\u{FEFF}<domain><name>n</name></domain>", Some(ID)).unwrap();
+        assert_eq!(marked.xml, format!("<domain><uuid>{ID}</uuid><name>n</name></domain>"));
         let made = read("<domain><name>n</name></domain>", None).unwrap();
         assert_eq!(read(&made.xml, None).unwrap().domain, made.domain);
     }
@@ -194,6 +206,7 @@ mod tests {
         let cases = [
             ("", "root element"),
             ("<network/>", "root element"),
+            ("\u{FEFF}\u{FEFF}<domain><name>n</name></domain>", "root element"),
             ("<domain><name>n</name>", "xml"),
             ("<domain><name>n</domain>", "well-formed"),
             ("<domain></domain>", "<name>"),

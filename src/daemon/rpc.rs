@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use whydown_core::act::{Act, SnapshotDisk};
 use whydown_core::evidence::{Asked, tame};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
 use whydown_core::time::Wall;
 use whydown_ledger::{Condition, Ledger, Query};
-use whydown_wire::{Body, Call, CallLimits, Code, Range, Verb, WorkKind, done, status_reply};
+use whydown_wire::{
+    BadCall, Body, Call, CallLimits, Code, Range, Refused, Verb, WorkKind, done, status_reply,
+};
 
 use super::clock;
 use super::deaf::Deaf;
@@ -38,6 +40,10 @@ const FLOW_HEADER: &str = "flowid";
 /// Requests longer than this are not kept to be known again.
 const POLL_BYTES: usize = 512;
 
+/// Calls longer than this are large. Almost all honest ones are shorter; a hostile one of this length is read in
+/// milliseconds.
+const LARGE_CALL_BYTES: usize = 32 << 10;
+
 /// Endings that one answer carries at most.
 const HISTORY_MOST: usize = 10_000;
 
@@ -45,6 +51,8 @@ const HISTORY_MOST: usize = 10_000;
 pub struct Service {
     xmlrpc: XmlRpc,
     call_limits: CallLimits,
+    /// Whose turn it is among the large calls.
+    large_calls: Semaphore,
     postbox: Postbox,
     works: Works,
     published: watch::Receiver<Published>,
@@ -59,6 +67,17 @@ pub struct Service {
     poll: RwLock<Box<[u8]>>,
     rights: Rights,
     tls: Option<Arc<Tls>>,
+}
+
+/// Why there is no verb.
+enum Unread {
+    Call(BadCall),
+    Verb { method: String, refused: Refused },
+}
+
+fn read(body: &[u8], limits: &CallLimits) -> Result<Verb, Unread> {
+    let call = Call::read(body, limits).map_err(Unread::Call)?;
+    Verb::parse(&call).map_err(|refused| Unread::Verb { method: tame(&call.method), refused })
 }
 
 /// What a call gives back.
@@ -91,6 +110,7 @@ impl Service {
         Self {
             xmlrpc,
             call_limits,
+            large_calls: Semaphore::new(1),
             postbox,
             works,
             published,
@@ -117,17 +137,14 @@ impl Service {
             }
             return self.perform(Verb::GetAllVmStats, peer, asked).await;
         }
-        let call = match Call::read(&asked.body, &self.call_limits) {
-            Ok(call) => call,
-            Err(bad) => {
+        let verb = match self.read(&asked.body).await {
+            Ok(verb) => verb,
+            Err(Unread::Call(bad)) => {
                 tracing::info!(%peer, "a call that cannot be read: {bad}");
                 return Given::Own(bad.reply());
             }
-        };
-        let verb = match Verb::parse(&call) {
-            Ok(verb) => verb,
-            Err(refused) => {
-                tracing::info!(%peer, method = %tame(&call.method), "refused: {refused}");
+            Err(Unread::Verb { method, refused }) => {
+                tracing::info!(%peer, ?method, "refused: {refused}");
                 return Given::Own(refused.reply());
             }
         };
@@ -138,6 +155,18 @@ impl Service {
             return Given::Own(status_reply(Code::NotSupported, &denied.to_string()));
         }
         self.perform(verb, peer, asked).await
+    }
+
+    /// Large calls are read one at a time, on a thread of their own: however many are sent at once, polls are answered
+    /// meanwhile, and no more than one of them is in memory as values.
+    async fn read(&self, body: &Bytes) -> Result<Verb, Unread> {
+        let limits = self.call_limits;
+        if body.len() <= LARGE_CALL_BYTES {
+            return read(body, &limits);
+        }
+        let _turn = self.large_calls.acquire().await.expect("nobody closes it");
+        let body = body.clone();
+        tokio::task::spawn_blocking(move || read(&body, &limits)).await.expect("reading ends")
     }
 
     fn is_the_last_poll(&self, body: &[u8]) -> bool {
@@ -170,7 +199,7 @@ impl Service {
             Verb::Shutdown { vm, delay_s, message, reboot, timeout_s, force } => {
                 if let Some(message) = message {
                     // QEMU's agent has no words for a guest's user: only the log keeps them.
-                    tracing::info!(%vm, %message, "a shutdown was asked for with a message");
+                    tracing::info!(%vm, ?message, "a shutdown was asked for with a message");
                 }
                 let timeout = Duration::from_secs(u64::from(timeout_s));
                 let what = Wanted::Shutdown {
@@ -266,11 +295,11 @@ impl Service {
             Peer::Unix { .. } => Client::Unix,
         };
         let wanted = header(asked, REASONS_HEADER).map(str::trim);
-        match (wanted, self.xmlrpc.exit_reasons_for(client)) {
-            (Some("full"), _) => Range::Full,
-            (Some("classic"), _) | (_, ExitReasons::Classic) => Range::Classic,
-            (_, ExitReasons::Full) => Range::Full,
-        }
+        wanted.and_then(Range::from_word).unwrap_or_else(|| match self.xmlrpc.exit_reasons_for(client) {
+            ExitReasons::Classic => Range::Classic,
+            ExitReasons::V4_1 => Range::V4_1,
+            ExitReasons::Full => Range::Full,
+        })
     }
 
     async fn json(&self, asked: &Request) -> Answer {

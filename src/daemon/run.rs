@@ -278,6 +278,7 @@ fn limits(settings: &Settings) -> edge::Limits {
         header_timeout: settings.xmlrpc.header_timeout,
         body_timeout: settings.xmlrpc.body_timeout,
         idle_timeout: settings.xmlrpc.idle_timeout,
+        write_timeout: settings.xmlrpc.write_timeout,
         max_connections: settings.xmlrpc.max_connections,
         max_body_bytes: settings.xmlrpc.max_request_bytes,
         drain_timeout: DRAIN,

@@ -104,16 +104,7 @@ fn route(request: &hyper::Request<Incoming>) -> Result<Door, Refusal> {
 async fn read(limits: &Limits, request: hyper::Request<Incoming>) -> Result<Request, Refusal> {
     let door = route(&request)?;
     let (head, body) = request.into_parts();
-    let packed =
-        match head.headers.get(header::CONTENT_ENCODING).map(|name| name.as_bytes().to_ascii_lowercase()) {
-            None => false,
-            Some(name) if name == b"identity" => false,
-            Some(name) if name == b"gzip" || name == b"x-gzip" => true,
-            Some(name) => {
-                let text = format!("encoding '{}' not supported\n", String::from_utf8_lossy(&name));
-                return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));
-            }
-        };
+    let packed = is_packed(&head.headers)?;
     let body = tokio::time::timeout(limits.body_timeout, collect(body, limits.max_body_bytes))
         .await
         .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"))??;
@@ -126,6 +117,20 @@ async fn read(limits: &Limits, request: hyper::Request<Incoming>) -> Result<Requ
     };
     let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
     Ok(Request { door, path, query, headers: head.headers, body })
+}
+
+/// Whether the body is gzip. One encoding is undone, once: what is packed in other ways, or twice, is refused.
+fn is_packed(headers: &HeaderMap) -> Result<bool, Refusal> {
+    let mut names = headers.get_all(header::CONTENT_ENCODING).iter();
+    let name = names.next().map_or_else(|| b"identity".to_vec(), |name| name.as_bytes().to_ascii_lowercase());
+    match name.as_slice() {
+        b"identity" if names.next().is_none() => Ok(false),
+        b"gzip" | b"x-gzip" if names.next().is_none() => Ok(true),
+        name => {
+            let text = format!("encoding '{}' not supported\n", String::from_utf8_lossy(name));
+            Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text))
+        }
+    }
 }
 
 fn too_large(limit: usize) -> Refusal {

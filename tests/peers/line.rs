@@ -124,7 +124,7 @@ impl Value {
     }
 
     /// Reads the value that begins with `token`.
-    fn read<'a>(token: &str, tokens: &mut dyn Iterator<Item = &'a str>) -> Result<Self, String> {
+    fn read(token: &str, tokens: &mut dyn Iterator<Item = &str>) -> Result<Self, String> {
         let number = || token[1..].parse().map_err(|_| format!("no number: {token}"));
         match token.as_bytes().first() {
             Some(b'n') => Ok(Self::Nothing),

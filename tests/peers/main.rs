@@ -29,8 +29,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use compare::Between;
 use life::{Step, live};
 use line::{Reply, Value};
-use peer::{KINDS, Kind, Peer};
-use reads::{Call, astral_calls, calls};
+use peer::{Astral, KINDS, Kind, Peer};
+use reads::{Call, astral_calls, astral_echo, calls};
 use whydown_lab::Result;
 use world::{ASTRAL, World};
 
@@ -153,6 +153,16 @@ fn every_client_reads_every_reply_as_pythons_does() -> Result<()> {
             );
         } else {
             none(&misread(kind, &astral, &read[0], got));
+        }
+    }
+    let echo = [astral_echo()];
+    let read = by_all(&echo);
+    none(&wrong_codes(&echo, &read[0]));
+    for (kind, got) in kinds.iter().zip(&read) {
+        match kind.sends.astral {
+            Astral::Arrive => none(&misread(kind, &echo, &read[0], got)),
+            Astral::AreNoXml => assert!(matches!(got[0], Reply::Fault(400, _)), "{}: {got:?}", kind.name),
+            Astral::StayAtHome => assert!(matches!(got[0], Reply::Error(_)), "{}: {got:?}", kind.name),
         }
     }
     assert_eq!(world.host.call(&format!("destroy('{}')", odd.uuid_text()))?, 0);

@@ -29,6 +29,8 @@ pub struct Kind {
     run: &'static [&'static str],
     pub reads: Reads,
     pub sends: Sends,
+    /// Its request for `ping` to the last byte, where that matters; the head in small letters, and without the port.
+    pub exact: Option<&'static str>,
 }
 
 /// What a client makes of values that its language has no type of its own for.
@@ -40,7 +42,7 @@ pub struct Reads {
     pub empty_text_as_nothing: bool,
     /// `&amp;amp;` as `&`: it decodes what it has decoded already.
     pub decodes_twice: bool,
-    /// Letters beyond U+FFFF make the whole answer unreadable.
+    /// One letter beyond U+FFFF makes the whole answer unreadable.
     pub no_astral: bool,
 }
 
@@ -57,10 +59,32 @@ pub struct Sends {
     pub text: &'static str,
     pub int: &'static str,
     pub none: &'static str,
+    pub astral: Astral,
+}
+
+/// What becomes of letters beyond U+FFFF that a client is to send.
+#[derive(Clone, Copy, Debug)]
+pub enum Astral {
+    Arrive,
+    /// It writes what is no XML: the call is refused, as VDSM refused it.
+    AreNoXml,
+    /// It refuses to send them.
+    StayAtHome,
 }
 
 const JARS: &str = "{out}:/usr/share/java/axmlrpc.jar:/usr/share/java/commons-httpclient.jar:\
                     /usr/share/java/commons-logging.jar:/usr/share/java/commons-codec.jar";
+
+/// As it was captured from the engine's own client, with the header by which an engine says what it is about.
+const ENGINE_PING: &str = "\
+post / http/1.1
+content-type: text/xml
+user-agent: apache xml rpc 3.1.3 (jakarta commons httpclient transport)
+flowid: 1f2e3d4c
+host:
+content-length: 101
+
+<?xml version=\"1.0\" encoding=\"UTF-8\"?><methodCall><methodName>ping</methodName><params/></methodCall>";
 
 /// Debian has the library's source only, and `gccgo` is less than half of what the other compiler takes on the disk.
 const GO_STEPS: &[&[&str]] = &[
@@ -101,7 +125,9 @@ pub static KINDS: [Kind; 10] = [
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params></params>",
+            astral: Astral::Arrive,
         },
+        exact: None,
     },
     Kind {
         name: "engine",
@@ -127,7 +153,9 @@ pub static KINDS: [Kind; 10] = [
             text: "<value>ping</value>",
             int: "<value><i4>7</i4></value>",
             none: "<params/>",
+            astral: Astral::AreNoXml,
         },
+        exact: Some(ENGINE_PING),
     },
     Kind {
         name: "java",
@@ -144,7 +172,9 @@ pub static KINDS: [Kind; 10] = [
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "</methodName></methodCall>",
+            astral: Astral::Arrive,
         },
+        exact: None,
     },
     Kind {
         name: "perl",
@@ -161,7 +191,9 @@ pub static KINDS: [Kind; 10] = [
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params></params>",
+            astral: Astral::Arrive,
         },
+        exact: None,
     },
     Kind {
         name: "frontier",
@@ -178,7 +210,9 @@ pub static KINDS: [Kind; 10] = [
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params></params>",
+            astral: Astral::StayAtHome,
         },
+        exact: None,
     },
     Kind {
         name: "ruby",
@@ -195,7 +229,9 @@ pub static KINDS: [Kind; 10] = [
             text: "<value><string>ping</string></value>",
             int: "<value><i4>7</i4></value>",
             none: "<params/>",
+            astral: Astral::Arrive,
         },
+        exact: None,
     },
     Kind {
         name: "php",
@@ -212,7 +248,9 @@ pub static KINDS: [Kind; 10] = [
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params/>",
+            astral: Astral::Arrive,
         },
+        exact: None,
     },
     Kind {
         name: "javascript",
@@ -229,7 +267,9 @@ pub static KINDS: [Kind; 10] = [
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params/>",
+            astral: Astral::Arrive,
         },
+        exact: None,
     },
     Kind {
         name: "go",
@@ -246,7 +286,9 @@ pub static KINDS: [Kind; 10] = [
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params></params>",
+            astral: Astral::Arrive,
         },
+        exact: None,
     },
     Kind {
         name: "c",
@@ -271,7 +313,9 @@ pub static KINDS: [Kind; 10] = [
             text: "<value><string>ping</string></value>",
             int: "<value><i4>7</i4></value>",
             none: "<params></params>",
+            astral: Astral::StayAtHome,
         },
+        exact: None,
     },
 ];
 

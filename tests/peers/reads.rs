@@ -1,7 +1,7 @@
 //! What every client reads of the machines that all share. Nothing here changes anything.
 
 use crate::line::{Value, array, members};
-use crate::world::{NAME, NOBODY, World};
+use crate::world::{ASTRAL, NAME, NOBODY, World};
 
 /// One call, and the status code that it must have; `None` where the answer is no struct with a status.
 pub struct Call {
@@ -125,4 +125,10 @@ pub fn astral_calls(vm: &str) -> Vec<Call> {
         call("getAllVmStats", [], 0),
         call("list", [true.into(), array([id(vm)])], 0),
     ]
+}
+
+/// What sends such letters, and has them sent back.
+pub fn astral_echo() -> Call {
+    let asked = members([("vmId", id(NOBODY)), ("memSize", "2".into()), ("display", ASTRAL.into())]);
+    call("create", [asked], 9)
 }

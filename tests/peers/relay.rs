@@ -89,6 +89,13 @@ impl Request {
         }
     }
 
+    /// All of it, without the port that it was sent to.
+    pub fn shape(&self) -> String {
+        let host = |line: &str| if line.starts_with("host: ") { "host:".into() } else { line.to_owned() };
+        let head: Vec<String> = self.head.lines().map(host).collect();
+        format!("{}\n\n{}", head.join("\n"), String::from_utf8_lossy(&self.body))
+    }
+
     /// Whether an answer may come packed.
     pub fn accepts_gzip(&self) -> bool {
         let mut accepted = self.head.lines().filter_map(|line| line.strip_prefix("accept-encoding:"));

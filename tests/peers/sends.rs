@@ -5,7 +5,7 @@ use crate::relay::Request;
 
 /// Everything in which a client was heard to send otherwise than its table says.
 pub fn differences(peer: &Peer) -> Vec<String> {
-    let Sends { user_agent, gzip, keeps_alive, text, int, none } = &peer.kind.sends;
+    let Sends { user_agent, gzip, keeps_alive, text, int, none, .. } = &peer.kind.sends;
     let heard: Vec<_> = peer.relays.iter().flat_map(|relay| relay.heard()).collect();
     let requests: Vec<Request> = heard.iter().flat_map(|connection| connection.requests()).collect();
     let body = |method: &str| {
@@ -28,7 +28,10 @@ pub fn differences(peer: &Peer) -> Vec<String> {
         (helps.iter().any(|body| body.contains(text)), "how it sends a text"),
         (ids.iter().any(|body| body.contains(int)), "how it sends a number"),
     ];
-    let wrong = checks.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what);
+    let first = requests.iter().find(|request| request.head.starts_with("post / ")).map(Request::shape);
+    let exact = peer.kind.exact.is_none_or(|exact| first.as_deref() == Some(exact));
+    let checks = checks.into_iter().chain([(exact, "its first request")]);
+    let wrong = checks.filter(|(holds, _)| !holds).map(|(_, what)| what);
     let example = || {
         let head = requests.first().map(|request| request.head.replace('\r', "")).unwrap_or_default();
         let (help, id) = (helps.first(), ids.iter().find(|body| body.contains(">7<")));

@@ -29,7 +29,7 @@ path = \"/x\"
             "whydown.toml:3:1: libvirt.keepalive_interval: there is no such key; \
              did you mean libvirt.keepalive_interval_s?",
             "whydown.toml:5:16: xmlrpc.exit_reasons: \"ful\": there is no such choice; \
-             allowed: \"classic\" or \"full\"",
+             allowed: \"classic\" or \"4.1\" or \"full\"",
             "whydown.toml:6:25: xmlrpc.full_for: \"10.0.0\": this is not an IP address; \
              allowed: up to 256 different IP addresses without port, or \"unix\"",
             "whydown.toml:7:2: sokcet: there is no such section; did you mean socket?",

@@ -195,6 +195,8 @@ fn exit_reasons_are_classic_but_for_the_clients_that_can_read_more() {
     assert_eq!(xmlrpc.exit_reasons_for(Client::Unix), ExitReasons::Classic);
     let full = World::new().variable("WHYDOWN_XMLRPC__EXIT_REASONS", "full").right().settings.xmlrpc;
     assert_eq!(full.exit_reasons_for(Client::Unix), ExitReasons::Full);
+    let twelve = World::new().variable("WHYDOWN_XMLRPC__EXIT_REASONS", "4.1").right().settings.xmlrpc;
+    assert_eq!(twelve.exit_reasons_for(Client::Unix), ExitReasons::V4_1);
     let wrong = World::new().variable("WHYDOWN_XMLRPC__FULL_FOR", "10.0.0.1:5").wrong();
     assert!(wrong[0].contains("leave it out"), "{wrong:?}");
 }

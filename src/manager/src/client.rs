@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dxr::{MethodCall, MethodResponse, Value};
 
-use crate::read::{BadReply, Reading, read_all_vm_stats};
+use crate::read::{BadReply, Reading, Vm, read_all_vm_stats};
 
 /// Bytes of an answer at most. 5,000 VMs with everything that a host can tell take some 35 MB.
 const MOST: usize = 256 << 20;
@@ -128,6 +128,19 @@ impl HostClient {
     pub async fn all_vm_stats(&self) -> Result<Reading, CallError> {
         let body = self.call("getAllVmStats", Vec::new()).await?;
         Ok(read_all_vm_stats(&body)?)
+    }
+
+    /// One VM; `None` if the host does not know it, or if what it says of it makes no sense.
+    ///
+    /// # Errors
+    /// [`CallError`]: then nothing is known about it.
+    pub async fn vm_stats(&self, vm: &str) -> Result<Option<Vm>, CallError> {
+        let body = self.call("getVmStats", vec![Value::String(vm.to_owned())]).await?;
+        match read_all_vm_stats(&body) {
+            Ok(reading) => Ok(reading.vms.into_iter().next()),
+            Err(BadReply::Status { code: 1, .. }) => Ok(None),
+            Err(bad) => Err(bad.into()),
+        }
     }
 
     /// Takes note of a Down VM. That the host does not know it is as good.

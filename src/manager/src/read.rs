@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use dxr::{FaultResponse, MethodResponse, Value};
 
+use serde::{Deserialize, Serialize};
+
 use crate::reason::ExitReason;
+
+/// Bytes of a host's own words in an error.
+const TROUBLE_BYTES: usize = 512;
 
 /// A VM as its host tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,12 +18,14 @@ pub struct Vm {
     pub id: String,
     /// `status`, as sent: `Up`, `Down` and others.
     pub status: String,
+    /// `statusTime`: rises with every change, on hosts of VDSM 4.17 and later. It has the host's own zero.
+    pub status_time: Option<i64>,
     /// There exactly if it is Down.
     pub exit: Option<Exit>,
 }
 
 /// How a VM exited.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// 0 normal, 1 error.
     pub code: i64,
@@ -30,6 +37,25 @@ pub struct Exit {
     pub cause: Option<String>,
     /// How sure whydown is of it.
     pub certainty: Option<String>,
+    /// The number of the run that ended, where whydown is the host.
+    pub run: Option<String>,
+    /// `statusTime` of the ending, where the host sends it.
+    pub status_time: Option<i64>,
+}
+
+impl Exit {
+    /// Whether both tell of one and the same ending of a VM. By the run's number where the host gives it; else by
+    /// everything that the host says. An old host that says nothing but code and message cannot tell two equal
+    /// endings apart, unless the VM was seen between them.
+    pub fn is_the_ending(&self, other: &Self) -> bool {
+        match (&self.run, &other.run) {
+            (Some(run), Some(other)) => run == other,
+            _ => {
+                (self.code, self.reason, &self.message, self.status_time)
+                    == (other.code, other.reason, &other.message, other.status_time)
+            }
+        }
+    }
 }
 
 /// What a good reply says.
@@ -43,7 +69,7 @@ pub struct Reading {
 
 /// An entry that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("VM {}: {what}", id.as_deref().unwrap_or("without an id"))]
+#[error("VM {}: {what}", id.as_deref().map_or_else(|| "without an id".to_owned(), shown))]
 pub struct BadVm {
     /// Its `vmId`, if that could be read.
     pub id: Option<String>,
@@ -87,14 +113,20 @@ type Members = BTreeMap<String, Value>;
 pub fn read_all_vm_stats(body: &str) -> Result<Reading, BadReply> {
     let value = match MethodResponse::from_xml(body) {
         Ok(response) => response.value,
-        Err(error) => return Err(fault(body).unwrap_or_else(|| BadReply::NotXmlRpc(error.to_string()))),
+        // dxr's text repeats the whole body.
+        Err(error) => {
+            return Err(fault(body).unwrap_or_else(|| BadReply::NotXmlRpc(shown(&error.to_string()))));
+        }
     };
     let Value::Struct(reply) = &value else { return Err(BadReply::Lacks("the reply's struct")) };
     let Some(Value::Struct(status)) = reply.get("status") else { return Err(BadReply::Lacks("status")) };
     match integer(status, "code") {
         Some(0) => {}
         Some(code) => {
-            return Err(BadReply::Status { code, message: text(status, "message").unwrap_or_default() });
+            return Err(BadReply::Status {
+                code,
+                message: shown(&text(status, "message").unwrap_or_default()),
+            });
         }
         None => return Err(BadReply::Lacks("status.code")),
     }
@@ -111,7 +143,7 @@ pub fn read_all_vm_stats(body: &str) -> Result<Reading, BadReply> {
 
 fn fault(body: &str) -> Option<BadReply> {
     let fault = FaultResponse::from_xml(body).ok()?.fault;
-    Some(BadReply::Fault { code: fault.code(), text: fault.string().to_owned() })
+    Some(BadReply::Fault { code: fault.code(), text: shown(fault.string()) })
 }
 
 fn vm(entry: &Value) -> Result<Vm, BadVm> {
@@ -119,6 +151,7 @@ fn vm(entry: &Value) -> Result<Vm, BadVm> {
     let Value::Struct(members) = entry else { return Err(bad(None, "its entry is not a struct")) };
     let id = text(members, "vmId").ok_or_else(|| bad(None, "vmId is missing or not a text"))?;
     let status = text(members, "status").ok_or_else(|| bad(Some(&id), "status is missing or not a text"))?;
+    let status_time = integer(members, "statusTime").or_else(|| double(members, "statusTime"));
     let exit = match status.as_str() {
         "Down" => {
             let code = integer(members, "exitCode");
@@ -132,16 +165,33 @@ fn vm(entry: &Value) -> Result<Vm, BadVm> {
                 reason: ExitReason::read(integer(members, "exitReason")),
                 cause: text(members, "exitCause"),
                 certainty: text(members, "exitCertainty"),
+                run: text(members, "exitRunId"),
+                status_time,
             })
         }
         _ => None,
     };
-    Ok(Vm { id, status, exit })
+    Ok(Vm { id, status, status_time, exit })
 }
 
 fn text(members: &Members, name: &str) -> Option<String> {
     match members.get(name)? {
         Value::String(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// A host's text as it stands in an error, which is printed and logged: cut, and on one line.
+fn shown(text: &str) -> String {
+    let end = (0..=text.len().min(TROUBLE_BYTES)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    let cut = if end < text.len() { "..." } else { "" };
+    text[..end].replace(char::is_control, "\u{FFFD}") + cut
+}
+
+fn double(members: &Members, name: &str) -> Option<i64> {
+    match members.get(name)? {
+        // The wire's doubles hold milliseconds exactly.
+        Value::Double(number) if number.is_finite() => Some(*number as i64),
         _ => None,
     }
 }

@@ -1,10 +1,13 @@
 //! `exitReason` as a manager knows it.
 
+use serde::{Deserialize, Serialize};
+
 /// The highest reason that VDSM ever defined.
 const HIGHEST: i64 = 14;
 
 /// Why a VM exited, in VDSM's numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ExitReason {
     /// 0 to 14.
     Known(u8),

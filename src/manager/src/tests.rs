@@ -35,9 +35,9 @@ fn exit_of(reason: Option<&str>) -> Exit {
 fn an_old_host_without_the_field_gives_the_placeholder_and_the_old_behaviour() {
     let exit = exit_of(None);
     assert_eq!((exit.reason, exit.reason.or_placeholder()), (ExitReason::NotSent, -1));
-    assert_eq!(then(&exit, Policy { highly_available: true }), Then::Restart);
+    assert_eq!(then(&exit, &Policy::new(true)), Then::Restart);
     let normal = Exit { code: 0, ..exit };
-    assert_eq!(then(&normal, Policy { highly_available: true }), Then::Leave);
+    assert_eq!(then(&normal, &Policy::new(true)), Then::Leave);
 }
 
 #[test]
@@ -58,10 +58,10 @@ fn every_known_number_is_read_as_it_is() {
 #[test]
 fn a_migrated_vm_is_handed_over_only_where_the_reason_says_so() {
     let exit = Exit { code: 0, ..exit_of(Some("<int>4</int>")) };
-    assert_eq!(then(&exit, Policy { highly_available: true }), Then::HandOver);
+    assert_eq!(then(&exit, &Policy::new(true)), Then::HandOver);
     let fallen = exit_of(Some("<int>4</int>"));
-    assert_eq!(then(&fallen, Policy { highly_available: true }), Then::Restart, "the code decides");
-    assert_eq!(then(&fallen, Policy { highly_available: false }), Then::Alert);
+    assert_eq!(then(&fallen, &Policy::new(true)), Then::Restart, "the code decides");
+    assert_eq!(then(&fallen, &Policy::new(false)), Then::Alert);
 }
 
 #[test]
@@ -90,6 +90,7 @@ fn known(vms: &[(&str, &str, Option<i64>)]) -> Reading {
     let vms = vms.iter().map(|(id, status, code)| Vm {
         id: (*id).into(),
         status: (*status).into(),
+        status_time: None,
         exit: code.map(|code| Exit { code, ..exit_of(Some("<int>2</int>")) }),
     });
     Reading { vms: vms.collect(), broken: Vec::new() }
@@ -97,9 +98,9 @@ fn known(vms: &[(&str, &str, Option<i64>)]) -> Reading {
 
 #[test]
 fn every_ending_is_told_once_and_a_new_one_again() {
-    let mut host = crate::fleet::Known::default();
+    let mut host = crate::known::Known::default();
     let up = News::Status { vm: "a".into(), status: "Up".into() };
-    assert_eq!(host.take(known(&[("a", "Up", None)])), [News::Answers { vms: 1 }, up.clone()]);
+    assert_eq!(host.take(known(&[("a", "Up", None)])), [News::Answers { vms: 1, broken: 0 }, up.clone()]);
     assert_eq!(host.take(known(&[("a", "Up", None)])), []);
     let down = known(&[("a", "Down", Some(1))]);
     assert!(matches!(host.take(down.clone()).as_slice(), [News::Ended { exit: Exit { code: 1, .. }, .. }]));
@@ -111,23 +112,150 @@ fn every_ending_is_told_once_and_a_new_one_again() {
 
 #[test]
 fn a_host_that_does_not_answer_says_nothing_about_its_vms() {
-    let mut host = crate::fleet::Known::default();
+    let mut host = crate::known::Known::default();
     host.take(known(&[("a", "Up", None)]));
     assert_eq!(host.fail("refused".into()), [News::Silent { why: "refused".into() }]);
     assert_eq!(host.fail("refused".into()), [], "told once");
     assert_eq!(
         host.take(known(&[("a", "Up", None)])),
-        [News::Answers { vms: 1 }],
+        [News::Answers { vms: 1, broken: 0 }],
         "and the VM was never gone"
     );
 }
 
 #[test]
 fn a_vm_that_cannot_be_read_is_not_gone() {
-    let mut host = crate::fleet::Known::default();
+    let mut host = crate::known::Known::default();
     host.take(known(&[("a", "Up", None)]));
     let broken = Reading { vms: vec![], broken: vec![BadVm { id: Some("a".into()), what: "odd".into() }] };
-    assert_eq!(host.take(broken.clone()), [News::Broken { what: "VM a: odd".into() }]);
+    assert_eq!(host.take(broken.clone()), [News::Broken { what: "VM a: odd".into(), count: 1 }]);
     assert_eq!(host.take(broken), []);
     assert_eq!(host.take(known(&[("a", "Up", None)])), []);
+}
+
+/// A Down VM as whydown tells it, or as a host does that has no runs.
+fn ended(run: Option<&str>, status_time: Option<i64>) -> Reading {
+    let exit = Exit { run: run.map(str::to_owned), status_time, ..exit_of(Some("<int>2</int>")) };
+    Reading {
+        vms: vec![Vm { id: "a".into(), status: "Down".into(), status_time, exit: Some(exit) }],
+        broken: vec![],
+    }
+}
+
+#[test]
+fn of_two_equal_endings_between_which_nothing_was_seen_both_are_told() {
+    for (first, second) in
+        [(ended(Some("7"), Some(1)), ended(Some("8"), Some(1))), (ended(None, Some(1)), ended(None, Some(2)))]
+    {
+        let mut host = crate::known::Known::default();
+        assert_eq!(host.take(first.clone()).len(), 2, "it answers, and the ending");
+        assert_eq!(host.take(first), []);
+        assert!(matches!(host.take(second.clone()).as_slice(), [News::Ended { .. }]));
+        assert_eq!(host.take(second), []);
+    }
+    let mut host = crate::known::Known::default();
+    host.take(ended(Some("7"), Some(1)));
+    assert_eq!(host.take(ended(Some("7"), Some(2))), [], "the same run, written down meanwhile");
+}
+
+#[test]
+fn a_status_time_that_goes_back_is_stale_until_it_catches_up() {
+    let up = |status_time| Reading {
+        vms: vec![Vm { id: "a".into(), status: "Up".into(), status_time: Some(status_time), exit: None }],
+        broken: vec![],
+    };
+    let mut host = crate::known::Known::default();
+    host.take(up(10));
+    assert_eq!(
+        host.take(ended(Some("7"), Some(9))),
+        [News::Stale { vm: "a".into() }],
+        "the ending is not told"
+    );
+    assert_eq!(host.take(ended(Some("7"), Some(9))), [], "and that it is stale is told once");
+    assert!(matches!(host.take(ended(Some("7"), Some(11))).as_slice(), [News::Ended { .. }]));
+    // A host that was away may have been booted anew: its times begin again.
+    host.fail("refused".into());
+    let again = host.take(up(1));
+    assert!(again.contains(&News::Status { vm: "a".into(), status: "Up".into() }), "{again:?}");
+}
+
+#[test]
+fn a_status_time_is_read_as_text_and_as_a_double() {
+    for sent in ["<string>17181381850</string>", "17181381850", "<double>17181381850.0</double>"] {
+        let mut members = DOWN.to_vec();
+        members.push(("statusTime", sent));
+        let reading = read_all_vm_stats(&reply(&vm(&members))).unwrap();
+        assert_eq!(reading.vms[0].status_time, Some(17_181_381_850), "{sent}");
+        assert_eq!(reading.vms[0].exit.as_ref().unwrap().status_time, Some(17_181_381_850));
+    }
+}
+
+#[test]
+fn the_memory_keeps_what_was_told_over_a_restart_and_forgets_what_is_gone() {
+    let mut memory = Memory::default();
+    let mut host = crate::known::Known::default();
+    host.take(ended(Some("7"), None)).iter().for_each(|news| memory.note("h", news));
+    let text = serde_json::to_string(&memory).expect("it can be written");
+    let mut memory: Memory = serde_json::from_str(&text).expect("and read");
+    let mut host = crate::known::Known::of(memory.hosts["h"].clone());
+    assert_eq!(host.take(ended(Some("7"), None)), [News::Answers { vms: 1, broken: 0 }], "not again");
+    assert!(matches!(host.take(ended(Some("8"), None)).as_slice(), [News::Ended { .. }]));
+    let gone = host.take(known(&[]));
+    assert_eq!(gone, [News::Gone { vm: "a".into() }]);
+    gone.iter().for_each(|news| memory.note("h", news));
+    assert!(memory.hosts["h"].is_empty());
+}
+
+#[test]
+fn by_default_the_exit_code_decides_for_every_cause_that_the_host_may_name() {
+    let text = include_str!("../../../proto-schemas/causes.toml");
+    let table: toml::Table = text.parse().unwrap();
+    let mut seen = 0;
+    for row in table["cause"].as_array().unwrap() {
+        let word = row["word"].as_str().unwrap();
+        let code = row["exit_code"].as_integer().unwrap();
+        let reason = ExitReason::read(row["exit_reason"].as_integer());
+        for certainty in ["certain", "probable", "unknown"] {
+            let exit = Exit {
+                code,
+                reason,
+                cause: Some(word.into()),
+                certainty: Some(certainty.into()),
+                ..exit_of(None)
+            };
+            let wanted = match word {
+                "migrated-away" => Then::HandOver,
+                // The VM never came here: it runs where it was.
+                "incoming-migration-failed" => Then::Alert,
+                _ if code == 0 => Then::Leave,
+                _ => Then::Restart,
+            };
+            assert_eq!(then(&exit, &Policy::new(true)), wanted, "{word}, {certainty}");
+            let without = then(&exit, &Policy::new(false));
+            assert_ne!(without, Then::Restart, "{word}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 100);
+}
+
+#[test]
+fn a_site_may_choose_by_cause_and_by_certainty() {
+    let exit = |cause: &str, code, certainty: &str| Exit {
+        code,
+        cause: Some(cause.into()),
+        certainty: Some(certainty.into()),
+        ..exit_of(Some("<int>2</int>"))
+    };
+    let mut policy = Policy::new(true);
+    policy.when_unknown = Choice::Alert;
+    policy.when_asked = Choice::Restart;
+    policy.by_cause.insert("guest-panic".into(), Choice::Alert);
+    assert_eq!(then(&exit("unknown-vanished", 1, "unknown"), &policy), Then::Alert);
+    assert_eq!(then(&exit("oom-killed", 1, "certain"), &policy), Then::Restart);
+    assert_eq!(then(&exit("oom-killed", 1, "probable"), &policy), Then::Restart);
+    assert_eq!(then(&exit("destroyed-on-reboot", 0, "certain"), &policy), Then::Restart);
+    assert_eq!(then(&exit("guest-panic", 1, "certain"), &policy), Then::Alert);
+    assert_eq!(then(&exit("a-cause-of-tomorrow", 1, "certain"), &policy), Then::Restart, "by the code");
+    assert_eq!(then(&exit("guest-poweroff", 0, "unknown"), &policy), Then::Leave, "nothing is added");
 }

@@ -86,7 +86,7 @@ impl Board {
             samples: Arc::clone(samples),
             profile: self.profile,
             cache: Arc::clone(&self.cache),
-            all_stats: [Mutex::new(None), Mutex::new(None)],
+            all_stats: Default::default(),
             all_short: OnceLock::new(),
             recovering: OnceLock::new(),
         })
@@ -104,7 +104,7 @@ pub struct Bodies {
     profile: &'static Profile,
     cache: Arc<Mutex<Cache>>,
     /// By range.
-    all_stats: [Mutex<Option<Shown>>; 2],
+    all_stats: [Mutex<Option<Shown>>; Range::ALL.len()],
     all_short: OnceLock<Arc<Body>>,
     recovering: OnceLock<Arc<Body>>,
 }

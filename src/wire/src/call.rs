@@ -98,6 +98,13 @@ mod tests {
     }
 
     #[test]
+    fn one_byte_order_mark_is_passed_over_and_two_are_not() {
+        let call = "<methodCall><methodName>m</methodName><params><param><value>äää</value></param></params></methodCall>";
+        assert_eq!(read(&format!("\u{FEFF}{call}")).unwrap().params, [text("äää")]);
+        assert_eq!(read(&format!("\u{FEFF}\u{FEFF}{call}")), Err(BadCall::NotACall));
+    }
+
+    #[test]
     fn document_types_and_entities_are_refused() {
         let bomb = "<!DOCTYPE x [<!ENTITY a 'b'>]><methodCall><methodName>&a;</methodName></methodCall>";
         assert_eq!(read(bomb), Err(BadCall::DocType));

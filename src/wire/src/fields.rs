@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dxr::Value;
-use whydown_core::evidence::tame;
 
-use crate::refused::Refused;
+use crate::refused::{Refused, shown};
 use crate::verb::NO_MEMBERS;
 
 /// Entries of any one list in a request.
@@ -37,17 +36,21 @@ impl<'a> Fields<'a> {
         Some(value).filter(|value| !matches!(value, Value::Nil))
     }
 
+    /// Where a member stands. Some names are the manager's own.
+    fn place(&self, name: &str) -> String {
+        format!("{}{}", self.path, shown(name))
+    }
+
     pub(crate) fn missing(&self, name: &str) -> Refused {
-        Refused::Lacks { param: format!("{}{name}", self.path) }
+        Refused::Lacks { param: self.place(name) }
     }
 
     pub(crate) fn bad(&self, name: &str, wanted: &str) -> Refused {
-        Refused::Bad { method: self.method, param: format!("{}{name}", self.path), wanted: wanted.into() }
+        Refused::Bad { method: self.method, param: self.place(name), wanted: wanted.into() }
     }
 
     pub(crate) fn unsupported(&self, name: &str) -> Refused {
-        let name: String = tame(name).chars().take(64).collect();
-        Refused::Unsupported { method: self.method, param: format!("{}{name}", self.path) }
+        Refused::Unsupported { method: self.method, param: self.place(name) }
     }
 
     /// Text, or a number or truth as its text; `None` if it is missing or empty.

@@ -1,11 +1,12 @@
 //! Calls that are refused, each with the reply that VDSM's managers know.
 
 use bytes::Bytes;
+use whydown_core::evidence::tame;
 
 use crate::codes::{Code, fault, status_reply};
 
-/// Bytes of an unknown method's name that are repeated.
-const NAME_BYTES: usize = 128;
+/// Bytes of a manager's own word that are repeated to it.
+const WORD_BYTES: usize = 128;
 
 /// The fault code of Python's XML-RPC server, for everything.
 const PYTHON_FAULT: i32 = 1;
@@ -94,8 +95,7 @@ pub enum Refused {
 
 impl Refused {
     pub(crate) fn unknown_method(name: &str) -> Self {
-        let end = (0..=name.len().min(NAME_BYTES)).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
-        Self::UnknownMethod(name[..end].into())
+        Self::UnknownMethod(shown(name))
     }
 
     /// The status code, or `None` where only a fault fits.
@@ -128,6 +128,12 @@ impl Refused {
     }
 }
 
+/// A word that a manager chose, fit for a reply and for one line of a log: cut, and without control characters.
+pub(crate) fn shown(word: &str) -> String {
+    let end = (0..=word.len().min(WORD_BYTES)).rev().find(|&end| word.is_char_boundary(end)).unwrap_or(0);
+    tame(&word[..end]).replace(char::is_control, "\u{FFFD}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,5 +146,10 @@ mod tests {
         assert_eq!(read.string(), "<type 'exceptions.Exception'>:method \"fenceNodes\" is not supported");
         let long = Refused::unknown_method(&"ä".repeat(10_000));
         assert_eq!(long, Refused::UnknownMethod("ä".repeat(64)));
+    }
+
+    #[test]
+    fn a_word_that_is_repeated_makes_no_line_of_its_own_in_a_log() {
+        assert_eq!(shown("a\n\x1b[31m\t\u{FFFE}ä"), "a\u{FFFD}\u{FFFD}[31m\u{FFFD}\u{FFFD}ä");
     }
 }

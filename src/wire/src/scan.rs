@@ -121,6 +121,10 @@ pub(crate) fn check<'a>(text: Cow<'a, str>, limits: &CallLimits) -> Result<Cow<'
 
 /// Walks the document once; gives the places of untyped values that are nothing but blanks.
 fn walk(text: &str, limits: &CallLimits) -> Result<Vec<(usize, usize)>, BadCall> {
+    // The one mark that may stand at the start is gone by now. The reader would pass over another without counting it.
+    if text.starts_with('\u{FEFF}') {
+        return Err(BadCall::NotACall);
+    }
     let mut reader = Reader::from_str(text);
     let mut open: Vec<Open> = Vec::new();
     let mut blanks = Vec::new();

@@ -19,12 +19,51 @@ use crate::{devices, running};
 pub const SILENT_AFTER: Duration = Duration::from_secs(60);
 
 /// Up to which exit reason a manager is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Range {
     /// Numbers 0 to 8, for engines before 4.1: a higher one breaks them. The exit code is always the true one.
     Classic,
+    /// Numbers 0 to 12, for engine 4.1: to it a VM with a higher one is not there.
+    V4_1,
     /// Numbers 0 to 14.
     Full,
+}
+
+impl Range {
+    /// All, from the narrowest on.
+    pub const ALL: [Self; 3] = [Self::Classic, Self::V4_1, Self::Full];
+
+    /// The name in the configuration and in requests.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::V4_1 => "4.1",
+            Self::Full => "full",
+        }
+    }
+
+    /// The range of this name.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|range| range.word() == word)
+    }
+
+    /// The highest number in it.
+    pub const fn highest(self) -> u8 {
+        match self {
+            Self::Classic => 8,
+            Self::V4_1 => 12,
+            Self::Full => 14,
+        }
+    }
+
+    /// The number for this ending. Beyond the range it is the nearest one of the same exit code that all know: of 9 to
+    /// 12 none is near to 13 or 14.
+    fn reason(self, ending: &Ending) -> u8 {
+        match ending.exit_reason {
+            within if within <= self.highest() => within,
+            _ => ending.verdict.cause.row().classic_reason,
+        }
+    }
 }
 
 /// What changes without any change of a VM.
@@ -78,8 +117,8 @@ fn pause_code(reason: &str) -> &'static str {
 #[derive(Debug)]
 pub(crate) struct Fragment {
     stats: Box<str>,
-    /// Where the full range says something else.
-    stats_full: Option<Box<str>>,
+    /// Where a wider range says something else: from which range on, and what.
+    wider: Option<(Range, Box<str>)>,
     short: Box<str>,
     running: bool,
     started: Wall,
@@ -103,14 +142,17 @@ impl Fragment {
                 profile.put(s, Key::MigrationProgress, progress);
             }
         });
-        let stats_full =
-            domain.ending.as_ref().map(|e| members(768, |s| put_down(s, domain, e, Range::Full, profile)));
+        let wider = domain.ending.as_ref().and_then(|ending| {
+            let told = Range::Classic.reason(ending);
+            let least = Range::ALL.into_iter().find(|range| range.reason(ending) != told)?;
+            Some((least, members(768, |s| put_down(s, domain, ending, least, profile))))
+        });
         let short = members(192, |s| put_short(s, domain, profile));
         let running = domain.ending.is_none();
         let of_a_run = usage.filter(|_| running && domain.status != Status::Launching);
         Self {
-            stats_full: stats_full.filter(|full| *full != stats),
             stats,
+            wider,
             short,
             running,
             started: domain.started,
@@ -137,8 +179,8 @@ impl Fragment {
                 self.profile.put(s, Key::StatsAge, Some(format_args!("{age:.2}")));
             }
         }
-        match (range, &self.stats_full) {
-            (Range::Full, Some(full)) => s.prepared(full),
+        match &self.wider {
+            Some((least, wider)) if range >= *least => s.prepared(wider),
             _ => s.prepared(&self.stats),
         }
     }
@@ -206,13 +248,9 @@ fn put_exit(s: &mut Members<'_>, domain: &DomainPublic, ending: &Ending, range: 
     let row = ending.verdict.cause.row();
     // A manager that gets an empty message shows nothing, and one of them an error; core never makes one.
     let message = if ending.message.is_empty() { "VM terminated" } else { &ending.message };
-    let reason = match range {
-        Range::Classic => row.classic_reason,
-        Range::Full => ending.exit_reason,
-    };
     s.int("exitCode", i32::from(ending.exit_code != 0));
     s.text("exitMessage", message);
-    s.int("exitReason", i32::from(reason));
+    s.int("exitReason", i32::from(range.reason(ending)));
     s.text("exitCause", row.word);
     s.text("exitCertainty", ending.verdict.certainty.word());
     s.number_text("exitReasonExact", ending.exit_reason);

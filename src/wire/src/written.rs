@@ -172,6 +172,8 @@ mod tests {
             status: Status::Up,
             started: Wall(0),
             pid: None,
+            io_error: None,
+            watchdog: None,
             ending: None,
             durable: true,
             status_time: 0,
@@ -192,6 +194,8 @@ mod tests {
             taken: Wall(0),
             rates: None,
             responds: true,
+            progress: None,
+            guest: None,
         };
         let domains = numbers.iter().map(|number| (id(*number), Arc::new(usage.clone()))).collect();
         Arc::new(Samples { domains })

@@ -57,6 +57,23 @@ static void tell_text(const char *text)
     }
 }
 
+/* Set when an argument holds what the library cannot send: letters beyond U+FFFF. */
+static int unable;
+
+static xmlrpc_value *text_value(xmlrpc_env *env, const char *text)
+{
+    xmlrpc_env attempt;
+    xmlrpc_env_init(&attempt);
+    xmlrpc_value *made = xmlrpc_string_new(&attempt, text);
+    if (attempt.fault_occurred) {
+        unable = 1;
+        made = xmlrpc_string_new(env, "");
+    }
+    xmlrpc_env_clean(&attempt);
+    return made;
+}
+
+/* Makes the value that begins with this token. */
 static xmlrpc_value *value(xmlrpc_env *env, char *first, char **line)
 {
     xmlrpc_value *made = NULL;
@@ -65,7 +82,7 @@ static xmlrpc_value *value(xmlrpc_env *env, char *first, char **line)
     case 'i': made = xmlrpc_int_new(env, atoi(first + 1)); break;
     case 'b': made = xmlrpc_bool_new(env, first[1] == '1'); break;
     case 'd': made = xmlrpc_double_new(env, atof(first + 1)); break;
-    case 's': made = xmlrpc_string_new(env, text(first + 1)); break;
+    case 's': made = text_value(env, text(first + 1)); break;
     case '[':
         made = xmlrpc_array_new(env);
         while (strcmp(next = token(line), "]") != 0) {
@@ -174,6 +191,7 @@ int main(void)
             line[length - 1] = 0;
         url = token(&rest);
         method = token(&rest);
+        unable = 0;
         xmlrpc_value *parameters = xmlrpc_array_new(&env);
         while ((next = token(&rest)) != NULL) {
             xmlrpc_value *parameter = value(&env, next, &rest);
@@ -184,7 +202,10 @@ int main(void)
         must(&env, "server");
 
         xmlrpc_value *read = NULL;
-        xmlrpc_client_call2(&env, client, server, method, parameters, &read);
+        if (unable)
+            xmlrpc_env_set_fault(&env, -1, "an argument cannot be sent");
+        else
+            xmlrpc_client_call2(&env, client, server, method, parameters, &read);
         /* The library tells its own troubles with negative numbers, and a fault of the other side with its code. */
         if (!env.fault_occurred) {
             fputs("value", stdout);

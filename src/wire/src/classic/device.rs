@@ -2,7 +2,7 @@
 
 use super::document::{Element, element};
 use crate::fields::Fields;
-use crate::refused::Refused;
+use crate::refused::{Refused, shown};
 
 /// What was read, and what the rest of the document must know of it.
 #[derive(Debug, Default)]
@@ -79,9 +79,9 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
     if let Some(display) = fields.text("display")? {
         if !graphics {
             let made = screen(&display, fields, fields)?;
-            devices.elements.push(made.ok_or(Refused::Display(display))?);
+            devices.elements.push(made.ok_or_else(|| Refused::Display(shown(&display)))?);
         } else if !matches!(display.as_str(), "vnc" | "qxl" | "qxlnc") {
-            return Err(Refused::Display(display));
+            return Err(Refused::Display(shown(&display)));
         }
     }
     // What nobody asked for and libvirt would add.

@@ -440,7 +440,7 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
         ("system.methodHelp", whydown_wire::method_help("list").to_vec()),
         ("system.methodSignature", whydown_wire::method_signature("list").to_vec()),
     ];
-    for range in [Range::Classic, Range::Full] {
+    for range in Range::ALL {
         for bodies in [&full, &empty] {
             replies.push(("getAllVmStats", bodies.all_vm_stats(range, NOW).plain.to_vec()));
             replies.push(("list", bodies.list(false, None, range).plain.to_vec()));

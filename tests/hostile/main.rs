@@ -1,0 +1,17 @@
+//! A real whydownd under attack: over TCP, TLS and its unix socket, by clients that are broken, greedy, slow, many, or
+//! no clients at all.
+//!
+//! Of every attack three things must hold: each attacker is answered or closed within the configured limits; the memory
+//! of the daemon stays within a bound that follows from them; and honest managers, one at each door, have their polls
+//! answered all the while.
+
+mod attacker;
+mod host;
+
+mod bodies;
+mod crowd;
+mod framing;
+mod questions;
+mod sizes;
+mod slow;
+mod strangers;

@@ -1,0 +1,139 @@
+//! Clients that take their time: for the handshake, the header, the body, the next request, or the answer.
+
+use std::time::{Duration, Instant};
+
+use crate::attacker::{Attacker, PATIENCE, get, post, xml};
+use crate::host::{DOORS, Door, Host, LIMITS};
+
+/// Between two bytes of a slow sender: well within any limit that begins anew with each byte.
+const DRIP: Duration = Duration::from_millis(50);
+
+/// Bytes of requests whose answers fill every buffer between the two, many times over.
+const ASKED_IN_VAIN: usize = 64 << 20;
+
+/// Sends `start`, then one byte now and then, until the other side closes. What it said.
+fn drip(mut attacker: Attacker, start: &str, byte: u8) -> String {
+    let begun = Instant::now();
+    assert!(attacker.send(start));
+    while attacker.send([byte]) {
+        assert!(begun.elapsed() < PATIENCE, "{start:?}: it is listened to for ever");
+        std::thread::sleep(DRIP);
+    }
+    attacker.rest()
+}
+
+#[test]
+fn who_is_slow_is_given_up_however_it_is_slow() {
+    let host = Host::start(LIMITS);
+    let announced = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n<methodCall>";
+    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n";
+    // How it begins, the byte that follows again and again, and whether it may be told that its body is late: not that it
+    // hears it, for it goes on sending.
+    let slow = [
+        ("", b'\n', false),
+        ("POST / HTTP/1.1\r\nX: ", b'x', false),
+        ("GET /v1/", b'x', false),
+        (announced, b' ', true),
+        (chunked, b' ', true),
+    ];
+    host.under_attack(|host| {
+        std::thread::scope(|scope| {
+            for door in DOORS {
+                for ((start, byte, late), later) in
+                    slow.into_iter().flat_map(|case| [(case, false), (case, true)])
+                {
+                    scope.spawn(move || {
+                        let mut attacker = host.connect(door);
+                        if later {
+                            assert_eq!(attacker.ask(post(xml("ping", ""))).code(), 0);
+                        }
+                        let said = drip(attacker, start, byte);
+                        let as_meant = said.is_empty() || late && said.starts_with("HTTP/1.1 408");
+                        assert!(as_meant, "{door:?} {start:?}: {said}");
+                    });
+                }
+            }
+            // A handshake that never ends: a record of which the rest comes byte by byte.
+            scope.spawn(|| {
+                let attacker = Attacker::raw(host, Door::Tls).expect("it may connect");
+                assert_eq!(drip(attacker, "\u{16}\u{3}\u{1}\u{1}", 1), "");
+            });
+        });
+    });
+}
+
+#[test]
+fn who_says_nothing_at_all_is_closed_and_so_is_who_stops_half_way() {
+    let host = Host::start(LIMITS);
+    let ping = String::from_utf8(post(xml("ping", ""))).expect("a request is text");
+    host.under_attack(|host| {
+        let mut silent = Vec::new();
+        for door in DOORS {
+            for start in ["", "P", "POST / HTTP/1.1\r\n", &ping[..ping.len() - 1], &ping] {
+                let mut attacker = host.connect(door);
+                assert!(attacker.send(start));
+                silent.push((door, start.to_owned(), attacker));
+            }
+            silent.push((
+                door,
+                "without a handshake".into(),
+                Attacker::raw(host, door).expect("it may connect"),
+            ));
+        }
+        for (door, start, attacker) in &mut silent {
+            let said = attacker.rest();
+            let whole = *start == ping;
+            let as_meant = match said.get(9..12) {
+                None => !whole,
+                Some("200") => whole,
+                Some(status) => status == "408" && start.contains("Length"),
+            };
+            assert!(as_meant, "{door:?} {start:?}: {said}");
+        }
+    });
+}
+
+#[test]
+fn who_never_reads_its_answers_is_given_up() {
+    let host = Host::start(LIMITS);
+    let requests: Vec<u8> = post(xml("system.listMethods", "")).repeat(100);
+    host.under_attack(|host| {
+        std::thread::scope(|scope| {
+            for door in DOORS {
+                for _ in 0..2 {
+                    let requests = &requests;
+                    scope.spawn(move || {
+                        let mut attacker = host.connect(door);
+                        attacker.take_little();
+                        // It asks and asks: once its answers find no room, nobody hears it any more.
+                        let mut sent = 0;
+                        while attacker.send(requests) {
+                            sent += requests.len();
+                            assert!(sent < ASKED_IN_VAIN, "{door:?}: it is answered for ever");
+                        }
+                    });
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn who_watches_and_never_reads_holds_nobody_up() {
+    let host = Host::start(LIMITS);
+    host.under_attack(|host| {
+        let mut watching: Vec<Attacker> = Vec::new();
+        for door in DOORS {
+            for _ in 0..10 {
+                let mut watcher = host.connect(door);
+                assert!(watcher.send(get("/v1/watch")));
+                watching.push(watcher);
+            }
+        }
+        for door in DOORS {
+            let answer = host.connect(door).ask(get("/v1/domains"));
+            assert_eq!(answer.status, 200, "{door:?}");
+        }
+        watching.into_iter().for_each(Attacker::reset);
+    });
+}
