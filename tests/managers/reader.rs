@@ -41,6 +41,9 @@ pub struct Reader {
     last: BTreeMap<String, f64>,
 }
 
+/// By id: the name, and how many devices have an address.
+type Described = BTreeMap<String, (String, usize)>;
+
 impl Reader {
     pub fn new(version: &'static str) -> Self {
         Self { version, last: BTreeMap::new() }
@@ -129,7 +132,7 @@ impl Reader {
     ///
     /// # Errors
     /// Why it is lost.
-    pub fn described(&self, body: &str) -> Result<(BTreeMap<String, (String, usize)>, Vec<String>), String> {
+    pub fn described(&self, body: &str) -> Result<(Described, Vec<String>), String> {
         let mut lost = Vec::new();
         let mut found = BTreeMap::new();
         for vm in self.entries(body, "vmList", &mut lost)? {
