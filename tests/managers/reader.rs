@@ -34,6 +34,9 @@ pub struct Taken {
     pub lost: Vec<String>,
 }
 
+/// Names, and how many devices with an address, by id.
+pub type Described = BTreeMap<String, (String, usize)>;
+
 /// An engine with what it remembers of one host.
 #[derive(Debug)]
 pub struct Reader {
@@ -128,7 +131,7 @@ impl Reader {
         Ok((found, lost))
     }
 
-    /// A reply of `list("true", [ids])`: names, and how many devices with an address, by id.
+    /// A reply of `list("true", [ids])`.
     ///
     /// # Errors
     /// Why it is lost.
