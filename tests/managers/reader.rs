@@ -44,9 +44,6 @@ pub struct Reader {
     last: BTreeMap<String, f64>,
 }
 
-/// By id: the name, and how many devices have an address.
-type Described = BTreeMap<String, (String, usize)>;
-
 impl Reader {
     pub fn new(version: &'static str) -> Self {
         Self { version, last: BTreeMap::new() }
