@@ -3,7 +3,7 @@
 //! All of it is the guest's own word, and nothing here takes part in telling why a domain ended. Whoever fills these
 //! bounds and tames what the guest said. What was not told is `None`; an empty list was told to be empty.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use crate::time::Wall;
 
