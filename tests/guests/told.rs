@@ -5,8 +5,8 @@ use std::fs::File;
 use serde_json::{Value, json};
 use whydown_lab::{LinuxGuest, Result, wait_until};
 
-use crate::host::{PATIENCE, says, told};
-use crate::{ask, start, stats, up, wait_stats};
+use crate::host::{says, told};
+use crate::{PATIENCE, ask, start, stats, up, wait_stats};
 
 fn named(vm: &Value, name: &str) -> bool {
     vm["guestFQDN"] == name && vm["guestName"] == name

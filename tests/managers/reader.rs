@@ -34,6 +34,9 @@ pub struct Taken {
     pub lost: Vec<String>,
 }
 
+/// Names, and how many devices with an address, by id.
+pub type Described = BTreeMap<String, (String, usize)>;
+
 /// An engine with what it remembers of one host.
 #[derive(Debug)]
 pub struct Reader {
@@ -125,11 +128,11 @@ impl Reader {
         Ok((found, lost))
     }
 
-    /// A reply of `list("true", [ids])`: names, and how many devices with an address, by id.
+    /// A reply of `list("true", [ids])`.
     ///
     /// # Errors
     /// Why it is lost.
-    pub fn described(&self, body: &str) -> Result<(BTreeMap<String, (String, usize)>, Vec<String>), String> {
+    pub fn described(&self, body: &str) -> Result<(Described, Vec<String>), String> {
         let mut lost = Vec::new();
         let mut found = BTreeMap::new();
         for vm in self.entries(body, "vmList", &mut lost)? {

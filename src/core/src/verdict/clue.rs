@@ -311,11 +311,14 @@ fn exit(dossier: &Dossier, wanted: impl Fn(ExitStatus) -> bool) -> Vec<EvidenceI
 }
 
 /// Whether somebody could have asked the guest to shut down: by an agent, by its power button, or through us too long ago
-/// to explain it. An agent that came while we could not hear leaves no trace.
+/// to explain it. An agent that came while we could not hear leaves no trace; one that goes shortly before may go because
+/// the guest shuts down as it was asked to.
 fn somebody_may_have_asked(dossier: &Dossier, end: Wall) -> bool {
     let agent = dossier.latest(|f| matches!(f, Fact::Host(Happening::Agent { .. })));
-    if let Some((_, Evidence { fact: Fact::Host(Happening::Agent { connected: true }), .. })) = agent {
-        return true;
+    match agent {
+        Some((_, Evidence { fact: Fact::Host(Happening::Agent { connected: true }), .. })) => return true,
+        Some((_, gone)) if gone.last.after(limits::REQUEST_LIFE) >= began(dossier, end) => return true,
+        _ => {}
     }
     let heard_of_agents = agent.map(|(_, e)| e.last);
     let deaf_since =

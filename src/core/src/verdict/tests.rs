@@ -180,10 +180,14 @@ fn that_nobody_could_have_asked_is_certain_only_if_we_heard_all() {
     before_a_poweroff(&[], "G8", Certainty::Certain);
     let agent = |connected| host(Happening::Agent { connected });
     before_a_poweroff(&[(5, agent(true))], "G9", Certainty::Probable);
-    before_a_poweroff(&[(5, agent(true)), (9, agent(false))], "G8", Certainty::Certain);
+    // It goes with the guest that shuts down, whoever asked for that.
+    before_a_poweroff(&[(5, agent(true)), (99, agent(false))], "G9", Certainty::Probable);
+    let long_gone = [(-400, agent(true)), (-300, agent(false))];
+    before_a_poweroff(&long_gone, "G8", Certainty::Certain);
     // An agent may have come while we were deaf; its going tells that it is gone.
     before_a_poweroff(&[(20, gap(10, 20))], "G9", Certainty::Probable);
-    before_a_poweroff(&[(20, gap(10, 20)), (30, agent(false))], "G8", Certainty::Certain);
+    before_a_poweroff(&[(20, gap(10, 20)), (30, agent(false))], "G9", Certainty::Probable);
+    before_a_poweroff(&[(-400, gap(-500, -400)), (-300, agent(false))], "G8", Certainty::Certain);
 }
 
 #[test]

@@ -57,7 +57,7 @@ done
 start_agent() {
     case $agent in
     real) TZ=CET-1 LD_LIBRARY_PATH=/lib qemu-ga -m virtio-serial -p /dev/virtio-ports/agent -t /run -l /run/agent.log & ;;
-    liar) liar 2>/dev/null & ;;
+    liar) liar <>/dev/virtio-ports/agent >&0 2>/dev/null & ;;
     esac
     pid=$!
 }

@@ -428,6 +428,39 @@ fn a_force_that_comes_due_without_a_link_waits_for_it_and_is_not_asked_for_befor
 }
 
 #[test]
+fn an_agent_that_hangs_keeps_neither_the_button_nor_whoever_asked_waiting_for_longer_than_its_time() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    let (agent_first, force_after) = (Some(Duration::from_secs(10)), Some(Duration::from_secs(5)));
+    world.wants(Wanted::Shutdown { domain: VM, again: false, agent_first, force_after });
+    assert_eq!((world.acts(Asked::AgentShutdown), world.acts(Asked::Shutdown)), (1, 0));
+    world.pass(9_900);
+    assert_eq!(world.acts(Asked::Shutdown), 0);
+    world.pass(200);
+    assert_eq!(world.acts(Asked::Shutdown), 1);
+    world.acted(1, Asked::Shutdown, Outcome::Done);
+    world.pass(5_100);
+    assert_eq!(world.acts(Asked::ForceOff), 1);
+    // libvirt gives the agent up at last, when all of that has long been done.
+    world.acted(1, Asked::AgentShutdown, Outcome::Refused("the guest agent is not responding".into()));
+    world.pass(60_000);
+    assert_eq!((world.acts(Asked::Shutdown), world.acts(Asked::ForceOff)), (1, 1));
+}
+
+#[test]
+fn an_agent_that_refuses_leaves_it_to_the_button_which_is_pressed_once() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    let agent_first = Some(Duration::from_secs(10));
+    world.wants(Wanted::Shutdown { domain: VM, again: false, agent_first, force_after: None });
+    world.acted(1, Asked::AgentShutdown, Outcome::Refused("it has none".into()));
+    assert_eq!(world.acts(Asked::Shutdown), 1);
+    world.acted(1, Asked::Shutdown, Outcome::Done);
+    world.pass(60_000);
+    assert_eq!(world.acts(Asked::Shutdown), 1);
+}
+
+#[test]
 fn nobody_puts_off_anothers_force_and_an_unavailable_shutdown_brings_none() {
     let mut world = World::new();
     world.heard(Happening::Started(StartDetail::Booted));
