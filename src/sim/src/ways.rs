@@ -465,7 +465,9 @@ pub fn unheard(way: Way) -> Vec<(u64, Act)> {
     let mut acts: Vec<_> = way
         .sequence()
         .into_iter()
-        .filter(|(_, act)| matches!(act, Act::Exit(_) | Act::Oom | Act::Signal(..) | Act::Log(LogLine::Signal { .. })))
+        .filter(|(_, act)| {
+            matches!(act, Act::Exit(_) | Act::Oom | Act::Signal(..) | Act::Log(LogLine::Signal { .. }))
+        })
         .collect();
     if acts.is_empty() {
         acts.push((0, Act::Exit(ExitStatus::Code(0))));

@@ -43,8 +43,11 @@ pub fn describe(fact: &Fact) -> String {
             format!("{} from the kernel itself", signal_word(*signal))
         }
         Fact::Signalled { signal, pid, program, sender, .. } => {
-            let program =
-                if program.is_empty() { "a program that is gone".to_owned() } else { format!("\"{program}\"") };
+            let program = if program.is_empty() {
+                "a program that is gone".to_owned()
+            } else {
+                format!("\"{program}\"")
+            };
             let (name, who) = (signal_word(*signal), sender_words(*sender));
             format!("{name} from process {pid}, {program}: {who}")
         }

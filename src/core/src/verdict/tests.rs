@@ -331,7 +331,12 @@ fn only_the_signal_that_ended_it_tells_who_ended_it() {
     says(&[sent(99, 9, outside), gone.clone()], 100, "F15", Certainty::Certain);
     // It had exited by itself before the signal could end it.
     says(&[sent(99, 9, outside), exit(ExitStatus::Code(1)), gone.clone()], 100, "F13", Certainty::Certain);
-    says(&[sent(99, 9, outside), exit(ExitStatus::Signal(11)), gone.clone()], 100, "F11", Certainty::Probable);
+    says(
+        &[sent(99, 9, outside), exit(ExitStatus::Signal(11)), gone.clone()],
+        100,
+        "F11",
+        Certainty::Probable,
+    );
     // A signal of a fault that it outlived explains nothing.
     says(&[sent(100 - 600, 11, outside), gone.clone()], 100, "F14", Certainty::Probable);
     // The kernel's own SIGKILL is no more than likely a lack of memory, and no other's.
