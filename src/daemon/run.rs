@@ -18,7 +18,8 @@ use whydown_witness::kernel::{KernelLog, KernelWord};
 use whydown_witness::signal::{SignalTrace, SignalWord};
 use whydown_witness::{host as host_witness, process};
 
-use super::deaf::Deaf;
+use super::deaf::{Deaf, Sense};
+use super::doctor::Doctor;
 use super::doors::{Doors, reload_on};
 use super::engine::{EngineTask, Published};
 use super::hands::Hands;
@@ -161,6 +162,8 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let sampler = tokio::spawn(host.clone().sample(folder.clone()));
     let versions = tokio::spawn(learn_versions(host.clone(), hypervisor.clone(), published.clone()));
     let (close, closing) = watch::channel(false);
+    let doctor =
+        Doctor::new(&settings, hypervisor.clone(), published.clone(), ledger.clone(), witnesses.deaf.clone());
     let service: Arc<dyn edge::Service> = Arc::new(Service::new(
         &settings,
         postbox.clone(),
@@ -171,6 +174,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         host,
         started,
         witnesses.deaf.clone(),
+        doctor,
         closing.clone(),
         doors.tls.clone(),
     ));
@@ -357,12 +361,12 @@ fn witnesses(postbox: &Postbox, tracefs: Option<&Path>, own_pid: Option<u32>) ->
     let exits = match exits {
         Ok(watch) => {
             if let Some(why) = watch.trouble() {
-                deaf.add(format!("some exit statuses of QEMU: {why}"));
+                deaf.add(Sense::ExitStatuses, why);
             }
             Some(Arc::new(watch))
         }
         Err(error) => {
-            deaf.add(format!("the end of processes: {error}"));
+            deaf.add(Sense::Exits, error);
             None
         }
     };
@@ -375,11 +379,11 @@ fn witnesses(postbox: &Postbox, tracefs: Option<&Path>, own_pid: Option<u32>) ->
             KernelWord::Overrun { .. } => {
                 warn!("the kernel's log was overrun: an out-of-memory kill may be missed")
             }
-            KernelWord::Lost { why, .. } => lost.add(format!("out-of-memory kills: {why}")),
+            KernelWord::Lost { why, .. } => lost.add(Sense::KernelLog, why),
         },
         clock::wall,
     );
-    let kernel = kernel.map_err(|error| deaf.add(format!("out-of-memory kills: {error}"))).ok();
+    let kernel = kernel.map_err(|error| deaf.add(Sense::KernelLog, error)).ok();
     let signals = tracefs.and_then(|root| trace(root, own_pid, postbox, &deaf));
     Witnesses { exits, _kernel: kernel, _signals: signals, deaf }
 }
@@ -398,11 +402,11 @@ fn trace(root: &Path, own_pid: Option<u32>, postbox: &Postbox, deaf: &Deaf) -> O
             SignalWord::Overrun { .. } => {
                 debug!("more signals than the kernel's buffers hold: some are not told")
             }
-            SignalWord::Lost { why, .. } => lost.add(format!("who sends signals: {why}")),
+            SignalWord::Lost { why, .. } => lost.add(Sense::Signals, why),
         },
         clock::wall,
     );
-    trace.map_err(|error| deaf.add(format!("who sends signals: {error}"))).ok()
+    trace.map_err(|error| deaf.add(Sense::Signals, error)).ok()
 }
 
 fn listen(settings: &Settings, postbox: &Postbox, news: sample::News) -> Hypervisor {

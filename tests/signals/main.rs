@@ -6,6 +6,7 @@
 #[allow(dead_code, reason = "the other tests need the rest")]
 mod host;
 
+mod doctor;
 mod memory;
 mod senders;
 
