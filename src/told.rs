@@ -180,6 +180,59 @@ pub struct Health {
     pub tls_trouble: Option<String>,
 }
 
+/// `GET /v1/doctor`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Doctor {
+    /// The program's version.
+    pub version: String,
+    /// libvirt's version; absent where it does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libvirt: Option<String>,
+    /// The hypervisor's version; absent where libvirt does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hypervisor: Option<String>,
+    /// The VM that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<Domain>,
+    /// Words of the causes that can be told.
+    pub can_tell: Vec<String>,
+    /// Words of the causes that cannot be told from others, or not for certain.
+    pub cannot_tell: Vec<String>,
+    /// One for each thing that was looked at.
+    pub findings: Vec<Finding>,
+}
+
+/// How a finding is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FindingLevel {
+    /// It is as it should be.
+    Fine,
+    /// Worth to know: a choice, or a limit that nobody can lift.
+    Note,
+    /// Causes cannot be told apart.
+    Cannot,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// A stable word for it.
+    pub about: String,
+    /// How to take it.
+    pub level: FindingLevel,
+    /// What was found.
+    pub what: String,
+    /// Words of the causes that it concerns.
+    pub causes: Vec<String>,
+    /// What to do; empty where nothing is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub advice: String,
+    /// A piece of a definition or of the configuration, or a command, to do it with; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub add: String,
+}
+
 /// The body of an answer that is not 200.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Trouble {

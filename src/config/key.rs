@@ -41,6 +41,7 @@ pub(super) const KEYS: &[Key] = &[
     key("deciding", "settle_ms", number(0, 10_000, "milliseconds")),
     key("deciding", "settle_snapshot_ms", number(0, 30_000, "milliseconds")),
     key("deciding", "heartbeat_s", number(1, 3_600, "seconds")),
+    key("witness", "tracefs", Rule::Text(Form::PathOrEmpty)),
     key("sampling", "enabled", Rule::Flag),
     key("sampling", "interval_s", number(1, 300, "seconds")),
     key("sampling", "unresponsive_after_s", number(2, 3_600, "seconds")),

@@ -27,6 +27,8 @@ pub struct Settings {
     pub unacknowledged: Unacknowledged,
     /// How an ending is decided.
     pub deciding: Deciding,
+    /// Where witnesses listen.
+    pub witness: Witness,
     /// What running VMs use.
     pub sampling: Sampling,
     /// XML-RPC over TCP.
@@ -114,6 +116,15 @@ pub struct Deciding {
     /// How often the ledger notes that whydown is listening.
     #[serde(rename = "heartbeat_s", deserialize_with = "seconds")]
     pub heartbeat: Duration,
+}
+
+/// `[witness]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// Where the kernel's tracefs is mounted. `None`: signals are not traced.
+    #[serde(deserialize_with = "path_or_none")]
+    pub tracefs: Option<PathBuf>,
 }
 
 /// `[sampling]`.

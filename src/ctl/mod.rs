@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 
 use self::client::Client;
 pub use self::client::ClientError;
-use crate::told::{Change, Domains, Health, History, Why};
+use crate::told::{Change, Doctor, Domains, Health, History, Why};
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/whydown/whydown.sock";
@@ -59,6 +59,11 @@ enum Command {
     Watch,
     /// Show how the daemon itself is doing.
     Health,
+    /// Tell which causes this host, and a VM's definition, can tell apart, and what to add. Status 1 if not all.
+    Doctor {
+        /// Also look at this VM: name or UUID.
+        vm: Option<String>,
+    },
     /// Look at hosts as a manager does, over XML-RPC: whydown's or VDSM's, old or new.
     Hosts(hosts::Hosts),
 }
@@ -71,7 +76,7 @@ struct NoSuchVm(String);
 /// Runs a command; errors are told on standard error.
 pub fn main(cli: &Cli) -> ExitCode {
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "whydown: {error:#}");
@@ -88,9 +93,26 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-fn run(cli: &Cli) -> anyhow::Result<()> {
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(command(cli))
+    runtime.block_on(async {
+        match &cli.command {
+            Command::Doctor { vm } => doctor(cli, vm.as_ref()).await,
+            _ => command(cli).await.map(|()| ExitCode::SUCCESS),
+        }
+    })
+}
+
+/// Its status says whether all causes can be told.
+async fn doctor(cli: &Cli, vm: Option<&String>) -> anyhow::Result<ExitCode> {
+    let query = form(&[("vm", vm)]);
+    let told = match (Client::new(cli.socket.clone()).get(&format!("/v1/doctor?{query}")).await, vm) {
+        (Err(ClientError::Refused { status: 404, .. }), Some(vm)) => return Err(NoSuchVm(vm.clone()).into()),
+        (told, _) => told?,
+    };
+    print(cli, &mut std::io::stdout().lock(), &told, |doctor: Doctor| show::doctor(&doctor))?;
+    let doctor: Doctor = serde_json::from_slice(&told).context("the daemon's answer")?;
+    Ok(ExitCode::from(u8::from(!doctor.cannot_tell.is_empty())))
 }
 
 async fn command(cli: &Cli) -> anyhow::Result<()> {
@@ -134,6 +156,7 @@ async fn command(cli: &Cli) -> anyhow::Result<()> {
             }
             anyhow::bail!("the daemon ended the stream")
         }
+        Command::Doctor { .. } => unreachable!("answered with a status of its own"),
         Command::Hosts(wanted) => {
             let all_read = hosts::run(wanted, cli.json, &mut out).await?;
             anyhow::ensure!(all_read, "not everything could be read");

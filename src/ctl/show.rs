@@ -6,7 +6,7 @@ use std::fmt::Write;
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::told::{Change, Domain, Domains, Ending, Health, History, Why, Witnessed};
+use crate::told::{Change, Doctor, Domain, Domains, Ending, FindingLevel, Health, History, Why, Witnessed};
 
 /// The table of `whydown list`.
 pub fn domains(told: &Domains) -> String {
@@ -185,6 +185,50 @@ pub fn health(told: &Health) -> String {
     }
     for deaf in &told.deaf {
         let _ = writeln!(text, "not heard: {deaf}");
+    }
+    text
+}
+
+/// The lines of `whydown doctor`: what cannot be told first, then what is worth to know, then what is well.
+pub fn doctor(told: &Doctor) -> String {
+    let unknown = "unknown".to_owned();
+    let (libvirt, hypervisor) = (&told.libvirt, &told.hypervisor);
+    let mut text = format!(
+        "whydown {}, libvirt {}, hypervisor {}\n",
+        told.version,
+        libvirt.as_ref().unwrap_or(&unknown),
+        hypervisor.as_ref().unwrap_or(&unknown)
+    );
+    if let Some(vm) = &told.vm {
+        let _ = writeln!(text, "VM {}, {}", clean(&vm.name), vm.domain);
+    }
+    let (can, all) = (told.can_tell.len(), told.can_tell.len() + told.cannot_tell.len());
+    let _ = writeln!(text, "{can} of {all} causes can be told");
+    for (level, head) in [
+        (FindingLevel::Cannot, "\nCannot be told apart, or not for certain:"),
+        (FindingLevel::Note, "\nWorth to know:"),
+        (FindingLevel::Fine, "\nWell:"),
+    ] {
+        let found: Vec<_> = told.findings.iter().filter(|finding| finding.level == level).collect();
+        if found.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "{head}");
+        for finding in found {
+            let _ = writeln!(text, "  {}: {}", finding.about, clean(&finding.what));
+            if level == FindingLevel::Fine {
+                continue;
+            }
+            if !finding.causes.is_empty() {
+                let _ = writeln!(text, "    concerns: {}", finding.causes.join(", "));
+            }
+            for line in finding.advice.lines() {
+                let _ = writeln!(text, "    {line}");
+            }
+            for line in finding.add.lines() {
+                let _ = writeln!(text, "        {line}");
+            }
+        }
     }
     text
 }

@@ -5,23 +5,57 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Reasons that are kept; one witness gives one, so there are never so many.
 const MOST: usize = 32;
 
+/// What is not heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sense {
+    /// That processes end.
+    Exits,
+    /// How processes ended.
+    ExitStatuses,
+    /// The kernel's log.
+    KernelLog,
+    /// Who sends signals.
+    Signals,
+}
+
+impl Sense {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Exits => "the end of processes",
+            Self::ExitStatuses => "some exit statuses of QEMU",
+            Self::KernelLog => "out-of-memory kills",
+            Self::Signals => "who sends signals",
+        }
+    }
+}
+
 /// The list. Cheap to clone; all clones are one list.
 #[derive(Debug, Clone, Default)]
-pub struct Deaf(Arc<Mutex<Vec<String>>>);
+pub struct Deaf(Arc<Mutex<Vec<(Sense, String)>>>);
 
 impl Deaf {
     /// A witness that cannot be heard. It is in the log too.
-    pub fn add(&self, why: String) {
-        tracing::warn!("cannot be heard: {why}");
+    pub fn add(&self, sense: Sense, why: impl ToString) {
+        let why = why.to_string();
+        tracing::warn!("cannot be heard: {}: {why}", sense.words());
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < MOST && !all.contains(&why) {
-            all.push(why);
+        let new = (sense, why);
+        if all.len() < MOST && !all.contains(&new) {
+            all.push(new);
         }
     }
 
-    /// All of them.
+    /// All of them in words.
     pub fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(sense, why)| format!("{}: {why}", sense.words())).collect()
+    }
+
+    /// Why this is not heard, in words; `None` if it is.
+    pub fn of(&self, wanted: Sense) -> Option<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sense, why) = all.iter().find(|(sense, _)| *sense == wanted)?;
+        Some(format!("not heard: {}: {why}", sense.words()))
     }
 }
 
@@ -33,10 +67,12 @@ mod tests {
     fn one_that_is_lost_later_is_told_once_and_the_list_is_bounded() {
         let deaf = Deaf::default();
         let other = deaf.clone();
-        other.add("out-of-memory kills: gone".into());
-        other.add("out-of-memory kills: gone".into());
+        other.add(Sense::KernelLog, "gone");
+        other.add(Sense::KernelLog, "gone");
         assert_eq!(deaf.all(), ["out-of-memory kills: gone"]);
-        (0..2 * MOST).for_each(|n| deaf.add(n.to_string()));
+        assert_eq!(deaf.of(Sense::KernelLog).as_deref(), Some("not heard: out-of-memory kills: gone"));
+        assert_eq!(deaf.of(Sense::Signals), None);
+        (0..2 * MOST).for_each(|n| deaf.add(Sense::Exits, n));
         assert_eq!(deaf.all().len(), MOST);
     }
 }

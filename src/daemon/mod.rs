@@ -12,6 +12,7 @@
 mod clock;
 mod deaf;
 mod device;
+mod doctor;
 mod document;
 mod doors;
 mod embed;

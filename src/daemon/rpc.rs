@@ -21,6 +21,7 @@ use whydown_wire::{
 
 use super::clock;
 use super::deaf::Deaf;
+use super::doctor::{Doctor, Unwell};
 use super::document::Document;
 use super::engine::{Change, Published};
 use super::host::Host;
@@ -61,6 +62,7 @@ pub struct Service {
     host: Host,
     started: Wall,
     deaf: Deaf,
+    doctor: Doctor,
     stopping: watch::Receiver<bool>,
     /// The bytes of the last poll of all VMs. A manager sends the same ones each time: they are known by sight, and
     /// not read again.
@@ -101,6 +103,7 @@ impl Service {
         host: Host,
         started: Wall,
         deaf: Deaf,
+        doctor: Doctor,
         stopping: watch::Receiver<bool>,
         tls: Option<Arc<Tls>>,
     ) -> Self {
@@ -119,6 +122,7 @@ impl Service {
             host,
             started,
             deaf,
+            doctor,
             stopping,
             poll: RwLock::default(),
             rights,
@@ -311,6 +315,10 @@ impl Service {
         match asked.path.as_str() {
             "/v1/domains" => json(200, &told::Domains::of(&self.picture().snapshot)),
             "/v1/health" => self.health().await,
+            "/v1/doctor" => match self.doctor.examine(of("vm")).await {
+                Ok(told) => json(200, &told),
+                Err(Unwell(status, why)) => trouble(status, &why),
+            },
             "/v1/watch" => self.watch(),
             "/v1/why" => match of("vm") {
                 None => trouble(400, "vm is missing: a name or a UUID"),

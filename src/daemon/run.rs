@@ -15,9 +15,11 @@ use whydown_libvirt::Hypervisor;
 use whydown_wire::{Board, Generation};
 use whydown_witness::exit::ExitWatch;
 use whydown_witness::kernel::{KernelLog, KernelWord};
+use whydown_witness::signal::{SignalTrace, SignalWord};
 use whydown_witness::{host as host_witness, process};
 
-use super::deaf::Deaf;
+use super::deaf::{Deaf, Sense};
+use super::doctor::Doctor;
 use super::doors::{Doors, reload_on};
 use super::engine::{EngineTask, Published};
 use super::hands::Hands;
@@ -130,10 +132,10 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
 
     let (postbox, letters) = Postbox::new();
     let (ledger, engine) = recover(&settings, &boot, &postbox);
-    let witnesses = witnesses(&postbox);
+    let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
+    let witnesses = witnesses(&postbox, settings.witness.tracefs.as_deref(), own_pid);
     let (news, heard) = sample::news();
     let hypervisor = listen(&settings, &postbox, news);
-    let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
     let works = Works::default();
     let hands = Hands::new(
         hypervisor.clone(),
@@ -160,6 +162,8 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let sampler = tokio::spawn(host.clone().sample(folder.clone()));
     let versions = tokio::spawn(learn_versions(host.clone(), hypervisor.clone(), published.clone()));
     let (close, closing) = watch::channel(false);
+    let doctor =
+        Doctor::new(&settings, hypervisor.clone(), published.clone(), ledger.clone(), witnesses.deaf.clone());
     let service: Arc<dyn edge::Service> = Arc::new(Service::new(
         &settings,
         postbox.clone(),
@@ -170,6 +174,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         host,
         started,
         witnesses.deaf.clone(),
+        doctor,
         closing.clone(),
         doors.tls.clone(),
     ));
@@ -333,12 +338,13 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
 struct Witnesses {
     exits: Option<Arc<ExitWatch>>,
     _kernel: Option<KernelLog>,
+    _signals: Option<SignalTrace>,
     /// Those that cannot be heard, each with the reason.
     deaf: Deaf,
 }
 
 /// Starts every witness that can be had; the others are named.
-fn witnesses(postbox: &Postbox) -> Witnesses {
+fn witnesses(postbox: &Postbox, tracefs: Option<&Path>, own_pid: Option<u32>) -> Witnesses {
     let deaf = Deaf::default();
     let told = postbox.clone();
     let exits = ExitWatch::start(
@@ -356,12 +362,12 @@ fn witnesses(postbox: &Postbox) -> Witnesses {
     let exits = match exits {
         Ok(watch) => {
             if let Some(why) = watch.trouble() {
-                deaf.add(format!("some exit statuses of QEMU: {why}"));
+                deaf.add(Sense::ExitStatuses, why);
             }
             Some(Arc::new(watch))
         }
         Err(error) => {
-            deaf.add(format!("the end of processes: {error}"));
+            deaf.add(Sense::Exits, error);
             None
         }
     };
@@ -374,12 +380,34 @@ fn witnesses(postbox: &Postbox) -> Witnesses {
             KernelWord::Overrun { .. } => {
                 warn!("the kernel's log was overrun: an out-of-memory kill may be missed")
             }
-            KernelWord::Lost { why, .. } => lost.add(format!("out-of-memory kills: {why}")),
+            KernelWord::Lost { why, .. } => lost.add(Sense::KernelLog, why),
         },
         clock::wall,
     );
-    let kernel = kernel.map_err(|error| deaf.add(format!("out-of-memory kills: {error}"))).ok();
-    Witnesses { exits, _kernel: kernel, deaf }
+    let kernel = kernel.map_err(|error| deaf.add(Sense::KernelLog, error)).ok();
+    let signals = tracefs.and_then(|root| trace(root, own_pid, postbox, &deaf));
+    Witnesses { exits, _kernel: kernel, _signals: signals, deaf }
+}
+
+/// Follows who sends signals, or says why not.
+fn trace(root: &Path, own_pid: Option<u32>, postbox: &Postbox, deaf: &Deaf) -> Option<SignalTrace> {
+    let (told, lost) = (postbox.clone(), deaf.clone());
+    let trace = SignalTrace::start(
+        root,
+        own_pid,
+        move |word| match word {
+            SignalWord::Signalled { pid, at, fact } => {
+                told.post_blocking(Input::Witness { whom: Whom::Pid(pid), at, fact });
+            }
+            // The next words are as true as ever; which were missed nobody can tell.
+            SignalWord::Overrun { .. } => {
+                debug!("more signals than the kernel's buffers hold: some are not told")
+            }
+            SignalWord::Lost { why, .. } => lost.add(Sense::Signals, why),
+        },
+        clock::wall,
+    );
+    trace.map_err(|error| deaf.add(Sense::Signals, error)).ok()
 }
 
 fn listen(settings: &Settings, postbox: &Postbox, news: sample::News) -> Hypervisor {

@@ -36,6 +36,11 @@ impl Host {
 
     /// With these keys of `[libvirt]` besides.
     pub fn start_with(name: &str, libvirt: &str) -> Result<Self> {
+        Self::start_as(name, libvirt, |launch| launch)
+    }
+
+    /// With a daemon that is started in another way.
+    pub fn start_as(name: &str, libvirt: &str, change: impl Fn(Launch) -> Launch) -> Result<Self> {
         let folder = lab_dir()?;
         let libvirtd = Libvirtd::start(folder.path().join("l"), name)?;
         // This libvirtd lives in namespaces of its own: its files are elsewhere than its address says.
@@ -47,7 +52,7 @@ impl Host {
         );
         let launch = Launch::new(env!("CARGO_BIN_EXE_whydownd"), folder.path().join("d"), &libvirtd.uri());
         let launch = launch.config(&config);
-        Ok(Self { daemon: Whydownd::start(launch)?, libvirtd, folder })
+        Ok(Self { daemon: Whydownd::start(change(launch))?, libvirtd, folder })
     }
 
     /// A guest that is not yet started.

@@ -100,7 +100,8 @@ fn what_others_do_on_the_host_is_not_the_users_doing() -> Result<()> {
     let crashed = host.guest("crashed")?;
     let _c = host.up(&crashed)?;
     host.libvirtd.qemu("crashed")?.signal(Signal::SEGV)?;
-    host.check(&crashed, &told("qemu-crashed", 1, 2), "certain")?;
+    // Where nobody saw who sent the signal.
+    host.check(&crashed, &told("qemu-crashed", 1, 2), "probable")?;
 
     let ended = host.guest("ended")?;
     let _d = host.up(&ended)?;

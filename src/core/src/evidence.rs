@@ -73,7 +73,7 @@ impl Asked {
     }
 }
 
-/// Who sent a signal, as far as QEMU's log tells.
+/// Who sent a signal, as far as QEMU's log or the kernel tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sender {
@@ -83,6 +83,10 @@ pub enum Sender {
     Init,
     /// Somebody else on the host.
     Outside,
+    /// The kernel: for a fault of the process, or to end it.
+    Kernel,
+    /// The process that got it, as `abort` does.
+    Itself,
 }
 
 /// libvirt's own word in the domain's log: `shutting down, reason=…`.
@@ -199,6 +203,19 @@ pub enum Fact {
     LogUnread(String),
     /// The process's exit status.
     Exit(ExitStatus),
+    /// The kernel delivered a signal to it, and says who sent it. One that is blocked or ignored is not among them.
+    Signalled {
+        /// Signal number.
+        signal: i32,
+        /// The kernel's code: above zero it sent the signal itself, otherwise a process did.
+        code: i32,
+        /// The sender's process id; zero for the kernel.
+        pid: u32,
+        /// The sender's program, at most 15 bytes of its name; empty if it was gone already, and for the kernel.
+        program: String,
+        /// Who that is.
+        sender: Sender,
+    },
     /// The kernel's out-of-memory killer named this process.
     OomKilled {
         /// The kernel's line.

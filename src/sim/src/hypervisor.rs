@@ -11,7 +11,7 @@ use whydown_core::id::{BootId, DomainId};
 use whydown_core::record::RunStart;
 use whydown_core::time::{Mono, Now, Wall};
 
-use crate::ways::{Act, Way};
+use crate::ways::{Act, From, Way};
 
 /// A line of a domain's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -285,6 +285,23 @@ impl Hypervisor {
             facts.push((now, Fact::LogText(words.join("\n"))));
         }
         facts
+    }
+}
+
+/// What the kernel tells of a signal to the process `to`.
+pub(crate) fn signalled(signal: i32, from: From, to: u32) -> Fact {
+    match from {
+        From::Kernel => {
+            Fact::Signalled { signal, code: 128, pid: 0, program: String::new(), sender: Sender::Kernel }
+        }
+        From::Itself => {
+            let program = "qemu-system-x86".into();
+            Fact::Signalled { signal, code: -6, pid: to, program, sender: Sender::Itself }
+        }
+        From::Process(pid, program) => {
+            let sender = sender(pid, &program);
+            Fact::Signalled { signal, code: 0, pid, program, sender }
+        }
     }
 }
 

@@ -26,12 +26,25 @@ pub enum Act {
     Exit(ExitStatus),
     /// The kernel's out-of-memory killer names the process.
     Oom,
+    /// The kernel delivers a signal: its number, and who sent it.
+    Signal(i32, From),
     /// libvirt keeps a managed save image, or no longer does.
     Image(bool),
     /// A process begins to run it.
     Begin,
     /// The process is gone and libvirt has noticed; it shows this.
     End(DomainState),
+}
+
+/// Who sends a signal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// The kernel.
+    Kernel,
+    /// The process that gets it.
+    Itself,
+    /// A process with this pid and name.
+    Process(u32, String),
 }
 
 /// How a life ends.
@@ -51,12 +64,18 @@ pub enum Way {
     OurDestroy,
     OurForce,
     Killed,
+    KilledInSight,
     Segfault,
+    SegfaultInSight,
+    SegfaultSent,
     QemuError,
     Terminated,
+    TerminatedInSight,
     TerminatedByInit,
     MonitorQuit,
     OutOfMemory,
+    OutOfMemoryInSight,
+    OutOfMemoryUnsaid,
     MigratedAway,
     ManagedSave,
     SaveToFile,
@@ -69,7 +88,7 @@ pub enum Way {
 
 impl Way {
     /// Those that can befall any running VM without anybody asking whydown.
-    pub const BEFALLING: [Self; 21] = [
+    pub const BEFALLING: [Self; 27] = [
         Self::GuestPoweroff,
         Self::GuestReset,
         Self::GuestPanic,
@@ -79,12 +98,18 @@ impl Way {
         Self::ButtonShutdown,
         Self::OutsideDestroy,
         Self::Killed,
+        Self::KilledInSight,
         Self::Segfault,
+        Self::SegfaultInSight,
+        Self::SegfaultSent,
         Self::QemuError,
         Self::Terminated,
+        Self::TerminatedInSight,
         Self::TerminatedByInit,
         Self::MonitorQuit,
         Self::OutOfMemory,
+        Self::OutOfMemoryInSight,
+        Self::OutOfMemoryUnsaid,
         Self::MigratedAway,
         Self::ManagedSave,
         Self::SaveToFile,
@@ -107,18 +132,21 @@ impl Way {
             Self::OurShutdown => Cause::AdminShutdown,
             Self::OurDestroy => Cause::AdminDestroyed,
             Self::OurForce => Cause::AdminForcedOff,
-            Self::Killed => Cause::ProcessKilled,
-            Self::Segfault => Cause::QemuCrashed,
+            Self::KilledInSight => Cause::ProcessKilled,
+            Self::SegfaultInSight => Cause::QemuCrashed,
             Self::QemuError => Cause::QemuFailed,
-            Self::Terminated => Cause::ProcessTerminated,
+            Self::Terminated | Self::TerminatedInSight | Self::SegfaultSent => Cause::ProcessTerminated,
             Self::MonitorQuit => Cause::MonitorQuit,
-            Self::OutOfMemory => Cause::OomKilled,
+            Self::OutOfMemory | Self::OutOfMemoryInSight => Cause::OomKilled,
             Self::MigratedAway => Cause::MigratedAway,
             Self::ManagedSave => Cause::ManagedSaved,
             Self::SaveToFile => Cause::SavedToFile,
             Self::SnapshotRevert => Cause::SnapshotReverted,
             Self::IncomingFailed => Cause::IncomingMigrationFailed,
             Self::AgentShutdown
+            | Self::Killed
+            | Self::Segfault
+            | Self::OutOfMemoryUnsaid
             | Self::TerminatedByInit
             | Self::CoreDump
             | Self::SnapshotHalt
@@ -205,6 +233,21 @@ impl Way {
                 acts.push((0, Act::Exit(ExitStatus::Signal(11))));
                 vanished(&mut acts, 6);
             }
+            Self::KilledInSight => {
+                acts.push((0, Act::Signal(9, somebody())));
+                acts.push((1, Act::Exit(ExitStatus::Signal(9))));
+                vanished(&mut acts, 6);
+            }
+            Self::SegfaultInSight => {
+                acts.push((0, Act::Signal(11, From::Kernel)));
+                acts.push((1, Act::Exit(ExitStatus::Signal(11))));
+                vanished(&mut acts, 6);
+            }
+            Self::SegfaultSent => {
+                acts.push((0, Act::Signal(11, somebody())));
+                acts.push((1, Act::Exit(ExitStatus::Signal(11))));
+                vanished(&mut acts, 6);
+            }
             Self::QemuError => {
                 acts.push((0, Act::Log(LogLine::Text("qemu-system-x86_64: the backend went away".into()))));
                 acts.push((0, Act::Exit(ExitStatus::Code(1))));
@@ -214,6 +257,21 @@ impl Way {
                 acts.push((0, Act::Oom));
                 acts.push((1, Act::Exit(ExitStatus::Signal(9))));
                 vanished(&mut acts, 4);
+            }
+            Self::OutOfMemoryInSight => {
+                acts.push((0, Act::Signal(9, From::Kernel)));
+                acts.push((0, Act::Oom));
+                acts.push((1, Act::Exit(ExitStatus::Signal(9))));
+                vanished(&mut acts, 4);
+            }
+            Self::OutOfMemoryUnsaid => {
+                acts.push((0, Act::Signal(9, From::Kernel)));
+                acts.push((1, Act::Exit(ExitStatus::Signal(9))));
+                vanished(&mut acts, 4);
+            }
+            Self::TerminatedInSight => {
+                acts.push((0, Act::Signal(15, somebody())));
+                terminated(&mut acts, 9044, "/usr/bin/python3");
             }
             Self::Terminated => terminated(&mut acts, 9044, "/usr/bin/python3"),
             Self::TerminatedByInit => terminated(&mut acts, 1, "/usr/lib/systemd/systemd"),
@@ -407,7 +465,9 @@ pub fn unheard(way: Way) -> Vec<(u64, Act)> {
     let mut acts: Vec<_> = way
         .sequence()
         .into_iter()
-        .filter(|(_, act)| matches!(act, Act::Exit(_) | Act::Oom | Act::Log(LogLine::Signal { .. })))
+        .filter(|(_, act)| {
+            matches!(act, Act::Exit(_) | Act::Oom | Act::Signal(..) | Act::Log(LogLine::Signal { .. }))
+        })
         .collect();
     if acts.is_empty() {
         acts.push((0, Act::Exit(ExitStatus::Code(0))));
@@ -431,6 +491,10 @@ pub fn found_waiting() -> Vec<(u64, Act)> {
     acts.push((139, Act::Log(LogLine::Reason(LogWord::Shutdown))));
     stop(&mut acts, 140, ShutOffReason::Shutdown, StopDetail::Shutdown);
     acts
+}
+
+fn somebody() -> From {
+    From::Process(9044, "python3".into())
 }
 
 fn qemu_shutdown(guest: bool, reason: QemuReason) -> Happening {

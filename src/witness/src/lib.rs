@@ -1,5 +1,5 @@
-//! Evidence that libvirt does not give: QEMU's log, the end of a process, the kernel's out-of-memory killer, the host
-//! going down. Each witness delivers [`whydown_core::evidence::Fact`]s with their times.
+//! Evidence that libvirt does not give: QEMU's log, the end of a process, the kernel's out-of-memory killer, who
+//! sent a signal, the host going down. Each witness delivers [`whydown_core::evidence::Fact`]s with their times.
 //!
 //! A witness only tells what it saw. It never decides why a domain ended, never sends a signal to a process that it did
 //! not start, and never fails loudly because the world is odd: what cannot be read is said, as a fact or as an error.
@@ -9,6 +9,7 @@
 //! | [`log`] | libvirt's farewell, signals, QEMU's own words | read access to the folder of the domains' logs |
 //! | [`exit`] | when a process ended, and with what status | `pidfd_open` (Linux 5.3); the status of all: `CAP_NET_ADMIN` |
 //! | [`kernel`] | out-of-memory kills | `/dev/kmsg` (`CAP_SYSLOG`) |
+//! | [`signal`] | who sent the signal that ends a process | tracefs, as root and in the host's pid namespace |
 //! | [`host`] | whether the host goes down | systemd |
 
 pub mod exit;
@@ -16,3 +17,5 @@ pub mod host;
 pub mod kernel;
 pub mod log;
 pub mod process;
+mod sender;
+pub mod signal;

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use whydown_core::evidence::tame;
 use whydown_core::hypervisor::Process;
 use whydown_core::id::BootId;
+use whydown_core::time::Mono;
 
 /// Bytes of `/proc/PID/stat`. Its 52 fields take at most some 900.
 const STAT_BYTES: u64 = 4096;
@@ -27,6 +28,32 @@ pub fn alive(process: Process) -> bool {
 pub fn boot_id() -> io::Result<BootId> {
     let text = read_start("/proc/sys/kernel/random/boot_id", BOOT_ID_BYTES)?;
     Ok(BootId(tame(String::from_utf8_lossy(&text).trim())))
+}
+
+/// A thread, as far as `/proc` shows it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Task {
+    /// The process that it belongs to.
+    pub(crate) process: u32,
+    /// The name of that process, 15 bytes at most.
+    pub(crate) name: String,
+}
+
+impl Task {
+    pub(crate) fn of(thread: u32) -> Option<Self> {
+        let status = read_start(&format!("/proc/{thread}/status"), STAT_BYTES).ok()?;
+        let status = String::from_utf8_lossy(&status);
+        let process = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())?;
+        let name = read_start(&format!("/proc/{process}/comm"), STAT_BYTES).ok()?;
+        let name = String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned();
+        Some(Self { process, name })
+    }
+}
+
+/// The clock by which the kernel dates process events and our traces.
+pub(crate) fn kernel_clock() -> Mono {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Mono((now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64))
 }
 
 /// The fields of `/proc/PID/stat` that matter here.

@@ -41,6 +41,7 @@ pub struct Launch {
     listen: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    tracefs: bool,
 }
 
 impl Launch {
@@ -55,6 +56,7 @@ impl Launch {
             listen: "127.0.0.1:0".into(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            tracefs: false,
         }
     }
 
@@ -73,6 +75,13 @@ impl Launch {
     /// With one more argument at the end.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// With the kernel's tracefs, mounted for this daemon alone. Without this it traces nothing, wherever the host has
+    /// mounted it.
+    pub fn tracefs(mut self) -> Self {
+        self.tracefs = true;
         self
     }
 
@@ -130,7 +139,7 @@ impl Whydownd {
         let stdout =
             File::options().append(true).create(true).open(&output).map_err(Error::file("open", &output))?;
         let stderr = stdout.try_clone().map_err(Error::file("open", &output))?;
-        let mut command = Command::new(&self.launch.program);
+        let mut command = self.command()?;
         command
             .arg("--config")
             .arg(self.launch.directory.join("whydown.toml"))
@@ -140,7 +149,6 @@ impl Whydownd {
             .arg("--socket")
             .arg(self.socket_path())
             .args(&self.launch.arguments)
-            .env("NOTIFY_SOCKET", &self.notifications.path)
             .envs(self.launch.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -148,6 +156,36 @@ impl Whydownd {
         let child = self.child.insert(spawn(&mut command)?);
         name_main(&self.launch.directory, child)?;
         self.wait_ready()
+    }
+
+    /// The program in its environment, without its arguments. A mount for it alone goes with its last process.
+    fn command(&self) -> Result<Command> {
+        let (mut command, traces) = if self.launch.tracefs {
+            let folder = self.tracefs_path();
+            fs::create_dir_all(&folder).map_err(Error::file("make", &folder))?;
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", "mount -t tracefs tracefs \"$0\" && exec \"$@\""]);
+            command.arg(&folder).arg(&self.launch.program);
+            (command, folder)
+        } else {
+            (Command::new(&self.launch.program), PathBuf::new())
+        };
+        command.env("NOTIFY_SOCKET", &self.notifications.path).env("WHYDOWN_WITNESS__TRACEFS", traces);
+        Ok(command)
+    }
+
+    fn tracefs_path(&self) -> PathBuf {
+        self.launch.directory.join("tracefs")
+    }
+
+    /// The trace instances of the kernel, as the running daemon sees them; empty without [`Launch::tracefs`].
+    pub fn trace_instances(&self) -> Vec<String> {
+        let Some(pid) = self.pid() else { return Vec::new() };
+        let folder = self.tracefs_path().join("instances");
+        let seen = Path::new("/proc").join(pid.to_string()).join("root");
+        let seen = seen.join(folder.strip_prefix("/").unwrap_or(&folder));
+        let all = fs::read_dir(seen).into_iter().flatten().flatten();
+        all.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     fn wait_ready(&mut self) -> Result<()> {

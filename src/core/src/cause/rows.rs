@@ -398,8 +398,8 @@ pub static ROWS: [Row; 36] = [
     Row {
         word: "process-killed",
         sentence: "The QEMU process was killed with SIGKILL.",
-        story: "The exit status of the process shows SIGKILL, and the kernel's out-of-memory killer did not name it.",
-        advice: "Find who sends SIGKILL on this host.",
+        story: "The kernel saw who sent SIGKILL; or the exit status shows SIGKILL, and the kernel's out-of-memory killer did not name it.",
+        advice: "See the evidence for the sender, where signals are traced; otherwise find who sends SIGKILL on this host.",
         exit_code: 1,
         exit_reason: 2,
         classic_reason: 2,
@@ -413,7 +413,7 @@ pub static ROWS: [Row; 36] = [
     Row {
         word: "oom-killed",
         sentence: "The kernel killed the QEMU process because memory ran out.",
-        story: "The kernel log names this very process, matched by its number and time.",
+        story: "The kernel log names this very process; or the kernel itself sent SIGKILL, and its log says nothing.",
         advice: "Give the host or the VM's control group more memory, or run fewer VMs.",
         exit_code: 1,
         exit_reason: 2,
@@ -428,7 +428,7 @@ pub static ROWS: [Row; 36] = [
     Row {
         word: "qemu-crashed",
         sentence: "The QEMU process crashed.",
-        story: "The exit status of the process shows a fault signal such as SIGSEGV or SIGABRT.",
+        story: "The kernel saw QEMU's own fault; or the exit status shows the signal of one, such as SIGSEGV or SIGABRT, and nobody saw another process send it.",
         advice: "Keep QEMU's log and core dump, and report the bug.",
         exit_code: 1,
         exit_reason: 2,
@@ -458,7 +458,7 @@ pub static ROWS: [Row; 36] = [
     Row {
         word: "process-terminated",
         sentence: "Somebody on the host ended the QEMU process with a signal.",
-        story: "QEMU reported a signal that libvirt did not send; its log names the sender where the sender still lived.",
+        story: "The kernel, or QEMU, reported a signal that libvirt did not send; the evidence names the sender where it was seen.",
         advice: "Find out why that program ends VMs.",
         exit_code: 1,
         exit_reason: 11,

@@ -193,6 +193,7 @@ fn narrowed(end: When, dossier: &crate::evidence::Dossier) -> When {
             Fact::LogEnd { at: Some(at), .. } if (from..=to).contains(&at) => to = at,
             // QEMU's word on a signal comes before the end.
             Fact::LogSignal { at: Some(at), .. } if (from..=to).contains(&at) => from = at,
+            Fact::Signalled { .. } if (from..=to).contains(&evidence.first) => from = evidence.first,
             _ => {}
         }
     }

@@ -57,7 +57,7 @@ clues! {
     HostGoingDown => Some(Cause::HostShutdown),
     /// The host's init sent a signal.
     InitSignal => Some(Cause::HostShutdown),
-    /// Somebody on the host sent a signal.
+    /// Somebody on the host sent a signal that QEMU obeys.
     OutsideSignal => Some(Cause::ProcessTerminated),
     /// A signal from outside, no farewell of libvirt, and a new boot.
     SignalThenNewBoot => Some(Cause::HostShutdown),
@@ -83,9 +83,19 @@ clues! {
     OomKilled => Some(Cause::OomKilled),
     /// libvirt itself ended the process: it was still there.
     EndedByLibvirt => None,
-    /// The process was killed by SIGKILL.
+    /// The kernel saw another process send the SIGKILL.
+    KilledBySender => Some(Cause::ProcessKilled),
+    /// The SIGKILL was the kernel's own.
+    KilledByKernel => Some(Cause::OomKilled),
+    /// The SIGKILL was libvirt's, which it sends for many reasons.
+    KilledByLibvirt => None,
+    /// The kernel saw another process send the signal of a fault.
+    FaultBySender => Some(Cause::ProcessTerminated),
+    /// The kernel saw a fault of the process, or its own abort.
+    FaultRaised => Some(Cause::QemuCrashed),
+    /// The process was killed by SIGKILL, and it was not libvirt's.
     KilledHard => Some(Cause::ProcessKilled),
-    /// The process was killed by a signal of its own fault.
+    /// The process was killed by a signal of the kind that its own fault sends.
     FaultSignal => Some(Cause::QemuCrashed),
     /// The process was killed by another signal.
     OtherSignal => Some(Cause::ProcessTerminated),
@@ -107,10 +117,15 @@ const PAUSED_LONG: std::time::Duration = std::time::Duration::from_secs(80);
 /// QEMU's words on one shutdown lie this close before libvirt's report of it.
 const FINAL_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// A process that a fault ends may need this long: its memory is written to disk first, and libvirt hears of it only then.
+const DUMP: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// A destroy that libvirt took ends the VM, however long that takes.
 const EVER: std::time::Duration = std::time::Duration::MAX;
 
 const SIGKILL: i32 = 9;
+/// SIGHUP, SIGINT, SIGTERM: QEMU obeys them, and they need not end it.
+const OBEYED: [i32; 3] = [1, 2, 15];
 /// SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGXCPU, SIGXFSZ, SIGSYS: those that dump core.
 const FAULTS: [i32; 10] = [3, 4, 5, 6, 7, 8, 11, 24, 25, 31];
 
@@ -165,8 +180,17 @@ impl Clue {
                 let began = began(dossier, end);
                 recent(dossier, began, limits::REQUEST_LIFE, |f| matches!(f, Fact::HostGoingDown { .. }))
             }
-            Self::InitSignal => signal(dossier, Sender::Init),
-            Self::OutsideSignal => signal(dossier, Sender::Outside),
+            Self::InitSignal => {
+                let mut seen = signal(dossier, Sender::Init);
+                seen.extend(obeyed(dossier, end, Sender::Init));
+                seen.extend(killed(dossier, end, Sender::Init));
+                seen
+            }
+            Self::OutsideSignal => {
+                let mut seen = signal(dossier, Sender::Outside);
+                seen.extend(obeyed(dossier, end, Sender::Outside));
+                seen
+            }
             Self::SignalThenNewBoot => {
                 let boots = ids(dossier, |f| matches!(f, Fact::NewBoot { .. }));
                 let mut signals = signal(dossier, Sender::Outside);
@@ -182,7 +206,13 @@ impl Clue {
             }
             Self::NewBoot => ids(dossier, |f| matches!(f, Fact::NewBoot { .. })),
             Self::MonitorQuit => first_word(dossier, end, |_, r| r == QemuReason::HostQmpQuit),
-            Self::MonitorLost if has(dossier, |f| matches!(f, Fact::LogSignal { .. })) => Vec::new(),
+            Self::MonitorLost
+                if has(dossier, |f| matches!(f, Fact::LogSignal { .. }))
+                    || !obeyed(dossier, end, Sender::Init).is_empty()
+                    || !obeyed(dossier, end, Sender::Outside).is_empty() =>
+            {
+                Vec::new()
+            }
             Self::MonitorLost => heard(|h| matches!(h, Happening::ControlError)),
             Self::PostcopyFailed => last_pause(dossier, |f| {
                 matches!(
@@ -201,8 +231,22 @@ impl Clue {
                 seen
             }
             Self::NextFromSnapshot => ids(dossier, |f| matches!(f, Fact::NextFromSnapshot)),
-            Self::OomKilled => ids(dossier, |f| matches!(f, Fact::OomKilled { .. })),
+            Self::OomKilled => {
+                let mut seen = ids(dossier, |f| matches!(f, Fact::OomKilled { .. }));
+                if !seen.is_empty() {
+                    seen.extend(killed(dossier, end, Sender::Kernel));
+                }
+                seen
+            }
             Self::EndedByLibvirt => signal(dossier, Sender::Libvirt),
+            Self::KilledBySender => killed(dossier, end, Sender::Outside),
+            Self::KilledByKernel => killed(dossier, end, Sender::Kernel),
+            Self::KilledByLibvirt => killed(dossier, end, Sender::Libvirt),
+            Self::FaultBySender => faulted(dossier, end, |sender| sender == Sender::Outside),
+            Self::FaultRaised => {
+                faulted(dossier, end, |sender| matches!(sender, Sender::Kernel | Sender::Itself))
+            }
+            Self::KilledHard if !killed(dossier, end, Sender::Libvirt).is_empty() => Vec::new(),
             Self::KilledHard => exit(dossier, |s| matches!(s, ExitStatus::Signal(SIGKILL))),
             Self::FaultSignal => exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))),
             Self::OtherSignal => {
@@ -304,6 +348,51 @@ fn image(dossier: &Dossier, waits: bool) -> Vec<EvidenceId> {
 
 fn signal(dossier: &Dossier, wanted: Sender) -> Vec<EvidenceId> {
     ids(dossier, |f| matches!(f, Fact::LogSignal { sender, .. } if *sender == wanted))
+}
+
+/// Signals that QEMU obeys, seen by the kernel not long before the end.
+fn obeyed(dossier: &Dossier, end: Wall, wanted: Sender) -> Vec<EvidenceId> {
+    recent(
+        dossier,
+        end,
+        limits::REQUEST_LIFE,
+        |f| matches!(f, Fact::Signalled { signal, sender, .. } if OBEYED.contains(signal) && *sender == wanted),
+    )
+}
+
+/// SIGKILLs of this sender that can have ended it, with the exit status that they left.
+fn killed(dossier: &Dossier, end: Wall, wanted: Sender) -> Vec<EvidenceId> {
+    let mut seen = deadly(dossier, end, EVER, |n, sender| n == SIGKILL && sender == wanted);
+    if !seen.is_empty() {
+        seen.extend(exit(dossier, |s| s == ExitStatus::Signal(SIGKILL)));
+    }
+    seen
+}
+
+/// Signals, seen by the kernel within `life` before the end, that the exit status does not contradict.
+fn deadly(
+    dossier: &Dossier,
+    end: Wall,
+    life: std::time::Duration,
+    wanted: impl Fn(i32, Sender) -> bool,
+) -> Vec<EvidenceId> {
+    let statuses = exit(dossier, |_| true);
+    let agrees = |n: i32| statuses.is_empty() || !exit(dossier, |s| s == ExitStatus::Signal(n)).is_empty();
+    recent(
+        dossier,
+        end,
+        life,
+        |f| matches!(f, Fact::Signalled { signal, sender, .. } if wanted(*signal, *sender) && agrees(*signal)),
+    )
+}
+
+/// Signals of a fault by these senders that can have ended it, with the exit status that they left.
+fn faulted(dossier: &Dossier, end: Wall, wanted: impl Fn(Sender) -> bool) -> Vec<EvidenceId> {
+    let mut seen = deadly(dossier, end, DUMP, |n, sender| FAULTS.contains(&n) && wanted(sender));
+    if !seen.is_empty() {
+        seen.extend(exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))));
+    }
+    seen
 }
 
 fn exit(dossier: &Dossier, wanted: impl Fn(ExitStatus) -> bool) -> Vec<EvidenceId> {

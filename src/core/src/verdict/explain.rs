@@ -36,12 +36,20 @@ pub fn describe(fact: &Fact) -> String {
             } else {
                 format!("\"{program}\"")
             };
-            let who = match sender {
-                Sender::Libvirt => "libvirt itself",
-                Sender::Init => "the host's init",
-                Sender::Outside => "somebody on the host",
-            };
+            let who = sender_words(*sender);
             format!("QEMU's log: ended by signal {signal} from process {pid}, {program}: {who}")
+        }
+        Fact::Signalled { signal, sender: Sender::Kernel, .. } => {
+            format!("{} from the kernel itself", signal_word(*signal))
+        }
+        Fact::Signalled { signal, pid, program, sender, .. } => {
+            let program = if program.is_empty() {
+                "a program that is gone".to_owned()
+            } else {
+                format!("\"{program}\"")
+            };
+            let (name, who) = (signal_word(*signal), sender_words(*sender));
+            format!("{name} from process {pid}, {program}: {who}")
         }
         Fact::LogText(text) => format!("QEMU's log says: \"{text}\""),
         Fact::LogSilent => "QEMU's log ends without a farewell".into(),
@@ -71,6 +79,37 @@ pub fn text_of(cause: Cause, dossier: &Dossier) -> Option<String> {
         })
     };
     refused.or_else(logged).map(|text| text.trim().to_owned())
+}
+
+fn sender_words(sender: Sender) -> &'static str {
+    match sender {
+        Sender::Libvirt => "libvirt itself",
+        Sender::Init => "the host's init",
+        Sender::Outside => "somebody on the host",
+        Sender::Kernel => "the kernel",
+        Sender::Itself => "QEMU itself",
+    }
+}
+
+fn signal_word(signal: i32) -> String {
+    match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        other => return format!("signal {other}"),
+    }
+    .into()
 }
 
 fn asked(what: Asked) -> &'static str {

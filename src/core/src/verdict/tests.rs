@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::cause::Cause;
-use crate::evidence::{Asked, Deaf, ExitStatus, LogWord};
+use crate::evidence::{Asked, Deaf, ExitStatus, LogWord, Sender};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, PauseReason, PmDetail, QemuReason, ResumeDetail, ShutOffReason,
     ShutdownDetail, StartDetail, StopDetail, SuspendDetail, WatchdogAction,
@@ -317,6 +317,48 @@ fn what_always_comes_with_a_cause_does_not_speak_against_it() {
 fn sigkill_is_never_certainly_not_the_kernels() {
     let facts = [(9, Fact::Exit(ExitStatus::Signal(9))), (9, host(Happening::Stopped(StopDetail::Failed)))];
     says(&facts, 9, "F10", Certainty::Probable);
+}
+
+fn signalled(signal: i32, sender: Sender) -> Fact {
+    let code = if sender == Sender::Kernel { 128 } else { 0 };
+    Fact::Signalled { signal, code, pid: 7, program: "x".into(), sender }
+}
+
+#[test]
+fn only_the_signal_that_ended_it_tells_who_ended_it() {
+    let gone = (100, host(Happening::Stopped(StopDetail::Failed)));
+    let exit = |status| (100, Fact::Exit(status));
+    let sent = |second, signal, sender| (second, signalled(signal, sender));
+    let outside = Sender::Outside;
+    let killed = exit(ExitStatus::Signal(9));
+    says(&[sent(99, 9, outside), killed.clone(), gone.clone()], 100, "F15", Certainty::Certain);
+    says(&[sent(99, 9, outside), gone.clone()], 100, "F15", Certainty::Certain);
+    // It had exited by itself before the signal could end it.
+    says(&[sent(99, 9, outside), exit(ExitStatus::Code(1)), gone.clone()], 100, "F13", Certainty::Certain);
+    says(
+        &[sent(99, 9, outside), exit(ExitStatus::Signal(11)), gone.clone()],
+        100,
+        "F11",
+        Certainty::Probable,
+    );
+    // A signal of a fault that it outlived explains nothing.
+    says(&[sent(100 - 600, 11, outside), gone.clone()], 100, "F14", Certainty::Probable);
+    // The kernel's own SIGKILL is no more than likely a lack of memory, and no other's.
+    says(&[sent(99, 9, Sender::Kernel), killed.clone(), gone.clone()], 100, "F16", Certainty::Probable);
+    says(&[sent(99, 9, Sender::Libvirt), killed.clone(), gone.clone()], 100, "F17", Certainty::Probable);
+    says(&[sent(99, 9, Sender::Init), killed, gone], 100, "F8", Certainty::Probable);
+}
+
+#[test]
+fn libvirts_own_signals_speak_against_nothing() {
+    let facts = [
+        (98, signalled(15, Sender::Libvirt)),
+        (99, signalled(9, Sender::Libvirt)),
+        (99, Fact::Exit(ExitStatus::Signal(9))),
+        (100, host(Happening::Stopped(StopDetail::Destroyed))),
+    ];
+    let verdict = says(&facts, 100, "D6", Certainty::Certain);
+    assert_eq!(verdict.despite, Vec::<EvidenceId>::new());
 }
 
 #[test]

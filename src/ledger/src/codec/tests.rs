@@ -55,7 +55,8 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::LogSilent
             | Fact::LogUnread(_)
             | Fact::Exit(_) => {}
-            Fact::OomKilled { .. }
+            Fact::Signalled { .. }
+            | Fact::OomKilled { .. }
             | Fact::HostGoingDown { .. }
             | Fact::NewBoot { .. }
             | Fact::Unreadable(_) => {}
@@ -85,6 +86,9 @@ fn fact() -> impl Strategy<Value = Fact> {
         text().prop_map(Fact::LogUnread),
         any::<i32>().prop_map(|code| Fact::Exit(ExitStatus::Code(code))),
         any::<i32>().prop_map(|signal| Fact::Exit(ExitStatus::Signal(signal))),
+        (any::<i32>(), any::<i32>(), any::<u32>(), text()).prop_map(|(signal, code, pid, program)| {
+            Fact::Signalled { signal, code, pid, program, sender: Sender::Itself }
+        }),
         text().prop_map(|line| Fact::OomKilled { line }),
         text().prop_map(|by| Fact::HostGoingDown { by }),
         (text(), text()).prop_map(|(before, now)| Fact::NewBoot { before: BootId(before), now: BootId(now) }),

@@ -31,6 +31,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::LogSilent => "log-silent",
         Fact::LogUnread(_) => "log-unread",
         Fact::Exit(_) => "exit",
+        Fact::Signalled { .. } => "signalled",
         Fact::OomKilled { .. } => "oom-killed",
         Fact::HostGoingDown { .. } => "host-going-down",
         Fact::NewBoot { .. } => "new-boot",

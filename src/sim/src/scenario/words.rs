@@ -13,6 +13,7 @@
 //! | `state PAUSED/IOERROR`, `state SHUTOFF/CRASHED` | what libvirt shows from now on; SHUTOFF ends the process in silence |
 //! | `image yes` | a managed save image waits, or not; `image unknown` |
 //! | `log reason=crashed`, `log terminating on signal 15 from pid 1 (systemd)`, `log says …`, `log unreadable` | QEMU's log |
+//! | `signal 9 from 4711 (pkill)`, `signal 9 from kernel`, `signal 6 from itself` | a signal that the kernel saw delivered |
 //! | `exit 1`, `exit signal 9`, `oom-kill` | the process's exit; the kernel's out-of-memory killer |
 //! | `host going down: …` | the host begins to shut down |
 //! | `manager create`, `manager shutdown`, `manager shutdown force 30`, `manager destroy` | requests |
@@ -33,7 +34,7 @@ use whydown_core::lifecycle::{Outcome, Wanted, Whom};
 
 use crate::hypervisor::LogLine;
 use crate::ledger::Disk;
-use crate::ways::Act;
+use crate::ways::{Act, From};
 use crate::world::{Acting, Answers, Loss, World};
 
 /// The domain of every story.
@@ -132,6 +133,7 @@ fn understood(line: &str) -> Option<Line> {
             };
             Some(Line::Happens(vec![Act::Exit(status)]))
         }
+        "signal" => signal(rest),
         "oom-kill" => Some(Line::Happens(vec![Act::Oom])),
         "manager" => manager(rest).map(Line::Manager),
         "libvirt" => answer(rest.strip_prefix("answers ")?).map(Line::Answer),
@@ -143,6 +145,19 @@ fn understood(line: &str) -> Option<Line> {
             None => fault(line).map(Line::Fault),
         },
     }
+}
+
+fn signal(text: &str) -> Option<Line> {
+    let (number, from) = text.split_once(" from ")?;
+    let from = match from {
+        "kernel" => From::Kernel,
+        "itself" => From::Itself,
+        process => {
+            let (pid, program) = process.strip_suffix(')')?.split_once(" (")?;
+            From::Process(pid.parse().ok()?, program.to_owned())
+        }
+    };
+    Some(Line::Happens(vec![Act::Signal(number.parse().ok()?, from)]))
 }
 
 fn fault(line: &str) -> Option<Fault> {

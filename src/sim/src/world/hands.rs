@@ -11,7 +11,7 @@ use whydown_core::time::Wall;
 
 use super::agenda::Due;
 use super::{Acting, Answers, World};
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::{Hypervisor, signalled};
 use crate::ways::{self, Act, Chatter, Way};
 
 impl World {
@@ -97,6 +97,11 @@ impl World {
                 if let Some(pid) = self.hypervisor.life(id).map(|life| life.process.pid) {
                     let line = format!("oom-kill: task=qemu-system-x86, pid={pid}");
                     self.witness(Whom::Pid(pid), Fact::OomKilled { line });
+                }
+            }
+            Act::Signal(signal, from) => {
+                if let Some(pid) = self.hypervisor.life(id).map(|life| life.process.pid) {
+                    self.witness(Whom::Pid(pid), signalled(signal, from, pid));
                 }
             }
             Act::Image(there) => {

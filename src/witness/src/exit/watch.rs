@@ -18,7 +18,7 @@ use whydown_core::time::{Mono, Wall};
 
 use super::connector::{Connector, Ended};
 use super::{STATUS_WAIT, Watching, status};
-use crate::process::Stat;
+use crate::process::{Stat, kernel_clock};
 
 /// The event that ends the thread.
 pub(super) const STOP: u64 = 0;
@@ -224,10 +224,4 @@ impl Ears {
         });
         settled
     }
-}
-
-/// The clock by which the kernel dates process events.
-fn kernel_clock() -> Mono {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Mono((now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64))
 }

@@ -29,12 +29,13 @@ mod tail;
 use std::collections::VecDeque;
 use std::path::Path;
 
-use whydown_core::evidence::{Fact, LogWord, Sender};
+use whydown_core::evidence::{Fact, LogWord};
 use whydown_core::limits;
 use whydown_core::time::Wall;
 
 use self::block::{Block, blocks};
 use self::line::{Line, parse};
+use crate::sender::sender;
 
 pub use self::tail::{BACKUPS, TAIL_BYTES};
 
@@ -116,24 +117,6 @@ impl Chosen {
             }
         }
         Self { end: end.or(failed), signal }
-    }
-}
-
-/// The program that embeds libvirt where one does.
-const EMBEDDER: &str = "whydownd";
-
-/// Who sent a signal. A program's name is its sender's own choice, and only the best that the log has.
-fn sender(pid: u32, program: &str, own_pid: Option<u32>) -> Sender {
-    let name = program.rsplit('/').next().unwrap_or_default();
-    if own_pid == Some(pid) {
-        return Sender::Libvirt;
-    }
-    match (pid, name) {
-        (1, _) | (_, "systemd" | "init" | "systemd-shutdown") => Sender::Init,
-        (_, "libvirtd" | "virtqemud") => Sender::Libvirt,
-        // The process that embedded libvirt before this one, and has ended since.
-        (_, EMBEDDER) if own_pid.is_some() => Sender::Libvirt,
-        _ => Sender::Outside,
     }
 }
 

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use whydown_core::evidence::LogWord::{self, *};
 
+use whydown_core::evidence::Sender;
+
 use super::*;
 
 /// libvirt's first line of a block, and the end of the command line that follows it.

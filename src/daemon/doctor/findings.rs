@@ -1,0 +1,264 @@
+//! From what is there to findings: each a sentence, the causes that it concerns, and what to add.
+
+use std::collections::BTreeSet;
+
+use whydown_core::cause::Cause;
+
+use super::definition::Definition;
+use super::needs::Need;
+use crate::told::{Finding, FindingLevel};
+
+/// What a need is met by, or why it is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It is there.
+    Met,
+    /// It is not, and this is why.
+    Missing(String),
+}
+
+impl State {
+    /// Missing if there is a reason.
+    pub fn of(trouble: Option<String>) -> Self {
+        trouble.map_or(Self::Met, Self::Missing)
+    }
+}
+
+/// A need and how it stands.
+pub fn finding(need: Need, state: State) -> Finding {
+    let (what, advice, add) = words(need);
+    let (level, what) = match state {
+        State::Met => return found(need, FindingLevel::Fine, what.into(), "", ""),
+        // Nothing can be done about it that anybody would want, so it is no trouble of the host's.
+        State::Missing(why) if need == Need::NoAgent => (FindingLevel::Note, why),
+        State::Missing(why) => (FindingLevel::Cannot, why),
+    };
+    found(need, level, what, advice, add)
+}
+
+fn found(need: Need, level: FindingLevel, what: String, advice: &str, add: &str) -> Finding {
+    let causes = need.causes().map(|cause| cause.row().word.to_owned()).collect();
+    Finding { about: word(need).into(), level, what, causes, advice: advice.into(), add: add.into() }
+}
+
+/// A note that is about no need.
+pub fn note(about: &str, what: impl Into<String>, causes: &[Cause], advice: &str, add: &str) -> Finding {
+    Finding {
+        about: about.into(),
+        level: FindingLevel::Note,
+        what: what.into(),
+        causes: causes.iter().map(|cause| cause.row().word.to_owned()).collect(),
+        advice: advice.into(),
+        add: add.into(),
+    }
+}
+
+/// The causes of findings that cannot be told, and all others, in the order of THE TABLE.
+pub fn divided(findings: &[Finding]) -> (Vec<String>, Vec<String>) {
+    let lost: BTreeSet<&str> = findings
+        .iter()
+        .filter(|finding| finding.level == FindingLevel::Cannot)
+        .flat_map(|finding| finding.causes.iter().map(String::as_str))
+        .collect();
+    let words = Cause::ALL.iter().map(|cause| cause.row().word.to_owned());
+    words.partition(|word| !lost.contains(word.as_str()))
+}
+
+fn word(need: Need) -> &'static str {
+    match need {
+        Need::Link => "libvirt",
+        Need::Ledger => "ledger",
+        Need::QemuEvents => "qemu-events",
+        Need::QemuLog => "qemu-log",
+        Need::ExitStatus => "exit-status",
+        Need::Signals => "signals",
+        Need::KernelLog => "kernel-log",
+        Need::Systemd => "systemd",
+        Need::PanicDevice => "panic-device",
+        Need::Persistent => "persistent",
+        Need::NoAgent => "agent",
+    }
+}
+
+/// What it gives where it is there; what to do where it is not; and what to add.
+fn words(need: Need) -> (&'static str, &'static str, &'static str) {
+    match need {
+        Need::Link => ("libvirt is listened to", "See that libvirt runs, and libvirt.uri.", ""),
+        Need::Ledger => {
+            ("the ledger is written", "Make room on its disk; do not restart whydown before.", "")
+        }
+        Need::QemuEvents => (
+            "QEMU's own events are heard",
+            "Follow libvirt's QEMU driver.",
+            "[libvirt]\nuri = \"qemu:///system\"",
+        ),
+        Need::QemuLog => (
+            "QEMU's logs can be read",
+            "Name the folder of QEMU's logs, and let whydown read it.",
+            "[libvirt]\nlog_dir = \"/var/log/libvirt/qemu\"",
+        ),
+        Need::ExitStatus => (
+            "exit statuses of QEMU are seen",
+            "Run whydown on the host itself, with CAP_NET_ADMIN, as its unit does.",
+            "",
+        ),
+        Need::Signals => (
+            "who sends signals is seen",
+            "Mount tracefs, and restart whydown as root in the host's own namespaces.",
+            "mount -t tracefs tracefs /sys/kernel/tracing",
+        ),
+        Need::KernelLog => {
+            ("the kernel's log is read", "Give whydown CAP_SYSLOG and /dev/kmsg, as its unit does.", "")
+        }
+        Need::Systemd => (
+            "systemd tells when the host goes down",
+            "Without systemd a shutdown of the host looks like what its steps do to VMs.",
+            "",
+        ),
+        Need::PanicDevice => (
+            "a panic of the guest is reported",
+            "Add a panic device to the definition; it is there from the next start.",
+            "<devices>\n  <panic model='isa'/>\n</devices>",
+        ),
+        Need::Persistent => (
+            "libvirt keeps its definition, and why it is off",
+            "Define it, so that what ends while libvirt is away leaves a trace.",
+            "virsh dumpxml VM > vm.xml && virsh define vm.xml",
+        ),
+        Need::NoAgent => (
+            "no agent is there through which another client could ask for a shutdown unseen",
+            "Have shutdowns asked for through whydown: its own requests are known.",
+            "",
+        ),
+    }
+}
+
+/// What a VM's definition lets be told.
+pub fn of_definition(vm: &Definition, persistent: bool) -> Vec<Finding> {
+    let missing = |met: bool, why: &str| State::of((!met).then(|| why.to_owned()));
+    let agent = match vm.agent {
+        Some(true) => {
+            Some("an agent is connected: what another client asks of it looks like the guest's own doing")
+        }
+        Some(false) => Some(
+            "it has a channel for an agent; while one is connected, what another client asks of it looks like the guest's own doing",
+        ),
+        None => None,
+    };
+    let mut all = vec![
+        finding(
+            Need::PanicDevice,
+            missing(vm.panic_device, "no panic device: a panic looks like a hang, a reset or a power-off"),
+        ),
+        finding(
+            Need::Persistent,
+            missing(persistent, "transient: if it ends while libvirt is away, nothing tells how"),
+        ),
+        finding(Need::NoAgent, State::of(agent.map(str::to_owned))),
+    ];
+    if matches!(vm.on_crash.as_deref(), Some("restart" | "coredump-restart" | "preserve" | "rename-restart"))
+    {
+        let what =
+            format!("on_crash is {}: a panic does not end it", vm.on_crash.as_deref().unwrap_or_default());
+        let add = "<on_crash>destroy</on_crash>";
+        all.push(note(
+            "on_crash",
+            what,
+            &[Cause::GuestPanic],
+            "If a panic should end the VM, and be told:",
+            add,
+        ));
+    }
+    if vm.on_reboot.as_deref() == Some("destroy") {
+        let what = "on_reboot is destroy: every reboot ends it";
+        let add = "<on_reboot>restart</on_reboot>";
+        all.push(note(
+            "on_reboot",
+            what,
+            &[Cause::DestroyedOnReboot],
+            "If a reboot should not end the VM:",
+            add,
+        ));
+    }
+    if matches!(vm.on_poweroff.as_deref(), Some("restart" | "rename-restart")) {
+        let what =
+            "on_poweroff is restart: a guest that powers itself off starts again, and nothing has ended";
+        let add = "<on_poweroff>destroy</on_poweroff>";
+        all.push(note(
+            "on_poweroff",
+            what,
+            &[Cause::GuestPoweroff],
+            "If a power-off should end the VM:",
+            add,
+        ));
+    }
+    let dogs = [Cause::WatchdogPoweroff, Cause::WatchdogShutdown];
+    let add = "<devices>\n  <watchdog model='i6300esb' action='poweroff'/>\n</devices>";
+    match vm.watchdog.as_deref() {
+        None => {
+            let what = "no watchdog: a guest that hangs goes on, and nothing tells that it hangs";
+            all.push(note("watchdog", what, &dogs, "If a hang should end the VM, and be told:", add));
+        }
+        Some("poweroff" | "shutdown") => {}
+        Some(action) => {
+            let what = format!(
+                "the watchdog's action is {action}: a hang is in the evidence, and does not end the VM"
+            );
+            all.push(note("watchdog", what, &dogs, "If a hang should end the VM:", add));
+        }
+    }
+    if !vm.balloon || vm.balloon_period_s == 0 {
+        let what =
+            "its balloon does not tell what the guest uses of its memory: memUsage is not known to managers";
+        let add = "<devices>\n  <memballoon model='virtio'><stats period='5'/></memballoon>\n</devices>";
+        all.push(note("balloon", what, &[], "It changes nothing about causes. For the figure:", add));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_names_its_causes_and_what_is_there_loses_none() {
+        let fine: Vec<Finding> = Need::ALL.map(|need| finding(need, State::Met)).into();
+        let (can, cannot) = divided(&fine);
+        assert_eq!((can.len(), cannot.len()), (Cause::ALL.len(), 0));
+        for need in Need::ALL {
+            let one = finding(need, State::Missing("gone".into()));
+            assert!(!one.causes.is_empty() && !one.advice.is_empty() && one.what == "gone", "{one:?}");
+            let (_, cannot) = divided(std::slice::from_ref(&one));
+            assert_eq!(cannot.is_empty(), need == Need::NoAgent, "{need:?}");
+        }
+    }
+
+    #[test]
+    fn a_definition_is_told_with_what_to_add() {
+        let bare = of_definition(&Definition::default(), true);
+        let about = |all: &[Finding], about: &str| all.iter().find(|one| one.about == about).cloned();
+        let panic = about(&bare, "panic-device").unwrap();
+        assert_eq!(panic.level, FindingLevel::Cannot);
+        assert_eq!(panic.causes, ["destroyed-on-reboot", "guest-panic"]);
+        assert!(panic.add.contains("<panic model='isa'/>"));
+        assert_eq!(about(&bare, "persistent").unwrap().level, FindingLevel::Fine);
+        assert!(about(&bare, "watchdog").unwrap().add.contains("<watchdog"));
+        let vm = Definition {
+            panic_device: true,
+            watchdog: Some("poweroff".into()),
+            agent: Some(true),
+            balloon: true,
+            balloon_period_s: 5,
+            on_reboot: Some("destroy".into()),
+            on_crash: Some("preserve".into()),
+            on_poweroff: Some("restart".into()),
+        };
+        let all = of_definition(&vm, true);
+        assert!(all.iter().all(|one| one.level != FindingLevel::Cannot), "{all:?}");
+        for word in ["agent", "on_crash", "on_reboot", "on_poweroff"] {
+            assert_eq!(about(&all, word).unwrap().level, FindingLevel::Note, "{word}");
+        }
+        assert!(about(&all, "watchdog").is_none() && about(&all, "balloon").is_none());
+        assert_eq!(about(&of_definition(&vm, false), "persistent").unwrap().level, FindingLevel::Cannot);
+    }
+}

@@ -1,0 +1,230 @@
+//! The doctor: which causes this host, and one VM's definition, can tell apart, and what to add where they cannot.
+//!
+//! It changes nothing. libvirt is asked on a thread of its own, for at most [`PATIENCE`], and by few at once, so that a
+//! libvirt or a QEMU that hangs delays nobody else.
+
+mod definition;
+mod findings;
+mod needs;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use whydown_core::cause::Cause;
+use whydown_core::id::DomainId;
+use whydown_core::snapshot::Link;
+use whydown_ledger::{Condition, Ledger};
+use whydown_libvirt::Hypervisor;
+
+use self::definition::Definition;
+use self::findings::{State, divided, finding, note, of_definition};
+use self::needs::Need;
+use super::deaf::{Deaf, Sense};
+use super::engine::Published;
+use crate::config::{ExitReasons, Settings};
+use crate::told::{self, Finding};
+
+/// How long libvirt may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who may be asked about at once.
+const ROOM: usize = 4;
+
+/// Where systemd has its state, exactly where it is the host's init (`sd_booted(3)`).
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// Where an enabled libvirt-guests is.
+const LIBVIRT_GUESTS: &str = "/etc/systemd/system/multi-user.target.wants/libvirt-guests.service";
+
+/// See the module page.
+pub struct Doctor {
+    hypervisor: Hypervisor,
+    published: watch::Receiver<Published>,
+    ledger: Ledger,
+    deaf: Deaf,
+    logs: Option<PathBuf>,
+    traces: bool,
+    reasons: ExitReasons,
+    room: Arc<Semaphore>,
+}
+
+/// Why there is no answer: an HTTP status, and words.
+pub struct Unwell(pub u16, pub String);
+
+/// What libvirt says of a VM, and of itself.
+struct Asked {
+    versions: Result<(String, String, String), String>,
+    vm: Option<Result<(Definition, bool), String>>,
+}
+
+impl Doctor {
+    /// A doctor for this daemon.
+    pub fn new(
+        settings: &Settings,
+        hypervisor: Hypervisor,
+        published: watch::Receiver<Published>,
+        ledger: Ledger,
+        deaf: Deaf,
+    ) -> Self {
+        Self {
+            hypervisor,
+            published,
+            ledger,
+            deaf,
+            logs: settings.libvirt.log_dir.clone(),
+            traces: settings.witness.tracefs.is_some(),
+            reasons: settings.xmlrpc.exit_reasons,
+            room: Arc::new(Semaphore::new(ROOM)),
+        }
+    }
+
+    /// Looks at the host, and at the VM of this name or UUID.
+    pub async fn examine(&self, vm: Option<&str>) -> Result<told::Doctor, Unwell> {
+        let snapshot = self.published.borrow().snapshot.clone();
+        let found = match vm {
+            None => None,
+            Some(name) => {
+                let id: Option<DomainId> = name.parse().ok();
+                let mut all = snapshot.domains.values();
+                let found = all.find(|domain| id.map_or(domain.name == name, |id| domain.domain == id));
+                Some(
+                    found
+                        .cloned()
+                        .ok_or_else(|| Unwell(404, "no VM of this name or UUID is shown".into()))?,
+                )
+            }
+        };
+        let asked = self.ask(found.as_ref().map(|domain| domain.domain)).await?;
+        let link = match snapshot.link {
+            _ if !snapshot.settled => Some("libvirt has not been seen yet".to_owned()),
+            Link::Down { .. } => Some("the link to libvirt is lost".to_owned()),
+            Link::Up => None,
+        };
+        let name = found.as_ref().map(|domain| domain.name.clone());
+        let logs = self.logs.clone();
+        let unread = tokio::task::spawn_blocking(move || unread_log(logs.as_deref(), name.as_deref())).await;
+        let mut all = self.host(link, &asked, unread.unwrap_or_else(|broken| Some(broken.to_string())));
+        match asked.vm {
+            None => {}
+            Some(Ok((definition, persistent))) => all.extend(of_definition(&definition, persistent)),
+            Some(Err(why)) => {
+                return Err(Unwell(503, format!("libvirt does not tell the VM's definition: {why}")));
+            }
+        }
+        let (can_tell, cannot_tell) = divided(&all);
+        let (libvirt, hypervisor, _) = asked.versions.unwrap_or_default();
+        Ok(told::Doctor {
+            version: env!("CARGO_PKG_VERSION").into(),
+            libvirt: Some(libvirt).filter(|text| !text.is_empty()),
+            hypervisor: Some(hypervisor).filter(|text| !text.is_empty()),
+            vm: found.as_deref().map(told::Domain::of),
+            can_tell,
+            cannot_tell,
+            findings: all,
+        })
+    }
+
+    fn host(&self, link: Option<String>, asked: &Asked, unread: Option<String>) -> Vec<Finding> {
+        let ledger = match self.ledger.health().condition {
+            Condition::Working => None,
+            Condition::Failing { error, .. } => Some(error),
+        };
+        let events = match &asked.versions {
+            Ok((_, _, driver)) if driver == "QEMU" => None,
+            Ok((_, _, driver)) => {
+                Some(format!("libvirt's driver is {driver}: it has none of QEMU's own events"))
+            }
+            Err(why) => Some(format!("libvirt does not say which driver it is: {why}")),
+        };
+        let traces = match self.deaf.of(Sense::Signals) {
+            None if !self.traces => Some("signals are not traced: witness.tracefs is empty".to_owned()),
+            heard => heard,
+        };
+        let systemd = !Path::new(SYSTEMD).is_dir();
+        let systemd =
+            systemd.then(|| "the host's init is not systemd: nobody tells that the host goes down".into());
+        let exits = self.deaf.of(Sense::Exits).or_else(|| self.deaf.of(Sense::ExitStatuses));
+        let mut signals = finding(Need::Signals, State::of(traces));
+        if !self.traces {
+            signals.advice = "Name where tracefs is mounted.".into();
+            signals.add = "[witness]\ntracefs = \"/sys/kernel/tracing\"".into();
+        }
+        let mut all = vec![
+            finding(Need::Link, State::of(link)),
+            finding(Need::Ledger, State::of(ledger)),
+            finding(Need::QemuEvents, State::of(events)),
+            finding(Need::QemuLog, State::of(unread)),
+            finding(Need::ExitStatus, State::of(exits)),
+            signals,
+            finding(Need::KernelLog, State::of(self.deaf.of(Sense::KernelLog))),
+            finding(Need::Systemd, State::of(systemd)),
+        ];
+        if !Path::new(LIBVIRT_GUESTS).exists() {
+            all.push(note(
+                "libvirt-guests",
+                "libvirt-guests is not enabled: when the host goes down its VMs are killed, not shut down",
+                &[Cause::HostShutdown],
+                "If guests should be shut down with their host:",
+                "systemctl enable libvirt-guests",
+            ));
+        }
+        if self.reasons == ExitReasons::Classic {
+            let above: Vec<Cause> =
+                Cause::ALL.iter().copied().filter(|cause| cause.row().exit_reason > 8).collect();
+            all.push(note(
+                "exit-reasons",
+                "managers get exit reasons up to 8, unless they ask for more: to them some causes look alike",
+                &above,
+                "If all managers know the numbers up to 14:",
+                "[xmlrpc]\nexit_reasons = \"full\"",
+            ));
+        }
+        all
+    }
+
+    /// What libvirt says, in bounded time. A call that hangs keeps its place until it is over.
+    async fn ask(&self, vm: Option<DomainId>) -> Result<Asked, Unwell> {
+        let busy = || Unwell(503, "libvirt does not answer: others are waiting for it already".into());
+        let place = Arc::clone(&self.room).try_acquire_owned().map_err(|_| busy())?;
+        let libvirt = self.hypervisor.clone();
+        let asking = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let versions = libvirt.versions().map_err(|refusal| refusal.to_string());
+            let versions = versions.map(|all| {
+                let hypervisor = all.hypervisor.map(dotted).unwrap_or_default();
+                (dotted(all.libvirt), hypervisor, all.driver)
+            });
+            let vm = vm.map(|id| {
+                let view = libvirt.view(id).map_err(|refusal| refusal.to_string())?;
+                let persistent = view.ok_or("it is gone")?.persistent;
+                let xml = libvirt.domain_xml(id).map_err(|refusal| refusal.to_string())?;
+                Definition::read(&xml).map(|read| (read, persistent)).map_err(|bad| bad.to_string())
+            });
+            Asked { versions, vm }
+        });
+        match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(Ok(asked)) => Ok(asked),
+            Ok(Err(broken)) => Err(Unwell(500, broken.to_string())),
+            Err(_) => Err(Unwell(503, format!("libvirt did not answer within {} s", PATIENCE.as_secs()))),
+        }
+    }
+}
+
+/// Why QEMU's logs, or that of this VM, cannot be read; `None` if they can.
+fn unread_log(folder: Option<&Path>, vm: Option<&str>) -> Option<String> {
+    let Some(folder) = folder else { return Some("this libvirt.uri has no folder of QEMU's logs".into()) };
+    let said = |path: &Path, why: std::io::Error| Some(format!("{}: {why}", path.display()));
+    if let Err(why) = std::fs::read_dir(folder) {
+        return said(folder, why);
+    }
+    let name = vm.filter(|name| !name.contains('/'))?;
+    let path = folder.join(format!("{name}.log"));
+    std::fs::File::open(&path).err().and_then(|why| said(&path, why))
+}
+
+/// libvirt's versions are millions, thousands and ones.
+fn dotted(number: u64) -> String {
+    format!("{}.{}.{}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000)
+}

@@ -1,0 +1,296 @@
+//! Who sent the signal that ends QEMU: from the kernel's own tracepoints, through tracefs.
+//!
+//! ```text
+//! signal_generate: a thread sends a signal, or the kernel does ──┐  filters in the kernel: signals that end QEMU,
+//! signal_deliver:  a fault ends the thread that runs             ┴─ an instance of our own ─ trace_pipe ─ one thread
+//! ```
+//!
+//! The kernel filters by the signal and by the name of the thread that gets it, so that on a host where nobody sends
+//! such signals nothing is ever woken. What comes is read in bounded pieces with a pause after each. Whose process it
+//! was, the listener compares by pid.
+//!
+//! Names are looked up the moment the line is read. A sender that is gone by then (`/bin/kill`) is known by the name
+//! that the kernel remembers for it, or by its pid alone.
+//!
+//! libvirt ends every QEMU with SIGTERM: that one is not told.
+
+mod instance;
+mod line;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use whydown_core::evidence::{Fact, Sender, tame};
+use whydown_core::time::Wall;
+
+use self::instance::Instance;
+use self::line::{Line, parse, remembered};
+use crate::process::{Task, kernel_clock};
+use crate::sender::sender;
+
+/// Bytes read at once. The kernel gives whole lines, and at most a page or two of them.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Pieces read before the pause.
+const PIECES: usize = 16;
+
+/// After each turn, so that a storm of signals costs little: what does not fit into the kernel's buffers meanwhile is
+/// told as missed.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long the kernel may take to remember a name: until the thread is next taken off its processor.
+const NAME_WAIT: Duration = Duration::from_millis(30);
+
+/// Bytes read of the names that the kernel remembers. They are 128 unless its administrator chose more.
+const NAMES_BYTES: u64 = 256 * 1024;
+
+const SIGTERM: i32 = 15;
+
+/// `SI_USER`, `SI_QUEUE`, `SI_TKILL`: a process called `kill`. Timers and queues have other codes, and whoever runs when
+/// they are due is not their sender.
+const SENT: [i32; 3] = [0, -1, -6];
+
+/// What the witness tells.
+#[derive(Debug)]
+pub enum SignalWord {
+    /// The process `pid` got a signal.
+    Signalled {
+        /// Of the process, not of its thread.
+        pid: u32,
+        /// When the kernel saw it, on the clock given.
+        at: Wall,
+        /// [`Fact::Signalled`].
+        fact: Fact,
+    },
+    /// The kernel overwrote lines before we had read them.
+    Overrun {
+        /// When we learned it.
+        at: Wall,
+    },
+    /// The trace cannot be read any more, and nothing else will be told.
+    Lost {
+        /// When.
+        at: Wall,
+        /// Why.
+        why: io::Error,
+    },
+}
+
+/// Why signals are not traced.
+#[derive(Debug, thiserror::Error)]
+pub enum SignalTraceError {
+    /// There is no tracefs.
+    #[error(
+        "no tracefs at {}: mount -t tracefs tracefs {}, or set witness.tracefs to where it is",
+        root.display(), root.display()
+    )]
+    NotMounted {
+        /// Where it should be.
+        root: PathBuf,
+    },
+    /// The kernel tells pids of the host, and ours are others.
+    #[error("this is not the host's own pid namespace, and the kernel traces the host's pids")]
+    OtherPids,
+    /// The kernel refused a file.
+    #[error("{}: {source}", path.display())]
+    Refused {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No descriptor or thread is to be had.
+    #[error("the trace cannot be followed: {0}")]
+    NoThread(#[source] io::Error),
+}
+
+/// Follows signals with one thread, named `signal-trace`. Dropping it ends the thread and the tracing.
+#[derive(Debug)]
+pub struct SignalTrace {
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+    /// Dropped last: the kernel does not remove what is read.
+    _instance: Instance,
+}
+
+impl SignalTrace {
+    /// Begins now; what was sent before is not told. `root` is where tracefs is mounted, `own_pid` the process that
+    /// embeds libvirt, where one does. `told` is called on the witness's own thread.
+    ///
+    /// # Errors
+    /// [`SignalTraceError`]; nothing is left behind.
+    pub fn start(
+        root: &Path,
+        own_pid: Option<u32>,
+        told: impl Fn(SignalWord) + Send + 'static,
+        clock: impl Fn() -> Wall + Send + 'static,
+    ) -> Result<Self, SignalTraceError> {
+        if !hosts_own_pids() {
+            return Err(SignalTraceError::OtherPids);
+        }
+        let instance = Instance::make(root)?;
+        let pipe = instance.pipe()?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let stop = Arc::new(stop.map_err(|e| SignalTraceError::NoThread(e.into()))?);
+        let stopped = Arc::clone(&stop);
+        let ears = Ears { names: root.join("saved_cmdlines"), own_pid, stop: stopped, clock, told };
+        let thread = std::thread::Builder::new()
+            .name("signal-trace".into())
+            .spawn(move || ears.listen(&pipe))
+            .map_err(SignalTraceError::NoThread)?;
+        Ok(Self { stop, thread: Some(thread), _instance: instance })
+    }
+}
+
+impl Drop for SignalTrace {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// `PROC_PID_INIT_INO` of the kernel: the first pid namespace.
+fn hosts_own_pids() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == "pid:[4026531836]")
+}
+
+/// The thread's own part.
+struct Ears<T, C> {
+    names: PathBuf,
+    own_pid: Option<u32>,
+    stop: Arc<OwnedFd>,
+    clock: C,
+    told: T,
+}
+
+/// A signal with what could be learned of both sides when its line was read.
+struct Heard {
+    at: Duration,
+    signal: i32,
+    code: i32,
+    /// The process that got it.
+    to: u32,
+    /// The thread that sent it, its process and their name, where it was a process.
+    by: Option<(u32, u32, Option<String>)>,
+}
+
+impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
+    /// Until told to stop, or the trace is lost.
+    fn listen(self, pipe: &OwnedFd) {
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let mut awaited = [PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(pipe, PollFlags::IN)];
+            match poll(&mut awaited, None) {
+                Ok(_) if !awaited[0].revents().is_empty() => return,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return self.lost(errno.into()),
+            }
+            for _ in 0..PIECES {
+                match rustix::io::read(pipe, &mut piece) {
+                    Ok(0) | Err(Errno::AGAIN) => break,
+                    Ok(length) => self.read(&String::from_utf8_lossy(&piece[..length])),
+                    Err(Errno::INTR) => {}
+                    Err(errno) => return self.lost(errno.into()),
+                }
+            }
+            if self.stopped_within(PAUSE) {
+                return;
+            }
+        }
+    }
+
+    fn lost(&self, why: io::Error) {
+        (self.told)(SignalWord::Lost { at: (self.clock)(), why });
+    }
+
+    fn stopped_within(&self, wait: Duration) -> bool {
+        let wait = Timespec::try_from(wait).ok();
+        let mut awaited = [PollFd::new(&*self.stop, PollFlags::IN)];
+        matches!(poll(&mut awaited, wait.as_ref()), Ok(ready) if ready > 0)
+    }
+
+    /// All lines of a piece. Both sides are looked up before anything else is done, as they may be gone soon.
+    fn read(&self, piece: &str) {
+        let mut heard = Vec::new();
+        let mut missed = false;
+        for line in piece.lines() {
+            match parse(line) {
+                Some(Line::Missed) => missed = true,
+                Some(Line::Generated { at, by, name, signal, code, to }) => {
+                    let by = SENT.contains(&code).then(|| {
+                        let sender = Task::of(by);
+                        let name = sender.as_ref().map(|task| task.name.clone()).or(name);
+                        (by, sender.map_or(by, |task| task.process), name)
+                    });
+                    if by.is_some() || code > 0 {
+                        heard.push(Heard { at, signal, code, to: process_of(to), by });
+                    }
+                }
+                Some(Line::Deadly { at, signal, code, to }) => {
+                    heard.push(Heard { at, signal, code, to: process_of(to), by: None });
+                }
+                None => {}
+            }
+        }
+        if heard.iter().any(|one| matches!(one.by, Some((_, _, None)))) {
+            self.stopped_within(NAME_WAIT);
+            let saved = read_start(&self.names);
+            for (thread, _, name) in heard.iter_mut().filter_map(|one| one.by.as_mut()) {
+                *name = name.take().or_else(|| remembered(&saved, *thread));
+            }
+        }
+        for one in heard {
+            self.tell(one);
+        }
+        if missed {
+            (self.told)(SignalWord::Overrun { at: (self.clock)() });
+        }
+    }
+
+    fn tell(&self, one: Heard) {
+        let Heard { at, signal, code, to, by } = one;
+        let (pid, program, who) = match by {
+            None => (0, String::new(), Sender::Kernel),
+            Some((thread, process, name)) => {
+                let program = tame(&name.unwrap_or_default());
+                let itself = process == to || thread == to;
+                let who = if itself { Sender::Itself } else { sender(process, &program, self.own_pid) };
+                (process, program, who)
+            }
+        };
+        if signal == SIGTERM && who == Sender::Libvirt {
+            return;
+        }
+        let fact = Fact::Signalled { signal, code, pid, program, sender: who };
+        let age = Duration::from_nanos(kernel_clock().0).saturating_sub(at);
+        let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+        let at = Wall((self.clock)().0.saturating_sub(age));
+        (self.told)(SignalWord::Signalled { pid: to, at, fact });
+    }
+}
+
+/// The process that a thread belongs to. One that is gone already is taken for a process: that of a thread matches none.
+fn process_of(thread: u32) -> u32 {
+    Task::of(thread).map_or(thread, |task| task.process)
+}
+
+fn read_start(path: &Path) -> String {
+    let mut names = Vec::new();
+    if let Ok(file) = File::open(path) {
+        let _ = file.take(NAMES_BYTES).read_to_end(&mut names);
+    }
+    String::from_utf8_lossy(&names).into_owned()
+}
+
+#[cfg(test)]
+mod tests;
