@@ -133,7 +133,7 @@ fn on_pair(plan: &Plan, table: &Table, batch: &[&Trial]) -> Vec<Kept> {
     for trial in batch {
         all.extend(whole(plan, table, trial, &here, Some(&there)));
     }
-    let (mut ours, mut theirs): (Vec<_>, Vec<_>) = all.iter_mut().partition(|kept| kept.row.side == "");
+    let (mut ours, mut theirs): (Vec<_>, Vec<_>) = all.iter_mut().partition(|kept| kept.row.side.is_empty());
     again(&mut here, &mut ours);
     again(&mut there, &mut theirs);
     all
@@ -150,7 +150,7 @@ fn with_away(plan: &Plan, table: &Table, away: Away, batch: &[&Trial]) -> Vec<Ke
         true => Host::start("elsewhere", &plan.programs).map(Some),
         false => Ok(None),
     };
-    let (mut host, there) = match (host, there) {
+    let (mut host, mut there) = match (host, there) {
         (Ok(host), Ok(there)) => (host, there),
         (Err(error), _) | (_, Err(error)) => return all_broken(batch, &error),
     };
@@ -163,8 +163,11 @@ fn with_away(plan: &Plan, table: &Table, away: Away, batch: &[&Trial]) -> Vec<Ke
         kept.iter().for_each(|kept| (plan.seen)(&kept.row));
         all.extend(kept);
     }
-    let mut ours: Vec<_> = all.iter_mut().filter(|kept| kept.row.side == "").collect();
+    let (mut ours, mut theirs): (Vec<_>, Vec<_>) = all.iter_mut().partition(|kept| kept.row.side.is_empty());
     again(&mut host, &mut ours);
+    if let Some(there) = &mut there {
+        again(there, &mut theirs);
+    }
     all
 }
 

@@ -154,13 +154,22 @@ pub fn check(trial: &Trial, ready: &mut Ready<'_>, placed: &Placed, table: &Tabl
             process: None,
             line: None,
         };
-        let run = there.run(&scene.guest);
-        let run = if matches!(expect, Expect::NoEnding) { run } else { None };
+        let run = match expect {
+            // It may still be on its way in when the action is over.
+            Expect::NoEnding => {
+                there.wait_status(&scene.guest, "up").ok().and_then(|()| there.run(&scene.guest))
+            }
+            _ => None,
+        };
         let mut kept = look(trial, &expect, &scene, run, 0, &Placed::default(), table, ready.begun);
         kept.row.side = "destination";
         all.push(kept);
     }
     clear(host, &name);
+    if let Some(disk) = &ready.scene.disk {
+        // The next one writes its image first. The case may have made room itself.
+        let _ = disk.make_room();
+    }
     if let Some(there) = there {
         clear(there, &name);
     }

@@ -85,6 +85,8 @@ clues! {
     EndedByLibvirt => None,
     /// The process was killed by SIGKILL.
     KilledHard => Some(Cause::ProcessKilled),
+    /// The process was killed by SIGKILL sooner than libvirt, which says that it ended it, can have sent that.
+    KilledSooner => None,
     /// The process was killed by a signal of its own fault.
     FaultSignal => Some(Cause::QemuCrashed),
     /// The process was killed by another signal.
@@ -106,6 +108,9 @@ const PAUSED_LONG: std::time::Duration = std::time::Duration::from_secs(80);
 
 /// QEMU's words on one shutdown lie this close before libvirt's report of it.
 const FINAL_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// libvirt sends SIGTERM first, and SIGKILL 10 s later to what is still there; half of it leaves room for both clocks.
+const LIBVIRTS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A destroy that libvirt took ends the VM, however long that takes.
 const EVER: std::time::Duration = std::time::Duration::MAX;
@@ -204,6 +209,8 @@ impl Clue {
             Self::OomKilled => ids(dossier, |f| matches!(f, Fact::OomKilled { .. })),
             Self::EndedByLibvirt => signal(dossier, Sender::Libvirt),
             Self::KilledHard => exit(dossier, |s| matches!(s, ExitStatus::Signal(SIGKILL))),
+            Self::KilledSooner if has(dossier, |f| signal_of_libvirt(f)) => Vec::new(),
+            Self::KilledSooner => killed_sooner(dossier),
             Self::FaultSignal => exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))),
             Self::OtherSignal => {
                 exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if n != SIGKILL && !FAULTS.contains(&n)))
@@ -308,6 +315,24 @@ fn signal(dossier: &Dossier, wanted: Sender) -> Vec<EvidenceId> {
 
 fn exit(dossier: &Dossier, wanted: impl Fn(ExitStatus) -> bool) -> Vec<EvidenceId> {
     ids(dossier, |f| matches!(f, Fact::Exit(status) if wanted(*status)))
+}
+
+fn signal_of_libvirt(fact: &Fact) -> bool {
+    matches!(fact, Fact::LogSignal { sender: Sender::Libvirt, .. })
+}
+
+/// SIGKILL before libvirt's farewell, or so soon after it that libvirt cannot have sent it.
+fn killed_sooner(dossier: &Dossier) -> Vec<EvidenceId> {
+    let farewell = dossier.items().iter().find_map(|e| match e.fact {
+        Fact::LogEnd { at, .. } => at,
+        _ => None,
+    });
+    let Some(farewell) = farewell else { return Vec::new() };
+    enumerated(dossier)
+        .filter(|(_, e)| matches!(e.fact, Fact::Exit(ExitStatus::Signal(SIGKILL))))
+        .filter(|(_, e)| e.first.since(farewell) < LIBVIRTS_PATIENCE)
+        .map(|(id, _)| id)
+        .collect()
 }
 
 /// Whether somebody could have asked the guest to shut down: by an agent, by its power button, or through us too long ago

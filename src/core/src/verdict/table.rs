@@ -134,6 +134,10 @@ table! {
         "X10" _ => ProcessLost, Probable: "libvirt found the process gone.";
     }
     FoundKilledByLibvirt {
+        "K2" OomKilled => OomKilled, Probable: "The kernel names the process.";
+        "K3" OutsideSignal => ProcessTerminated, Probable: "QEMU names the signal and its sender, and it is not libvirt.";
+        "K4" KilledSooner => ProcessKilled, Probable: "SIGKILL, sooner than libvirt sends it: it could not take over what was gone.";
+        "K5" FaultSignal => QemuCrashed, Probable: "QEMU's own fault dumped its core, and libvirt could not take over what was gone.";
         "K1" _ => KilledByLibvirt, Probable: "libvirt says that it could not take it over again.";
     }
     FoundMute {

@@ -15,19 +15,51 @@ struct Way {
     kinds: &'static [Kind],
     /// Whether libvirt must be there to do it.
     by_libvirt: bool,
+    /// Whether it goes to another host.
+    moves: bool,
 }
 
-const WAYS: [Way; 5] = [
-    Way { name: "poweroff", what: "the guest powers itself off", act: off, kinds: BOTH, by_libvirt: false },
-    Way { name: "destroy", what: "another client destroys it", act: destroy, kinds: BOTH, by_libvirt: true },
-    Way { name: "sigkill", what: "QEMU gets SIGKILL", act: kill, kinds: BOTH, by_libvirt: false },
-    Way { name: "panic", what: "the guest panics", act: panic, kinds: BOTH, by_libvirt: false },
+const WAYS: [Way; 6] = [
+    Way {
+        name: "poweroff",
+        what: "the guest powers itself off",
+        act: off,
+        kinds: BOTH,
+        by_libvirt: false,
+        moves: false,
+    },
+    Way {
+        name: "destroy",
+        what: "another client destroys it",
+        act: destroy,
+        kinds: BOTH,
+        by_libvirt: true,
+        moves: false,
+    },
+    Way {
+        name: "sigkill",
+        what: "QEMU gets SIGKILL",
+        act: kill,
+        kinds: BOTH,
+        by_libvirt: false,
+        moves: false,
+    },
+    Way { name: "panic", what: "the guest panics", act: panic, kinds: BOTH, by_libvirt: false, moves: false },
     Way {
         name: "managed-save",
         what: "another client saves it",
         act: |scene| scene.virsh("managedsave VM"),
         kinds: PERSISTENT,
         by_libvirt: true,
+        moves: false,
+    },
+    Way {
+        name: "migrate",
+        what: "another client migrates it",
+        act: migrate,
+        kinds: BOTH,
+        by_libvirt: true,
+        moves: true,
     },
 ];
 
@@ -47,11 +79,17 @@ fn panic(scene: &mut Scene<'_>) -> Result<()> {
     Ok(scene.serial()?.panic()?)
 }
 
+fn migrate(scene: &mut Scene<'_>) -> Result<()> {
+    let line = scene.migration()?;
+    scene.virsh(&line)
+}
+
 /// What must be told of a way when this is away.
 fn expected(way: &str, away: Away) -> fn(Kind) -> Expect {
     match (way, away) {
         ("poweroff", _) => |_| probable("guest-poweroff"),
         ("destroy", _) => |_| probable("outside-destroyed"),
+        ("migrate", _) => |_| probable("migrated-away"),
         ("managed-save", _) => |_| probable("managed-saved"),
         // Its process was watched although libvirt was not there.
         ("sigkill", Away::Libvirtd | Away::Restarted) => |_| probable("process-killed"),
@@ -83,6 +121,10 @@ pub(super) fn cases() -> Vec<Case> {
             if way.by_libvirt && matches!(away, Away::Libvirtd | Away::Both) {
                 continue;
             }
+            // What runs elsewhere must not be started here as well.
+            if way.moves && away == Away::StartedAgain {
+                continue;
+            }
             let name = format!("{}-{}", way.name, away.word());
             let what = format!("{}, {}", way.what, phrase(away));
             let mut case = Case::new(&name, &what, way.act, expected(way.name, away))
@@ -91,7 +133,10 @@ pub(super) fn cases() -> Vec<Case> {
             if way.name == "sigkill" && away == Away::KilledAtOnce {
                 case = case.also("process-killed");
             }
-            case.quick = away == Away::Daemon;
+            if way.moves {
+                case = case.there(none);
+            }
+            case.quick = away == Away::Daemon && !way.moves;
             all.push(case);
         }
     }

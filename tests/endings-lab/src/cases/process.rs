@@ -19,7 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         crashed("sigsegv", "QEMU gets SIGSEGV", |s| s.kill(Signal::SEGV)).quick(),
         crashed("sigabrt", "QEMU gets SIGABRT", |s| s.kill(Signal::ABORT)),
         crashed("sigbus", "QEMU gets SIGBUS", |s| s.kill(Signal::BUS)).only(PERSISTENT),
-        terminated("sigalrm", "QEMU gets SIGALRM, which it does not handle", |s| s.kill(Signal::ALARM))
+        terminated("sigusr2", "QEMU gets SIGUSR2, which it does not handle", |s| s.kill(Signal::USR2))
             .only(PERSISTENT),
         Case::new(
             "sigstop-and-on",
