@@ -201,14 +201,17 @@ fn look(
         polled: None,
         nothing: matches!(expect, Expect::Nothing),
     };
-    // A case that goes on to a next run is judged by the events of the first.
     match compare(trial, expect, scene, table, &mut kept) {
         Ok((judged, heard)) => {
             kept.row.verdict = judged.verdict;
             kept.row.faults = judged.faults;
             kept.row.honest = judged.honest.map(str::to_owned);
             kept.row.told = judged.told;
-            let events = heard.into_iter().skip(skip).collect();
+            let mut events: Vec<_> = heard.into_iter().skip(skip).collect();
+            if trial.case.last_run {
+                let first = events.iter().position(|e| matches!(e.lifecycle(), Some(("Stopped", _))));
+                events.drain(..first.map_or(0, |first| first + 1));
+            }
             others(&mut kept.row, trial, placed, events);
         }
         Err(error) => kept.row.wrong(format!("{error:#}")),

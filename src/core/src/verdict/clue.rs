@@ -4,8 +4,8 @@ use super::setting::{has, ids, was_up};
 use crate::cause::Cause;
 use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, ExitStatus, Fact, Sender};
 use crate::hypervisor::{
-    CrashDetail, DomainState, Happening, IoErrorAction, PauseReason, PmDetail, QemuReason, ShutdownDetail,
-    StartDetail, SuspendDetail, WatchdogAction,
+    CrashDetail, DomainState, Happening, IoErrorAction, PauseReason, PmDetail, QemuReason, ResumeDetail,
+    ShutdownDetail, StartDetail, SuspendDetail, WatchdogAction,
 };
 use crate::limits;
 use crate::time::Wall;
@@ -93,6 +93,8 @@ clues! {
     OtherSignal => Some(Cause::ProcessTerminated),
     /// The process exited with an error.
     ExitedWithError => Some(Cause::QemuFailed),
+    /// The process exited with status 0, and its log was read and names no signal.
+    LeftCleanly => None,
     /// libvirt refused the start in its own words.
     StartRefused => None,
     /// QEMU left words in its log.
@@ -192,8 +194,10 @@ impl Clue {
             Self::PostcopyFailed => last_pause(dossier, |f| {
                 matches!(
                     f,
-                    Fact::Host(Happening::Suspended(SuspendDetail::PostcopyFailed))
-                        | Fact::Found { state: DomainState::Paused(PauseReason::PostcopyFailed), .. }
+                    Fact::Host(
+                        Happening::Suspended(SuspendDetail::PostcopyFailed)
+                            | Happening::Resumed(ResumeDetail::PostcopyFailed)
+                    ) | Fact::Found { state: DomainState::Paused(PauseReason::PostcopyFailed), .. }
                 )
             }),
             Self::IncomingUnfinished if handed_over(dossier) => Vec::new(),
@@ -216,6 +220,8 @@ impl Clue {
                 exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if n != SIGKILL && !FAULTS.contains(&n)))
             }
             Self::ExitedWithError => exit(dossier, |s| matches!(s, ExitStatus::Code(n) if n != 0)),
+            Self::LeftCleanly if !log_without_signal(dossier) => Vec::new(),
+            Self::LeftCleanly => exit(dossier, |s| s == ExitStatus::Code(0)),
             Self::StartRefused => ids(dossier, |f| matches!(f, Fact::Refused { what: Asked::Create, .. })),
             Self::LogSpeaks => ids(dossier, |f| matches!(f, Fact::LogText(text) if !text.trim().is_empty())),
             Self::GuestHadBegun => ids(dossier, |f| {
@@ -315,6 +321,11 @@ fn signal(dossier: &Dossier, wanted: Sender) -> Vec<EvidenceId> {
 
 fn exit(dossier: &Dossier, wanted: impl Fn(ExitStatus) -> bool) -> Vec<EvidenceId> {
     ids(dossier, |f| matches!(f, Fact::Exit(status) if wanted(*status)))
+}
+
+fn log_without_signal(dossier: &Dossier) -> bool {
+    has(dossier, |f| matches!(f, Fact::LogEnd { .. } | Fact::LogSilent))
+        && !has(dossier, |f| matches!(f, Fact::LogSignal { .. } | Fact::LogUnread(_)))
 }
 
 fn signal_of_libvirt(fact: &Fact) -> bool {

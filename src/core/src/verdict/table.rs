@@ -104,6 +104,7 @@ table! {
         "F11" FaultSignal => QemuCrashed, Certain: "QEMU's own fault dumped its core.";
         "F12" OtherSignal => ProcessTerminated, Certain: "A signal ended it.";
         "F13" ExitedWithError => QemuFailed, Certain: "QEMU gave up with an error.";
+        "F15" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
         "F14" _ => ProcessLost, Probable: "The process vanished and left no word.";
     }
     FromSnapshot {

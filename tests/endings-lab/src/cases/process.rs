@@ -49,14 +49,14 @@ pub(super) fn cases() -> Vec<Case> {
                 let quit = r#"{"execute":"quit"}"#;
                 scene.virsh_whatever(&format!("qemu-monitor-command VM {quit}"))
             },
-            |_| certain("monitor-quit"),
+            |_| probable("monitor-quit"),
         )
         .quick(),
         Case::new(
             "monitor-quit-by-hand",
             "somebody tells QEMU to quit through its monitor, as a person types it",
             |scene| scene.virsh_whatever("qemu-monitor-command VM --hmp quit"),
-            |_| certain("monitor-quit"),
+            |_| probable("monitor-quit"),
         )
         .only(PERSISTENT),
         Case::new(
