@@ -213,7 +213,7 @@ impl Clue {
             Self::OomKilled => ids(dossier, |f| matches!(f, Fact::OomKilled { .. })),
             Self::EndedByLibvirt => signal(dossier, Sender::Libvirt),
             Self::KilledHard => exit(dossier, |s| matches!(s, ExitStatus::Signal(SIGKILL))),
-            Self::KilledSooner if has(dossier, |f| signal_of_libvirt(f)) => Vec::new(),
+            Self::KilledSooner if has(dossier, signal_of_libvirt) => Vec::new(),
             Self::KilledSooner => killed_sooner(dossier),
             Self::FaultSignal => exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))),
             Self::OtherSignal => {
