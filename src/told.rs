@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use whydown_core::cause::Row;
 use whydown_core::evidence::{Evidence, EvidenceId};
 use whydown_core::record::{self, When};
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
@@ -75,6 +76,9 @@ pub struct Ending {
     pub exit_reason: u8,
     /// `exitMessage` on the wire.
     pub message: String,
+    /// The other columns of the cause's row in THE TABLE.
+    #[serde(flatten)]
+    pub columns: Columns,
     /// Row of the decision table.
     pub row: String,
     /// Why that row was taken.
@@ -91,6 +95,26 @@ pub struct Ending {
     /// When.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acknowledged_at: Option<Timestamp>,
+}
+
+/// What THE TABLE says of a cause to other audiences; each is absent where an earlier daemon is asked.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Columns {
+    /// How endings of this cause come about.
+    pub cause_story: String,
+    /// The reason for managers that know numbers up to 8.
+    pub classic_reason: u8,
+    /// Process exit status of commands that wait for an ending.
+    pub exit_status: u8,
+    /// Veritas monitor: 100 offline, 200 intentional offline.
+    pub vcs_monitor: u8,
+    /// OCF monitor.
+    pub ocf_monitor: u8,
+    /// KubeVirt VEP 362 reason; empty where it has no word.
+    pub vep362: String,
+    /// Whether high availability should start it again: `yes`, `no` or `ask`.
+    pub restart: String,
 }
 
 /// A piece of evidence in words.
@@ -312,6 +336,7 @@ impl Ending {
             exit_code: ending.exit_code,
             exit_reason: ending.exit_reason,
             message: ending.message.clone(),
+            columns: Columns::of(row),
             row: ending.verdict.row.clone(),
             story: ROWS
                 .iter()
@@ -322,6 +347,20 @@ impl Ending {
             evidence: ending.evidence.iter().map(Witnessed::of).collect(),
             acknowledged_by: ending.acknowledged.as_ref().map(|a| a.by.clone()),
             acknowledged_at: ending.acknowledged.as_ref().map(|a| timestamp(a.at)),
+        }
+    }
+}
+
+impl Columns {
+    fn of(row: &Row) -> Self {
+        Self {
+            cause_story: row.story.into(),
+            classic_reason: row.classic_reason,
+            exit_status: row.exit_status,
+            vcs_monitor: row.vcs_monitor,
+            ocf_monitor: row.ocf_monitor,
+            vep362: row.vep362.into(),
+            restart: row.restart.word().into(),
         }
     }
 }

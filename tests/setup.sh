@@ -59,6 +59,7 @@ needs_test() {
     need libvirt-clients virsh
     need systemd systemd-analyze    # checks the units; nothing is started
     need binutils as
+    need qemu-utils qemu-img        # snapshots of machines that are off
     need util-linux unshare
     need g++ g++                    # libFuzzer is compiled
     need dpkg dpkg-deb              # unpacks the Linux guest

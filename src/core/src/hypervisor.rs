@@ -192,6 +192,8 @@ mirrored!(
         FromSnapshot,
         /// Post-copy.
         Postcopy,
+        /// It runs on as far as its memory is there: post-copy failed on the destination.
+        PostcopyFailed,
     }
 );
 

@@ -94,6 +94,7 @@ words!(
         VIR_DOMAIN_EVENT_RESUMED_MIGRATED => Migrated,
         VIR_DOMAIN_EVENT_RESUMED_FROM_SNAPSHOT => FromSnapshot,
         VIR_DOMAIN_EVENT_RESUMED_POSTCOPY => Postcopy,
+        VIR_DOMAIN_EVENT_RESUMED_POSTCOPY_FAILED => PostcopyFailed,
     }
 );
 

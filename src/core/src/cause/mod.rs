@@ -21,6 +21,17 @@ pub enum Restart {
     Ask,
 }
 
+impl Restart {
+    /// The word in THE TABLE.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Ask => "ask",
+        }
+    }
+}
+
 /// One row of THE TABLE. The columns are explained in `proto-schemas/causes.toml`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the columns are documented where their source is")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::effect::Effect;
 use super::engine::{Down, Echo, Engine};
 use super::run::Phase;
+use crate::cause::Cause;
 use crate::evidence::{Fact, Who};
 use crate::hypervisor::{Happening, StopDetail};
 use crate::id::{DomainId, RunId};
@@ -68,7 +69,12 @@ impl Engine {
         let Phase::Settling { end, at_least, at_most, remains } = &run.phase else { return };
         let due = now.mono >= *at_most || (*remains && now.mono >= *at_least);
         let latest = self.current.get(&run.start.domain) == Some(&id);
-        let certain = || verdict::decide(&run.dossier, end.latest()).certainty == Certainty::Certain;
+        let certain = || {
+            let verdict = verdict::decide(&run.dossier, end.latest());
+            // A refused start was a restore where a saved image waits, and only the remains tell of one.
+            let asks_first = verdict.cause == Cause::StartFailed && !remains;
+            verdict.certainty == Certainty::Certain && !asks_first
+        };
         if due || !latest && *remains || certain() {
             self.record(now, id);
         }

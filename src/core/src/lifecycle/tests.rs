@@ -171,6 +171,9 @@ fn a_refused_start_is_down_with_libvirts_own_text() {
         what: crate::evidence::Asked::Create,
         outcome: Outcome::Refused("no such disk".into()),
     }));
+    // Whether it was a restore, only the remains tell.
+    assert_eq!(world.endings, vec![]);
+    world.tell(Input::Answered(Answer::Remains { run: RunId(1), view: Some(None), facts: vec![] }));
     let ending = &world.endings[0];
     assert_eq!((ending.exit_code, ending.exit_reason, ending.message.as_str()), (1, 1, "no such disk"));
     assert_eq!(world.status(), Some(Status::Down));

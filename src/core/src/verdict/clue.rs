@@ -4,8 +4,8 @@ use super::setting::{has, ids, was_up};
 use crate::cause::Cause;
 use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, ExitStatus, Fact, Sender};
 use crate::hypervisor::{
-    CrashDetail, DomainState, Happening, IoErrorAction, PauseReason, PmDetail, QemuReason, ShutdownDetail,
-    StartDetail, SuspendDetail, WatchdogAction,
+    CrashDetail, DomainState, Happening, IoErrorAction, PauseReason, PmDetail, QemuReason, ResumeDetail,
+    ShutdownDetail, StartDetail, SuspendDetail, WatchdogAction,
 };
 use crate::limits;
 use crate::time::Wall;
@@ -95,12 +95,16 @@ clues! {
     FaultRaised => Some(Cause::QemuCrashed),
     /// The process was killed by SIGKILL, and it was not libvirt's.
     KilledHard => Some(Cause::ProcessKilled),
+    /// The process was killed by SIGKILL sooner than libvirt, which says that it ended it, can have sent that.
+    KilledSooner => None,
     /// The process was killed by a signal of the kind that its own fault sends.
     FaultSignal => Some(Cause::QemuCrashed),
     /// The process was killed by another signal.
     OtherSignal => Some(Cause::ProcessTerminated),
     /// The process exited with an error.
     ExitedWithError => Some(Cause::QemuFailed),
+    /// The process exited with status 0, and its log was read and names no signal.
+    LeftCleanly => None,
     /// libvirt refused the start in its own words.
     StartRefused => None,
     /// QEMU left words in its log.
@@ -119,6 +123,8 @@ const FINAL_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A process that a fault ends may need this long: its memory is written to disk first, and libvirt hears of it only then.
 const DUMP: std::time::Duration = std::time::Duration::from_secs(120);
+/// libvirt sends SIGTERM first, and SIGKILL 10 s later to what is still there; half of it leaves room for both clocks.
+const LIBVIRTS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A destroy that libvirt took ends the VM, however long that takes.
 const EVER: std::time::Duration = std::time::Duration::MAX;
@@ -217,8 +223,10 @@ impl Clue {
             Self::PostcopyFailed => last_pause(dossier, |f| {
                 matches!(
                     f,
-                    Fact::Host(Happening::Suspended(SuspendDetail::PostcopyFailed))
-                        | Fact::Found { state: DomainState::Paused(PauseReason::PostcopyFailed), .. }
+                    Fact::Host(
+                        Happening::Suspended(SuspendDetail::PostcopyFailed)
+                            | Happening::Resumed(ResumeDetail::PostcopyFailed)
+                    ) | Fact::Found { state: DomainState::Paused(PauseReason::PostcopyFailed), .. }
                 )
             }),
             Self::IncomingUnfinished if handed_over(dossier) => Vec::new(),
@@ -248,11 +256,15 @@ impl Clue {
             }
             Self::KilledHard if !killed(dossier, end, Sender::Libvirt).is_empty() => Vec::new(),
             Self::KilledHard => exit(dossier, |s| matches!(s, ExitStatus::Signal(SIGKILL))),
+            Self::KilledSooner if has(dossier, signal_of_libvirt) => Vec::new(),
+            Self::KilledSooner => killed_sooner(dossier),
             Self::FaultSignal => exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))),
             Self::OtherSignal => {
                 exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if n != SIGKILL && !FAULTS.contains(&n)))
             }
             Self::ExitedWithError => exit(dossier, |s| matches!(s, ExitStatus::Code(n) if n != 0)),
+            Self::LeftCleanly if !log_without_signal(dossier) => Vec::new(),
+            Self::LeftCleanly => exit(dossier, |s| s == ExitStatus::Code(0)),
             Self::StartRefused => ids(dossier, |f| matches!(f, Fact::Refused { what: Asked::Create, .. })),
             Self::LogSpeaks => ids(dossier, |f| matches!(f, Fact::LogText(text) if !text.trim().is_empty())),
             Self::GuestHadBegun => ids(dossier, |f| {
@@ -397,6 +409,29 @@ fn faulted(dossier: &Dossier, end: Wall, wanted: impl Fn(Sender) -> bool) -> Vec
 
 fn exit(dossier: &Dossier, wanted: impl Fn(ExitStatus) -> bool) -> Vec<EvidenceId> {
     ids(dossier, |f| matches!(f, Fact::Exit(status) if wanted(*status)))
+}
+
+fn log_without_signal(dossier: &Dossier) -> bool {
+    has(dossier, |f| matches!(f, Fact::LogEnd { .. } | Fact::LogSilent))
+        && !has(dossier, |f| matches!(f, Fact::LogSignal { .. } | Fact::LogUnread(_)))
+}
+
+fn signal_of_libvirt(fact: &Fact) -> bool {
+    matches!(fact, Fact::LogSignal { sender: Sender::Libvirt, .. })
+}
+
+/// SIGKILL before libvirt's farewell, or so soon after it that libvirt cannot have sent it.
+fn killed_sooner(dossier: &Dossier) -> Vec<EvidenceId> {
+    let farewell = dossier.items().iter().find_map(|e| match e.fact {
+        Fact::LogEnd { at, .. } => at,
+        _ => None,
+    });
+    let Some(farewell) = farewell else { return Vec::new() };
+    enumerated(dossier)
+        .filter(|(_, e)| matches!(e.fact, Fact::Exit(ExitStatus::Signal(SIGKILL))))
+        .filter(|(_, e)| e.first.since(farewell) < LIBVIRTS_PATIENCE)
+        .map(|(id, _)| id)
+        .collect()
 }
 
 /// Whether somebody could have asked the guest to shut down: by an agent, by its power button, or through us too long ago

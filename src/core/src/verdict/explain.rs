@@ -218,6 +218,9 @@ fn happened(happening: &Happening) -> String {
         Happening::Suspended(SuspendDetail::ApiError) => "libvirt: paused after an error",
         Happening::Suspended(SuspendDetail::Postcopy) => "libvirt: paused for post-copy",
         Happening::Suspended(SuspendDetail::PostcopyFailed) => "libvirt: paused, post-copy failed",
+        Happening::Resumed(ResumeDetail::PostcopyFailed) => {
+            "libvirt: runs without all of its memory, post-copy failed"
+        }
         Happening::Resumed(ResumeDetail::Migrated) => "libvirt: taken over from migration",
         Happening::Resumed(
             ResumeDetail::Unpaused

@@ -109,6 +109,7 @@ table! {
         "F11" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it, and nobody saw another process send it.";
         "F12" OtherSignal => ProcessTerminated, Certain: "A signal ended it.";
         "F13" ExitedWithError => QemuFailed, Certain: "QEMU gave up with an error.";
+        "F20" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
         "F14" _ => ProcessLost, Probable: "The process vanished and left no word.";
     }
     FromSnapshot {
@@ -143,6 +144,10 @@ table! {
         "X10" _ => ProcessLost, Probable: "libvirt found the process gone.";
     }
     FoundKilledByLibvirt {
+        "K2" OomKilled => OomKilled, Probable: "The kernel names the process.";
+        "K3" OutsideSignal => ProcessTerminated, Probable: "QEMU names the signal and its sender, and it is not libvirt.";
+        "K4" KilledSooner => ProcessKilled, Probable: "SIGKILL, sooner than libvirt sends it: it could not take over what was gone.";
+        "K5" FaultSignal => QemuCrashed, Probable: "QEMU's own fault dumped its core, and libvirt could not take over what was gone.";
         "K1" _ => KilledByLibvirt, Probable: "libvirt says that it could not take it over again.";
     }
     FoundMute {

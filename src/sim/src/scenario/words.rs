@@ -251,6 +251,7 @@ fn lifecycle(text: &str) -> Option<Vec<Act>> {
                 ("MIGRATED", ResumeDetail::Migrated),
                 ("FROM_SNAPSHOT", ResumeDetail::FromSnapshot),
                 ("POSTCOPY", ResumeDetail::Postcopy),
+                ("POSTCOPY_FAILED", ResumeDetail::PostcopyFailed),
             ],
         )?)),
         "STOPPED" => {

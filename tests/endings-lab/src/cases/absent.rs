@@ -1,0 +1,199 @@
+//! Endings that not everybody was there to hear: the same few ways, with whydown, libvirt, or the whole host away.
+
+use anyhow::Result;
+use whydown_lab::Signal;
+
+use super::{none, probable};
+use crate::case::{Act, Away, BOTH, Case, Expect, Kind, PERSISTENT, Venue};
+use crate::scene::Scene;
+
+/// One way to end, as plain as it can be.
+struct Way {
+    name: &'static str,
+    what: &'static str,
+    act: Act,
+    kinds: &'static [Kind],
+    /// Whether libvirt must be there to do it.
+    by_libvirt: bool,
+    /// Whether it goes to another host.
+    moves: bool,
+}
+
+const WAYS: [Way; 6] = [
+    Way {
+        name: "poweroff",
+        what: "the guest powers itself off",
+        act: off,
+        kinds: BOTH,
+        by_libvirt: false,
+        moves: false,
+    },
+    Way {
+        name: "destroy",
+        what: "another client destroys it",
+        act: destroy,
+        kinds: BOTH,
+        by_libvirt: true,
+        moves: false,
+    },
+    Way {
+        name: "sigkill",
+        what: "QEMU gets SIGKILL",
+        act: kill,
+        kinds: BOTH,
+        by_libvirt: false,
+        moves: false,
+    },
+    Way { name: "panic", what: "the guest panics", act: panic, kinds: BOTH, by_libvirt: false, moves: false },
+    Way {
+        name: "managed-save",
+        what: "another client saves it",
+        act: |scene| scene.virsh("managedsave VM"),
+        kinds: PERSISTENT,
+        by_libvirt: true,
+        moves: false,
+    },
+    Way {
+        name: "migrate",
+        what: "another client migrates it",
+        act: migrate,
+        kinds: BOTH,
+        by_libvirt: true,
+        moves: true,
+    },
+];
+
+fn off(scene: &mut Scene<'_>) -> Result<()> {
+    Ok(scene.serial()?.power_off()?)
+}
+
+fn destroy(scene: &mut Scene<'_>) -> Result<()> {
+    scene.virsh("destroy VM")
+}
+
+fn kill(scene: &mut Scene<'_>) -> Result<()> {
+    scene.kill(Signal::KILL)
+}
+
+fn panic(scene: &mut Scene<'_>) -> Result<()> {
+    Ok(scene.serial()?.panic()?)
+}
+
+fn migrate(scene: &mut Scene<'_>) -> Result<()> {
+    let line = scene.migration()?;
+    scene.virsh(&line)
+}
+
+/// What must be told of a way when this is away.
+fn expected(way: &str, away: Away) -> fn(Kind) -> Expect {
+    match (way, away) {
+        ("poweroff", _) => |_| probable("guest-poweroff"),
+        ("destroy", _) => |_| probable("outside-destroyed"),
+        ("migrate", _) => |_| probable("migrated-away"),
+        ("managed-save", _) => |_| probable("managed-saved"),
+        // Its process was watched although libvirt was not there.
+        ("sigkill", Away::Libvirtd | Away::Restarted) => |_| probable("process-killed"),
+        ("sigkill", _) => |_| probable("process-lost"),
+        // libvirt does not carry out on_crash for what it did not hear.
+        ("panic", Away::Libvirtd | Away::Both) => none,
+        _ => |_| probable("guest-panic"),
+    }
+}
+
+fn phrase(away: Away) -> &'static str {
+    match away {
+        Away::Daemon => "while whydownd is stopped",
+        Away::Libvirtd => "while libvirtd is stopped",
+        Away::Both => "while libvirtd and whydownd are stopped",
+        Away::KilledAtOnce => "and whydownd is killed at libvirt's first word of it",
+        Away::Restarted => "shortly after libvirtd was restarted under whydownd",
+        Away::StartedAgain => "while whydownd is stopped, and it is started again before whydownd is back",
+        Away::PowerCut | Away::Boot | Away::Announced => "as the host goes down",
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let aways =
+        [Away::Daemon, Away::Libvirtd, Away::Both, Away::KilledAtOnce, Away::Restarted, Away::StartedAgain];
+    let mut all = Vec::new();
+    for away in aways {
+        for way in &WAYS {
+            if way.by_libvirt && matches!(away, Away::Libvirtd | Away::Both) {
+                continue;
+            }
+            // What runs elsewhere must not be started here as well.
+            if way.moves && away == Away::StartedAgain {
+                continue;
+            }
+            let name = format!("{}-{}", way.name, away.word());
+            let what = format!("{}, {}", way.what, phrase(away));
+            let mut case = Case::new(&name, &what, way.act, expected(way.name, away))
+                .only(way.kinds)
+                .at(Venue::Away(away));
+            if way.name == "sigkill" && away == Away::KilledAtOnce {
+                case = case.also("process-killed");
+            }
+            if way.name == "managed-save" && away == Away::StartedAgain {
+                case = case.honest(
+                    "saved-to-file",
+                    "libvirt's log does not say where it was saved to, and the image is gone when it runs again",
+                );
+            }
+            if way.moves {
+                case = case.there(none);
+            }
+            case.quick = away == Away::Daemon && !way.moves;
+            all.push(case);
+        }
+    }
+    all.extend(hosts());
+    all
+}
+
+/// The host itself goes down, and comes up again.
+fn hosts() -> Vec<Case> {
+    let cut = Venue::Away(Away::PowerCut);
+    let boot = Venue::Away(Away::Boot);
+    let announced = Venue::Away(Away::Announced);
+    vec![
+        Case::new("power-cut", "the host loses power while it runs", kill, |_| probable("host-lost"))
+            .at(cut)
+            .quick(),
+        Case::new(
+            "host-stops-term",
+            "the host stops: whydownd and libvirtd end in order, then QEMU gets SIGTERM",
+            |scene| {
+                scene.kill(Signal::TERM)?;
+                scene.wait_process_gone()
+            },
+            |_| probable("host-shutdown"),
+        )
+        .at(boot),
+        Case::new(
+            "host-stops-shutdown",
+            "the host stops: libvirt-guests shuts it down by its power button, as systemd says that it stops",
+            |scene| scene.virsh("shutdown VM --mode acpi"),
+            |_| probable("host-shutdown"),
+        )
+        .at(announced),
+        Case::new(
+            "host-stops-save",
+            "the host stops: libvirt-guests saves it",
+            |scene| scene.virsh("managedsave VM"),
+            |_| Expect::Ending("managed-saved", crate::case::Certainty::Certain),
+        )
+        .at(announced)
+        .only(PERSISTENT),
+        Case::new(
+            "host-stops-kill",
+            "the host stops: QEMU gets SIGTERM while whydownd listens, as systemd says that it stops",
+            |scene| {
+                scene.kill(Signal::TERM)?;
+                scene.wait_process_gone()
+            },
+            |_| probable("host-shutdown"),
+        )
+        .at(announced)
+        .only(PERSISTENT),
+    ]
+}

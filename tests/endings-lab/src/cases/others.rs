@@ -1,0 +1,267 @@
+//! What other clients of libvirt do: destroys, shutdowns, dumps, snapshots, definitions.
+
+use anyhow::Result;
+use whydown_lab::{Guest, Signal};
+
+use super::{certain, none, probable};
+use crate::case::{Case, PERSISTENT};
+use crate::host::PATIENCE;
+use crate::scene::Scene;
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut all = shutdowns();
+    all.extend(definitions());
+    all.extend(snapshots());
+    all
+}
+
+fn shutdowns() -> Vec<Case> {
+    vec![
+        Case::new(
+            "destroyed",
+            "another client destroys it",
+            |s| s.virsh("destroy VM"),
+            |_| certain("outside-destroyed"),
+        )
+        .quick(),
+        Case::new(
+            "destroyed-gracefully",
+            "another client destroys it gracefully",
+            |scene| scene.virsh("destroy VM --graceful"),
+            |_| certain("outside-destroyed"),
+        ),
+        Case::new(
+            "destroyed-while-paused",
+            "another client pauses and destroys it",
+            |scene| {
+                scene.virsh("suspend VM")?;
+                scene.virsh("destroy VM")
+            },
+            |_| certain("outside-destroyed"),
+        )
+        .only(PERSISTENT),
+        Case::new(
+            "destroyed-while-hung",
+            "QEMU is stopped by SIGSTOP, and another client destroys the VM",
+            |scene| {
+                scene.kill(Signal::STOP)?;
+                scene.virsh("destroy VM")
+            },
+            |_| certain("outside-destroyed"),
+        )
+        .only(PERSISTENT),
+        Case::new(
+            "pressed",
+            "another client presses the power button, and the guest obeys",
+            |scene| scene.virsh("shutdown VM --mode acpi"),
+            |_| certain("other-shutdown"),
+        )
+        .quick(),
+        Case::new(
+            "pressed-and-ignored",
+            "another client presses the power button, the guest ignores it and is destroyed",
+            |scene| {
+                scene.serial()?.ignore_button()?;
+                scene.virsh("shutdown VM --mode acpi")?;
+                scene.serial()?.answer(PATIENCE)?;
+                scene.virsh("destroy VM")
+            },
+            |_| certain("outside-destroyed"),
+        ),
+        Case::new(
+            "rebooted",
+            "another client asks for a reboot by the power button",
+            |scene| {
+                scene.virsh("reboot VM --mode acpi")?;
+                Ok(scene.serial()?.started_again(PATIENCE)?)
+            },
+            none,
+        ),
+        Case::new(
+            "rebooted-then-poweroff",
+            "another client reboots it by the power button; later the guest powers itself off",
+            |scene| {
+                scene.virsh("reboot VM --mode acpi")?;
+                scene.serial()?.started_again(PATIENCE)?;
+                scene.serial()?.answer(PATIENCE)?;
+                Ok(scene.serial()?.power_off()?)
+            },
+            |_| certain("guest-poweroff"),
+        ),
+        Case::new(
+            "reset",
+            "another client resets it",
+            |scene| {
+                scene.virsh("reset VM")?;
+                Ok(scene.serial()?.started_again(PATIENCE)?)
+            },
+            none,
+        ),
+        Case::new(
+            "dumped-with-crash",
+            "another client dumps its memory with the order to crash it",
+            |scene| {
+                let file = scene.file("dump");
+                scene.virsh(&format!("dump VM {file} --crash"))
+            },
+            |_| probable("core-dumped"),
+        ),
+        Case::new(
+            "dumped",
+            "another client dumps its memory and lets it run on",
+            |scene| {
+                let file = scene.file("dump");
+                scene.virsh(&format!("dump VM {file} --live"))?;
+                Ok(scene.serial()?.answer(PATIENCE)?)
+            },
+            none,
+        )
+        .only(PERSISTENT),
+        Case::new(
+            "paused-and-resumed",
+            "another client pauses and resumes it",
+            |scene| {
+                scene.virsh("suspend VM")?;
+                scene.wait_state("paused (user)")?;
+                scene.virsh("resume VM")?;
+                Ok(scene.serial()?.answer(PATIENCE)?)
+            },
+            none,
+        ),
+    ]
+}
+
+fn definitions() -> Vec<Case> {
+    vec![
+        Case::new(
+            "undefined-while-running",
+            "another client undefines it while it runs, then the guest powers itself off",
+            |scene| {
+                scene.virsh("undefine VM")?;
+                Ok(scene.serial()?.power_off()?)
+            },
+            |_| certain("guest-poweroff"),
+        )
+        .only(PERSISTENT),
+        Case::new(
+            "undefined-then-killed",
+            "another client undefines it while it runs, then QEMU is killed",
+            |scene| {
+                scene.virsh("undefine VM")?;
+                scene.kill(Signal::KILL)
+            },
+            |_| probable("process-killed"),
+        )
+        .only(PERSISTENT),
+        Case::new(
+            "defined-while-running",
+            "another client defines it while it runs, then the guest powers itself off",
+            |scene| {
+                scene.host.libvirtd.define(&scene.guest)?;
+                Ok(scene.serial()?.power_off()?)
+            },
+            |_| certain("guest-poweroff"),
+        )
+        .only(crate::case::TRANSIENT),
+        Case::new(
+            "renamed",
+            "the guest powers itself off, another client gives the domain another name, and destroys its next run",
+            |scene| {
+                scene.serial()?.power_off()?;
+                scene.wait_off()?;
+                scene.virsh(&format!("domrename VM {}-new", scene.name()))?;
+                let name = format!("{}-new", scene.name());
+                scene.line = None;
+                scene.host.libvirtd.start_domain(&name)?;
+                scene.serial()?;
+                Ok(scene.host.libvirtd.destroy(&name)?)
+            },
+            |_| certain("guest-poweroff"),
+        )
+        .only(PERSISTENT),
+        Case::new(
+            "uuid-used-again",
+            "the guest powers itself off; the domain is undefined, defined anew with the same UUID, started and killed",
+            |scene| {
+                scene.serial()?.power_off()?;
+                scene.wait_off()?;
+                scene.virsh("undefine VM")?;
+                scene.host.libvirtd.define(&scene.guest)?;
+                scene.line = None;
+                scene.host.libvirtd.start_domain(scene.name())?;
+                scene.serial()?;
+                Ok(scene.host.libvirtd.qemu(scene.name())?.signal(Signal::KILL)?)
+            },
+            |_| certain("guest-poweroff"),
+        )
+        .only(PERSISTENT),
+    ]
+}
+
+/// A second disk in a format that keeps snapshots inside.
+fn with_snapshots(guest: Guest) -> Guest {
+    let disk = guest.image_path().with_extension("qcow2");
+    let xml = format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{}'/>\
+         <target dev='vdb' bus='virtio'/></disk>",
+        disk.display()
+    );
+    guest.device_xml(&xml)
+}
+
+fn snapshot(scene: &mut Scene<'_>) -> Result<()> {
+    scene.virsh("snapshot-create-as VM before")
+}
+
+fn snapshots() -> Vec<Case> {
+    vec![
+        Case::new(
+            "snapshot-reverted",
+            "another client takes a snapshot and goes back to it",
+            |scene| {
+                snapshot(scene)?;
+                scene.virsh("snapshot-revert VM before")
+            },
+            |_| certain("snapshot-reverted"),
+        )
+        .guest(with_snapshots)
+        .honest(
+            "snapshot-stopped",
+            "on a host as busy as that the next run began later than `deciding.settle_snapshot_ms`, and is not waited for longer",
+        ),
+        Case::new(
+            "snapshot-taken",
+            "another client takes a snapshot",
+            |scene| {
+                snapshot(scene)?;
+                Ok(scene.serial()?.answer(PATIENCE)?)
+            },
+            none,
+        )
+        .guest(with_snapshots)
+        .only(PERSISTENT),
+        Case::new(
+            "snapshot-halted",
+            "another client takes a snapshot that leaves it off",
+            |scene| scene.virsh("snapshot-create-as VM off --halt"),
+            |_| probable("snapshot-stopped"),
+        )
+        .guest(with_snapshots)
+        .only(PERSISTENT),
+        Case::new(
+            "snapshot-reverted-to-off",
+            "another client goes back to a snapshot of the VM when it was off",
+            |scene| {
+                scene.virsh("snapshot-create-as VM off")?;
+                scene.start()?;
+                scene.wait_up()?;
+                scene.process = Some(scene.host.libvirtd.qemu(scene.name())?);
+                scene.virsh("snapshot-revert VM off")
+            },
+            |_| probable("snapshot-stopped"),
+        )
+        .guest(with_snapshots)
+        .from_off()
+        .only(PERSISTENT),
+    ]
+}
