@@ -95,7 +95,30 @@ impl Host {
         let launch = Launch::new(program(folder.path())?, folder.path().join("d"), &libvirtd.uri());
         let recorder = Recorder::start(&libvirtd.uri())?;
         let daemon = Whydownd::start(launch.config(&config))?;
-        Ok(Self { daemon, libvirtd, recorder, folder, programs: programs.clone() })
+        let host = Self { daemon, libvirtd, recorder, folder, programs: programs.clone() };
+        host.wait_ear()?;
+        Ok(host)
+    }
+
+    /// Has the lab's own ear listen to a libvirtd that was started again.
+    pub fn listen(&mut self) -> Result<()> {
+        self.recorder.listen()?;
+        self.wait_ear()
+    }
+
+    /// virsh does not say when it listens: a domain that is never started is defined until that is heard.
+    fn wait_ear(&self) -> Result<()> {
+        const DOCUMENT: &str = "<domain type='qemu'><name>lab-ear</name><memory unit='MiB'>2</memory>\
+                                <os><type arch='x86_64' machine='pc'>hvm</type></os></domain>";
+        let path = self.folder.path().join("ear.xml");
+        std::fs::write(&path, DOCUMENT)?;
+        let before = self.recorder.of("lab-ear").len();
+        wait_for("an event that the lab hears", PATIENCE, || {
+            self.libvirtd.virsh(&["define", &path.to_string_lossy()]).ok()?;
+            let _ = self.libvirtd.virsh(&["undefine", "lab-ear"]);
+            (self.recorder.of("lab-ear").len() > before).then_some(())
+        })?;
+        Ok(())
     }
 
     /// The host's service manager says from now on that it stops the system (only on a bootable host).

@@ -53,7 +53,8 @@ impl Row {
     pub fn of(trial: &Trial, expect: &Expect) -> Self {
         let (expected, least) = match expect {
             Expect::Ending(cause, least) => {
-                let also: String = trial.case.also.iter().map(|also| format!(" or {also}")).collect();
+                let others = trial.case.also.iter().filter(|also| *also != cause);
+                let also: String = others.map(|also| format!(" or {also}")).collect();
                 (format!("{cause}{also}"), least.word())
             }
             Expect::NoEnding => (LIVES.into(), ""),

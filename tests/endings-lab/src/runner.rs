@@ -208,15 +208,15 @@ fn round_of(
         resume.push(Parked { run, skip, begun, scene: scene.park() });
     }
     if host.libvirtd.pid().is_some() {
-        for (trial, parked) in batch.iter().zip(&resume) {
-            if matches!(trial.expect(), Expect::Ending(..)) {
-                parked.scene.wait_off(host)?;
+        for ((trial, parked), acted) in batch.iter().zip(&resume).zip(&mut acted) {
+            if acted.is_ok() && matches!(trial.expect(), Expect::Ending(..)) {
+                *acted = parked.scene.wait_off(host);
             }
         }
     }
     if away == Away::StartedAgain {
-        for parked in &mut resume {
-            parked.scene.start_again(host)?;
+        for (parked, acted) in resume.iter_mut().zip(&mut acted).filter(|(_, acted)| acted.is_ok()) {
+            *acted = parked.scene.start_again(host);
         }
     }
     come_back(host, away, links)?;
@@ -265,7 +265,7 @@ fn leave(host: &mut Host, away: Away) -> Result<()> {
         Away::Restarted => {
             let links = host.links();
             host.libvirtd.restart()?;
-            host.recorder.listen()?;
+            host.listen()?;
             host.wait_link(links)?;
         }
         Away::Announced => host.announce_stop()?,
@@ -290,7 +290,7 @@ fn come_back(host: &mut Host, away: Away, links: usize) -> Result<()> {
     }
     if host.libvirtd.pid().is_none() {
         host.libvirtd.start_again()?;
-        host.recorder.listen()?;
+        host.listen()?;
     }
     host.daemon.start_again()?;
     host.wait_link(links)

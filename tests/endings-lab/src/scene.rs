@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use whydown_lab::{FullDisk, Guest, Qemu, Serial, Signal, run, wait_for};
 
 use crate::case::Kind;
@@ -155,7 +155,11 @@ impl Scene<'_> {
         let serial = there.folder.path().join(format!("{}.ser", self.name()));
         let here = self.guest.serial_path().display().to_string();
         let path = there.folder.path().join(format!("{}.xml", self.name()));
-        std::fs::write(&path, self.guest.xml().replace(&here, &serial.display().to_string()))?;
+        // The document of the running VM, as libvirt holds it: a restarted libvirtd no longer knows `pc` by that name.
+        let said = self.host.libvirtd.virsh(&["dumpxml", self.name(), "--migratable"])?;
+        let document = String::from_utf8_lossy(&said.stdout).into_owned();
+        ensure!(document.contains(&here), "its document has no serial line at {here}");
+        std::fs::write(&path, document.replace(&here, &serial.display().to_string()))?;
         Ok(path.display().to_string())
     }
 
