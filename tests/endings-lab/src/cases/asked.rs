@@ -69,8 +69,8 @@ pub(super) fn cases() -> Vec<Case> {
                 scene.verb("shutdown", ", '0', ''")?;
                 Ok(scene.serial()?.power_off()?)
             },
-            // The guest was asked and it went off: that its user did it by hand leaves no other trace.
-            |_| certain("admin-shutdown"),
+            // It was asked and it went off: whether its user did that by hand leaves no trace of its own.
+            |_| probable("admin-shutdown"),
         )
         .asked(Asked::Shutdown),
         Case::new(
