@@ -12,7 +12,7 @@ say "build"
 cargo build --locked --quiet --workspace --bins
 say "tests"
 # tini reaps what QEMU leaves behind; without it libvirt waits 40 seconds for every machine in some containers.
-tini -s -- cargo test --locked --workspace
+tini -s -- cargo test --locked --workspace --no-fail-fast
 say "fuzzing"
 tests/fuzz/run.sh 30
 say "documentation"
