@@ -55,7 +55,8 @@ fn what_is_done_through_libvirt_or_qemus_monitor_is_told_apart() -> Result<()> {
     let _quit = host.up(&quit)?;
     // QEMU is gone before virsh has its answer.
     let _ = host.libvirtd.try_virsh(&["qemu-monitor-command", "quit", "--hmp", "quit"])?;
-    host.check(&quit, &told("monitor-quit", 1, 11), "certain")?;
+    // On a busy host it is gone before libvirt has read its last words, and then this is only likely.
+    host.check(&quit, &told("monitor-quit", 1, 11), "certain|probable")?;
 
     let dumped = host.guest("dumped")?;
     let _dumped = host.up_persistent(&dumped)?;
