@@ -61,6 +61,8 @@ needs_test() {
     need binutils as
     need qemu-utils qemu-img        # snapshots of machines that are off
     need util-linux unshare
+    need mount mount                # tracefs, for a daemon of its own
+    need procps kill                # a sender of signals that is gone at once
     need g++ g++                    # libFuzzer is compiled
     need dpkg dpkg-deb              # unpacks the Linux guest
     needs_peers

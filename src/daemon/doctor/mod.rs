@@ -170,12 +170,17 @@ impl Doctor {
                 "systemctl enable libvirt-guests",
             ));
         }
-        if self.reasons == ExitReasons::Classic {
+        let most = match self.reasons {
+            ExitReasons::Classic => Some(8),
+            ExitReasons::V4_1 => Some(12),
+            ExitReasons::Full => None,
+        };
+        if let Some(most) = most {
             let above: Vec<Cause> =
-                Cause::ALL.iter().copied().filter(|cause| cause.row().exit_reason > 8).collect();
+                Cause::ALL.iter().copied().filter(|cause| cause.row().exit_reason > most).collect();
             all.push(note(
                 "exit-reasons",
-                "managers get exit reasons up to 8, unless they ask for more: to them some causes look alike",
+                format!("managers get exit reasons up to {most}, unless they ask for more: to them some causes look alike"),
                 &above,
                 "If all managers know the numbers up to 14:",
                 "[xmlrpc]\nexit_reasons = \"full\"",
