@@ -39,9 +39,9 @@ pub const NOT_COVERED: &[(&str, &str)] = &[
     ),
     (
         "QEMU killed by the kernel for lack of memory, in its control group and on the host",
-        "cases with control groups",
+        "cases with control groups, as `tests/signals` has them",
     ),
-    ("who sent SIGKILL", "tracing of signals"),
+    ("who sent SIGKILL", "tracing of signals, as `tests/signals` has it"),
     ("a KVM internal error", "hardware virtualisation"),
     (
         "autodestroy by the end of its owner's connection",
