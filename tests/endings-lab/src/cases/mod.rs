@@ -28,17 +28,20 @@ pub fn all() -> Vec<Case> {
 
 /// Known ways that no case covers yet, each with what it needs.
 pub const NOT_COVERED: &[(&str, &str)] = &[
-    ("shutdown and reboot by a guest agent", "a guest with an operating system"),
-    ("suspend to disk (S4) and to memory (S3) by the guest", "a guest with an operating system"),
+    ("shutdown and reboot by a guest agent", "a guest with an operating system, as `tests/guests` has one"),
+    (
+        "suspend to disk (S4) and to memory (S3) by the guest",
+        "a guest with an operating system, as `tests/guests` has one",
+    ),
     (
         "a kernel's panic with its text, kdump, panic without a panic device",
-        "a guest with an operating system",
+        "a guest with an operating system, as `tests/guests` has one",
     ),
     (
         "QEMU killed by the kernel for lack of memory, in its control group and on the host",
-        "cases with control groups",
+        "cases with control groups, as `tests/signals` has them",
     ),
-    ("who sent SIGKILL", "tracing of signals"),
+    ("who sent SIGKILL", "tracing of signals, as `tests/signals` has it"),
     ("a KVM internal error", "hardware virtualisation"),
     (
         "autodestroy by the end of its owner's connection",

@@ -7,7 +7,10 @@ use crate::case::{Case, PERSISTENT};
 use crate::host::PATIENCE;
 
 pub(super) fn cases() -> Vec<Case> {
-    let crashed = |name: &str, what: &str, act| Case::new(name, what, act, |_| certain("qemu-crashed"));
+    // Where signals are traced, whydown knows that it was no fault of QEMU's own; elsewhere it says what is likely.
+    let crashed = |name: &str, what: &str, act| {
+        Case::new(name, what, act, |_| probable("qemu-crashed")).also("process-terminated")
+    };
     let terminated =
         |name: &str, what: &str, act| Case::new(name, what, act, |_| certain("process-terminated"));
     vec![
