@@ -9,7 +9,7 @@ use dxr::{MethodCall, MethodResponse, Value};
 use crate::read::{BadReply, Reading, Vm, read_all_vm_stats};
 
 /// Bytes of an answer at most. 5,000 VMs with everything that a host can tell take some 35 MB.
-const MOST: usize = 256 << 20;
+const MOST: usize = 64 << 20;
 
 /// Where a host is, and how to speak to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
