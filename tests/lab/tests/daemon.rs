@@ -23,8 +23,13 @@ with open(options["--state-dir"] + "/listen", "w") as listen:
     print(options["--socket"], "%s:%d" % server.getsockname(), sep="\n", file=listen)
 notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 notify.sendto(b"STATUS=waiting\nREADY=1", os.environ["NOTIFY_SOCKET"])
+# A signal that comes just before Python begins to wait would else be seen only with the next client.
+server.settimeout(0.2)
 while True:
-    client, _ = server.accept()
+    try:
+        client, _ = server.accept()
+    except TimeoutError:
+        continue
     client.sendall(os.environ.get("WORD", "none").encode())
     client.close()
 "#;

@@ -441,7 +441,13 @@ fn somebody_may_have_asked(dossier: &Dossier, end: Wall) -> bool {
     let agent = dossier.latest(|f| matches!(f, Fact::Host(Happening::Agent { .. })));
     match agent {
         Some((_, Evidence { fact: Fact::Host(Happening::Agent { connected: true }), .. })) => return true,
-        Some((_, gone)) if gone.last.after(limits::REQUEST_LIFE) >= began(dossier, end) => return true,
+        // Before the start libvirt tells of each agent's channel that nobody is there yet.
+        Some((_, gone))
+            if gone.last.after(limits::REQUEST_LIFE) >= began(dossier, end)
+                && !started(dossier).is_some_and(|at| gone.last <= at) =>
+        {
+            return true;
+        }
         _ => {}
     }
     let heard_of_agents = agent.map(|(_, e)| e.last);
@@ -451,6 +457,11 @@ fn somebody_may_have_asked(dossier: &Dossier, end: Wall) -> bool {
     has(dossier, deaf_since)
         || !since_reset(dossier, end, pressed).is_empty()
         || !asked(dossier, Asked::Shutdown, end, EVER).is_empty()
+}
+
+/// When libvirt told of the start, if that was heard.
+fn started(dossier: &Dossier) -> Option<Wall> {
+    dossier.find(|f| matches!(f, Fact::Host(Happening::Started(_)))).map(|(_, e)| e.first)
 }
 
 /// When the guest was last reset.

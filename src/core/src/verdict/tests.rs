@@ -184,6 +184,9 @@ fn that_nobody_could_have_asked_is_certain_only_if_we_heard_all() {
     before_a_poweroff(&[(5, agent(true)), (99, agent(false))], "G9", Certainty::Probable);
     let long_gone = [(-400, agent(true)), (-300, agent(false))];
     before_a_poweroff(&long_gone, "G8", Certainty::Certain);
+    // A channel is told to be empty before the machine starts, and that is nobody's going.
+    before_a_poweroff(&[(-1, agent(false))], "G8", Certainty::Certain);
+    before_a_poweroff(&[(-1, agent(false)), (99, agent(false))], "G9", Certainty::Probable);
     // An agent may have come while we were deaf; its going tells that it is gone.
     before_a_poweroff(&[(20, gap(10, 20))], "G9", Certainty::Probable);
     before_a_poweroff(&[(20, gap(10, 20)), (30, agent(false))], "G9", Certainty::Probable);

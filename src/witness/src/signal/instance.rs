@@ -108,10 +108,22 @@ impl Instance {
     }
 }
 
+/// How often a removal is tried, and how long it waits in between: a quarter of a second in all.
+const REMOVALS: u32 = 25;
+const REMOVAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 impl Drop for Instance {
     fn drop(&mut self) {
-        // If somebody looks into it just now, the next start removes it.
-        let _ = fs::remove_dir(&self.folder);
+        // Somebody may look into it just now, if only a child of ours that has not begun its own program. If that goes
+        // on, the next start removes it.
+        for _ in 0..REMOVALS {
+            match fs::remove_dir(&self.folder) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(REMOVAL_PAUSE)
+                }
+                _ => return,
+            }
+        }
     }
 }
 
