@@ -62,7 +62,7 @@ needs_test() {
     need qemu-utils qemu-img        # snapshots of machines that are off
     need util-linux unshare
     need mount mount                # tracefs, for a daemon of its own
-    need procps kill                # a sender of signals that is gone at once
+    need procps                     # /bin/kill: the shell has one of its own, and the unit wants this one
     need g++ g++                    # libFuzzer is compiled
     need dpkg dpkg-deb              # unpacks the Linux guest
     needs_peers
