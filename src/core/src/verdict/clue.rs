@@ -444,7 +444,7 @@ fn somebody_may_have_asked(dossier: &Dossier, end: Wall) -> bool {
         // Before the start libvirt tells of each agent's channel that nobody is there yet.
         Some((_, gone))
             if gone.last.after(limits::REQUEST_LIFE) >= began(dossier, end)
-                && !started(dossier).is_some_and(|at| gone.last <= at) =>
+                && started(dossier).is_none_or(|at| gone.last > at) =>
         {
             return true;
         }
