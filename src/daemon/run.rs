@@ -153,8 +153,9 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         EngineTask::new(engine, letters, hands, ledger.clone(), board.clone(), samples, watchdog);
     let engine_task = tokio::spawn(task.run());
     let vm_sampler = settings.sampling.enabled.then(|| {
-        let (settings, hypervisor, works) = (settings.sampling.clone(), hypervisor.clone(), works.clone());
-        let sampler = Sampler::new(settings, hypervisor, published.clone(), sampled, board, works);
+        let (settings, hypervisor) = (settings.sampling.clone(), hypervisor.clone());
+        let (works, postbox) = (works.clone(), postbox.clone());
+        let sampler = Sampler::new(settings, hypervisor, published.clone(), sampled, board, works, postbox);
         tokio::spawn(sampler.run(heard))
     });
 

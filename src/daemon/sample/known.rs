@@ -9,7 +9,7 @@ use std::time::Duration;
 use whydown_core::guest::GuestAccount;
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::sample::{Devices, Sample, Samples, Usage};
-use whydown_core::snapshot::{DomainPublic, Snapshot};
+use whydown_core::snapshot::{DomainPublic, Snapshot, Status};
 use whydown_core::time::{Mono, Now};
 
 use super::rates;
@@ -35,6 +35,8 @@ struct Track {
     answered: Mono,
     /// When its document was last asked for.
     asked: Option<Mono>,
+    /// Whether the last call brought nothing of it.
+    missing: bool,
     /// What the samples showed of its devices then.
     shape: BTreeSet<(String, String)>,
 }
@@ -58,6 +60,7 @@ impl Track {
             sampled: None,
             answered: now.mono,
             asked: None,
+            missing: false,
             shape: BTreeSet::new(),
         }
     }
@@ -83,6 +86,26 @@ impl Known {
         for domain in snapshot.domains.values().filter(|domain| runs(domain)) {
             self.tracks.entry(domain.domain).or_insert_with(|| Track::new(domain.run, now));
         }
+    }
+
+    /// Those that run by this snapshot, and have since before `began`, and are not in what a call brought that began
+    /// then, for the second time in a row: of one that has just ended libvirt's word may still be on its way.
+    pub(super) fn missed(
+        &mut self,
+        snapshot: &Snapshot,
+        samples: &[(DomainId, Sample)],
+        began: Now,
+    ) -> Vec<DomainId> {
+        let found: BTreeSet<DomainId> = samples.iter().map(|(id, _)| *id).collect();
+        let missed = self.tracks.iter_mut().filter_map(|(id, track)| {
+            let shown = snapshot.domains.get(id).filter(|domain| runs(domain) && domain.run == track.run);
+            let missing = !found.contains(id)
+                && track.answered < began.mono
+                && shown.is_some_and(|domain| domain.status != Status::Launching);
+            let before = std::mem::replace(&mut track.missing, missing);
+            (before && missing).then_some(*id)
+        });
+        missed.collect()
     }
 
     /// Takes what a sampling call brought that began at `began`.
@@ -221,7 +244,7 @@ fn shape(sample: &Sample) -> BTreeSet<(String, String)> {
 mod tests {
     use super::*;
     use whydown_core::sample::{CpuTime, DiskCounters};
-    use whydown_core::snapshot::{Link, Status};
+    use whydown_core::snapshot::Link;
     use whydown_core::time::Wall;
 
     fn id(number: u8) -> DomainId {
@@ -267,6 +290,18 @@ mod tests {
         let (mut known, snapshot) = (Known::new(Duration::from_secs(60)), snapshot(&[(1, 1)]));
         known.follow(&snapshot, at(0));
         (known, snapshot)
+    }
+
+    #[test]
+    fn who_is_not_among_those_that_run_is_missed_but_not_before_its_time() {
+        let (mut known, snapshot) = known();
+        assert_eq!(known.missed(&snapshot, &[], at(0)), [], "it began with the call");
+        assert_eq!(known.missed(&snapshot, &[], at(5)), [], "libvirt's word may be on its way");
+        assert_eq!(known.missed(&snapshot, &[], at(10)), [id(1)]);
+        assert_eq!(known.missed(&snapshot, &[(id(1), sample(0, false, "/a"))], at(15)), [], "it only hangs");
+        assert_eq!(known.missed(&snapshot, &[], at(20)), []);
+        let next = super::tests::snapshot(&[(1, 2)]);
+        assert_eq!(known.missed(&next, &[], at(5)), [], "another run");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 use whydown_core::guest::GuestAccount;
 use whydown_core::id::{DomainId, RunId};
+use whydown_core::lifecycle::Input;
 use whydown_core::sample::{Devices, Sample, Samples};
 use whydown_core::snapshot::Snapshot;
 use whydown_core::time::{Mono, Now};
@@ -32,6 +33,7 @@ use self::guests::Guests;
 use self::known::Known;
 use super::clock;
 use super::engine::Published;
+use super::post::Postbox;
 use super::work::Works;
 use crate::config::Sampling;
 
@@ -83,6 +85,7 @@ pub struct Sampler {
     samples: watch::Sender<Arc<Samples>>,
     board: Board,
     works: Works,
+    postbox: Postbox,
     known: Known,
     guests: Guests,
     calls: UnderWay,
@@ -100,6 +103,7 @@ impl Sampler {
         samples: watch::Sender<Arc<Samples>>,
         board: Board,
         works: Works,
+        postbox: Postbox,
     ) -> Self {
         let known = Known::new(settings.unresponsive_after);
         let guests = Guests::new(settings.guest_interval);
@@ -110,6 +114,7 @@ impl Sampler {
             samples,
             board,
             works,
+            postbox,
             known,
             guests,
             calls: UnderWay::default(),
@@ -149,7 +154,7 @@ impl Sampler {
                     self.follow();
                     heard.drain(..).for_each(|id| self.known.ask_again(id));
                 }
-                Some(back) = brought.recv() => self.take(back),
+                Some(back) = brought.recv() => self.take(back).await,
             }
             self.known.judge(clock::now().mono);
             self.known.follow_works(|id, run| self.works.percent(id, run));
@@ -224,7 +229,7 @@ impl Sampler {
         }
     }
 
-    fn take(&mut self, brought: Brought) {
+    async fn take(&mut self, brought: Brought) {
         match brought {
             Brought::Samples(number, began, samples) => {
                 self.calls.end(number);
@@ -232,6 +237,9 @@ impl Sampler {
                 match samples {
                     Ok(samples) => {
                         self.refused = false;
+                        for id in self.known.missed(&self.snapshot(), &samples, began) {
+                            self.postbox.post(Input::Missed(id)).await;
+                        }
                         self.known.take(samples, began);
                     }
                     // That the link is lost is told elsewhere.

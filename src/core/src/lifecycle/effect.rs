@@ -32,6 +32,9 @@ pub enum Input {
     },
     /// The link is there again, and this is what exists.
     LinkUp(Listing),
+    /// A domain that runs as far as we know was not among those that run: libvirt says no word of processes that it
+    /// finds gone while it takes them over after its own start.
+    Missed(DomainId),
     /// The ledger has the ending of this run on disk.
     Kept(RunId),
     /// The ledger could not keep it now; it is held in memory and tried again.

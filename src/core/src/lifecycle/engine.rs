@@ -156,6 +156,7 @@ impl Engine {
             Input::Asked(request) => self.serve(now, request),
             Input::LinkLost { at } => self.link_lost(at),
             Input::LinkUp(listing) => self.link_up(now, listing),
+            Input::Missed(domain) => self.missed(domain),
             Input::Kept(run) => self.kept(now, run),
             Input::NotKept(run) => self.not_kept(now, run),
             Input::Wake => {}

@@ -100,6 +100,14 @@ impl Engine {
         }
     }
 
+    /// Looks for a domain that somebody did not find.
+    pub(super) fn missed(&mut self, domain: DomainId) {
+        let run = self.current.get(&domain).and_then(|id| self.runs.get(id));
+        if matches!(self.link, Link::Up) && run.is_some_and(|run| matches!(run.phase, Phase::Active)) {
+            self.look(domain);
+        }
+    }
+
     pub(super) fn answered(&mut self, now: Now, answer: Answer) {
         match answer {
             Answer::Looked { domain, view } => self.looked(now, domain, view),

@@ -203,3 +203,21 @@ fn a_new_run_is_shown_and_the_old_ending_is_kept() {
     assert_eq!(world.status(), Some(Status::Up));
     assert_eq!(world.endings.len(), 1);
 }
+
+#[test]
+fn a_vm_that_libvirt_lost_without_a_word_is_looked_for_when_somebody_misses_it() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    world.tell(Input::Missed(VM));
+    assert_eq!(world.asked, vec![Question::Look { domain: VM }]);
+    world.tell(Input::Answered(Answer::Looked { domain: VM, view: Some(None) }));
+    world.tell(Input::Answered(Answer::Remains { run: RunId(1), view: Some(None), facts: vec![] }));
+    world.pass(10_000);
+    assert_eq!(world.status(), Some(Status::Down));
+    assert_ne!(world.endings[0].verdict.certainty, Certainty::Certain);
+    // What is over, or never was, is looked for by nobody.
+    let asked = world.asked.len();
+    world.tell(Input::Missed(VM));
+    world.tell(Input::Missed(DomainId::from_bytes([9; 16])));
+    assert_eq!(world.asked.len(), asked);
+}
