@@ -54,7 +54,7 @@ pub struct Sends {
     /// It asks for packed answers in the way that the daemon packs them, and gets them.
     pub gzip: bool,
     /// It uses a connection for more than one call.
-    pub keeps_alive: bool,
+    pub keeps_alive: Keeps,
     /// Marks that stand in its requests: of a text, of a number, and of no parameters.
     pub text: &'static str,
     pub int: &'static str,
@@ -121,7 +121,7 @@ pub static KINDS: [Kind; 10] = [
         sends: Sends {
             user_agent: "python-xmlrpc/",
             gzip: true,
-            keeps_alive: true,
+            keeps_alive: Keeps::Yes,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params></params>",
@@ -149,7 +149,7 @@ pub static KINDS: [Kind; 10] = [
         sends: Sends {
             user_agent: "apache xml rpc 3.1.3 (jakarta commons httpclient transport)\r",
             gzip: false,
-            keeps_alive: true,
+            keeps_alive: Keeps::Yes,
             text: "<value>ping</value>",
             int: "<value><i4>7</i4></value>",
             none: "<params/>",
@@ -168,7 +168,7 @@ pub static KINDS: [Kind; 10] = [
         sends: Sends {
             user_agent: "axmlrpc\r",
             gzip: false,
-            keeps_alive: true,
+            keeps_alive: Keeps::Yes,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "</methodName></methodCall>",
@@ -187,7 +187,7 @@ pub static KINDS: [Kind; 10] = [
         sends: Sends {
             user_agent: "rpc::xml::client/",
             gzip: false,
-            keeps_alive: false,
+            keeps_alive: Keeps::No,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params></params>",
@@ -206,7 +206,7 @@ pub static KINDS: [Kind; 10] = [
         sends: Sends {
             user_agent: "libwww-perl/",
             gzip: false,
-            keeps_alive: false,
+            keeps_alive: Keeps::No,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params></params>",
@@ -225,7 +225,7 @@ pub static KINDS: [Kind; 10] = [
         sends: Sends {
             user_agent: "xmlrpc::client (ruby ",
             gzip: true,
-            keeps_alive: true,
+            keeps_alive: Keeps::Yes,
             text: "<value><string>ping</string></value>",
             int: "<value><i4>7</i4></value>",
             none: "<params/>",
@@ -244,7 +244,7 @@ pub static KINDS: [Kind; 10] = [
         sends: Sends {
             user_agent: "",
             gzip: false,
-            keeps_alive: false,
+            keeps_alive: Keeps::No,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params/>",
@@ -263,7 +263,7 @@ pub static KINDS: [Kind; 10] = [
         sends: Sends {
             user_agent: "nodejs xml-rpc client\r",
             gzip: false,
-            keeps_alive: true,
+            keeps_alive: Keeps::ByVersion,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params/>",
@@ -282,7 +282,7 @@ pub static KINDS: [Kind; 10] = [
         sends: Sends {
             user_agent: "go-http-client/1.1\r",
             gzip: true,
-            keeps_alive: true,
+            keeps_alive: Keeps::Yes,
             text: "<value><string>ping</string></value>",
             int: "<value><int>7</int></value>",
             none: "<params></params>",
@@ -309,7 +309,7 @@ pub static KINDS: [Kind; 10] = [
         sends: Sends {
             user_agent: "xmlrpc-c/",
             gzip: false,
-            keeps_alive: true,
+            keeps_alive: Keeps::Yes,
             text: "<value><string>ping</string></value>",
             int: "<value><i4>7</i4></value>",
             none: "<params></params>",
@@ -318,6 +318,15 @@ pub static KINDS: [Kind; 10] = [
         exact: None,
     },
 ];
+
+/// Whether a client uses a connection again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    Yes,
+    No,
+    /// It depends on the version of its language, and either is right.
+    ByVersion,
+}
 
 impl Kind {
     /// Its row in docs/reference/xmlrpc.md.
@@ -338,7 +347,11 @@ impl Kind {
             "| {} | {} | {} | {} | `{}` | `{}` | {} | {} |",
             self.language,
             self.library,
-            yes(*keeps_alive),
+            match keeps_alive {
+                Keeps::Yes => "yes",
+                Keeps::No => "no",
+                Keeps::ByVersion => "from Node 19 on",
+            },
             yes(*gzip),
             text.replace("ping", "x"),
             int.replace("<value>", "").replace("</value>", ""),

@@ -1,6 +1,6 @@
 //! How each client sends, as it was heard on the wire: what it says of itself, and in which forms its values come.
 
-use crate::peer::{Peer, Sends};
+use crate::peer::{Keeps, Peer, Sends};
 use crate::relay::Request;
 
 /// Everything in which a client was heard to send otherwise than its table says.
@@ -23,7 +23,14 @@ pub fn differences(peer: &Peer) -> Vec<String> {
         ),
         (packed == *gzip, "packed answers"),
         (requests.iter().all(|request| request.accepts_gzip() == *gzip), "what it accepts"),
-        ((heard.len() < requests.len() / 2) == *keeps_alive, "how long it keeps connections"),
+        (
+            match keeps_alive {
+                Keeps::Yes => heard.len() < requests.len() / 2,
+                Keeps::No => heard.len() >= requests.len() / 2,
+                Keeps::ByVersion => true,
+            },
+            "how long it keeps connections",
+        ),
         (!pings.is_empty() && pings.iter().all(|body| body.contains(none)), "how it sends no parameters"),
         (helps.iter().any(|body| body.contains(text)), "how it sends a text"),
         (ids.iter().any(|body| body.contains(int)), "how it sends a number"),
