@@ -96,7 +96,7 @@ impl LinuxGuest {
     ///
     /// # Errors
     ///
-    /// As [`Console::connect`].
+    /// If nobody listens there in time.
     pub fn console(&self, limit: Duration) -> Result<Console> {
         Console::connect(&self.guest.serial_path(), self.guest.serial_log(), limit)
     }
