@@ -10,9 +10,10 @@ import threading
 import time
 from dataclasses import dataclass
 
-from client import Connection, call
+from client import Connection, call, post
 from report import both, number, say, table
-from servers import ALL_STATS, Whydownd, test_host, vm_id
+from servers import ALL_STATS, Nginx, Whydownd, test_host, vm_id
+from stage import free_port
 
 #: Seconds of polls before a storm.
 CALM_S = 1
@@ -74,9 +75,9 @@ def _shut_down(port, numbers, go):
 
 
 def _storm(port, count, threads, go, failed, ended):
-    """Runs in a process of its own and below the one that polls, so that its threads do not hold up the polls: both
-    are clients and share a core."""
-    os.nice(5)
+    """Runs in a process of its own, and only when the one that polls does not want the core that both share as clients:
+    on a machine of its own a manager would not be held up by others."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     def work(numbers):
         try:
             _shut_down(port, numbers, go)
@@ -96,35 +97,46 @@ class Storm:
 
     calm: list  # each poll of a second before it
     busy: list  # each poll while it went on
+    calm_file: list  # the same by nginx, with as many bytes from a file
+    busy_file: list
     answered: float  # from its start until every shutdown was answered
     down: float  # until a poll said Down of every VM
     durable: float  # until a poll said that every ending is on disk
 
 
-def storm(daemon, count, threads, pause):
-    """Shuts `count` VMs down from `threads` at once, and polls all of them meanwhile."""
+def storm(daemon, nginx, count, threads, pause):
+    """Shuts `count` VMs down from `threads` at once, and polls all of them meanwhile; and nginx in turn, for what the
+    machine itself makes of so many bytes."""
     context = multiprocessing.get_context("fork")
     go, failed, ended = context.Event(), context.SimpleQueue(), context.Value("d", 0.0)
     driver = context.Process(target=_storm, args=(daemon.port, count, threads, go, failed, ended))
     driver.start()
-    connection = Connection(daemon.port)
+    connection, file = Connection(daemon.port), Connection(nginx.ports[0])
+    plain = connection.ask(ALL_STATS)
+    nginx.serve("storm", plain, b"")
+    get = nginx.plain("storm").request()
 
-    def poll(spent):
+    def timed(server, request, spent):
         time.sleep(pause)
         asked = time.perf_counter()
-        body = connection.ask(ALL_STATS)
+        server.send_raw(request)
+        body = server.receive()
         now = time.perf_counter()
         spent.append((now - asked) * 1e3)
         return body, now
 
-    calm, busy, down = [], [], None
+    def poll(spent, spent_file):
+        timed(file, get, spent_file)
+        return timed(connection, post(ALL_STATS), spent)
+
+    calm, busy, calm_file, busy_file, down = [], [], [], [], None
     start = time.perf_counter()
     while time.perf_counter() - start < CALM_S:
-        poll(calm)
+        poll(calm, calm_file)
     start = time.perf_counter()
     go.set()
     while True:
-        body, now = poll(busy)
+        body, now = poll(busy, busy_file)
         if not failed.empty():
             raise RuntimeError(failed.get())
         if down is None and body.count(DOWN) == count:
@@ -135,9 +147,10 @@ def storm(daemon, count, threads, pause):
             raise RuntimeError(f"{body.count(DOWN)} of {count} VMs are Down after two minutes")
     driver.join(60)
     connection.close()
+    file.close()
     if not failed.empty():
         raise RuntimeError(failed.get())
-    return Storm(calm, busy, *((at - start) * 1e3 for at in (ended.value, down, now)))
+    return Storm(calm, busy, calm_file, busy_file, *((at - start) * 1e3 for at in (ended.value, down, now)))
 
 
 def _daemon(stage, name, count, core):
@@ -167,17 +180,24 @@ def tell_storms(stage, pause=0.005):
     for turn in range(stage.given.rounds):
         for where, core in (("one core", stage.core), ("all cores", None)):
             stage.quiet()
-            daemon = _daemon(stage, f"storm-{turn}-{where.split()[0]}", count, core)
-            storms[where].append(storm(daemon, count, 16, pause))
+            name = f"storm-{turn}-{where.split()[0]}"
+            daemon = _daemon(stage, name, count, core)
+            ports = free_port(), free_port()
+            workers = 1 if core is not None else len(stage.cpus)
+            nginx = stage.keep(Nginx(stage.folder / f"{name}-nginx", ports, workers, core, stage.papers))
+            storms[where].append(storm(daemon, nginx, count, 16, pause))
+            stage.drop(nginx)
             stage.drop(daemon)
-    say(f"{count} VMs are shut down at once from 16 connections, with a poll every {pause * 1000:.0f} ms beside it,")
+    say(f"{count} VMs are shut down at once from 16 connections, with a poll every {pause * 2000:.0f} ms beside it,")
+    say("and between them as many bytes from a file by nginx on the same cores;")
     say(f"{stage.given.rounds} times: milliseconds.\n")
     rows = []
     for where, all_ in storms.items():
         for what, field in (("the second before it", "calm"), ("it", "busy")):
-            polls = [spent for one in all_ for spent in getattr(one, field)]
-            rows.append([f"`getAllVmStats` in {what}", where, str(len(polls)), *both(polls), number(max(polls))])
-    table(["what", "daemon on", "polls", "median", "p99", "most"], rows)
+            for name, measured in (("`getAllVmStats`", field), ("nginx", f"{field}_file")):
+                polls = [spent for one in all_ for spent in getattr(one, measured)]
+                rows.append([f"{name} in {what}", where, str(len(polls)), *both(polls), number(max(polls))])
+    table(["what", "servers on", "polls", "median", "p99", "most"], rows)
     rows = []
     for where, all_ in storms.items():
         for what, field in (("shutdown is answered", "answered"), ("VM is shown Down", "down"), ("ending is on disk", "durable")):
