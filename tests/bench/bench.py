@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import endings
+import evidence
 import pollers
 import process
 import sampling
@@ -17,7 +18,7 @@ from report import say
 from stage import Stage
 from throughput import Throughput
 
-PARTS = ("throughput", "pollers", "sampling", "memory", "endings")
+PARTS = ("throughput", "pollers", "sampling", "memory", "endings", "evidence")
 
 
 def arguments():
@@ -60,6 +61,8 @@ def measure(stage):
     if "endings" in given.only:
         endings.tell_one_by_one(stage)
         endings.tell_storms(stage)
+    if "evidence" in given.only:
+        evidence.measure(stage)
 
 
 def main():

@@ -30,9 +30,9 @@ cgroup_controllers = []
 
 
 class Guests:
-    def __init__(self, stage, count):
-        self.stage, self.count, self.daemons = stage, count, 0
-        self.root = stage.folder / "qemu"  # short: libvirt's sockets lie below it
+    def __init__(self, stage, count, name="qemu"):
+        self.stage, self.count, self.daemons, self.name = stage, count, 0, name
+        self.root = stage.folder / name  # short: libvirt's sockets lie below it
         (self.root / "etc").mkdir(parents=True)
         conf = QEMU_CONF_FOR_ROOT if os.getuid() == 0 else ""
         (self.root / "etc/qemu.conf").write_text(conf + 'stdio_handler = "file"\n')
@@ -40,7 +40,7 @@ class Guests:
     def daemon(self, config=""):
         """A daemon that follows them all."""
         self.daemons += 1
-        folder = self.stage.folder / f"guests-{self.daemons}"
+        folder = self.stage.folder / f"{self.name}-daemon-{self.daemons}"
         connect = f"qemu:///embed?root={self.root}"
         return self.stage.keep(
             Whydownd(self.stage.given.daemon, folder, connect, self.stage.core, self.stage.papers, config)
@@ -57,21 +57,27 @@ class Guests:
             status = host.create({"vmId": vm_id(number), "xml": xml})["status"]
             if status["code"] != 0:
                 raise RuntimeError(f"a guest was not created: {status}\n{daemon.log.read_text()}")
-        process.wait_for("the guests", lambda: self._up(daemon))
+        process.wait_for("the guests", lambda: self.up(daemon))
         self.stage.drop(daemon)
 
-    def _up(self, daemon):
+    def up(self, daemon):
+        """Whether the daemon shows all of them Up."""
         body = daemon.ask(ALL_STATS)
         if b"<string>Down</string>" in body:
             raise RuntimeError(f"a guest ended:\n{daemon.log.read_text()}")
         return body.count(b"<string>Up</string>") == self.count
 
-    def stop(self):
-        """Ends the QEMU processes of this root, which nobody else knows."""
+    def pids(self):
+        """The QEMU processes of this root."""
         pids = []
-        for file in (self.root / "run/qemu").glob("bench-*.pid"):
+        for file in sorted((self.root / "run/qemu").glob("bench-*.pid")):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 pids.append(int(file.read_text()))
+        return pids
+
+    def stop(self):
+        """Ends the QEMU processes of this root, which nobody else knows."""
+        pids = self.pids()
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

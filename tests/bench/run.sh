@@ -1,14 +1,14 @@
 #!/bin/sh
 # Measures whydownd beside Python's XML-RPC server and beside nginx with the same bytes in a file, by plain text and by
-# TLS; what sampling costs; memory; and how long it takes until an ending is seen and on disk. Prints tables in Markdown
-# for docs/internals/performance.md. Installs what is missing (Debian 12; with sudo where not root). Nothing is left
-# running.
+# TLS; what sampling costs; memory; how long it takes until an ending is seen and on disk; and what it costs. Prints
+# tables in Markdown for docs/internals/performance.md. Installs what is missing (Debian 12; with sudo where not root).
+# Nothing is left running.
 #
 #   tests/bench/run.sh            half an hour, more on a machine that does other work: it waits for quiet, in bounds
 #   tests/bench/run.sh --quick    less than a minute: only to see that all pieces still run
 #
 #   --daemon FILE    measure this whydownd instead of building one
-#   --only PART      throughput, pollers, sampling, memory or endings; may be repeated
+#   --only PART      throughput, pollers, sampling, memory, endings or evidence; may be repeated
 #   --rounds N       how often each measurement is made
 #   --seconds N      how long each lasts
 set -eu

@@ -173,12 +173,17 @@ def tell_memory(stage):
     given = stage.given
     rows = []
     for count in given.sizes:
-        known = (("neither", False, False), ("devices", True, False), ("devices, figures", True, True))
-        for what, devices, figures in known[-1:] if given.quick else known:
-            folder = stage.folder / f"memory-{count}-{devices}-{figures}"
+        known = (
+            ("neither", False, False, 1),
+            ("devices", True, False, 1),
+            ("devices, figures, every 5 s", True, True, 5),
+            ("devices, figures, every second", True, True, 1),
+        )
+        for what, devices, figures, interval in known[-1:] if given.quick else known:
+            folder = stage.folder / f"memory-{count}-{devices}-{figures}-{interval}"
             connect = test_host(folder, count, devices)
             env = preload.environment(stage.figures_shim) if figures else None
-            config = "[sampling]\ninterval_s = 1\n"
+            config = f"[sampling]\ninterval_s = {interval}\n"
             daemon = stage.keep(Whydownd(given.daemon, folder, connect, None, stage.papers, config, env)).expect(count)
             if figures:
                 process.wait_for("two samples", lambda daemon=daemon: figures_are_there(daemon))
@@ -193,6 +198,6 @@ def tell_memory(stage):
             stage.drop(daemon)
             host = host_mb(connect)
             rows.append([str(count), what, number(size / 1000), *map(number, (now, most, host, most - host))])
-    say("Memory of whydownd in MB, sampling every second, polled plain, packed, by both ranges of exit reasons, then by TLS")
+    say("Memory of whydownd in MB, polled plain, packed, by both ranges of exit reasons, then by TLS")
     say("on four connections. libvirt's test host lives in the same process: its part is that of a process that only opens it.\n")
     table(["VMs", "known of each", "KB an answer", "at the end", "the most", "of it the test host", "the most without it"], rows)

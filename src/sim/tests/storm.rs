@@ -128,3 +128,33 @@ fn a_mass_ending_is_told_whole() {
     assert_eq!(world.ledger.endings().len(), ids.len());
     assert_eq!(world.wrong_at_rest(), Vec::<String>::new());
 }
+
+#[test]
+fn five_hundred_killed_at_once_for_lack_of_memory_are_each_told_and_on_disk_within_two_seconds_of_told_time()
+{
+    let mut world = world();
+    let ids: Vec<DomainId> = (0..500u32)
+        .map(|number| {
+            let mut bytes = [7; 16];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            DomainId::from_bytes(bytes)
+        })
+        .collect();
+    for id in &ids {
+        world.hypervisor.define(*id, &id.to_string(), true);
+        world.happens(*id, ways::start(whydown_core::hypervisor::StartDetail::Booted));
+    }
+    world.pass(Duration::from_secs(1));
+    // Every third one without the kernel's line: the log is limited just when much is to be said.
+    for (number, id) in ids.iter().enumerate() {
+        assert!(world.befall(*id, if number % 3 == 0 { Way::OutOfMemoryUnsaid } else { Way::OutOfMemory }));
+    }
+    world.pass(Duration::from_secs(2));
+    let endings = world.ledger.endings();
+    assert_eq!(endings.len(), ids.len());
+    assert!(endings.values().all(|ending| ending.verdict.cause.word() == "oom-killed"));
+    let certain = endings.values().filter(|ending| ending.verdict.certainty.word() == "certain").count();
+    assert_eq!(certain, 333, "of the others only the kernel's signal was seen");
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.wrong_at_rest(), Vec::<String>::new());
+}
