@@ -184,6 +184,29 @@ linux_guest() {
     echo "$kernel" >"$guest/complete"
 }
 [ "$mode" != test ] || linux_guest
+# auditctl, for rules of the kernel's audit that go with their test: unpacked only, as the package would start the audit's daemon with every boot.
+audit_tools() {
+    tools=${CARGO_TARGET_DIR:-$(cd "$(dirname "$0")/.." && pwd)/target}/lab-audit
+    if [ -e "$tools/complete" ]; then
+        say "auditctl is in $tools"
+        return 0
+    fi
+    say "fetching auditctl (0.3 MB) to $tools"
+    [ "$dry" = no ] || return 0
+    rm -rf "$tools"
+    mkdir -p "$tools/unpack" "$tools/lib"
+    fetch() { (cd "$tools/unpack" && apt-get -q -o APT::Sandbox::User=root download auditd libauparse0 libaudit1 libcap-ng0); }
+    fetch || { $sudo apt-get -q update && fetch; } || fail "cannot fetch auditctl"
+    for package in "$tools"/unpack/*.deb; do
+        dpkg-deb -x "$package" "$tools/unpack"
+    done
+    find "$tools/unpack" -name auditctl -type f -exec cp {} "$tools" \;
+    find "$tools/unpack" -name 'lib*.so.*' -exec cp -P {} "$tools/lib" \;
+    rm -rf "$tools/unpack"
+    LD_LIBRARY_PATH="$tools/lib" "$tools/auditctl" -v >/dev/null || fail "auditctl does not run"
+    touch "$tools/complete"
+}
+[ "$mode" != test ] || audit_tools
 
 [ "$mode" = run ] && exit 0
 want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")

@@ -42,6 +42,7 @@ pub(super) const KEYS: &[Key] = &[
     key("deciding", "settle_snapshot_ms", number(0, 30_000, "milliseconds")),
     key("deciding", "heartbeat_s", number(1, 3_600, "seconds")),
     key("witness", "tracefs", Rule::Text(Form::PathOrEmpty)),
+    key("witness", "audit", Rule::Flag),
     key("sampling", "enabled", Rule::Flag),
     key("sampling", "interval_s", number(1, 300, "seconds")),
     key("sampling", "unresponsive_after_s", number(2, 3_600, "seconds")),

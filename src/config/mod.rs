@@ -34,7 +34,7 @@ pub use flags::Flags;
 pub use load::{Change, Loaded, Sources, load};
 pub use report::{EX_CONFIG, Report, check};
 pub use settings::{
-    Deciding, Ledger, Libvirt, Log, Sampling, Settings, Socket, State, Tls, Unacknowledged, XmlRpc,
+    Deciding, Ledger, Libvirt, Log, Sampling, Settings, Socket, State, Tls, Unacknowledged, Witness, XmlRpc,
 };
 pub use uri::{ConnectUri, UriError, embed_root};
 pub use value::{Client, ExitReasons, LogTarget, Profile, SocketMode};

@@ -125,6 +125,8 @@ pub struct Witness {
     /// Where the kernel's tracefs is mounted. `None`: signals are not traced.
     #[serde(deserialize_with = "path_or_none")]
     pub tracefs: Option<PathBuf>,
+    /// Whether the kernel's audit is listened to.
+    pub audit: bool,
 }
 
 /// `[sampling]`.

@@ -16,6 +16,8 @@ pub enum Sense {
     KernelLog,
     /// Who sends signals.
     Signals,
+    /// The kernel's audit.
+    Audit,
 }
 
 impl Sense {
@@ -25,6 +27,7 @@ impl Sense {
             Self::ExitStatuses => "some exit statuses of QEMU",
             Self::KernelLog => "out-of-memory kills",
             Self::Signals => "who sends signals",
+            Self::Audit => "the kernel's audit",
         }
     }
 }
@@ -43,6 +46,15 @@ impl Deaf {
         if all.len() < MOST && !all.contains(&new) {
             all.push(new);
         }
+    }
+
+    /// One that is heard again.
+    pub fn lift(&self, sense: Sense) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.iter().any(|(deaf, _)| *deaf == sense) {
+            tracing::info!("can be heard: {}", sense.words());
+        }
+        all.retain(|(deaf, _)| *deaf != sense);
     }
 
     /// All of them in words.
@@ -72,6 +84,9 @@ mod tests {
         assert_eq!(deaf.all(), ["out-of-memory kills: gone"]);
         assert_eq!(deaf.of(Sense::KernelLog).as_deref(), Some("not heard: out-of-memory kills: gone"));
         assert_eq!(deaf.of(Sense::Signals), None);
+        deaf.add(Sense::Audit, "off");
+        other.lift(Sense::Audit);
+        assert_eq!(deaf.all(), ["out-of-memory kills: gone"], "the audit is heard again");
         (0..2 * MOST).for_each(|n| deaf.add(Sense::Exits, n));
         assert_eq!(deaf.all().len(), MOST);
     }

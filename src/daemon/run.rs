@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,6 +14,7 @@ use whydown_core::lifecycle::{Engine, Input, Whom};
 use whydown_ledger::{Ledger, Retention};
 use whydown_libvirt::Hypervisor;
 use whydown_wire::{Board, Generation};
+use whydown_witness::audit::{Audit, AuditWord, SILENT};
 use whydown_witness::exit::ExitWatch;
 use whydown_witness::kernel::{KernelLog, KernelWord};
 use whydown_witness::signal::{SignalTrace, SignalWord};
@@ -29,7 +31,7 @@ use super::rpc::Service;
 use super::sample::{self, Sampler};
 use super::work::Works;
 use super::{clock, embed};
-use crate::config::{Profile, Settings};
+use crate::config::{self, Profile, Settings};
 use crate::edge;
 
 /// How long the end waits for the ledger. What is not written by then stays lost only if the disk does.
@@ -133,7 +135,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let (postbox, letters) = Postbox::new();
     let (ledger, engine) = recover(&settings, &boot, &postbox);
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
-    let witnesses = witnesses(&postbox, settings.witness.tracefs.as_deref(), own_pid);
+    let witnesses = witnesses(&postbox, &settings.witness, own_pid);
     let (news, heard) = sample::news();
     let hypervisor = listen(&settings, &postbox, news);
     let works = Works::default();
@@ -163,8 +165,14 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let sampler = tokio::spawn(host.clone().sample(folder.clone()));
     let versions = tokio::spawn(learn_versions(host.clone(), hypervisor.clone(), published.clone()));
     let (close, closing) = watch::channel(false);
-    let doctor =
-        Doctor::new(&settings, hypervisor.clone(), published.clone(), ledger.clone(), witnesses.deaf.clone());
+    let doctor = Doctor::new(
+        &settings,
+        hypervisor.clone(),
+        published.clone(),
+        ledger.clone(),
+        witnesses.deaf.clone(),
+        witnesses.audit_names_senders.clone(),
+    );
     let service: Arc<dyn edge::Service> = Arc::new(Service::new(
         &settings,
         postbox.clone(),
@@ -340,12 +348,15 @@ struct Witnesses {
     exits: Option<Arc<ExitWatch>>,
     _kernel: Option<KernelLog>,
     _signals: Option<SignalTrace>,
+    _audit: Option<Audit>,
+    /// Whether the audit has told who sent a signal: there is a rule for it.
+    audit_names_senders: Arc<AtomicBool>,
     /// Those that cannot be heard, each with the reason.
     deaf: Deaf,
 }
 
 /// Starts every witness that can be had; the others are named.
-fn witnesses(postbox: &Postbox, tracefs: Option<&Path>, own_pid: Option<u32>) -> Witnesses {
+fn witnesses(postbox: &Postbox, wanted: &config::Witness, own_pid: Option<u32>) -> Witnesses {
     let deaf = Deaf::default();
     let told = postbox.clone();
     let exits = ExitWatch::start(
@@ -386,8 +397,44 @@ fn witnesses(postbox: &Postbox, tracefs: Option<&Path>, own_pid: Option<u32>) ->
         clock::wall,
     );
     let kernel = kernel.map_err(|error| deaf.add(Sense::KernelLog, error)).ok();
-    let signals = tracefs.and_then(|root| trace(root, own_pid, postbox, &deaf));
-    Witnesses { exits, _kernel: kernel, _signals: signals, deaf }
+    let signals = wanted.tracefs.as_deref().and_then(|root| trace(root, own_pid, postbox, &deaf));
+    let audit_names_senders = Arc::new(AtomicBool::new(false));
+    let audit = wanted.audit.then(|| listen_to_audit(own_pid, postbox, &deaf, &audit_names_senders));
+    Witnesses {
+        exits,
+        _kernel: kernel,
+        _signals: signals,
+        _audit: audit.flatten(),
+        audit_names_senders,
+        deaf,
+    }
+}
+
+/// Listens to the kernel's audit, or says why not.
+fn listen_to_audit(
+    own_pid: Option<u32>,
+    postbox: &Postbox,
+    deaf: &Deaf,
+    names_senders: &Arc<AtomicBool>,
+) -> Option<Audit> {
+    let (told, ears, names_senders) = (postbox.clone(), deaf.clone(), Arc::clone(names_senders));
+    let audit = Audit::start(
+        own_pid,
+        move |word| match word {
+            AuditWord::Seen { pid, at, fact } => {
+                told.post_blocking(Input::Witness { whom: Whom::Pid(pid), at, fact });
+            }
+            AuditWord::Speaks => ears.lift(Sense::Audit),
+            AuditWord::NamesSenders => names_senders.store(true, Ordering::Relaxed),
+            AuditWord::Silent => ears.add(Sense::Audit, SILENT),
+            AuditWord::Overrun { .. } => {
+                debug!("more audit records than there is room for: some are not told")
+            }
+            AuditWord::Lost { why, .. } => ears.add(Sense::Audit, why),
+        },
+        clock::wall,
+    );
+    audit.map_err(|error| deaf.add(Sense::Audit, error)).ok()
 }
 
 /// Follows who sends signals, or says why not.

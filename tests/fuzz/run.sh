@@ -4,11 +4,11 @@
 #   tests/fuzz/run.sh [SECONDS] [TARGET...]   each target for a fair part of SECONDS (30); all by default
 #   tests/fuzz/run.sh --keep                  adds what was found since to the corpus, as little of it as covers the most
 #
-# Targets: call, reply, document. What breaks one is left in target/fuzz/found, and its path is printed.
+# Targets: call, reply, document, audit. What breaks one is left in target/fuzz/found, and its path is printed.
 # What covers something new is kept in target/fuzz/corpus, from which later runs go on.
 set -eu
 cd "$(dirname "$0")/../.."
-all="call reply document"
+all="call reply document audit"
 keep=no
 seconds=30
 case "${1:-}" in

@@ -15,7 +15,7 @@ fn doctor(host: &Host, arguments: &[&str]) -> Output {
     command.output().expect("whydown runs")
 }
 
-fn read(host: &Host, arguments: &[&str]) -> Value {
+pub fn read(host: &Host, arguments: &[&str]) -> Value {
     let done = doctor(host, arguments);
     let told: Value = serde_json::from_slice(&done.stdout).expect("JSON");
     let cannot = told["cannot_tell"].as_array().expect("a list").len();
@@ -25,7 +25,7 @@ fn read(host: &Host, arguments: &[&str]) -> Value {
     told
 }
 
-fn finding(told: &Value, about: &str) -> Value {
+pub fn finding(told: &Value, about: &str) -> Value {
     let all = told["findings"].as_array().expect("a list");
     all.iter().find(|one| one["about"] == about).cloned().unwrap_or(Value::Null)
 }

@@ -1,11 +1,12 @@
 //! Who sends the signals that end real guests: the kernel's own word on it, and what follows for the verdict.
 //!
-//! The daemon has a tracefs of its own, in a mount namespace of its own.
+//! The daemon has a tracefs of its own, in a mount namespace of its own; or it hears the kernel's audit.
 
 #[path = "../endings/host.rs"]
 #[allow(dead_code, reason = "the other tests need the rest")]
 mod host;
 
+mod audit;
 mod doctor;
 mod memory;
 mod senders;

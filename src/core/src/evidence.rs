@@ -133,6 +133,28 @@ pub enum Deaf {
     LinkLost,
 }
 
+/// What the kernel's audit adds to a signal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Audited {
+    /// The process that sent it.
+    Process {
+        /// The file of its program; empty where the kernel does not know it.
+        exe: String,
+        /// Its user.
+        uid: u32,
+        /// The user who once logged in, whatever it became since by `su` or `sudo`; `None` for services.
+        login: Option<u32>,
+    },
+    /// The kernel itself, for a system call that QEMU's own sandbox forbids.
+    Sandbox {
+        /// The call's number.
+        call: u32,
+        /// Of which architecture, as the audit numbers them.
+        arch: u32,
+    },
+}
+
 /// One thing that was witnessed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -215,6 +237,9 @@ pub enum Fact {
         program: String,
         /// Who that is.
         sender: Sender,
+        /// What the kernel's audit adds; stored since it is listened to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        audit: Option<Audited>,
     },
     /// The kernel's out-of-memory killer named this process.
     OomKilled {
@@ -235,6 +260,39 @@ pub enum Fact {
     },
     /// Stored evidence that this version cannot read.
     Unreadable(String),
+}
+
+impl Fact {
+    /// Whether both tell the same thing: equal, or one signal as the kernel's trace and its audit tell it. The names that
+    /// they know of a sender are of its process, of its thread or of its file.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self == other || self.is_other_word_on(other)
+    }
+
+    fn is_other_word_on(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Signalled { signal, pid, audit, .. },
+                Self::Signalled { signal: other, pid: by, audit: added, .. },
+            ) if (signal, pid) == (other, by) => match (audit, added) {
+                (Some(audit), Some(added)) => audit == added,
+                (None, None) => false,
+                _ => true,
+            },
+            _ => false,
+        }
+    }
+
+    /// Takes over what the audit adds. It names the file of a program, which nobody can change as its name.
+    fn complete(&mut self, fuller: Self) {
+        let Self::Signalled { program, sender, audit, .. } = self else { return };
+        let Self::Signalled { program: name, sender: who, audit: Some(added), .. } = fuller else { return };
+        *audit = Some(added);
+        *sender = who;
+        if program.is_empty() {
+            *program = name;
+        }
+    }
 }
 
 /// Position of a piece of evidence in its dossier.
@@ -268,11 +326,17 @@ impl Dossier {
         Self { items, dropped: 0 }
     }
 
-    /// Adds a fact. True if it is new, false if it is a repeat or found no place.
+    /// Adds a fact. True if it is new, false if it is a repeat or found no place. What two witnesses tell of one moment
+    /// is counted once, and a process ends only once.
     pub fn add(&mut self, at: Wall, fact: Fact) -> bool {
-        if let Some(known) = self.items.iter_mut().find(|e| e.fact == fact) {
+        if let Some(known) = self.items.iter_mut().find(|e| e.fact.is_same(&fact)) {
+            let apart = known.last.since(at).max(at.since(known.last));
+            let echo = known.fact.is_other_word_on(&fact) && apart <= limits::CLOCK_GRACE;
+            if !echo && !matches!(fact, Fact::Exit(_)) {
+                known.times = known.times.saturating_add(1);
+            }
             known.last = known.last.max(at);
-            known.times = known.times.saturating_add(1);
+            known.fact.complete(fact);
             return false;
         }
         if self.items.len() >= limits::FACTS_PER_RUN {
@@ -326,4 +390,75 @@ pub fn tame(text: &str) -> String {
         tame.push(c);
     }
     tame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn killed(program: &str, audit: Option<Audited>) -> Fact {
+        Fact::Signalled {
+            signal: 9,
+            code: 0,
+            pid: 7,
+            program: program.into(),
+            sender: Sender::Outside,
+            audit,
+        }
+    }
+
+    fn audited() -> Option<Audited> {
+        Some(Audited::Process { exe: "/usr/bin/kill".into(), uid: 0, login: Some(1000) })
+    }
+
+    #[test]
+    fn a_signal_that_two_witnesses_tell_is_one_with_all_that_both_know() {
+        for turned in [false, true] {
+            let mut told = [killed("main", None), killed("thread", audited())];
+            if turned {
+                told.reverse();
+            }
+            let mut dossier = Dossier::default();
+            let added = told.map(|fact| dossier.add(Wall(5 * SECOND), fact));
+            assert_eq!(added, [true, false]);
+            let [one] = dossier.items() else { panic!("{dossier:?}") };
+            assert_eq!(one.times, 1, "{one:?}");
+            assert_eq!(one.fact, killed(if turned { "thread" } else { "main" }, audited()));
+            // Another one, much later, is counted.
+            dossier.add(Wall(60 * SECOND), killed("main", None));
+            dossier.add(Wall(60 * SECOND), killed("thread", audited()));
+            let [one] = dossier.items() else { panic!("{dossier:?}") };
+            assert_eq!((one.first, one.last), (Wall(5 * SECOND), Wall(60 * SECOND)));
+            assert!(one.times >= 2, "{one:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_was_gone_and_a_sender_of_a_changed_name_come_from_the_audit() {
+        let mut dossier = Dossier::default();
+        dossier.add(Wall(0), killed("", None));
+        let Fact::Signalled { signal, code, pid, program, audit, .. } = killed("kill", audited()) else {
+            unreachable!()
+        };
+        let fuller = Fact::Signalled { signal, code, pid, program, sender: Sender::Init, audit };
+        dossier.add(Wall(SECOND / 10), fuller.clone());
+        assert_eq!(dossier.items()[0].fact, fuller);
+    }
+
+    #[test]
+    fn signals_of_other_processes_and_other_numbers_stay_apart_and_an_end_is_counted_once() {
+        let mut dossier = Dossier::default();
+        for (signal, pid) in [(9, 7), (9, 8), (15, 7)] {
+            let audit = audited().filter(|_| pid == 8 || signal == 15);
+            let sender = Sender::Outside;
+            dossier
+                .add(Wall(0), Fact::Signalled { signal, code: 0, pid, program: "x".into(), sender, audit });
+        }
+        assert_eq!(dossier.items().len(), 3);
+        assert!(dossier.add(Wall(0), Fact::Exit(ExitStatus::Signal(6))));
+        assert!(!dossier.add(Wall(SECOND), Fact::Exit(ExitStatus::Signal(6))));
+        assert_eq!(dossier.items()[3].times, 1);
+    }
 }

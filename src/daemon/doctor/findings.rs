@@ -53,6 +53,34 @@ pub fn note(about: &str, what: impl Into<String>, causes: &[Cause], advice: &str
     }
 }
 
+/// The rules by which the kernel's audit names who sends SIGKILL: as `auditctl` takes them, and its `rules.d`. Each is for
+/// the calls that have the signal in the same place; without the number, QEMU's own signals would be recorded by the
+/// thousand.
+pub const AUDIT_RULES: &str = "\
+-a always,exit -F arch=b64 -S kill,tkill,rt_sigqueueinfo,pidfd_send_signal -F a1=9 -F key=whydown
+-a always,exit -F arch=b64 -S tgkill,rt_tgsigqueueinfo -F a2=9 -F key=whydown";
+
+/// How the kernel's audit stands. No cause needs it: what it tells others tell as well, but for the person.
+pub fn audit(wanted: bool, deaf: Option<String>, names_senders: bool) -> Finding {
+    let causes = [Cause::ProcessKilled, Cause::QemuCrashed];
+    let gives = "It tells of crashes and of what QEMU's sandbox forbids, and with a rule who kills, and as whom they logged in:";
+    if !wanted {
+        let what = "the kernel's audit is not listened to: witness.audit is false";
+        return note("audit", what, &causes, gives, "[witness]\naudit = true");
+    }
+    if let Some(why) = deaf {
+        return note("audit", why, &causes, gives, AUDIT_RULES);
+    }
+    if names_senders {
+        let what = "the kernel's audit is heard, and names who sends signals";
+        return Finding { level: FindingLevel::Fine, ..note("audit", what, &causes, "", "") };
+    }
+    let what = "the kernel's audit is heard, and has named no sender of a signal yet";
+    let advice = "To have it name who kills, and as whom they logged in, add to /etc/audit/rules.d/whydown.rules, or give \
+        to auditctl line by line:";
+    note("audit", what, &causes, advice, AUDIT_RULES)
+}
+
 /// The causes of findings that cannot be told, and all others, in the order of THE TABLE.
 pub fn divided(findings: &[Finding]) -> (Vec<String>, Vec<String>) {
     let lost: BTreeSet<&str> = findings

@@ -9,6 +9,7 @@ mod needs;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -19,12 +20,12 @@ use whydown_ledger::{Condition, Ledger};
 use whydown_libvirt::Hypervisor;
 
 use self::definition::Definition;
-use self::findings::{State, divided, finding, note, of_definition};
+use self::findings::{State, audit, divided, finding, note, of_definition};
 use self::needs::Need;
 use super::deaf::{Deaf, Sense};
 use super::engine::Published;
 use crate::config::{ExitReasons, Settings};
-use crate::told::{self, Finding};
+use crate::told::{self, Finding, FindingLevel};
 
 /// How long libvirt may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +47,8 @@ pub struct Doctor {
     deaf: Deaf,
     logs: Option<PathBuf>,
     traces: bool,
+    audits: bool,
+    audit_names_senders: Arc<AtomicBool>,
     reasons: ExitReasons,
     room: Arc<Semaphore>,
 }
@@ -60,13 +63,14 @@ struct Asked {
 }
 
 impl Doctor {
-    /// A doctor for this daemon.
+    /// A doctor for this daemon. `audit_names_senders` says whether the kernel's audit has told who sent a signal.
     pub fn new(
         settings: &Settings,
         hypervisor: Hypervisor,
         published: watch::Receiver<Published>,
         ledger: Ledger,
         deaf: Deaf,
+        audit_names_senders: Arc<AtomicBool>,
     ) -> Self {
         Self {
             hypervisor,
@@ -75,6 +79,8 @@ impl Doctor {
             deaf,
             logs: settings.libvirt.log_dir.clone(),
             traces: settings.witness.tracefs.is_some(),
+            audits: settings.witness.audit,
+            audit_names_senders,
             reasons: settings.xmlrpc.exit_reasons,
             room: Arc::new(Semaphore::new(ROOM)),
         }
@@ -146,10 +152,18 @@ impl Doctor {
         let systemd =
             systemd.then(|| "the host's init is not systemd: nobody tells that the host goes down".into());
         let exits = self.deaf.of(Sense::Exits).or_else(|| self.deaf.of(Sense::ExitStatuses));
-        let mut signals = finding(Need::Signals, State::of(traces));
+        let deaf_audit = self.deaf.of(Sense::Audit);
+        let by_audit =
+            self.audits && deaf_audit.is_none() && self.audit_names_senders.load(Ordering::Relaxed);
+        let mut signals = finding(Need::Signals, State::of(traces.clone()));
         if !self.traces {
             signals.advice = "Name where tracefs is mounted.".into();
             signals.add = "[witness]\ntracefs = \"/sys/kernel/tracing\"".into();
+        }
+        if let Some(why) = traces.filter(|_| by_audit) {
+            // Not all of them, perhaps: that is up to its rules.
+            signals.level = FindingLevel::Note;
+            signals.what = format!("{why}; the kernel's audit names the senders that its rules ask for");
         }
         let mut all = vec![
             finding(Need::Link, State::of(link)),
@@ -158,6 +172,7 @@ impl Doctor {
             finding(Need::QemuLog, State::of(unread)),
             finding(Need::ExitStatus, State::of(exits)),
             signals,
+            audit(self.audits, deaf_audit, by_audit),
             finding(Need::KernelLog, State::of(self.deaf.of(Sense::KernelLog))),
             finding(Need::Systemd, State::of(systemd)),
         ];

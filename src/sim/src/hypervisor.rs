@@ -292,15 +292,17 @@ impl Hypervisor {
 pub(crate) fn signalled(signal: i32, from: From, to: u32) -> Fact {
     match from {
         From::Kernel => {
-            Fact::Signalled { signal, code: 128, pid: 0, program: String::new(), sender: Sender::Kernel }
+            let (program, sender) = (String::new(), Sender::Kernel);
+            Fact::Signalled { signal, code: 128, pid: 0, program, sender, audit: None }
         }
         From::Itself => {
             let program = "qemu-system-x86".into();
-            Fact::Signalled { signal, code: -6, pid: to, program, sender: Sender::Itself }
+            let sender = Sender::Itself;
+            Fact::Signalled { signal, code: -6, pid: to, program, sender, audit: None }
         }
         From::Process(pid, program) => {
             let sender = sender(pid, &program);
-            Fact::Signalled { signal, code: 0, pid, program, sender }
+            Fact::Signalled { signal, code: 0, pid, program, sender, audit: None }
         }
     }
 }

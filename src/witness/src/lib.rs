@@ -10,8 +10,10 @@
 //! | [`exit`] | when a process ended, and with what status | `pidfd_open` (Linux 5.3); the status of all: `CAP_NET_ADMIN` |
 //! | [`kernel`] | out-of-memory kills | `/dev/kmsg` (`CAP_SYSLOG`) |
 //! | [`signal`] | who sent the signal that ends a process | tracefs, as root and in the host's pid namespace |
+//! | [`audit`] | crashes, what QEMU's sandbox forbids, who sent a signal and as whom they logged in | `CAP_AUDIT_READ`, in the host's own namespaces; an audit that runs, and for senders a rule |
 //! | [`host`] | whether the host goes down | systemd |
 
+pub mod audit;
 pub mod exit;
 pub mod host;
 pub mod kernel;

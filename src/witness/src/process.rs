@@ -56,6 +56,11 @@ pub(crate) fn kernel_clock() -> Mono {
     Mono((now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64))
 }
 
+/// Whether pids mean to us what they mean to the kernel (`PROC_PID_INIT_INO`: the first pid namespace).
+pub(crate) fn hosts_own_pids() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == "pid:[4026531836]")
+}
+
 /// The fields of `/proc/PID/stat` that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! libFuzzer (run.sh) ─┐
-//! corpus (cargo test) ┼─▶ call | reply | document ─▶ the readers as they are ─▶ properties
+//! corpus (cargo test) ┼─▶ call | reply | document | audit ─▶ the readers as they are ─▶ properties
 //! a file (cargo run)  ┘
 //! ```
 //!
-//! The readers of the daemon's shell and of the manager are compiled from their own files, without the rooms around
+//! The readers of the daemon's shell, of the manager and of the audit's witness are compiled from their own files, without the rooms around
 //! them: with those, libFuzzer would watch an HTTP stack and SQLite. Nothing here is a copy, and nothing is run otherwise
 //! than in the daemon.
 
@@ -19,12 +19,14 @@ pub mod read;
 #[path = "../../../src/manager/src/reason.rs"]
 pub mod reason;
 
+mod audit;
 mod call;
 mod document;
 mod memory;
 mod reply;
 mod written;
 
+pub use audit::audit;
 pub use call::call;
 pub use document::document;
 pub use reply::reply;
@@ -33,7 +35,8 @@ pub use reply::reply;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 3] = [("call", call), ("reply", reply), ("document", document)];
+pub const TARGETS: [(&str, Target); 4] =
+    [("call", call), ("reply", reply), ("document", document), ("audit", audit)];
 
 /// Without libFuzzer: runs `target` on the files that were named, as to see again what it found.
 ///

@@ -91,7 +91,7 @@ fn package_of(program: &str) -> Option<&'static str> {
         "libvirtd" => "libvirt-daemon",
         "qemu-system-x86_64" => "qemu-system-x86",
         "as" | "ld" => "binutils",
-        "unshare" | "mount" => "util-linux",
+        "unshare" | "mount" | "setpriv" => "util-linux",
         "python3" => "python3",
         "tini" => "tini",
         _ => return None,

@@ -42,6 +42,8 @@ pub struct Launch {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     tracefs: bool,
+    audit: bool,
+    without: Option<String>,
 }
 
 impl Launch {
@@ -57,6 +59,8 @@ impl Launch {
             arguments: Vec::new(),
             environment: Vec::new(),
             tracefs: false,
+            audit: false,
+            without: None,
         }
     }
 
@@ -82,6 +86,18 @@ impl Launch {
     /// mounted it.
     pub fn tracefs(mut self) -> Self {
         self.tracefs = true;
+        self
+    }
+
+    /// With an ear for the kernel's audit. Without this it does not listen, whatever the host's audit does.
+    pub fn audit(mut self) -> Self {
+        self.audit = true;
+        self
+    }
+
+    /// Without this capability, named as `setpriv` does.
+    pub fn without_capability(mut self, name: &str) -> Self {
+        self.without = Some(name.into());
         self
     }
 
@@ -170,7 +186,17 @@ impl Whydownd {
         } else {
             (Command::new(&self.launch.program), PathBuf::new())
         };
-        command.env("NOTIFY_SOCKET", &self.notifications.path).env("WHYDOWN_WITNESS__TRACEFS", traces);
+        if let Some(name) = &self.launch.without {
+            let whole = command;
+            let less = format!("-{name}");
+            command = Command::new("setpriv");
+            command.args(["--inh-caps", &less, "--bounding-set", &less, "--"]);
+            command.arg(whole.get_program()).args(whole.get_args());
+        }
+        command
+            .env("NOTIFY_SOCKET", &self.notifications.path)
+            .env("WHYDOWN_WITNESS__TRACEFS", traces)
+            .env("WHYDOWN_WITNESS__AUDIT", self.launch.audit.to_string());
         Ok(command)
     }
 

@@ -42,10 +42,12 @@ mod cache;
 mod embed;
 mod libvirtd;
 
+mod audit;
 mod authority;
 mod daemon;
 mod python;
 
+pub use audit::Audit;
 pub use authority::{Authority, Papers, Term};
 pub use command::run;
 pub use daemon::{Launch, Whydownd};

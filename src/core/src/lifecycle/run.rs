@@ -160,7 +160,8 @@ impl Run {
     /// Adds a fact; gives the piece back if the ledger should hear of it.
     pub fn note(&mut self, at: Wall, fact: Fact) -> Option<(EvidenceId, Evidence)> {
         let requested = matches!(fact, Fact::Requested { .. } | Fact::Refused { .. });
-        let known = self.dossier.items().iter().position(|e| e.fact == fact);
+        let known = self.dossier.items().iter().position(|e| e.fact.is_same(&fact));
+        let before = known.map(|index| self.dossier.items()[index].fact.clone());
         if known.is_none()
             && let Some(place) = self.oldest_of_too_many(&fact)
         {
@@ -176,8 +177,9 @@ impl Run {
             None => return None,
         };
         let piece = &self.dossier.items()[index];
-        let worth =
-            known.is_none() || requested || piece.last.since(self.kept[index]) >= REPEAT_WORTH_KEEPING;
+        let worth = before.as_ref() != Some(&piece.fact)
+            || requested
+            || piece.last.since(self.kept[index]) >= REPEAT_WORTH_KEEPING;
         worth.then(|| {
             self.kept[index] = piece.last;
             (index as EvidenceId, piece.clone())

@@ -1,7 +1,7 @@
 //! Evidence in words for people.
 
 use crate::cause::Cause;
-use crate::evidence::{Asked, Deaf, Dossier, ExitStatus, Fact, LogWord, Sender};
+use crate::evidence::{Asked, Audited, Deaf, Dossier, ExitStatus, Fact, LogWord, Sender};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, PauseReason, PmDetail, QemuReason, ResumeDetail,
     ShutOffReason, ShutdownDetail, StartDetail, StopDetail, SuspendDetail, WatchdogAction,
@@ -39,17 +39,17 @@ pub fn describe(fact: &Fact) -> String {
             let who = sender_words(*sender);
             format!("QEMU's log: ended by signal {signal} from process {pid}, {program}: {who}")
         }
-        Fact::Signalled { signal, sender: Sender::Kernel, .. } => {
-            format!("{} from the kernel itself", signal_word(*signal))
+        Fact::Signalled { signal, sender: Sender::Kernel, audit, .. } => {
+            format!("{} from the kernel itself{}", signal_word(*signal), audited(audit.as_ref()))
         }
-        Fact::Signalled { signal, pid, program, sender, .. } => {
+        Fact::Signalled { signal, pid, program, sender, audit, .. } => {
             let program = if program.is_empty() {
                 "a program that is gone".to_owned()
             } else {
                 format!("\"{program}\"")
             };
             let (name, who) = (signal_word(*signal), sender_words(*sender));
-            format!("{name} from process {pid}, {program}: {who}")
+            format!("{name} from process {pid}, {program}: {who}{}", audited(audit.as_ref()))
         }
         Fact::LogText(text) => format!("QEMU's log says: \"{text}\""),
         Fact::LogSilent => "QEMU's log ends without a farewell".into(),
@@ -79,6 +79,38 @@ pub fn text_of(cause: Cause, dossier: &Dossier) -> Option<String> {
         })
     };
     refused.or_else(logged).map(|text| text.trim().to_owned())
+}
+
+/// What the audit adds, to be put behind the rest.
+fn audited(audit: Option<&Audited>) -> String {
+    match audit {
+        None => String::new(),
+        Some(Audited::Process { exe, uid, login }) => {
+            let file = if exe.is_empty() { String::new() } else { format!(" \"{exe}\"") };
+            let login = match login {
+                Some(login) => format!("logged in as user {login}"),
+                None => "without a login".into(),
+            };
+            format!("; the audit names{file} of user {uid}, {login}")
+        }
+        Some(Audited::Sandbox { call, arch }) => {
+            format!("; the audit says: its sandbox forbids system call {call}{}", arch_words(*arch))
+        }
+    }
+}
+
+/// The architectures of the audit's numbers (`AUDIT_ARCH_…`).
+fn arch_words(arch: u32) -> String {
+    let name = match arch {
+        0xc000_003e => "x86_64",
+        0x4000_0003 => "i386",
+        0xc000_00b7 => "aarch64",
+        0x8000_0016 => "s390x",
+        0xc000_0015 => "ppc64le",
+        0xc000_00f3 => "riscv64",
+        other => return format!(" of architecture {other:x}"),
+    };
+    format!(" of {name}")
 }
 
 fn sender_words(sender: Sender) -> &'static str {

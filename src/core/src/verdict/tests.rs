@@ -324,7 +324,7 @@ fn sigkill_is_never_certainly_not_the_kernels() {
 
 fn signalled(signal: i32, sender: Sender) -> Fact {
     let code = if sender == Sender::Kernel { 128 } else { 0 };
-    Fact::Signalled { signal, code, pid: 7, program: "x".into(), sender }
+    Fact::Signalled { signal, code, pid: 7, program: "x".into(), sender, audit: None }
 }
 
 #[test]

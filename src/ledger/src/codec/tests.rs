@@ -1,7 +1,7 @@
 //! What is written is read back as it was.
 
 use proptest::prelude::*;
-use whydown_core::evidence::{Asked, Deaf, ExitStatus, LogWord, Sender};
+use whydown_core::evidence::{Asked, Audited, Deaf, ExitStatus, LogWord, Sender};
 use whydown_core::hypervisor::{
     DomainState, Happening, IoErrorAction, PauseReason, QemuReason, ShutOffReason, StartDetail, StopDetail,
 };
@@ -38,6 +38,15 @@ fn happening() -> impl Strategy<Value = Happening> {
         any::<bool>().prop_map(|guest| Happening::QemuShutdown { guest, reason: QemuReason::HostQmpQuit }),
         Just(Happening::QemuPanicked),
     ]
+}
+
+fn audited() -> impl Strategy<Value = Option<Audited>> {
+    let process = (any::<String>(), any::<u32>(), any::<Option<u32>>());
+    let sandbox = (any::<u32>(), any::<u32>());
+    proptest::option::of(prop_oneof![
+        process.prop_map(|(exe, uid, login)| Audited::Process { exe, uid, login }),
+        sandbox.prop_map(|(call, arch)| Audited::Sandbox { call, arch }),
+    ])
 }
 
 /// Every kind of fact, with any text and any number. The match without a wildcard makes a new kind fail to compile here.
@@ -86,9 +95,11 @@ fn fact() -> impl Strategy<Value = Fact> {
         text().prop_map(Fact::LogUnread),
         any::<i32>().prop_map(|code| Fact::Exit(ExitStatus::Code(code))),
         any::<i32>().prop_map(|signal| Fact::Exit(ExitStatus::Signal(signal))),
-        (any::<i32>(), any::<i32>(), any::<u32>(), text()).prop_map(|(signal, code, pid, program)| {
-            Fact::Signalled { signal, code, pid, program, sender: Sender::Itself }
-        }),
+        (any::<i32>(), any::<i32>(), any::<u32>(), text(), audited()).prop_map(
+            |(signal, code, pid, program, audit)| {
+                Fact::Signalled { signal, code, pid, program, sender: Sender::Itself, audit }
+            }
+        ),
         text().prop_map(|line| Fact::OomKilled { line }),
         text().prop_map(|by| Fact::HostGoingDown { by }),
         (text(), text()).prop_map(|(before, now)| Fact::NewBoot { before: BootId(before), now: BootId(now) }),
@@ -128,6 +139,26 @@ proptest! {
             statement.query_map([], |row| text(row, 0)).unwrap().map(|text| fact_from_text(text.unwrap())).collect();
         prop_assert_eq!(found, facts);
     }
+}
+
+/// Ledgers of before the audit was listened to hold the first form; a version from then reads the second as the first.
+#[test]
+fn a_signal_is_stored_as_ever_and_the_audits_word_beside_it() {
+    let before = r#"{"signalled":{"signal":9,"code":0,"pid":7,"program":"kill","sender":"outside"}}"#;
+    let fact = |audit| Fact::Signalled {
+        signal: 9,
+        code: 0,
+        pid: 7,
+        program: "kill".into(),
+        sender: Sender::Outside,
+        audit,
+    };
+    assert_eq!(fact_from_text(before.into()), fact(None));
+    assert_eq!(fact_to_text(&fact(None)), before);
+    let audit = Audited::Process { exe: "/usr/bin/kill".into(), uid: 0, login: Some(1000) };
+    let with =
+        before.replace("\"}}", r#"","audit":{"process":{"exe":"/usr/bin/kill","uid":0,"login":1000}}}}"#);
+    assert_eq!(fact_to_text(&fact(Some(audit))), with);
 }
 
 #[test]

@@ -32,7 +32,7 @@ use whydown_core::time::Wall;
 
 use self::instance::Instance;
 use self::line::{Line, parse, remembered};
-use crate::process::{Task, kernel_clock};
+use crate::process::{Task, hosts_own_pids, kernel_clock};
 use crate::sender::sender;
 
 /// Bytes read at once. The kernel gives whole lines, and at most a page or two of them.
@@ -159,11 +159,6 @@ impl Drop for SignalTrace {
     }
 }
 
-/// `PROC_PID_INIT_INO` of the kernel: the first pid namespace.
-fn hosts_own_pids() -> bool {
-    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == "pid:[4026531836]")
-}
-
 /// The thread's own part.
 struct Ears<T, C> {
     names: PathBuf,
@@ -271,7 +266,7 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
         if signal == SIGTERM && who == Sender::Libvirt {
             return;
         }
-        let fact = Fact::Signalled { signal, code, pid, program, sender: who };
+        let fact = Fact::Signalled { signal, code, pid, program, sender: who, audit: None };
         let age = Duration::from_nanos(kernel_clock().0).saturating_sub(at);
         let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
         let at = Wall((self.clock)().0.saturating_sub(age));

@@ -95,7 +95,10 @@ fn a_signal_is_told_with_its_sender_and_the_time() {
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), by_us).unwrap();
         let (at, fact) = next_of(&told, child.id());
         let program = mine.clone();
-        assert_eq!(fact, Fact::Signalled { signal, code: 0, pid: me, program, sender: Sender::Outside });
+        assert_eq!(
+            fact,
+            Fact::Signalled { signal, code: 0, pid: me, program, sender: Sender::Outside, audit: None }
+        );
         let age = CLOCK.0 - at.0;
         assert!((0..i64::try_from(PATIENCE.as_nanos()).unwrap()).contains(&age), "{age} ns old");
         child.wait().unwrap();
@@ -113,7 +116,10 @@ fn a_sender_that_is_gone_at_once_is_known_by_its_name() {
     kill.wait().unwrap();
     let (_, fact) = next_of(&told, child.id());
     let program = "kill".to_owned();
-    assert_eq!(fact, Fact::Signalled { signal: 9, code: 0, pid: by, program, sender: Sender::Outside });
+    assert_eq!(
+        fact,
+        Fact::Signalled { signal: 9, code: 0, pid: by, program, sender: Sender::Outside, audit: None }
+    );
     child.wait().unwrap();
 }
 

@@ -1,0 +1,388 @@
+//! Crashes, what QEMU's sandbox forbids, and who sent a signal: from the kernel's audit, where it runs.
+//!
+//! ```text
+//! ANOM_ABEND              a signal that dumps core ends a process ──┐
+//! SECCOMP                 a process did what its sandbox forbids    ├─ the kernel ─ netlink ─ one thread
+//! SYSCALL with OBJ_PIDs   a process sent a signal, and to whom ─────┘  (beside the audit's own daemon)
+//! ```
+//!
+//! The first needs an audit that is switched on, the last a rule of the administrator's as well; the second comes in any
+//! case. This only listens: it sets no rule, switches nothing on or off, and asks the kernel for nothing.
+//!
+//! Whether anything can be heard at all is tried out: whoever joins is recorded, so that a second ear is heard by the
+//! first, unless the audit is switched off.
+//!
+//! What the kernel filters out wakes nobody. What comes is read in bounded pieces with a pause after each; what does not
+//! fit into the kernel's bounded buffer meanwhile is told as missed. libvirt's SIGTERM is not told.
+
+mod call;
+mod ear;
+mod event;
+mod filter;
+mod record;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use whydown_core::evidence::{Audited, ExitStatus, Fact, Sender};
+use whydown_core::time::Wall;
+
+use self::ear::{Ear, NotJoined, RECORD_BYTES, Read};
+use self::event::{Event, Events};
+use self::record::{ANOM_ABEND, CONFIG_CHANGE, EVENT_LISTENER, Record, Sending, Stamp, parse};
+use crate::process::hosts_own_pids;
+use crate::sender::sender;
+
+/// Records read before the pause.
+const RECORDS: usize = 1024;
+
+/// After each turn, so that a storm of records costs little.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long the record of our own second ear may take. It comes within milliseconds, unless the audit is far behind.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// After how long an audit that is not heard is tried again. Nothing is recorded then, unless it has been switched on.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// A record that is older was stamped by another clock: the host's time was set since.
+const OLDEST: Duration = Duration::from_secs(60);
+
+/// The first Linux that records who listens.
+const RECORDS_LISTENERS: (u32, u32) = (5, 8);
+
+const SIGTERM: i32 = 15;
+
+/// `SYS_SECCOMP`
+const BY_SANDBOX: i32 = 1;
+
+/// Records that only an audit that is on makes. What a sandbox forbids is recorded in any case, and a system call that
+/// began before the audit was switched off, after that.
+const SIGNS_OF_LIFE: [u16; 3] = [EVENT_LISTENER, CONFIG_CHANGE, ANOM_ABEND];
+
+/// What the witness tells.
+#[derive(Debug)]
+pub enum AuditWord {
+    /// Something of the process `pid`.
+    Seen {
+        /// Of the process, not of its thread.
+        pid: u32,
+        /// When the kernel saw it.
+        at: Wall,
+        /// [`Fact::Signalled`] or [`Fact::Exit`].
+        fact: Fact,
+    },
+    /// The audit is heard: for the first time, or again.
+    Speaks,
+    /// A signal's sender is recorded: there is a rule for it. Told once.
+    NamesSenders,
+    /// The audit is not heard: [`SILENT`].
+    Silent,
+    /// The kernel dropped records before we had read them.
+    Overrun {
+        /// When we learned it.
+        at: Wall,
+    },
+    /// Nothing can be read any more, and nothing else will be told.
+    Lost {
+        /// When.
+        at: Wall,
+        /// Why.
+        why: io::Error,
+    },
+}
+
+/// Why nothing is heard though we may listen.
+pub const SILENT: &str = "the kernel's audit is switched off (enabled 0): auditctl -e 1 switches it on, and audit=1 on \
+    the kernel's command line from the start";
+
+/// Why the audit is not listened to.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// It was switched off for as long as the host runs.
+    #[error("the kernel's audit was switched off at boot (audit=0 on the kernel's command line)")]
+    Off,
+    /// There is none.
+    #[error("this kernel has no audit (CONFIG_AUDIT)")]
+    Absent,
+    /// Not for us.
+    #[error(
+        "no right to the kernel's audit ({0}): it needs CAP_AUDIT_READ, in the host's own user namespace"
+    )]
+    Refused(#[source] io::Error),
+    /// The kernel tells pids of the host, and ours are others.
+    #[error("this is not the host's own pid namespace, and the kernel's audit tells the host's pids")]
+    OtherPids,
+    /// The kernel tells it to the host's own network namespace alone.
+    #[error("this is not the host's own network namespace, and the kernel's audit is told there alone")]
+    OtherNetwork,
+    /// No descriptor or thread is to be had.
+    #[error("the kernel's audit cannot be followed: {0}")]
+    Failed(#[source] io::Error),
+}
+
+/// Follows the audit with one thread, named `audit`. Dropping it ends the thread.
+#[derive(Debug)]
+pub struct Audit {
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Audit {
+    /// Begins; what was recorded before is not told. `own_pid` is the process that embeds libvirt, where one does. `told`
+    /// is called on the witness's own thread; `clock` is the host's.
+    pub fn start(
+        own_pid: Option<u32>,
+        told: impl Fn(AuditWord) + Send + 'static,
+        clock: impl Fn() -> Wall + Send + 'static,
+    ) -> Result<Self, AuditError> {
+        if !hosts_own_pids() {
+            return Err(AuditError::OtherPids);
+        }
+        if !hosts_own_network() {
+            return Err(AuditError::OtherNetwork);
+        }
+        let ear = Ear::join().map_err(refusal)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let stop = Arc::new(stop.map_err(|errno| AuditError::Failed(errno.into()))?);
+        let ears = Ears {
+            stop: Arc::clone(&stop),
+            own_pid,
+            events: Events::default(),
+            heard: Heard::default(),
+            told,
+            clock,
+        };
+        let thread = std::thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || ears.listen(&ear))
+            .map_err(AuditError::Failed)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn refusal(why: NotJoined) -> AuditError {
+    match why {
+        NotJoined::Refused(why) => AuditError::Refused(why),
+        NotJoined::Failed(why) => AuditError::Failed(why),
+        NotJoined::Absent => {
+            let asked = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+            let off = asked.split_ascii_whitespace().any(|word| matches!(word, "audit=0" | "audit=off"));
+            if off { AuditError::Off } else { AuditError::Absent }
+        }
+    }
+}
+
+/// Whether our network namespace is that of the host's first process; also where that one cannot be looked at.
+fn hosts_own_network() -> bool {
+    let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    of("1").is_none_or(|hosts| of("self").is_some_and(|ours| ours == hosts))
+}
+
+/// Whether this kernel records who joins the group.
+fn records_listeners() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= RECORDS_LISTENERS
+}
+
+/// What is known of the audit itself.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Whether it speaks, once that was told.
+    speaks: Option<bool>,
+    names_senders: bool,
+}
+
+/// Whether the audit is heard at all, tried out: while it is not, again and again, as nobody tells that it is switched on.
+enum Trial {
+    /// A second ear has joined, and is heard by this time or not at all.
+    Out {
+        /// Held, not read.
+        _second: Ear,
+        until: Instant,
+    },
+    /// To be begun at this time.
+    Due(Instant),
+    /// It is heard, or there is no way to tell.
+    Over,
+}
+
+impl Trial {
+    fn next(&self) -> Option<Instant> {
+        match self {
+            Self::Out { until: at, .. } | Self::Due(at) => Some(*at),
+            Self::Over => None,
+        }
+    }
+}
+
+/// The thread's own part.
+struct Ears<T, C> {
+    stop: Arc<OwnedFd>,
+    own_pid: Option<u32>,
+    events: Events,
+    heard: Heard,
+    told: T,
+    clock: C,
+}
+
+impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
+    /// Until told to stop, or nothing can be read.
+    fn listen(mut self, ear: &Ear) {
+        let mut buffer = vec![0; RECORD_BYTES];
+        let mut trial = Trial::Due(Instant::now());
+        loop {
+            trial = self.try_out(trial);
+            let wait = trial.next().map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = wait.and_then(|wait| Timespec::try_from(wait).ok());
+            let mut awaited = [PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(ear, PollFlags::IN)];
+            match poll(&mut awaited, wait.as_ref()) {
+                Ok(_) if !awaited[0].revents().is_empty() => return,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return self.lost(errno),
+            }
+            if let Err(errno) = self.turn(ear, &mut buffer) {
+                return self.lost(errno);
+            }
+            if self.stopped_within(PAUSE) {
+                return;
+            }
+        }
+    }
+
+    /// Takes the trial a step further, where it is time.
+    fn try_out(&mut self, trial: Trial) -> Trial {
+        let now = Instant::now();
+        match trial {
+            Trial::Over if self.heard.speaks == Some(false) => Trial::Due(now + AGAIN),
+            Trial::Over => Trial::Over,
+            _ if self.heard.speaks == Some(true) => Trial::Over,
+            Trial::Due(at) if now >= at => {
+                let out = |_second| Trial::Out { _second, until: now + PATIENCE };
+                Ear::join().map_or(Trial::Over, out)
+            }
+            Trial::Out { until, .. } if now >= until => {
+                if !records_listeners() {
+                    return Trial::Over;
+                }
+                self.hears(false);
+                Trial::Due(now + AGAIN)
+            }
+            waiting => waiting,
+        }
+    }
+
+    fn lost(&self, why: Errno) {
+        (self.told)(AuditWord::Lost { at: (self.clock)(), why: why.into() });
+    }
+
+    fn stopped_within(&self, wait: Duration) -> bool {
+        let wait = Timespec::try_from(wait).ok();
+        let mut awaited = [PollFd::new(&*self.stop, PollFlags::IN)];
+        matches!(poll(&mut awaited, wait.as_ref()), Ok(ready) if ready > 0)
+    }
+
+    /// What waits, up to a bound.
+    fn turn(&mut self, ear: &Ear, buffer: &mut [u8]) -> Result<(), Errno> {
+        for _ in 0..RECORDS {
+            match ear.read(buffer)? {
+                Read::Empty => break,
+                Read::Other => {}
+                Read::Missed => (self.told)(AuditWord::Overrun { at: (self.clock)() }),
+                Read::Record(kind, length) => {
+                    if SIGNS_OF_LIFE.contains(&kind) {
+                        self.hears(true);
+                    }
+                    self.read(kind, &String::from_utf8_lossy(ear::text(buffer, length)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether the audit is heard, where that is new.
+    fn hears(&mut self, speaks: bool) {
+        if self.heard.speaks != Some(speaks) {
+            self.heard.speaks = Some(speaks);
+            (self.told)(if speaks { AuditWord::Speaks } else { AuditWord::Silent });
+        }
+    }
+
+    fn read(&mut self, kind: u16, text: &str) {
+        let Some((stamp, record)) = parse(kind, text) else { return };
+        match self.events.take(stamp, record) {
+            Some(Event::Sent { stamp, from, to, name }) => self.sent(stamp, from, to, &name),
+            Some(Event::Said(stamp, Record::Ended { pid, name, exe, signal })) => {
+                if is_qemu(&name) || is_qemu(&exe) {
+                    self.tell(stamp, pid, Fact::Exit(ExitStatus::Signal(signal)));
+                }
+            }
+            Some(Event::Said(stamp, Record::Forbidden { pid, name, exe, signal, arch, call })) => {
+                if is_qemu(&name) || is_qemu(&exe) {
+                    let audit = Some(Audited::Sandbox { call, arch });
+                    let (code, program, sender) = (BY_SANDBOX, String::new(), Sender::Kernel);
+                    self.tell(stamp, pid, Fact::Signalled { signal, code, pid: 0, program, sender, audit });
+                }
+            }
+            Some(Event::Said(_, Record::Switched { on: false })) => self.hears(false),
+            Some(Event::Said(..)) | None => {}
+        }
+    }
+
+    fn sent(&mut self, stamp: Stamp, from: Sending, to: u32, name: &str) {
+        if !self.heard.names_senders {
+            self.heard.names_senders = true;
+            (self.told)(AuditWord::NamesSenders);
+        }
+        let Sending { signal, code, pid, uid, login, name: program, exe, .. } = from;
+        let itself = pid == to;
+        let ours = is_qemu(name) || itself && (is_qemu(&exe) || is_qemu(&program));
+        if !ours {
+            return;
+        }
+        // The file tells more of a program than a name that it gives itself.
+        let known_by = if exe.is_empty() { &program } else { &exe };
+        let sender = if itself { Sender::Itself } else { sender(pid, known_by, self.own_pid) };
+        if signal == SIGTERM && sender == Sender::Libvirt {
+            return;
+        }
+        let audit = Some(Audited::Process { exe, uid, login });
+        self.tell(stamp, to, Fact::Signalled { signal, code, pid, program, sender, audit });
+    }
+
+    fn tell(&self, stamp: Stamp, pid: u32, fact: Fact) {
+        let at = moment(stamp, (self.clock)());
+        (self.told)(AuditWord::Seen { pid, at, fact });
+    }
+}
+
+/// A record's own time, unless it cannot be right.
+fn moment(stamp: Stamp, now: Wall) -> Wall {
+    let at = i64::try_from(stamp.millis.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    if at <= now.0 && now.since(Wall(at)) <= OLDEST { Wall(at) } else { now }
+}
+
+/// By its name or the path of its program, as [`crate::signal`] knows it.
+fn is_qemu(program: &str) -> bool {
+    let name = program.rsplit('/').next().unwrap_or_default();
+    name.starts_with("qemu") || name.starts_with("kvm")
+}
+
+#[cfg(test)]
+mod tests;
