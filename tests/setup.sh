@@ -148,7 +148,7 @@ fi
 linux_guest() {
     case "$(uname -m)" in x86_64) ;; *) fail "the Linux guest of the tests is for x86_64" ;; esac
     guest=${CARGO_TARGET_DIR:-$(cd "$(dirname "$0")/.." && pwd)/target}/lab-linux
-    if [ -e "$guest/complete" ]; then
+    if [ -e "$guest/complete" ] && [ -e "$guest/load-crash-kernel" ]; then
         say "the Linux guest is in $guest"
         return 0
     fi
@@ -176,6 +176,7 @@ linux_guest() {
         [ -e "$guest/modules/$module.ko" ] || fail "$kernel has no module $module"
     done
     cp "$guest/unpack/bin/busybox" "$guest/unpack/usr/sbin/qemu-ga" "$guest"
+    cc -O -static -o "$guest/load-crash-kernel" "$(dirname "$0")/lab/src/linux/load-crash-kernel.c"
     # The agent's libraries are those that QEMU and libvirt have brought to this host.
     libraries=$(ldd "$guest/qemu-ga")
     case $libraries in *'not found'*) fail "qemu-ga needs libraries that this host has not: $libraries" ;; esac

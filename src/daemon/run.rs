@@ -11,6 +11,7 @@ use whydown_core::evidence::Fact;
 use whydown_core::hypervisor::Happening;
 use whydown_core::id::BootId;
 use whydown_core::lifecycle::{Engine, Input, Whom};
+use whydown_core::time::Wall;
 use whydown_ledger::{Ledger, Retention};
 use whydown_libvirt::Hypervisor;
 use whydown_wire::{Board, Generation};
@@ -133,9 +134,9 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let reloading = tokio::spawn(reload_on(hangup, doors.tls.clone()));
 
     let (postbox, letters) = Postbox::new();
-    let (ledger, engine) = recover(&settings, &boot, &postbox);
+    let (ledger, engine, alive) = recover(&settings, &boot, &postbox);
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
-    let witnesses = witnesses(&postbox, &settings.witness, own_pid);
+    let witnesses = witnesses(&postbox, &settings.witness, own_pid, alive);
     let (news, heard) = sample::news();
     let hypervisor = listen(&settings, &postbox, news);
     let works = Works::default();
@@ -304,7 +305,8 @@ fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::
     tokio::signal::unix::signal(kind).map_err(StartError::Signals)
 }
 
-fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, Engine) {
+/// The ledger, the engine as it was left, and when whydown last listened.
+fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, Engine, Option<Wall>) {
     let told = postbox.clone();
     let opened = Ledger::open(
         whydown_ledger::Settings {
@@ -329,6 +331,7 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
     if let Some(trouble) = &opened.trouble {
         error!("{trouble}");
     }
+    let alive = opened.recovered.alive;
     let engine = Engine::recover(
         whydown_core::lifecycle::Settings {
             settle: settings.deciding.settle,
@@ -340,7 +343,7 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
         },
         opened.recovered,
     );
-    (opened.ledger, engine)
+    (opened.ledger, engine, alive)
 }
 
 /// The witnesses that can be heard. They end when this is dropped.
@@ -355,8 +358,13 @@ struct Witnesses {
     deaf: Deaf,
 }
 
-/// Starts every witness that can be had; the others are named.
-fn witnesses(postbox: &Postbox, wanted: &config::Witness, own_pid: Option<u32>) -> Witnesses {
+/// Starts every witness that can be had; the others are named. What the kernel said after `alive` is in the postbox then.
+fn witnesses(
+    postbox: &Postbox,
+    wanted: &config::Witness,
+    own_pid: Option<u32>,
+    alive: Option<Wall>,
+) -> Witnesses {
     let deaf = Deaf::default();
     let told = postbox.clone();
     let exits = ExitWatch::start(
@@ -385,6 +393,7 @@ fn witnesses(postbox: &Postbox, wanted: &config::Witness, own_pid: Option<u32>) 
     };
     let (told, lost) = (postbox.clone(), deaf.clone());
     let kernel = KernelLog::start(
+        alive,
         move |word| match word {
             KernelWord::Killed { pid, at, fact } => {
                 told.post_blocking(Input::Witness { whom: Whom::Pid(pid), at, fact });

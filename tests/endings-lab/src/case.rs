@@ -1,7 +1,7 @@
 //! A case: one known way to end a VM (or not to end it), as data with one small action.
 
 use anyhow::Result;
-use whydown_lab::Guest;
+use whydown_lab::{Guest, LinuxGuest};
 
 use crate::scene::Scene;
 
@@ -38,6 +38,10 @@ pub enum Venue {
     Shared,
     /// The same, and nobody else uses its small disk meanwhile.
     Disk,
+    /// One of each, with few cases at the same time: guests are whole Linux machines, slow to boot.
+    Linux,
+    /// One of each, and whydownd hears from the kernel who sends signals.
+    Traced,
     /// Two of each: the VM may move.
     Pair,
     /// Something else is away while the VM ends; cases of the same absence run together.
@@ -158,6 +162,15 @@ pub enum Asked {
     Migrate,
 }
 
+/// What the guest is like.
+#[derive(Clone, Copy)]
+pub enum Make {
+    /// A boot sector, with these changes.
+    Small(fn(Guest) -> Guest),
+    /// A whole Linux with a guest agent, with these changes.
+    Linux(fn(LinuxGuest) -> LinuxGuest),
+}
+
 /// What a case does.
 pub type Act = fn(&mut Scene<'_>) -> Result<()>;
 
@@ -175,7 +188,7 @@ pub struct Case {
     /// Whether it belongs to the quick selection.
     pub quick: bool,
     /// What the guest must be like.
-    pub make: fn(Guest) -> Guest,
+    pub make: Make,
     /// How far it is before.
     pub begin: Begin,
     /// The action.
@@ -194,6 +207,10 @@ pub struct Case {
     pub asked: Asked,
     /// Words of libvirt or QEMU that the message must hold.
     pub text_in_message: Option<&'static str>,
+    /// Words that the evidence on which the answer stands must hold.
+    pub because: Vec<&'static str>,
+    /// The most that may be claimed.
+    pub most: Certainty,
 }
 
 impl Case {
@@ -205,7 +222,7 @@ impl Case {
             kinds: BOTH,
             venue: Venue::Shared,
             quick: false,
-            make: |guest| guest,
+            make: Make::Small(|guest| guest),
             begin: Begin::Up,
             act,
             expect,
@@ -215,6 +232,8 @@ impl Case {
             honest: Vec::new(),
             asked: Asked::Nothing,
             text_in_message: None,
+            because: Vec::new(),
+            most: Certainty::Certain,
         }
     }
 
@@ -236,9 +255,16 @@ impl Case {
         self
     }
 
-    /// With another guest.
+    /// With another small guest.
     pub fn guest(mut self, make: fn(Guest) -> Guest) -> Self {
-        self.make = make;
+        self.make = Make::Small(make);
+        self
+    }
+
+    /// With a Linux guest, on the stage for these.
+    pub fn linux(mut self, make: fn(LinuxGuest) -> LinuxGuest) -> Self {
+        self.make = Make::Linux(make);
+        self.venue = Venue::Linux;
         self
     }
 
@@ -275,6 +301,18 @@ impl Case {
     /// With what whydown is asked.
     pub fn asked(mut self, asked: Asked) -> Self {
         self.asked = asked;
+        self
+    }
+
+    /// The answer must stand on evidence with these words.
+    pub fn because(mut self, words: &'static str) -> Self {
+        self.because.push(words);
+        self
+    }
+
+    /// The answer must not be told as more certain than this, as the evidence is that of another way too.
+    pub fn at_most(mut self, most: Certainty) -> Self {
+        self.most = most;
         self
     }
 

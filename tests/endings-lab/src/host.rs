@@ -64,6 +64,11 @@ impl Host {
         Self::start_with(name, programs, |_| Ok(programs.whydownd.clone()))
     }
 
+    /// One whose whydownd hears from the kernel who sends signals.
+    pub fn start_tracing(name: &str, programs: &Programs) -> Result<Self> {
+        Self::start_as(name, programs, |_| Ok(programs.whydownd.clone()), Launch::tracefs)
+    }
+
     /// One whose boots the lab decides.
     pub fn start_bootable(name: &str, programs: &Programs) -> Result<Self> {
         Self::start_with(name, programs, |folder| {
@@ -83,6 +88,15 @@ impl Host {
         programs: &Programs,
         program: impl Fn(&Path) -> Result<PathBuf>,
     ) -> Result<Self> {
+        Self::start_as(name, programs, program, |launch| launch)
+    }
+
+    fn start_as(
+        name: &str,
+        programs: &Programs,
+        program: impl Fn(&Path) -> Result<PathBuf>,
+        change: impl Fn(Launch) -> Launch,
+    ) -> Result<Self> {
         let folder = lab_dir()?;
         let libvirtd = Libvirtd::start(folder.path().join("l"), name)?;
         // This libvirtd lives in namespaces of its own: its files are elsewhere than its address says.
@@ -94,7 +108,7 @@ impl Host {
         );
         let launch = Launch::new(program(folder.path())?, folder.path().join("d"), &libvirtd.uri());
         let recorder = Recorder::start(&libvirtd.uri())?;
-        let daemon = Whydownd::start(launch.config(&config))?;
+        let daemon = Whydownd::start(change(launch.config(&config)))?;
         let host = Self { daemon, libvirtd, recorder, folder, programs: programs.clone() };
         host.wait_ear()?;
         Ok(host)

@@ -24,6 +24,9 @@ pub struct Plan {
     pub seen: fn(&Row),
 }
 
+/// So many Linux machines at once, at most.
+const LINUX_JOBS: usize = 2;
+
 /// Runs everything. A trial that the lab cannot do is a broken row; only what concerns all of them is an error.
 pub fn run(plan: &Plan) -> Result<Report> {
     let table = Table::read()?;
@@ -32,6 +35,8 @@ pub fn run(plan: &Plan) -> Result<Report> {
         plan.trials.iter().filter(|trial| wanted(trial.case.venue)).collect()
     };
     let shared = of(&|venue| matches!(venue, Venue::Shared | Venue::Disk));
+    let traced = of(&|venue| venue == Venue::Traced);
+    let linux = of(&|venue| venue == Venue::Linux);
     let pairs = of(&|venue| venue == Venue::Pair);
     let mut aways: Vec<Away> = plan
         .trials
@@ -49,10 +54,15 @@ pub fn run(plan: &Plan) -> Result<Report> {
             }
             all
         });
-        let mut all = if shared.is_empty() { Vec::new() } else { on_shared(plan, &table, &shared) };
+        let mut all = side_by_side(plan, &table, plan.jobs, &shared, || Host::start("shared", &plan.programs));
+        let traces = || Host::start_tracing("traced", &plan.programs);
+        all.extend(side_by_side(plan, &table, plan.jobs, &traced, traces));
         all.extend(beside.join().expect("a trial that panics is a bug of the lab"));
         all
     });
+    // A Linux takes a whole processor to boot, and must not be late where others are in a hurry.
+    let slow = || Host::start("linux", &plan.programs);
+    all.extend(side_by_side(plan, &table, plan.jobs.min(LINUX_JOBS), &linux, slow));
     let place =
         |row: &Row| plan.trials.iter().position(|t| t.case.name == row.case && t.kind.word() == row.kind);
     all.sort_by_key(|kept| (place(&kept.row), kept.row.side));
@@ -82,8 +92,18 @@ fn whole(plan: &Plan, table: &Table, trial: &Trial, host: &Host, there: Option<&
     kept
 }
 
-fn on_shared(plan: &Plan, table: &Table, batch: &[&Trial]) -> Vec<Kept> {
-    let mut host = match Host::start("shared", &plan.programs) {
+/// A batch of trials on one stage, several at once.
+fn side_by_side(
+    plan: &Plan,
+    table: &Table,
+    jobs: usize,
+    batch: &[&Trial],
+    start: impl Fn() -> Result<Host>,
+) -> Vec<Kept> {
+    if batch.is_empty() {
+        return Vec::new();
+    }
+    let mut host = match start() {
         Ok(host) => host,
         Err(error) => return all_broken(batch, &error),
     };
@@ -92,7 +112,7 @@ fn on_shared(plan: &Plan, table: &Table, batch: &[&Trial]) -> Vec<Kept> {
     order.sort_by_key(|trial| !trial.case.name.ends_with("for-long"));
     let (next, disk, all) = (AtomicUsize::new(0), Mutex::new(()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..plan.jobs.clamp(1, order.len()) {
+        for _ in 0..jobs.clamp(1, order.len()) {
             scope.spawn(|| {
                 while let Some(trial) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let _alone = (trial.case.venue == Venue::Disk)

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use whydown_lab::{FullDisk, Guest, Qemu, Serial, Signal, run, wait_for};
+use whydown_lab::{Console, FullDisk, Guest, LinuxGuest, Qemu, Serial, Signal, run, wait_for};
 
 use crate::case::Kind;
 use crate::host::{Host, PATIENCE};
@@ -16,6 +16,8 @@ pub struct Scene<'a> {
     pub there: Option<&'a Host>,
     /// What it is.
     pub guest: Guest,
+    /// The same, where it is a whole Linux.
+    pub linux: Option<LinuxGuest>,
     /// How libvirt holds it.
     pub kind: Kind,
     /// Its full disk, if it has one.
@@ -23,6 +25,14 @@ pub struct Scene<'a> {
     /// Its process, taken when it was up, so that it can be signalled when libvirtd is away.
     pub process: Option<Qemu>,
     pub(crate) line: Option<Serial>,
+    pub(crate) console: Option<Console>,
+}
+
+impl<'a> Scene<'a> {
+    /// One that is not yet begun.
+    pub fn new(host: &'a Host, there: Option<&'a Host>, guest: Guest, kind: Kind) -> Self {
+        Self { host, there, guest, linux: None, kind, disk: None, process: None, line: None, console: None }
+    }
 }
 
 impl Scene<'_> {
@@ -37,6 +47,21 @@ impl Scene<'_> {
             self.line = Some(self.guest.serial(PATIENCE)?);
         }
         self.line.as_mut().context("connected")
+    }
+
+    /// The Linux guest's serial line; it is ready.
+    pub fn console(&mut self) -> Result<&mut Console> {
+        if self.console.is_none() {
+            let linux = self.linux.as_ref().context("it is a Linux guest")?;
+            self.console = Some(linux.console(PATIENCE)?);
+        }
+        self.console.as_mut().context("connected")
+    }
+
+    /// Waits until libvirt reaches its guest agent.
+    pub fn wait_agent(&self) -> Result<()> {
+        let what = format!("the guest agent of {}", self.name());
+        Ok(wait_for(&what, PATIENCE, || self.virsh("domtime VM").ok())?)
     }
 
     /// Starts it through libvirt, as another client does; neither waits for the guest nor for whydown.
@@ -123,7 +148,11 @@ impl Scene<'_> {
     /// Waits until whydown shows it Up and it answers.
     pub fn wait_up(&mut self) -> Result<()> {
         self.line = None;
-        self.serial()?.answer(PATIENCE)?;
+        self.console = None;
+        match self.linux {
+            Some(_) => drop(self.console()?),
+            None => self.serial()?.answer(PATIENCE)?,
+        }
         self.host.wait_status(&self.guest, "up")
     }
 
@@ -214,21 +243,23 @@ pub struct Parked {
     disk: Option<FullDisk>,
     process: Option<Qemu>,
     line: Option<Serial>,
+    linux: Option<LinuxGuest>,
+    console: Option<Console>,
 }
 
 impl Scene<'_> {
     /// Lets go of the stage.
     pub fn park(self) -> Parked {
-        let Self { guest, kind, disk, process, line, .. } = self;
-        Parked { guest, kind, disk, process, line }
+        let Self { guest, linux, kind, disk, process, line, console, .. } = self;
+        Parked { guest, kind, disk, process, line, linux, console }
     }
 }
 
 impl Parked {
     /// Takes hold of the stage again.
     pub fn unpark<'a>(self, host: &'a Host, there: Option<&'a Host>) -> Scene<'a> {
-        let Self { guest, kind, disk, process, line } = self;
-        Scene { host, there, guest, kind, disk, process, line }
+        let Self { guest, kind, disk, process, line, linux, console } = self;
+        Scene { host, there, guest, linux, kind, disk, process, line, console }
     }
 
     /// Waits until it is off, or gone.

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use whydown_lab::Guest;
+use whydown_lab::{Guest, LinuxGuest};
 
-use crate::case::{Away, Begin, Case, Certainty, Expect, Kind, Venue};
+use crate::case::{Away, Begin, Case, Certainty, Expect, Kind, Make, Venue};
 use crate::host::{Host, PATIENCE};
 use crate::judge::ours::{Judged, Told, Verdict, judge};
 use crate::judge::{Given, masakari, nova, vdsm};
@@ -65,7 +65,13 @@ pub struct Kept {
 /// Brings the VM as far as the case wants it.
 pub fn prepare<'a>(trial: &Trial, host: &'a Host, there: Option<&'a Host>) -> Result<Ready<'a>> {
     let begun = Instant::now();
-    let mut guest = (trial.case.make)(host.guest(&trial.name())?);
+    let (mut guest, linux) = match trial.case.make {
+        Make::Small(make) => (make(host.guest(&trial.name())?), None),
+        Make::Linux(make) => {
+            let linux = make(LinuxGuest::new(host.folder.path(), &trial.name())?);
+            (Guest::clone(&linux), Some(linux))
+        }
+    };
     let disk = match trial.case.venue {
         Venue::Disk => Some(host.libvirtd.full_disk(guest.name())?),
         _ => None,
@@ -74,7 +80,7 @@ pub fn prepare<'a>(trial: &Trial, host: &'a Host, there: Option<&'a Host>) -> Re
     if let Some(disk) = &disk {
         guest = guest.image(disk.image());
     }
-    let scene = Scene { host, there, guest, kind: trial.kind, disk, process: None, line: None };
+    let scene = Scene { linux, disk, ..Scene::new(host, there, guest, trial.kind) };
     let mut ready = Ready { scene, run: None, skip: 0, begun };
     let scene = &mut ready.scene;
     if trial.kind == Kind::Persistent {
@@ -94,6 +100,9 @@ pub fn prepare<'a>(trial: &Trial, host: &'a Host, there: Option<&'a Host>) -> Re
     Ok(ready)
 }
 
+/// The ending of the file with a Linux guest's swap.
+pub const SWAP: &str = "swap";
+
 /// Files that the guest's document names beside its image.
 fn write_files(guest: &Guest) -> Result<()> {
     let xml = guest.xml();
@@ -103,6 +112,9 @@ fn write_files(guest: &Guest) -> Result<()> {
     }
     if xml.contains(&*beside("rom").to_string_lossy()) {
         std::fs::write(beside("rom"), vec![0x5a; 32 << 20])?;
+    }
+    if xml.contains(&*beside(SWAP).to_string_lossy()) {
+        std::fs::File::create(beside(SWAP))?.set_len(320 << 20)?;
     }
     Ok(())
 }
@@ -145,15 +157,7 @@ pub fn check(trial: &Trial, ready: &mut Ready<'_>, placed: &Placed, table: &Tabl
     let mut all = vec![look(trial, &expect, &ready.scene, ready.run, ready.skip, placed, table, ready.begun)];
     if let (Some(there), Some(expect)) = (there, trial.case.there) {
         let expect = expect(trial.kind);
-        let scene = Scene {
-            host: there,
-            there: None,
-            guest: ready.scene.guest.clone(),
-            kind: trial.kind,
-            disk: None,
-            process: None,
-            line: None,
-        };
+        let scene = Scene::new(there, None, ready.scene.guest.clone(), trial.kind);
         let run = match expect {
             // It may still be on its way in when the action is over.
             Expect::NoEnding => {
@@ -172,6 +176,12 @@ pub fn check(trial: &Trial, ready: &mut Ready<'_>, placed: &Placed, table: &Tabl
     }
     if let Some(there) = there {
         clear(there, &name);
+    }
+    if ready.scene.linux.is_some() {
+        // Dozens of megabytes each; without them the next ones are not in want.
+        for ending in ["cpio", SWAP] {
+            let _ = std::fs::remove_file(ready.scene.guest.image_path().with_extension(ending));
+        }
     }
     all
 }

@@ -31,6 +31,7 @@
 mod command;
 mod error;
 mod guard;
+mod memory;
 mod process;
 mod wait;
 
@@ -58,6 +59,7 @@ pub use guest::{
 };
 pub use libvirtd::{FullDisk, Libvirtd};
 pub use linux::{Agent, Console, LinuxGuest};
+pub use memory::MemoryGroup;
 pub use process::{Qemu, Signal};
 pub use python::{python, xmlrpc_client};
 pub use reap::{require_reaper, supervise};

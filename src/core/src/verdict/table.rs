@@ -42,11 +42,11 @@ table! {
     ShutdownByGuest {
         "G1" Hibernating => GuestHibernated, Certain: "The guest said that it suspends to disk, then shut down.";
         "G2" CrashKernel => GuestPanic, Probable: "The crash kernel took over, wrote its dump and shut down.";
-        "G3" WatchdogShutdown => WatchdogShutdown, Certain: "The watchdog asked, the guest obeyed.";
+        "G3" WatchdogShutdown => WatchdogShutdown, Probable: "The watchdog had asked; whether the guest obeyed or shut down by itself leaves no trace.";
         "G4" ResetFirst => DestroyedOnReboot, Certain: "QEMU's word is reset, and on_reboot ended the VM.";
-        "G5" WeAskedShutdown => AdminShutdown, Certain: "A manager asked through us and the guest obeyed.";
+        "G5" WeAskedShutdown => AdminShutdown, Probable: "A manager had asked through us; whether the guest obeyed or its user powered it off leaves no trace.";
         "G6" HostGoingDown => HostShutdown, Probable: "Guests are asked to shut down when their host does.";
-        "G7" ButtonPressed => OtherShutdown, Certain: "The power button was pressed, and not by us.";
+        "G7" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us; whether the guest obeyed leaves no trace.";
         "G8" PlainPoweroff => GuestPoweroff, Certain: "QEMU says guest-shutdown, and nobody could have asked.";
         "G9" _ => GuestPoweroff, Probable: "An agent, through which another client may have asked, leaves no trace.";
     }

@@ -201,6 +201,19 @@ fn a_request_too_old_to_explain_it_forbids_certainty_all_the_same() {
 }
 
 #[test]
+fn a_guest_that_was_asked_has_not_certainly_obeyed() {
+    let pressed = host(Happening::QemuPowerdown);
+    let dog = host(Happening::Watchdog(WatchdogAction::Shutdown));
+    for (asked, row) in
+        [(asked(Asked::Shutdown), "G5"), (asked(Asked::AgentShutdown), "G5"), (pressed, "G7"), (dog, "G3")]
+    {
+        for second in [99, 30] {
+            before_a_poweroff(&[(second, asked.clone())], row, Certainty::Probable);
+        }
+    }
+}
+
+#[test]
 fn a_refusal_undoes_one_request_and_not_an_earlier_one_that_was_taken() {
     let destroyed = (90, host(Happening::Stopped(StopDetail::Destroyed)));
     let started = (0, host(Happening::Started(StartDetail::Booted)));
@@ -301,10 +314,10 @@ fn a_start_that_libvirt_holds_as_failed_never_came_up_even_if_we_were_deaf() {
 #[test]
 fn what_always_comes_with_a_cause_does_not_speak_against_it() {
     let pressed = (99, host(Happening::QemuPowerdown));
-    let ours = before_a_poweroff(&[(99, asked(Asked::Shutdown)), pressed.clone()], "G5", Certainty::Certain);
+    let ours = before_a_poweroff(&[(99, asked(Asked::Shutdown)), pressed.clone()], "G5", Certainty::Probable);
     let watchdog = (99, host(Happening::Watchdog(WatchdogAction::Shutdown)));
-    let watchdogs = before_a_poweroff(&[watchdog, pressed.clone()], "G3", Certainty::Certain);
-    let others = before_a_poweroff(&[pressed], "G7", Certainty::Certain);
+    let watchdogs = before_a_poweroff(&[watchdog, pressed.clone()], "G3", Certainty::Probable);
+    let others = before_a_poweroff(&[pressed], "G7", Certainty::Probable);
     let oom = [
         (9, Fact::OomKilled { line: "oom".into() }),
         (9, Fact::Exit(ExitStatus::Signal(9))),

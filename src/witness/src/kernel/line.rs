@@ -4,6 +4,8 @@
 //! matter. Those are therefore read only from the end or the beginning of the line, where no name can stand. The kernel
 //! writes line breaks in names as `\x0a`.
 
+use std::time::Duration;
+
 use whydown_core::evidence::tame;
 
 /// The lower three bits of a priority are the level; above them stands who speaks, and zero is the kernel.
@@ -20,6 +22,13 @@ pub(super) fn oom_killed(record: &[u8]) -> Option<(u32, String)> {
     }
     let pid = oom_verdict(line).or_else(|| oom_report(line))?;
     Some((pid, tame(line)))
+}
+
+/// When the kernel wrote this record, counted from the boot.
+pub(super) fn stamp(record: &[u8]) -> Option<Duration> {
+    let prefix = record.split(|b| *b == b';').next()?;
+    let micros = prefix.split(|b| *b == b',').nth(2)?;
+    std::str::from_utf8(micros).ok()?.parse().ok().map(Duration::from_micros)
 }
 
 /// `Memory cgroup out of memory: Killed process 10529 (tail) total-vm:…`: the pid stands before the name.
@@ -110,6 +119,16 @@ mod tests {
     }
 
     #[test]
+    fn the_stamp_is_the_third_number() {
+        let told = |record: &str| stamp(record.as_bytes());
+        assert_eq!(told("6,1234,12196966835,-;x,1"), Some(Duration::from_micros(12_196_966_835)));
+        assert_eq!(told("6,1234,12196966835,-,caller=T1;x"), Some(Duration::from_micros(12_196_966_835)));
+        for record in ["", "6,1234;7,8,9", "6,1234,-1,-;x", "6,1,99999999999999999999999,-;x", "x"] {
+            assert_eq!(told(record), None, "{record}");
+        }
+    }
+
+    #[test]
     fn only_the_kernel_is_believed() {
         let line = "Out of memory: Killed process 7 (x) total-vm:1kB";
         assert!(oom_killed(format!("3,1,1,-;{line}").as_bytes()).is_some());
@@ -124,6 +143,7 @@ mod tests {
         #[test]
         fn any_record_is_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in "\\PC{0,90}") {
             let _ = oom_killed(&bytes);
+            let _ = stamp(&bytes);
             let _ = oom_killed(format!("3,1,1,-;Out of memory: Killed process {text}").as_bytes());
             let _ = oom_killed(format!("3,1,1,-;oom-kill:constraint={text},pid=1,uid={text}").as_bytes());
         }

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn start() -> Result<(KernelLog, Receiver<KernelWord>), KernelLogError> {
     let (tell, told) = channel();
-    KernelLog::start(move |word| tell.send(word).unwrap(), || Wall(4711)).map(|log| (log, told))
+    KernelLog::start(None, move |word| tell.send(word).unwrap(), || Wall(4711)).map(|log| (log, told))
 }
 
 #[test]
@@ -33,12 +33,14 @@ fn the_witness_starts_and_stops_or_says_why_it_cannot() {
 fn what_is_no_kernel_log_is_lost_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kmsg");
-    assert_eq!(open(&path).err(), Some(Errno::NOENT));
+    assert_eq!(open(&path, SeekFrom::End(0)).err(), Some(Errno::NOENT));
     fs::write(&path, "").unwrap();
-    let log = open(&path).unwrap();
+    let log = open(&path, SeekFrom::End(0)).unwrap();
     let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let (tell, told) = channel();
-    follow(&log, &stop, move |word| tell.send(word).unwrap(), || Wall(1));
+    let (caught_up, waiting) = sync_channel(1);
+    follow(&log, &stop, Some(Wall(0)), &caught_up, move |word| tell.send(word).unwrap(), || Wall(1));
+    assert_eq!(waiting.try_recv(), Ok(()), "nobody waits for a log that is lost");
     let words: Vec<_> = told.iter().collect();
     assert!(matches!(words[..], [KernelWord::Lost { at: Wall(1), .. }]), "{words:?}");
 }
@@ -46,7 +48,7 @@ fn what_is_no_kernel_log_is_lost_with_its_reason() {
 #[test]
 fn where_we_may_write_to_the_kernels_log_our_own_lines_are_not_believed() {
     let Some((log, mut writer)) =
-        open(Path::new("/dev/kmsg")).ok().zip(fs::OpenOptions::new().write(true).open("/dev/kmsg").ok())
+        open(Path::new("/dev/kmsg"), SeekFrom::End(0)).ok().zip(fs::OpenOptions::new().write(true).open("/dev/kmsg").ok())
     else {
         eprintln!("/dev/kmsg is not ours to write here: only the parser is tested");
         return;
@@ -122,4 +124,25 @@ fn where_we_may_make_a_control_group_a_process_killed_for_memory_is_told_by_pid(
     assert!(lines[0].starts_with("oom-kill:constraint=CONSTRAINT_MEMCG"), "{lines:?}");
     assert!(lines[1].starts_with("Memory cgroup out of memory: Killed process"), "{lines:?}");
     drop(log);
+
+    // Whoever comes later, and was there before, hears it too; whoever listened after it does not.
+    let now = || Wall::from_millis(1_763_690_000_000);
+    for (since, heard) in [(Duration::from_secs(60), 2), (Duration::ZERO, 0)] {
+        let (tell, told) = channel();
+        let log = KernelLog::start(Some(now().before(since)), move |word| tell.send(word).unwrap(), now);
+        let log = log.unwrap();
+        let again: Vec<_> = told
+            .try_iter()
+            .filter_map(|word| match word {
+                KernelWord::Killed { pid, at, fact: Fact::OomKilled { line } } if pid == child.id() => {
+                    Some((at, line))
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(again.len(), heard, "{since:?}: {again:?}");
+        assert!(again.iter().all(|(at, _)| *at <= now() && now().since(*at) < since), "{again:?}");
+        assert!(again.iter().map(|(_, line)| line).eq(lines.iter().take(heard)), "{again:?}");
+        drop(log);
+    }
 }

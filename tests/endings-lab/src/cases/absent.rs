@@ -4,7 +4,7 @@ use anyhow::Result;
 use whydown_lab::Signal;
 
 use super::{none, probable};
-use crate::case::{Act, Away, BOTH, Case, Expect, Kind, PERSISTENT, Venue};
+use crate::case::{Act, Away, BOTH, Case, Expect, Kind, PERSISTENT, TRANSIENT, Venue};
 use crate::scene::Scene;
 
 /// One way to end, as plain as it can be.
@@ -19,7 +19,7 @@ struct Way {
     moves: bool,
 }
 
-const WAYS: [Way; 6] = [
+const WAYS: [Way; 8] = [
     Way {
         name: "poweroff",
         what: "the guest powers itself off",
@@ -44,12 +44,31 @@ const WAYS: [Way; 6] = [
         by_libvirt: false,
         moves: false,
     },
+    Way {
+        name: "out-of-memory",
+        what: "the kernel kills QEMU for lack of memory in its control group",
+        act: super::memory::starve,
+        kinds: BOTH,
+        by_libvirt: false,
+        moves: false,
+    },
     Way { name: "panic", what: "the guest panics", act: panic, kinds: BOTH, by_libvirt: false, moves: false },
     Way {
         name: "managed-save",
         what: "another client saves it",
         act: |scene| scene.virsh("managedsave VM"),
         kinds: PERSISTENT,
+        by_libvirt: true,
+        moves: false,
+    },
+    Way {
+        name: "save",
+        what: "another client saves it to a file",
+        act: |scene| {
+            let file = scene.file("save");
+            scene.virsh(&format!("save VM {file}"))
+        },
+        kinds: TRANSIENT,
         by_libvirt: true,
         moves: false,
     },
@@ -91,6 +110,8 @@ fn expected(way: &str, away: Away) -> fn(Kind) -> Expect {
         ("destroy", _) => |_| probable("outside-destroyed"),
         ("migrate", _) => |_| probable("migrated-away"),
         ("managed-save", _) => |_| probable("managed-saved"),
+        ("save", _) => |_| probable("saved-to-file"),
+        ("out-of-memory", _) => |_| probable("oom-killed"),
         // Its process was watched although libvirt was not there.
         ("sigkill", Away::Libvirtd | Away::Restarted) => |_| probable("process-killed"),
         ("sigkill", _) => |_| probable("process-lost"),

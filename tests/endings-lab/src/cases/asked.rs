@@ -3,7 +3,7 @@
 use whydown_lab::Signal;
 
 use super::{certain, none, probable};
-use crate::case::{Asked, Case, Expect, PERSISTENT};
+use crate::case::{Asked, Case, Certainty, Expect, PERSISTENT};
 use crate::host::PATIENCE;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -12,7 +12,7 @@ pub(super) fn cases() -> Vec<Case> {
             "asked-shutdown",
             "a manager asks for a shutdown, and the guest obeys its power button",
             |scene| scene.verb("shutdown", ", '0', ''"),
-            |_| certain("admin-shutdown"),
+            |_| probable("admin-shutdown"),
         )
         .asked(Asked::Shutdown)
         .quick(),
@@ -72,6 +72,7 @@ pub(super) fn cases() -> Vec<Case> {
             // It was asked and it went off: whether its user did that by hand leaves no trace of its own.
             |_| probable("admin-shutdown"),
         )
+        .at_most(Certainty::Probable)
         .asked(Asked::Shutdown),
         Case::new(
             "asked-destroy",
@@ -130,7 +131,7 @@ pub(super) fn cases() -> Vec<Case> {
                 scene.create()?;
                 scene.verb("destroy", "")
             },
-            |_| Expect::Ending("admin-destroyed", crate::case::Certainty::Certain),
+            |_| Expect::Ending("admin-destroyed", Certainty::Certain),
         )
         .from_off()
         .also("destroyed-at-start")

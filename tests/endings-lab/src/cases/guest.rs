@@ -4,7 +4,7 @@ use anyhow::Result;
 use whydown_lab::{OnCrash, OnEnd, WatchdogAction};
 
 use super::{certain, none, probable};
-use crate::case::{Case, PERSISTENT};
+use crate::case::{Case, Certainty, PERSISTENT};
 use crate::host::PATIENCE;
 use crate::scene::Scene;
 
@@ -227,9 +227,23 @@ fn watchdogs() -> Vec<Case> {
         .guest(|guest| guest.watchdog(WatchdogAction::Poweroff))
         .quick(),
         Case::new("watchdog-shutdown", "the watchdog fires, its action is shutdown", bark, |_| {
-            certain("watchdog-shutdown")
+            probable("watchdog-shutdown")
         })
         .guest(|guest| guest.watchdog(WatchdogAction::Shutdown)),
+        Case::new(
+            "watchdog-shutdown-and-user-off",
+            "the watchdog fires, its action is shutdown, the guest ignores it, and its user powers it off",
+            |scene| {
+                scene.serial()?.ignore_button()?;
+                bark(scene)?;
+                scene.wait_event("watchdog")?;
+                off(scene)
+            },
+            |_| probable("watchdog-shutdown"),
+        )
+        .guest(|guest| guest.watchdog(WatchdogAction::Shutdown))
+        .at_most(Certainty::Probable)
+        .only(PERSISTENT),
         Case::new(
             "watchdog-reset",
             "the watchdog fires, its action is reset",

@@ -1,10 +1,13 @@
 //! What other clients of libvirt do: destroys, shutdowns, dumps, snapshots, definitions.
 
-use anyhow::Result;
+use std::io::Write;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
 use whydown_lab::{Guest, Signal};
 
 use super::{certain, none, probable};
-use crate::case::{Case, PERSISTENT};
+use crate::case::{Case, Certainty, Kind, PERSISTENT};
 use crate::host::PATIENCE;
 use crate::scene::Scene;
 
@@ -51,10 +54,17 @@ fn shutdowns() -> Vec<Case> {
         )
         .only(PERSISTENT),
         Case::new(
+            "client-gone",
+            "another client starts it for as long as it is connected (autodestroy), and its connection ends",
+            start_for_a_client,
+            |_| certain("outside-destroyed"),
+        )
+        .from_off(),
+        Case::new(
             "pressed",
             "another client presses the power button, and the guest obeys",
             |scene| scene.virsh("shutdown VM --mode acpi"),
-            |_| certain("other-shutdown"),
+            |_| probable("other-shutdown"),
         )
         .quick(),
         Case::new(
@@ -68,6 +78,19 @@ fn shutdowns() -> Vec<Case> {
             },
             |_| certain("outside-destroyed"),
         ),
+        Case::new(
+            "pressed-and-user-off",
+            "another client presses the power button, the guest ignores it, and its user powers it off",
+            |scene| {
+                scene.serial()?.ignore_button()?;
+                scene.virsh("shutdown VM --mode acpi")?;
+                Ok(scene.serial()?.power_off()?)
+            },
+            // It was asked and it went off, as one that obeys does.
+            |_| probable("other-shutdown"),
+        )
+        .at_most(Certainty::Probable)
+        .only(PERSISTENT),
         Case::new(
             "rebooted",
             "another client asks for a reboot by the power button",
@@ -129,6 +152,29 @@ fn shutdowns() -> Vec<Case> {
             none,
         ),
     ]
+}
+
+/// Has another client start it for as long as it is connected itself.
+fn start_for_a_client(scene: &mut Scene<'_>) -> Result<()> {
+    let document = scene.guest.write_xml()?;
+    let line = match scene.kind {
+        Kind::Persistent => format!("start {} --autodestroy\n", scene.name()),
+        Kind::Transient => format!("create {} --autodestroy\n", document.display()),
+    };
+    let mut client = std::process::Command::new("virsh")
+        .args(["-q", "-c", &scene.host.libvirtd.uri()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("virsh")?;
+    let mut words = client.stdin.take().context("piped")?;
+    words.write_all(line.as_bytes())?;
+    let up = scene.wait_up();
+    // It ends with its input, and its connection with it.
+    drop(words);
+    client.wait()?;
+    up
 }
 
 fn definitions() -> Vec<Case> {

@@ -66,7 +66,7 @@ pub(super) fn cases() -> Vec<Case> {
             "monitor-powerdown",
             "somebody presses the power button through QEMU's monitor, and the guest obeys",
             |scene| scene.virsh("qemu-monitor-command VM --hmp system_powerdown"),
-            |_| certain("other-shutdown"),
+            |_| probable("other-shutdown"),
         )
         .only(PERSISTENT),
         Case::new(

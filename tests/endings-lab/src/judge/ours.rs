@@ -87,6 +87,13 @@ pub fn judge(case: &Case, expect: &Expect, ending: &Value, polled: Option<&Value
             if certainty.is_none_or(|certainty| certainty < *least) {
                 faults.push(format!("told as {} where {} is due", told.certainty, least.word()));
             }
+            if certainty > Some(case.most) {
+                faults.push(format!("told as {} where {} is the most", told.certainty, case.most.word()));
+            }
+            let stands_on = ending["because"].to_string();
+            for words in case.because.iter().filter(|words| !stands_on.contains(&quoted(words))) {
+                faults.push(format!("its because does not say {words:?}"));
+            }
         }
         Expect::Ending(cause, _) => match case.honest.iter().find(|honest| honest.cause == told.cause) {
             Some(listed) if certainty.is_some_and(|c| c < Certainty::Certain) => {
@@ -102,6 +109,11 @@ pub fn judge(case: &Case, expect: &Expect, ending: &Value, polled: Option<&Value
         verdict = Verdict::Wrong;
     }
     Judged { told, verdict, faults, honest }
+}
+
+/// Words as they stand in a JSON text.
+fn quoted(words: &str) -> String {
+    words.replace('"', "\\\"")
 }
 
 /// Holds every column of THE TABLE that is told to the row of the cause that was told.

@@ -23,7 +23,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// Connects to the socket as soon as it is there, and waits until the guest is ready; both within `limit`.
+    /// Connects to the socket as soon as it is there.
     pub(crate) fn connect(socket: &Path, log: PathBuf, limit: Duration) -> Result<Self> {
         let what = format!("a connection to {}", socket.display());
         let stream = wait_for(&what, limit, || UnixStream::connect(socket).ok())?;
@@ -33,9 +33,7 @@ impl Console {
             let mut bytes = [0; 4096];
             while sink.read(&mut bytes).is_ok_and(|count| count > 0) {}
         });
-        let console = Self { stream, log };
-        console.wait_ready(1, limit)?;
-        Ok(console)
+        Ok(Self { stream, log })
     }
 
     /// All that the guest has said on this line since its machine was started, over all boots.
@@ -74,6 +72,8 @@ impl Console {
     ///
     /// * `poweroff`, `reboot`, `halt` (the machine stays, its processor stands still);
     /// * `panic`, `oom` (one process takes all memory and is killed), `oom-panic`;
+    /// * `load-crash-kernel`: says `lab: loaded`;
+    /// * `suspend` to memory, `hibernate` (suspend to disk): it says `lab: awake` when it goes on;
     /// * `ignore-button`: the power button has no effect any more;
     /// * `stop-agent`, `continue-agent`, `end-agent`, `start-agent`;
     /// * `ping`: nothing.

@@ -5,6 +5,9 @@
 #   lab.agent=real|liar|none   who speaks on the agent's channel
 #   lab.do=WORD                the first word, obeyed when everything is ready
 #   lab.after=SECONDS          how long that waits
+#   lab.kernel=DISK lab.initramfs=DISK lab.then=WORD
+#                              what takes over when the kernel panics, once it is loaded, and its first word
+#   lab.swap=DISK              for swap; an image of a suspended machine on it is resumed
 export PATH=/bin:/sbin
 /bin/busybox mount -t proc proc /proc
 /bin/busybox --install -s /bin
@@ -13,12 +16,16 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs run /run
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
 stty -echo -icrnl
-agent=none do= after=
+agent=none do= after= swap= kernel= initramfs= next=
 for word in $(cat /proc/cmdline); do
     case $word in
     lab.agent=*) agent=${word#*=} ;;
     lab.do=*) do=${word#*=} ;;
     lab.after=*) after=${word#*=} ;;
+    lab.swap=*) swap=${word#*=} ;;
+    lab.kernel=*) kernel=${word#*=} ;;
+    lab.initramfs=*) initramfs=${word#*=} ;;
+    lab.then=*) next=${word#*=} ;;
     esac
 done
 
@@ -27,6 +34,12 @@ for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev vir
     virtio_balloon failover net_failover virtio_net button evdev pvpanic pvpanic-mmio pvpanic-pci; do
     insmod /modules/$module.ko
 done
+if [ -n "$swap" ]; then
+    # Where there is an image, this is the end of this boot: the machine goes on where it was suspended.
+    cat "/sys/block/$swap/dev" >/sys/power/resume 2>/dev/null
+    mkswap "/dev/$swap" >/dev/null
+    swapon "/dev/$swap"
+fi
 hostname -F /etc/hostname
 ip link set lo up
 ip addr add 10.0.2.15/24 dev eth0
@@ -36,7 +49,7 @@ cp /etc/utmp /run/utmp
 acpid -c /etc/acpi -l /dev/null
 
 # A real file system, where there is a disk.
-if [ -b /dev/vda ]; then
+if [ -b /dev/vda ] && [ -z "$swap$kernel" ]; then
     mke2fs /dev/vda >/dev/null
     mkdir -p /data
     mount -t ext2 /dev/vda /data
@@ -63,6 +76,12 @@ start_agent() {
 }
 start_agent
 
+load_crash_kernel() {
+    cat "/dev/$kernel" >/tmp/kernel && cat "/dev/$initramfs" >/tmp/initramfs
+    load-crash-kernel /tmp/kernel /tmp/initramfs "console=ttyS0 rdinit=/init nokaslr mitigations=off \
+        random.trust_cpu=on cryptomgr.notests tsc=reliable reset_devices lab.kernel=none lab.do=$next"
+}
+
 obey() {
     echo "lab: $1"
     case $1 in
@@ -72,6 +91,9 @@ obey() {
     panic) echo c >/proc/sysrq-trigger ;;
     oom) tail /dev/zero && echo "lab: was not killed" || echo "lab: was killed" ;;
     oom-panic) echo 1 >/proc/sys/vm/panic_on_oom && tail /dev/zero ;;
+    load-crash-kernel) load_crash_kernel && echo "lab: loaded" ;;
+    suspend) echo mem >/sys/power/state && echo "lab: awake" ;;
+    hibernate) cat "/sys/block/$swap/dev" >/sys/power/resume; echo disk >/sys/power/state && echo "lab: awake" ;;
     ignore-button) killall acpid ;;
     stop-agent) kill -STOP $pid ;;
     continue-agent) kill -CONT $pid ;;

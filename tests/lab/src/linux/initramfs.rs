@@ -44,6 +44,7 @@ pub(super) fn write(path: &Path, parts: &Path, name: &str) -> Result<()> {
     archive.add("bin/liar", PROGRAM, include_bytes!("liar.sh"));
     archive.add("bin/busybox", PROGRAM, &read(&parts.join("busybox"))?);
     archive.add("bin/sh", LINK, b"busybox");
+    archive.add("sbin/load-crash-kernel", PROGRAM, &read(&parts.join("load-crash-kernel"))?);
     archive.add("sbin/qemu-ga", PROGRAM, &read(&parts.join("qemu-ga"))?);
     for (file, bytes) in all(&parts.join("lib"))? {
         // The loader's path is in every program.

@@ -1,7 +1,7 @@
 //! The Linux guest: Debian's kernel, a shell and QEMU's own guest agent, up in some four seconds without KVM.
 //!
 //! It does what the small [`Guest`] cannot: it runs a guest agent, has a real file system to freeze, panics with a
-//! text, runs out of memory, and shuts down in an orderly way on its power button.
+//! text, runs out of memory, suspends to memory and to disk, and shuts down in an orderly way on its power button.
 //! Kernel, shell and agent are those that `tests/setup.sh test` has fetched; nothing is installed on the host.
 
 mod console;
@@ -15,6 +15,9 @@ pub use console::Console;
 
 use crate::guest::Kernel;
 use crate::{Error, Guest, Result};
+
+/// What it says when it goes on after it was suspended.
+const AWAKE: &str = "lab: awake";
 
 /// Memory in MiB. The kernel needs 96 to unpack itself and its files.
 const MEMORY_MIB: u32 = 128;
@@ -45,6 +48,7 @@ pub struct LinuxGuest {
     guest: Guest,
     agent: Agent,
     deed: Option<(String, Duration)>,
+    arguments: String,
     memory_mib: u32,
     parts: PathBuf,
     initramfs: PathBuf,
@@ -64,7 +68,15 @@ impl LinuxGuest {
         let guest = Guest::without_disk(directory.as_ref(), name)?.device_xml(DEVICES);
         let initramfs = directory.as_ref().join(format!("{name}.cpio"));
         initramfs::write(&initramfs, &parts, name)?;
-        let linux = Self { guest, agent: Agent::Real, deed: None, memory_mib: MEMORY_MIB, parts, initramfs };
+        let linux = Self {
+            guest,
+            agent: Agent::Real,
+            deed: None,
+            arguments: String::new(),
+            memory_mib: MEMORY_MIB,
+            parts,
+            initramfs,
+        };
         Ok(linux.with_kernel())
     }
 
@@ -86,6 +98,36 @@ impl LinuxGuest {
         self.with_kernel()
     }
 
+    /// With one more argument for its kernel, such as `panic=1`, which counts before those that are there.
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(' ');
+        self.arguments.push_str(argument);
+        self.with_kernel()
+    }
+
+    /// With the disk at `path` as its first, for swap, and thus able to suspend to disk: this needs 256 MiB of memory,
+    /// and as much room there. A start with an image on it resumes that.
+    pub fn swap_disk(self, path: impl AsRef<Path>) -> Self {
+        self.argument("lab.swap=vda").machine(|guest| guest.data_disk(path))
+    }
+
+    /// With a kernel that takes over when this one panics, in 128 MiB of its own, and then does the `word` of
+    /// [`Console::order`]: `poweroff`, `reboot`. It is loaded by the word `load-crash-kernel`.
+    pub fn crash_kernel(self, word: &str) -> Self {
+        let disk = |file: &Path, target: &str| {
+            format!(
+                "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'/>\
+                 <target dev='{target}' bus='virtio'/><readonly/></disk>",
+                file.display()
+            )
+        };
+        let disks = disk(&self.parts.join("vmlinuz"), "vda") + &disk(&self.initramfs, "vdb");
+        self.memory_mib(320)
+            .argument("crashkernel=128M crash_kexec_post_notifiers lab.kernel=vda lab.initramfs=vdb")
+            .argument(&format!("lab.then={word}"))
+            .machine(|guest| guest.device_xml(&disks))
+    }
+
     /// With whatever else a [`Guest`] may have.
     pub fn machine(mut self, change: impl FnOnce(Guest) -> Guest) -> Self {
         self.guest = change(self.guest);
@@ -98,7 +140,20 @@ impl LinuxGuest {
     ///
     /// If nobody listens there in time.
     pub fn console(&self, limit: Duration) -> Result<Console> {
-        Console::connect(&self.guest.serial_path(), self.guest.serial_log(), limit)
+        let console = Console::connect(&self.guest.serial_path(), self.guest.serial_log(), limit)?;
+        console.wait_ready(1, limit)?;
+        Ok(console)
+    }
+
+    /// Connects to a machine that was started with an image of itself on disk, and waits until it goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// If it does not, in time: without an image it boots.
+    pub fn woken(&self, limit: Duration) -> Result<Console> {
+        let console = Console::connect(&self.guest.serial_path(), self.guest.serial_log(), limit)?;
+        console.wait_said(AWAKE, 1, limit)?;
+        Ok(console)
     }
 
     fn with_kernel(mut self) -> Self {
@@ -111,6 +166,7 @@ impl LinuxGuest {
         if let Some((word, after)) = &self.deed {
             command_line.push_str(&format!(" lab.do={word} lab.after={}", after.as_secs()));
         }
+        command_line.push_str(&self.arguments);
         self.guest = self.guest.kernel(Kernel {
             image: self.parts.join("vmlinuz"),
             initramfs: self.initramfs.clone(),
@@ -135,7 +191,7 @@ fn parts() -> Result<PathBuf> {
         let profile = program.ancestors().find(|path| path.join(".fingerprint").is_dir())?;
         Some(profile.parent()?.join("lab-linux"))
     });
-    target.filter(|parts| parts.join("complete").is_file()).ok_or_else(|| Error::Missing {
+    target.filter(|parts| parts.join("complete").is_file() && parts.join("load-crash-kernel").is_file()).ok_or_else(|| Error::Missing {
         program: "target/lab-linux/vmlinuz".into(),
         package: "linux-image-cloud-amd64, which is fetched and not installed",
     })
