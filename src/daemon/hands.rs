@@ -20,6 +20,7 @@ use whydown_witness::host;
 use whydown_witness::log::{self, LogRun};
 
 use super::post::Postbox;
+use super::threads::Threads;
 use super::work::{LOOK, Works};
 use super::{clock, device};
 
@@ -35,6 +36,7 @@ pub struct Hands {
     hypervisor: Hypervisor,
     postbox: Postbox,
     exits: Option<Arc<ExitWatch>>,
+    threads: Threads,
     /// Where QEMU's logs are; `None` where the connection has none.
     logs: Option<PathBuf>,
     /// Our own process, where libvirt runs inside it.
@@ -64,16 +66,19 @@ impl Hands {
         hypervisor: Hypervisor,
         postbox: Postbox,
         exits: Option<Arc<ExitWatch>>,
+        threads: Threads,
         logs: Option<PathBuf>,
         own_pid: Option<u32>,
         works: Works,
     ) -> Self {
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
-        Self { hypervisor, postbox, exits, logs, own_pid, looks, acts, works, host_looked_at: Arc::default() }
+        let host_looked_at = Arc::default();
+        Self { hypervisor, postbox, exits, threads, logs, own_pid, looks, acts, works, host_looked_at }
     }
 
-    /// Has a process's exit told.
+    /// Has a process's exit told, and signals to its threads.
     pub fn watch(&self, process: Process) {
+        self.threads.note(process.pid);
         if let Some(exits) = &self.exits
             && let Err(error) = exits.watch(process)
         {

@@ -25,6 +25,7 @@ mod rights;
 mod rpc;
 mod run;
 mod sample;
+mod threads;
 mod work;
 
 pub use run::{StartError, run};

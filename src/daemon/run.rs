@@ -30,6 +30,7 @@ use super::host::Host;
 use super::post::Postbox;
 use super::rpc::Service;
 use super::sample::{self, Sampler};
+use super::threads::Threads;
 use super::work::Works;
 use super::{clock, embed};
 use crate::config::{self, Profile, Settings};
@@ -144,6 +145,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         hypervisor.clone(),
         postbox.clone(),
         witnesses.exits.clone(),
+        witnesses.threads.clone(),
         settings.libvirt.log_dir.clone(),
         own_pid,
         works.clone(),
@@ -349,6 +351,8 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
 /// The witnesses that can be heard. They end when this is dropped.
 struct Witnesses {
     exits: Option<Arc<ExitWatch>>,
+    /// Whose threads signals are sent to.
+    threads: Threads,
     _kernel: Option<KernelLog>,
     _signals: Option<SignalTrace>,
     _audit: Option<Audit>,
@@ -406,11 +410,14 @@ fn witnesses(
         clock::wall,
     );
     let kernel = kernel.map_err(|error| deaf.add(Sense::KernelLog, error)).ok();
-    let signals = wanted.tracefs.as_deref().and_then(|root| trace(root, own_pid, postbox, &deaf));
+    let threads = Threads::default();
+    let tracing = |root: &Path| trace(root, own_pid, threads.clone(), postbox, &deaf);
+    let signals = wanted.tracefs.as_deref().and_then(tracing);
     let audit_names_senders = Arc::new(AtomicBool::new(false));
     let audit = wanted.audit.then(|| listen_to_audit(own_pid, postbox, &deaf, &audit_names_senders));
     Witnesses {
         exits,
+        threads,
         _kernel: kernel,
         _signals: signals,
         _audit: audit.flatten(),
@@ -447,13 +454,20 @@ fn listen_to_audit(
 }
 
 /// Follows who sends signals, or says why not.
-fn trace(root: &Path, own_pid: Option<u32>, postbox: &Postbox, deaf: &Deaf) -> Option<SignalTrace> {
+fn trace(
+    root: &Path,
+    own_pid: Option<u32>,
+    threads: Threads,
+    postbox: &Postbox,
+    deaf: &Deaf,
+) -> Option<SignalTrace> {
     let (told, lost) = (postbox.clone(), deaf.clone());
     let trace = SignalTrace::start(
         root,
         own_pid,
         move |word| match word {
             SignalWord::Signalled { pid, at, fact } => {
+                let pid = threads.process_of(pid);
                 told.post_blocking(Input::Witness { whom: Whom::Pid(pid), at, fact });
             }
             // The next words are as true as ever; which were missed nobody can tell.

@@ -54,7 +54,8 @@ pub fn run(plan: &Plan) -> Result<Report> {
             }
             all
         });
-        let mut all = side_by_side(plan, &table, plan.jobs, &shared, || Host::start("shared", &plan.programs));
+        let mut all =
+            side_by_side(plan, &table, plan.jobs, &shared, || Host::start("shared", &plan.programs));
         let traces = || Host::start_tracing("traced", &plan.programs);
         all.extend(side_by_side(plan, &table, plan.jobs, &traced, traces));
         all.extend(beside.join().expect("a trial that panics is a bug of the lab"));

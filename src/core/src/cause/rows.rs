@@ -158,7 +158,7 @@ pub static ROWS: [Row; 36] = [
     Row {
         word: "destroyed-on-reboot",
         sentence: "The guest rebooted, and its definition says that a reboot ends the VM.",
-        story: "QEMU reported a guest reset as the first word of the shutdown: on_reboot is destroy. libvirt's own events look like a power-off.",
+        story: "QEMU reported a guest reset as the first word of the shutdown: on_reboot is destroy. libvirt's own events look like a power-off, and so does a panic that reboots where there is no panic device.",
         advice: "If a restart was wanted, set on_reboot to restart, or let the manager start it again.",
         exit_code: 0,
         exit_reason: 13,

@@ -47,8 +47,9 @@ fn what_is_no_kernel_log_is_lost_with_its_reason() {
 
 #[test]
 fn where_we_may_write_to_the_kernels_log_our_own_lines_are_not_believed() {
-    let Some((log, mut writer)) =
-        open(Path::new("/dev/kmsg"), SeekFrom::End(0)).ok().zip(fs::OpenOptions::new().write(true).open("/dev/kmsg").ok())
+    let Some((log, mut writer)) = open(Path::new("/dev/kmsg"), SeekFrom::End(0))
+        .ok()
+        .zip(fs::OpenOptions::new().write(true).open("/dev/kmsg").ok())
     else {
         eprintln!("/dev/kmsg is not ours to write here: only the parser is tested");
         return;

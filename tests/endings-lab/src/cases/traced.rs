@@ -57,7 +57,8 @@ fn crash(scene: &mut Scene<'_>) -> Result<()> {
         let Some((from, to)) = range.split_once('-') else { continue };
         let length = u64::from_str_radix(to, 16)? - u64::from_str_radix(from, 16)?;
         if length == MEMORY && more.starts_with("rw-s") {
-            let file = std::fs::File::options().write(true).open(format!("{of_process}/map_files/{range}"))?;
+            let file =
+                std::fs::File::options().write(true).open(format!("{of_process}/map_files/{range}"))?;
             return Ok(file.set_len(0)?);
         }
     }

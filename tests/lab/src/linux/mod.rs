@@ -191,8 +191,10 @@ fn parts() -> Result<PathBuf> {
         let profile = program.ancestors().find(|path| path.join(".fingerprint").is_dir())?;
         Some(profile.parent()?.join("lab-linux"))
     });
-    target.filter(|parts| parts.join("complete").is_file() && parts.join("load-crash-kernel").is_file()).ok_or_else(|| Error::Missing {
-        program: "target/lab-linux/vmlinuz".into(),
-        package: "linux-image-cloud-amd64, which is fetched and not installed",
-    })
+    target
+        .filter(|parts| parts.join("complete").is_file() && parts.join("load-crash-kernel").is_file())
+        .ok_or_else(|| Error::Missing {
+            program: "target/lab-linux/vmlinuz".into(),
+            package: "linux-image-cloud-amd64, which is fetched and not installed",
+        })
 }
