@@ -10,7 +10,7 @@ use crate::cause::Cause;
 use crate::evidence::{Fact, Who};
 use crate::hypervisor::{Happening, StopDetail};
 use crate::id::{DomainId, RunId};
-use crate::record::{Acknowledged, Certainty, Ending, Keep, When};
+use crate::record::{Acknowledged, Ending, Keep, When};
 use crate::time::Now;
 use crate::verdict;
 
@@ -63,19 +63,19 @@ impl Engine {
         }
     }
 
-    /// Decides if the answer is certain now, or if all that was waited for is there.
+    /// Decides if nothing can change the answer any more, or if all that was waited for is there.
     pub(super) fn reconsider(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get(&id) else { return };
         let Phase::Settling { end, at_least, at_most, remains } = &run.phase else { return };
         let due = now.mono >= *at_most || (*remains && now.mono >= *at_least);
         let latest = self.current.get(&run.start.domain) == Some(&id);
-        let certain = || {
+        let last_word = || {
             let verdict = verdict::decide(&run.dossier, end.latest());
             // A refused start was a restore where a saved image waits, and only the remains tell of one.
             let asks_first = verdict.cause == Cause::StartFailed && !remains;
-            verdict.certainty == Certainty::Certain && !asks_first
+            verdict::is_final(&verdict) && !asks_first
         };
-        if due || !latest && *remains || certain() {
+        if due || !latest && *remains || last_word() {
             self.record(now, id);
         }
     }

@@ -136,6 +136,19 @@ const OBEYED: [i32; 3] = [1, 2, 15];
 const FAULTS: [i32; 10] = [3, 4, 5, 6, 7, 8, 11, 24, 25, 31];
 
 impl Clue {
+    /// Whether it stands on words that come before the end or never: events of the guest and its machine, which libvirt
+    /// and QEMU tell in order, and our own requests.
+    pub(super) fn is_heard_before_the_end(self) -> bool {
+        matches!(
+            self,
+            Self::Hibernating
+                | Self::CrashKernel
+                | Self::WatchdogShutdown
+                | Self::ResetFirst
+                | Self::WeAskedShutdown
+        )
+    }
+
     /// The evidence in which it is seen; empty if it is not.
     pub fn seen(self, dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
         let heard =

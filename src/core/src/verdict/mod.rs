@@ -61,6 +61,12 @@ pub fn decide(dossier: &Dossier, end: Wall) -> Verdict {
     Verdict { cause: row.cause, certainty, row: row.label.to_owned(), because, despite }
 }
 
+/// Whether nothing that may still come can change this verdict: it is certain, or its row is [settled](Row::is_settled).
+pub fn is_final(verdict: &Verdict) -> bool {
+    verdict.certainty == Certainty::Certain
+        || ROWS.iter().any(|row| row.label == verdict.row && row.is_settled())
+}
+
 /// Whether this clue is seen whenever that cause is at work, and so speaks for nothing else.
 fn accompanies(clue: Clue, setting: Setting, cause: Cause) -> bool {
     match clue {

@@ -181,3 +181,15 @@ pub fn choose(setting: Setting, seen: impl Fn(Clue) -> bool) -> &'static Row {
         .find(|row| row.clue.is_none_or(&seen))
         .expect("every setting ends in a row without a clue, which a test holds")
 }
+
+impl Row {
+    /// Whether nothing that may still come can put another row of its setting in its place: its clue, and those of all
+    /// rows before it, stand on what is heard before the end or never.
+    pub fn is_settled(&self) -> bool {
+        ROWS.iter()
+            .filter(|row| row.setting == self.setting)
+            .take_while(|row| row.label != self.label)
+            .chain([self])
+            .all(|row| row.clue.is_some_and(Clue::is_heard_before_the_end))
+    }
+}

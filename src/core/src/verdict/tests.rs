@@ -382,3 +382,9 @@ fn evidence_dated_after_the_end_shows_a_clock_that_was_set_and_forbids_certainty
     let verdict = before_a_poweroff(&[(3_600, host(Happening::Rebooted))], "G8", Certainty::Probable);
     assert_eq!(verdict.despite.len(), 1);
 }
+
+#[test]
+fn only_rows_that_stand_on_what_was_heard_before_the_end_wait_for_nothing() {
+    let settled: Vec<_> = ROWS.iter().filter(|row| row.is_settled()).map(|row| row.label).collect();
+    assert_eq!(settled, ["G1", "G2", "G3", "G4", "G5"]);
+}
