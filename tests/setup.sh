@@ -60,11 +60,14 @@ needs_test() {
     need systemd systemd-analyze    # checks the units; nothing is started
     need binutils as
     need qemu-utils qemu-img        # snapshots of machines that are off
-    need util-linux unshare
+    need util-linux unshare         # and nsenter, setpriv, pivot_root
     need mount mount                # tracefs, for a daemon of its own
     need procps                     # /bin/kill: the shell has one of its own, and the unit wants this one
     need g++ g++                    # libFuzzer is compiled
-    need dpkg dpkg-deb              # unpacks the Linux guest
+    need dpkg dpkg-deb              # unpacks the Linux guest, and what the host in a box has besides
+    need dbus dbus-daemon           # the host in a box: its bus
+    need gettext-base gettext.sh    # libvirt-guests speaks through it
+    need sysvinit-utils             # and /lib/lsb/init-functions
     needs_peers
 }
 # XML-RPC clients of other languages, which read what the daemon writes (tests/peers): 600 MB, nearly all of it Java and Go.
@@ -208,6 +211,48 @@ audit_tools() {
     touch "$tools/complete"
 }
 [ "$mode" != test ] || audit_tools
+# The host in a box (tests/host) shares this machine's /usr. The units of libvirt and of systemd-machined are laid over it,
+# unpacked and not installed: installing them would make this machine a host of VMs.
+booted_host() {
+    host=${CARGO_TARGET_DIR:-$(cd "$(dirname "$0")/.." && pwd)/target}/lab-host
+    if [ -e "$host/complete" ]; then
+        say "the packages of the host in a box are in $host"
+        return 0
+    fi
+    command -v apt-get >/dev/null 2>&1 || fail "fetches the host in a box with apt-get, from Debian's archive"
+    say "fetching libvirt's units and systemd-machined (1 MB) to $host"
+    [ "$dry" = no ] || return 0
+    rm -rf "$host"
+    mkdir -p "$host/fetched" "$host/unpacked"
+    # PACKAGE BESIDE: the version of another that is installed, if the archive has it.
+    fetch_beside() {
+        beside=$(dpkg-query -W -f '${Version}' "$2")
+        (cd "$host/fetched" && {
+            apt-get -q -o APT::Sandbox::User=root download "$1=$beside" ||
+            apt-get -q -o APT::Sandbox::User=root download "$1"; })
+    }
+    fetch_all() {
+        fetch_beside libvirt-daemon-system libvirt-daemon && fetch_beside libvirt-daemon-system-systemd libvirt-daemon &&
+            fetch_beside systemd-container systemd
+    }
+    fetch_all || { $sudo apt-get -q update && fetch_all; } || fail "cannot fetch the packages of the host in a box"
+    for package in "$host"/fetched/*.deb; do
+        dpkg-deb -x "$package" "$host/unpacked"
+    done
+    # As it lies on a host whose /lib is in /usr.
+    if [ -d "$host/unpacked/lib" ]; then
+        mkdir -p "$host/unpacked/usr/lib"
+        cp -a "$host/unpacked/lib/." "$host/unpacked/usr/lib/"
+    fi
+    mkdir "$host/usr"
+    for part in bin sbin lib share; do
+        [ ! -d "$host/unpacked/usr/$part" ] || mv "$host/unpacked/usr/$part" "$host/usr/$part"
+    done
+    mv "$host/unpacked/etc" "$host/etc"
+    rm -rf "$host/unpacked" "$host/fetched" "$host/usr/share/doc" "$host/usr/share/man"
+    date >"$host/complete"
+}
+[ "$mode" != test ] || booted_host
 
 [ "$mode" = run ] && exit 0
 want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")

@@ -50,15 +50,17 @@ impl Task {
     }
 }
 
+/// Whether the pids that we see are those of which the kernel speaks in its log, its traces and its process events. In a
+/// container with pids of its own they are not, and the same number is another process.
+pub(crate) fn hosts_own_pids() -> bool {
+    // `PROC_PID_INIT_INO` of the kernel: the first pid namespace.
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == "pid:[4026531836]")
+}
+
 /// The clock by which the kernel dates process events and our traces.
 pub(crate) fn kernel_clock() -> Mono {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Mono((now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64))
-}
-
-/// Whether pids mean to us what they mean to the kernel (`PROC_PID_INIT_INO`: the first pid namespace).
-pub(crate) fn hosts_own_pids() -> bool {
-    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == "pid:[4026531836]")
 }
 
 /// The fields of `/proc/PID/stat` that matter here.

@@ -39,6 +39,7 @@ mod guest;
 mod linux;
 mod reap;
 
+mod booted;
 mod cache;
 mod embed;
 mod libvirtd;
@@ -50,6 +51,7 @@ mod python;
 
 pub use audit::Audit;
 pub use authority::{Authority, Papers, Term};
+pub use booted::{BootedHost, GoDown};
 pub use command::run;
 pub use daemon::{Launch, Whydownd};
 pub use embed::{EmbedRoot, EmbedShell};

@@ -420,7 +420,7 @@ impl Drop for Libvirtd {
 }
 
 /// Whether the kernel lets us make namespaces and mounts; root in an ordinary container may not.
-fn may_mount() -> bool {
+pub(crate) fn may_mount() -> bool {
     const CAP_SYS_ADMIN: u32 = 21;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));

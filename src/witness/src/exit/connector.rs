@@ -18,6 +18,8 @@ use rustix::net::{
 };
 use whydown_core::time::Mono;
 
+use crate::process::hosts_own_pids;
+
 /// `CN_IDX_PROC`: the sender, and the number of its multicast group.
 const INDEX: u32 = 1;
 /// `CN_VAL_PROC`
@@ -53,13 +55,18 @@ pub(super) struct Ended {
     pub(super) at: Mono,
 }
 
-/// An open ear. Silent, without an error, in any other than the host's first pid and user namespaces.
+/// An open ear.
 #[derive(Debug)]
 pub(super) struct Connector(OwnedFd);
 
 impl Connector {
-    /// Fails without `CAP_NET_ADMIN`, or where the kernel lacks it.
+    /// Fails without `CAP_NET_ADMIN`, where the kernel lacks it, and in any other than the host's first network and pid
+    /// namespaces: in the last the kernel would take the question and never answer.
     pub(super) fn open() -> io::Result<Self> {
+        if !hosts_own_pids() {
+            let why = "this is not the host's own pid namespace, and the kernel tells of the host's pids";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let protocol = Some(netlink::CONNECTOR);
         let connector = Self(socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)?);
@@ -146,6 +153,7 @@ mod tests {
     fn where_we_have_the_right_the_kernel_tells_how_a_reaped_process_ended() {
         let connector = match Connector::open() {
             Ok(connector) => connector,
+            Err(error) if !hosts_own_pids() => return assert_eq!(error.kind(), io::ErrorKind::Unsupported),
             Err(error) => return assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}"),
         };
         let mut child = Command::new("sh").args(["-c", "exit 42"]).spawn().unwrap();

@@ -22,6 +22,7 @@ use whydown_core::evidence::Fact;
 use whydown_core::time::Wall;
 
 use self::line::{oom_killed, stamp};
+use crate::process::hosts_own_pids;
 
 /// The kernel gives one record a read, and refuses a smaller buffer than the record. Its own bound is below 8 KiB.
 const RECORD_BYTES: usize = 8192;
@@ -61,6 +62,9 @@ pub enum KernelLogError {
     /// There is no such device, or no right to read it.
     #[error("/dev/kmsg cannot be read: {0}")]
     Unreadable(#[source] io::Error),
+    /// The kernel tells pids of the host, and ours are others.
+    #[error("this is not the host's own pid namespace, and the kernel's log has the host's pids")]
+    OtherPids,
     /// No descriptor or thread is to be had.
     #[error("the kernel's log cannot be followed: {0}")]
     NoThread(#[source] io::Error),
@@ -81,6 +85,9 @@ impl KernelLog {
         told: impl Fn(KernelWord) + Send + 'static,
         clock: impl Fn() -> Wall + Send + 'static,
     ) -> Result<Self, KernelLogError> {
+        if !hosts_own_pids() {
+            return Err(KernelLogError::OtherPids);
+        }
         let from = if since.is_some() { SeekFrom::Start(0) } else { SeekFrom::End(0) };
         let log = open(Path::new("/dev/kmsg"), from).map_err(|e| KernelLogError::Unreadable(e.into()))?;
         let (caught_up, waiting) = sync_channel(1);

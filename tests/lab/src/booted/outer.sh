@@ -1,0 +1,24 @@
+# In a mount namespace of its own, outside the host: makes its control group, starts its first process and clears away
+# when that has ended. $1 is the host's folder, $2 the script of the first process, $3 the rest of its arguments.
+set -e
+trap '' INT TERM HUP
+folder=$1 begin=$2 become=$3 packages=$4 whydownd=$5 whydown=$6
+mkdir -p "$folder/cgroup"
+mount -t cgroup2 lab-cgroup "$folder/cgroup"
+cell=$folder/cgroup/lab-${folder##*/}
+mkdir -p "$cell"
+for controller in $(cat "$folder/cgroup/cgroup.subtree_control" 2>/dev/null); do
+    echo "+$controller" >"$cell/cgroup.subtree_control" || :
+done
+host=$cell/host
+mkdir -p "$host"
+status=0
+unshare --pid --fork --kill-child=KILL --uts --ipc --net \
+    sh -c "$begin" lab-begin "$folder" "$host" "$become" "$packages" "$whydownd" "$whydown" || status=$?
+# Its processes have ended with its first one; the kernel needs a moment to forget them.
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    find "$cell" -depth -type d -exec rmdir {} + 2>/dev/null && break
+    sleep 0.1
+done
+umount "$folder/cgroup" || umount -l "$folder/cgroup" || :
+exit "$status"
