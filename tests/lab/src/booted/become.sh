@@ -36,6 +36,7 @@ ln -s pts/ptmx dev/ptmx
 mount -t devpts -o newinstance,mode=620,ptmxmode=666 devpts dev/pts
 mount -t tmpfs lab-shm dev/shm
 mount -t tmpfs -o mode=755 lab-run run
+cp "$folder/boot-id" run/boot-id
 # The files of the guests have the same names inside and outside.
 mkdir -p ".$folder/guests"
 mount --bind "$folder/guests" ".$folder/guests"

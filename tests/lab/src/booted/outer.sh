@@ -7,7 +7,12 @@ mkdir -p "$folder/cgroup"
 mount -t cgroup2 lab-cgroup "$folder/cgroup"
 cell=$folder/cgroup/lab-${folder##*/}
 mkdir -p "$cell"
-for controller in $(cat "$folder/cgroup/cgroup.subtree_control" 2>/dev/null); do
+# libvirt takes a tree without any controller for none at all, and then asks systemd for no scopes. Where version 1 holds
+# the usual ones, one that it does not hold (hugetlb) will do.
+switched=
+for controller in $(cat "$folder/cgroup/cgroup.controllers"); do
+    grep -qw "$controller" "$folder/cgroup/cgroup.subtree_control" ||
+        { echo "+$controller" >"$folder/cgroup/cgroup.subtree_control" && switched="$switched $controller"; } || :
     echo "+$controller" >"$cell/cgroup.subtree_control" || :
 done
 host=$cell/host
@@ -19,6 +24,10 @@ unshare --pid --fork --kill-child=KILL --uts --ipc --net \
 for try in 1 2 3 4 5 6 7 8 9 10; do
     find "$cell" -depth -type d -exec rmdir {} + 2>/dev/null && break
     sleep 0.1
+done
+# Refused while another such host needs it.
+for controller in $switched; do
+    echo "-$controller" 2>/dev/null >"$folder/cgroup/cgroup.subtree_control" || :
 done
 umount "$folder/cgroup" || umount -l "$folder/cgroup" || :
 exit "$status"
