@@ -4,8 +4,9 @@
 //! never delays what a manager asked for. A question always gets its answer, if only that there is none.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use whydown_core::act::Act;
@@ -30,6 +31,31 @@ const LOOKS: usize = 32;
 /// Acts under way at once. A destroy of a hung QEMU holds its thread for some ten to thirty seconds.
 const ACTS: usize = 256;
 
+/// Between two questions to systemd because guests shut down.
+const HOST_PAUSE: Duration = Duration::from_secs(1);
+
+/// systemd's last word on whether the host goes down.
+#[derive(Debug, Default)]
+struct HostWord(Mutex<Option<(Instant, Option<String>)>>);
+
+impl HostWord {
+    /// What systemd says now. Those who ask while it is being asked wait, and share the answer to a question that was put
+    /// after they had come. Blocks, for some ten milliseconds as a rule and twice [`host::ANSWER_WAIT`] at most.
+    fn ask(&self) -> Option<String> {
+        let came = Instant::now();
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((put, word)) if *put >= came => word.clone(),
+            _ => {
+                let put = Instant::now();
+                let word = host::going_down(clock::wall());
+                *last = Some((put, word.clone()));
+                word
+            }
+        }
+    }
+}
+
 /// See the module page. Cheap to clone.
 #[derive(Clone)]
 pub struct Hands {
@@ -44,8 +70,9 @@ pub struct Hands {
     looks: Arc<Semaphore>,
     acts: Arc<Semaphore>,
     works: Works,
-    /// The second in which systemd was last asked.
-    host_looked_at: Arc<AtomicU64>,
+    /// How many guests have begun to end since systemd was last asked.
+    host_wanted: Arc<AtomicU64>,
+    host: Arc<HostWord>,
 }
 
 /// The answer to a question that could not be put.
@@ -72,8 +99,8 @@ impl Hands {
         works: Works,
     ) -> Self {
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
-        let host_looked_at = Arc::default();
-        Self { hypervisor, postbox, exits, threads, logs, own_pid, looks, acts, works, host_looked_at }
+        let (host_wanted, host) = (Arc::default(), Arc::default());
+        Self { hypervisor, postbox, exits, threads, logs, own_pid, looks, acts, works, host_wanted, host }
     }
 
     /// Has a process's exit told, and signals to its threads.
@@ -86,19 +113,26 @@ impl Hands {
         }
     }
 
-    /// A guest begins to shut down. Whether that is because its host does, systemd knows; STOPPED comes some 200 ms
-    /// later, and the answer takes a few. Asked at most once a second, however many guests there are.
+    /// A guest begins to shut down. Whether that is because its host does, systemd knows, and is asked now: the guest may
+    /// take minutes. Asked at most once a second, however many guests there are, and always after the last of them began.
     pub fn look_at_host(&self) {
-        let now = clock::now().mono.0 / 1_000_000_000 + 1;
-        if self.host_looked_at.swap(now, Ordering::Relaxed) == now {
+        if self.host_wanted.fetch_add(1, Ordering::AcqRel) > 0 {
             return;
         }
-        let postbox = self.postbox.clone();
+        let hands = self.clone();
         tokio::spawn(async move {
-            let asked = tokio::task::spawn_blocking(|| host::going_down(clock::wall())).await;
-            if let Ok(Some(by)) = asked {
-                let fact = Fact::HostGoingDown { by };
-                postbox.post(Input::Witness { whom: Whom::Host, at: clock::wall(), fact }).await;
+            loop {
+                let wanted = hands.host_wanted.load(Ordering::Acquire);
+                let host = Arc::clone(&hands.host);
+                if let Ok(Some(by)) = tokio::task::spawn_blocking(move || host.ask()).await {
+                    let fact = Fact::HostGoingDown { by };
+                    hands.postbox.post(Input::Witness { whom: Whom::Host, at: clock::wall(), fact }).await;
+                }
+                tokio::time::sleep(HOST_PAUSE).await;
+                if hands.host_wanted.compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+                {
+                    return;
+                }
             }
         });
     }
@@ -132,7 +166,9 @@ impl Hands {
             Question::Look { domain } => Answer::Looked { domain, view: self.view(domain) },
             Question::Remains { run, domain, name, started, seen } => {
                 let view = self.view(domain);
-                Answer::Remains { run, view, facts: self.log(&name, started, seen) }
+                let mut facts = self.log(&name, started, seen);
+                facts.extend(self.host.ask().map(|by| (clock::wall(), Fact::HostGoingDown { by })));
+                Answer::Remains { run, view, facts }
             }
             Question::Act { run, domain, what, xml } => {
                 let done = match what {

@@ -55,7 +55,10 @@ fn the_unit_starts_with_its_restrictions_and_they_take_nothing_that_it_needs() -
         .replace("Type=notify", "Type=oneshot")
         .replace("NotifyAccess=main", "")
         .replace("Restart=always", "Restart=no")
-        .replace("ExecStart=/usr/bin/whydownd", "ExecStart=/bin/sh /etc/whydown/probe.sh\nStandardOutput=file:/run/probe.out");
+        .replace(
+            "ExecStart=/usr/bin/whydownd",
+            "ExecStart=/bin/sh /etc/whydown/probe.sh\nStandardOutput=file:/run/probe.out",
+        );
     host.write_inside("/etc/systemd/system/probe.service", &unit)?;
     host.write_inside("/etc/whydown/probe.sh", PROBE)?;
     host.run(&["systemctl", "daemon-reload"])?;
@@ -63,8 +66,16 @@ fn the_unit_starts_with_its_restrictions_and_they_take_nothing_that_it_needs() -
     let said = host.run(&["cat", "/run/probe.out"])?;
     println!("{said}");
     for needed in [
-        "make-traces", "filter-traces", "switch-traces", "read-traces", "remove-traces", "kernel-log", "systemd-speaks",
-        "look-into-qemu", "qemu-log", "keep-state",
+        "make-traces",
+        "filter-traces",
+        "switch-traces",
+        "read-traces",
+        "remove-traces",
+        "kernel-log",
+        "systemd-speaks",
+        "look-into-qemu",
+        "qemu-log",
+        "keep-state",
     ] {
         assert!(said.lines().any(|line| line == format!("{needed}: may")), "{needed}: {said}");
     }
@@ -82,7 +93,10 @@ fn the_unit_starts_with_its_restrictions_and_they_take_nothing_that_it_needs() -
     assert_eq!(world.whydown(&["why", guest.uuid_text()])?["domain"]["run"], run);
 
     // A daemon that hangs is ended and started again.
-    host.write_inside("/etc/systemd/system/whydown.service.d/soon.conf", "[Service]\nWatchdogSec=3s\nRestartSec=100ms\n")?;
+    host.write_inside(
+        "/etc/systemd/system/whydown.service.d/soon.conf",
+        "[Service]\nWatchdogSec=3s\nRestartSec=100ms\n",
+    )?;
     host.run(&["systemctl", "daemon-reload"])?;
     host.run(&["systemctl", "restart", "whydown"])?;
     let pid = world.unit("whydown", "MainPID")?;

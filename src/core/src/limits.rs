@@ -21,6 +21,10 @@ pub const PRELUDE_LIFE: Duration = Duration::from_secs(120);
 /// An ending this close behind a gap in our hearing is never told as certain: its prelude may lie in the gap.
 pub const GAP_SHADOW: Duration = Duration::from_secs(60);
 
+/// systemd is asked whether the host goes down when a VM begins to end, and may be that late with its word: on a host that
+/// goes down everything is slow.
+pub const HOST_WORD_DELAY: Duration = Duration::from_secs(5);
+
 /// Two witnesses of one moment may date it this far apart: events carry no time of their own and are dated when they
 /// arrive.
 pub const CLOCK_GRACE: Duration = Duration::from_secs(1);

@@ -123,7 +123,8 @@ pub enum Reply {
 /// is answered with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// What remains of a run: libvirt's state of the domain, and this run's part of QEMU's log.
+    /// What remains of a run: libvirt's state of the domain, this run's part of QEMU's log, and whether the host goes
+    /// down.
     Remains {
         /// Which run.
         run: RunId,

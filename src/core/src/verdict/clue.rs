@@ -196,8 +196,13 @@ impl Clue {
                 since_reset(dossier, end, pressed)
             }
             Self::HostGoingDown => {
-                let began = began(dossier, end);
-                recent(dossier, began, limits::REQUEST_LIFE, |f| matches!(f, Fact::HostGoingDown { .. }))
+                // Once said it holds until the host is off: guests are shut down one after the other, a host may stay
+                // off for days, and whoever is asked again says it again. So the first word counts, of any age.
+                let latest = began(dossier, end).after(limits::HOST_WORD_DELAY);
+                enumerated(dossier)
+                    .filter(|(_, e)| matches!(e.fact, Fact::HostGoingDown { .. }) && e.first <= latest)
+                    .map(|(id, _)| id)
+                    .collect()
             }
             Self::InitSignal => {
                 let mut seen = signal(dossier, Sender::Init);

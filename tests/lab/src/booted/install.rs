@@ -80,7 +80,9 @@ fn mode(path: &Path, mode: u32) -> Result<()> {
 /// Lays a host down in `folder`.
 pub(super) fn host(folder: &Path, packages: &Path, systemd: &Path) -> Result<()> {
     let root = folder.join("root");
-    for part in ["boot", "dev", "etc", "home", "mnt", "opt", "proc", "root", "run", "srv", "sys", "tmp", "usr"] {
+    for part in
+        ["boot", "dev", "etc", "home", "mnt", "opt", "proc", "root", "run", "srv", "sys", "tmp", "usr"]
+    {
         make(&root.join(part))?;
     }
     for part in ["cache", "lib/libvirt", "lib/systemd", "log/journal", "log/libvirt/qemu", "spool", "tmp"] {
@@ -100,7 +102,11 @@ pub(super) fn host(folder: &Path, packages: &Path, systemd: &Path) -> Result<()>
             Err(_) if !machine.exists() => {}
             Err(_) => {
                 let path = machine.display().to_string();
-                return Err(Error::Invalid { what: "the machine", expected: "one whose /lib is in /usr", got: path });
+                return Err(Error::Invalid {
+                    what: "the machine",
+                    expected: "one whose /lib is in /usr",
+                    got: path,
+                });
             }
         }
     }
@@ -111,7 +117,14 @@ pub(super) fn host(folder: &Path, packages: &Path, systemd: &Path) -> Result<()>
 
 fn etc(etc: &Path, packages: &Path) -> Result<()> {
     let mut copy = Command::new("cp");
-    copy.args(["-a", "/etc/passwd", "/etc/group", "/etc/ld.so.cache", "/etc/alternatives", "/etc/login.defs"]);
+    copy.args([
+        "-a",
+        "/etc/passwd",
+        "/etc/group",
+        "/etc/ld.so.cache",
+        "/etc/alternatives",
+        "/etc/login.defs",
+    ]);
     copy.arg(packages.join("etc/libvirt")).arg(etc);
     run(&mut copy, Duration::from_secs(30))?;
     let group = fs::read_to_string(etc.join("group")).map_err(Error::file("read", etc))?;

@@ -100,8 +100,11 @@ impl BootedHost {
         let pid_file = self.folder.join("main.pid");
         let _ = fs::remove_file(&pid_file);
         let console = self.folder.join("console");
-        let console =
-            File::options().append(true).create(true).open(&console).map_err(Error::file("open", &console))?;
+        let console = File::options()
+            .append(true)
+            .create(true)
+            .open(&console)
+            .map_err(Error::file("open", &console))?;
         let errors = console.try_clone().map_err(|source| Error::io("open the console again", source))?;
         let mut command = Command::new("unshare");
         command
