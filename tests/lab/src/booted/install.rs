@@ -25,6 +25,9 @@ const LIBVIRTD_CONF: &str = "auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n"
 /// Kept for whoever reads why a test failed; the kernel's log is the machine's.
 const JOURNALD_CONF: &str = "[Journal]\nStorage=persistent\nReadKMsg=no\nAudit=no\nRateLimitBurst=0\n";
 
+/// libvirtd holds every shutdown up by five seconds while guests run, whoever shuts them down.
+const LOGIND_CONF: &str = "[Login]\nInhibitDelayMaxSec=1s\n";
+
 /// A service with a view of its own gets a /proc of its own, and there the machine's boot id.
 const BOOT_ID: &str = "[Service]\nBindReadOnlyPaths=/run/boot-id:/proc/sys/kernel/random/boot_id\n";
 
@@ -144,6 +147,7 @@ fn etc(etc: &Path, packages: &Path) -> Result<()> {
         ("libvirt/qemu.conf", QEMU_CONF),
         ("libvirt/libvirtd.conf", LIBVIRTD_CONF),
         ("systemd/journald.conf.d/lab.conf", JOURNALD_CONF),
+        ("systemd/logind.conf.d/lab.conf", LOGIND_CONF),
         ("systemd/system/whydown.service.d/boot-id.conf", BOOT_ID),
         // Debian empties /tmp at boot, and the guests' files are below it.
         ("tmpfiles.d/tmp.conf", ""),

@@ -14,7 +14,8 @@
 //!
 //! Its control groups are those of version 2 alone, whatever the machine has. The pids in it are its own, which the
 //! kernel's traces and process events do not know: what whydown hears through them cannot be heard here.
-//! No setting, clock or kernel log of the machine is changed. All of it ends with its first process.
+//! Nothing of the machine is changed, but that journald says a line or two in the kernel's log. All of it ends with its
+//! first process.
 
 mod install;
 
