@@ -14,10 +14,9 @@ fn libvirt_guests(world: &World, on_shutdown: &str) -> Result<()> {
 
 /// Down, up again, and all that these guests left is closed.
 fn down_and_up(world: &mut World, how: GoDown, guests: &[&Guest]) -> Result<()> {
-    let took = world.host.go_down(how)?;
+    world.host.go_down(how)?;
     world.host.boot()?;
     world.wait_settled(guests);
-    println!("{how:?} took {took:?}");
     Ok(())
 }
 

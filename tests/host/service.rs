@@ -1,8 +1,10 @@
 //! The unit under a real systemd: it starts with all its restrictions, and they take nothing from it that it needs.
 
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
 
-use whydown_lab::{Result, wait_until};
+use serde_json::{Value, json};
+use whydown_lab::{Launch, Result, Whydownd, lab_dir, run, wait_until};
 
 use super::world::{PATIENCE, World};
 
@@ -45,9 +47,27 @@ fn the_unit_starts_with_its_restrictions_and_they_take_nothing_that_it_needs() -
     ] {
         assert_eq!(world.unit("whydown", property)?, value, "{property}: {}", host.said());
     }
+    assert_eq!(host.run(&["systemctl", "--failed", "--no-legend"])?, "");
+    // The kernel speaks of the machine's pids, and this host has its own: the witnesses that hear the kernel must say so
+    // rather than take one process for another. All others hear.
     let health = world.whydown(&["health"])?;
-    println!("{health:#}");
-    println!("{}", String::from_utf8_lossy(&host.try_run(&["whydown", "doctor"])?.stdout));
+    let deaf = health["deaf"].as_array().expect("a list");
+    assert!(
+        deaf.iter()
+            .all(|why| why.as_str().is_some_and(|why| why.contains("not the host's own pid namespace"))),
+        "{health:#}"
+    );
+    assert_eq!(deaf.len(), 3, "{health:#}");
+    // Its exit status is 1, as it has found something.
+    let doctor = host.try_run(&["whydown", "--json", "doctor"])?;
+    let doctor: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    for finding in doctor["findings"].as_array().expect("a list") {
+        let of_the_kernel = ["exit-status", "signals", "kernel-log", "exit-reasons"];
+        let fine = finding["level"] == "fine";
+        assert!(fine || of_the_kernel.iter().any(|name| finding["about"] == *name), "{finding:#}");
+    }
+    let seen = host.run(&["whydown", "hosts", "--once", "http://127.0.0.1:54321/"])?;
+    assert!(seen.contains(&format!("{}  Up", guest.uuid_text())), "{seen}");
 
     // The same restrictions around another program.
     let unit = host.run(&["cat", "/lib/systemd/system/whydown.service"])?;
@@ -64,7 +84,6 @@ fn the_unit_starts_with_its_restrictions_and_they_take_nothing_that_it_needs() -
     host.run(&["systemctl", "daemon-reload"])?;
     host.run(&["systemctl", "start", "probe"])?;
     let said = host.run(&["cat", "/run/probe.out"])?;
-    println!("{said}");
     for needed in [
         "make-traces",
         "filter-traces",
@@ -117,6 +136,28 @@ fn the_unit_starts_with_its_restrictions_and_they_take_nothing_that_it_needs() -
     std::fs::remove_file(host.path("/etc/whydown/conf.d/wrong.toml")).expect("it was written");
     host.run(&["systemctl", "start", "whydown"])?;
     assert_eq!(world.whydown(&["why", guest.uuid_text()])?["domain"]["run"], run);
-    let _ = Duration::ZERO;
+    Ok(())
+}
+
+/// On the machine itself, where the kernel's words are about our own pids.
+#[test]
+fn the_capabilities_of_the_unit_are_enough_for_every_witness() -> Result<()> {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/whydown.service");
+    let unit = std::fs::read_to_string(unit).expect("a shipped file");
+    let set = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=CAP_")).expect("the set");
+    let set = set.to_lowercase().replace(" cap_", ",+");
+    let folder = lab_dir()?;
+    let limited = folder.path().join("limited");
+    let program = env!("CARGO_BIN_EXE_whydownd");
+    let text =
+        format!("#!/bin/sh\nexec setpriv --bounding-set=-all,+{set} --no-new-privs {program} \"$@\"\n");
+    std::fs::write(&limited, text).expect("a file");
+    run(Command::new("chmod").arg("755").arg(&limited), PATIENCE)?;
+    let daemon =
+        Whydownd::start(Launch::new(&limited, folder.path().join("d"), "test:///default").tracefs())?;
+    let mut health = Command::new(env!("CARGO_BIN_EXE_whydown"));
+    health.arg("--socket").arg(daemon.socket_path()).args(["--json", "health"]);
+    let health: Value = serde_json::from_slice(&run(&mut health, PATIENCE)?.stdout).expect("JSON");
+    assert_eq!(health["deaf"], json!([]), "{health:#}");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Whether the host is going down. Asked once, when the daemon itself is told to end.
+//! Whether the host is going down. Asked when a VM begins to end and when it has ended, and when the daemon itself is
+//! told to end.
 //!
 //! systemd's own word counts, and a shutdown that was scheduled and whose time has come. `/run/nologin` does not: it is
 //! also there while the host comes up, and for minutes before a shutdown that may be cancelled. logind's announcement

@@ -1,5 +1,5 @@
 # In a mount namespace of its own, outside the host: makes its control group, starts its first process and clears away
-# when that has ended. $1 is the host's folder, $2 the script of the first process, $3 the rest of its arguments.
+# when that has ended. It is not stopped by what stops the test, as somebody must clear away.
 set -e
 trap '' INT TERM HUP
 folder=$1 begin=$2 become=$3 packages=$4 whydownd=$5 whydown=$6
