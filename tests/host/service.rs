@@ -57,12 +57,12 @@ fn the_unit_starts_with_its_restrictions_and_they_take_nothing_that_it_needs() -
             .all(|why| why.as_str().is_some_and(|why| why.contains("not the host's own pid namespace"))),
         "{health:#}"
     );
-    assert_eq!(deaf.len(), 3, "{health:#}");
+    assert_eq!(deaf.len(), 4, "{health:#}");
     // Its exit status is 1, as it has found something.
     let doctor = host.try_run(&["whydown", "--json", "doctor"])?;
     let doctor: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
     for finding in doctor["findings"].as_array().expect("a list") {
-        let of_the_kernel = ["exit-status", "signals", "kernel-log", "exit-reasons"];
+        let of_the_kernel = ["exit-status", "signals", "audit", "kernel-log", "exit-reasons"];
         let fine = finding["level"] == "fine";
         assert!(fine || of_the_kernel.iter().any(|name| finding["about"] == *name), "{finding:#}");
     }
