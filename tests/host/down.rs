@@ -53,7 +53,7 @@ fn vms_that_end_with_their_host_are_told_so_once_each() -> Result<()> {
     let _line = world.up_again(&obeys)?;
     world.host.run(&["/usr/lib/libvirt/libvirt-guests.sh", "stop"])?;
     world.wait_settled(&[&obeys]);
-    world.expect(&obeys, 3, ["other-shutdown", "certain", "G7"]);
+    world.expect(&obeys, 3, ["other-shutdown", "probable", "G7"]);
 
     // Its list of guests is left, so that it takes its work for done when the host does go down.
     assert!(world.host.path("/var/lib/libvirt/libvirt-guests").exists());
