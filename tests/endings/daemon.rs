@@ -254,9 +254,7 @@ fn a_full_disk_loses_nothing_and_is_said_aloud() -> Result<()> {
         format!("print(server.create({{'xml': open('{}').read()}})['status']['code'])", document.display());
     assert_eq!(xmlrpc_client(port, &create)?.trim(), "0");
     let mut serial = guest.serial(PATIENCE)?;
-    let filler = mount.0.join("filler");
-    let filled = std::fs::write(&filler, vec![1u8; 16 << 20]);
-    assert!(filled.is_err(), "the disk is full now");
+    let filler = Filler::start(&mount);
     serial.power_off()?;
     let durable = |wanted: &str| {
         let code = format!(
@@ -267,7 +265,7 @@ fn a_full_disk_loses_nothing_and_is_said_aloud() -> Result<()> {
     };
     wait_until("it is Down, and not on disk", PATIENCE, || durable("False"));
     assert!(host.json(&["--json", "health"])["ledger_trouble"].is_string());
-    std::fs::remove_file(&filler).expect("there is room again");
+    filler.make_room();
     wait_until("it is on disk", PATIENCE, || durable("True"));
     wait_until("the ledger is well", PATIENCE, || {
         host.json(&["--json", "health"])["ledger_trouble"].is_null()
@@ -291,6 +289,40 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Keeps a disk full: a ledger that fails closes its files, which makes room, and would write again a second later.
+pub struct Filler {
+    file: std::path::PathBuf,
+    stop: std::sync::mpsc::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Filler {
+    /// The disk is full when this returns.
+    pub fn start(mount: &Mount) -> Self {
+        use std::io::Write;
+        use std::sync::mpsc::{RecvTimeoutError, channel};
+        let file = mount.0.join("filler");
+        let mut open = std::fs::File::create(&file).expect("made");
+        let mut fill = move || while open.write_all(&[1; 4096]).is_ok() {};
+        fill();
+        let (stop, stopped) = channel();
+        let pause = std::time::Duration::from_millis(1);
+        let thread = std::thread::spawn(move || {
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                fill();
+            }
+        });
+        Self { file, stop, thread }
+    }
+
+    /// Goes away, and leaves room.
+    pub fn make_room(self) {
+        drop(self.stop);
+        self.thread.join().expect("it only writes");
+        std::fs::remove_file(&self.file).expect("there is room again");
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use whydown_lab::{EmbedRoot, Launch, OnCrash, Result, Signal, Whydownd, lab_dir, wait_until};
 
-use crate::daemon::{Embedded, Mount};
+use crate::daemon::{Embedded, Filler, Mount};
 use crate::host::{Held, PATIENCE};
 
 #[test]
@@ -71,8 +71,7 @@ fn a_daemon_killed_with_a_full_disk_tells_the_ending_again_and_writes_it_when_th
     host.wait(&guest, "Up");
     host.wait(&before, "Down");
     let run = host.json(&["--json", "why", "full"])["domain"]["run"].clone();
-    let filler = mount.0.join("filler");
-    assert!(std::fs::write(&filler, vec![1u8; 16 << 20]).is_err(), "the disk is full now");
+    let filler = Filler::start(&mount);
     serial.power_off()?;
     let shown = |host: &Embedded| host.json(&["--json", "why", "full"])["domain"].clone();
     let is_down = |host: &Embedded, durable: bool| {
@@ -87,7 +86,7 @@ fn a_daemon_killed_with_a_full_disk_tells_the_ending_again_and_writes_it_when_th
     assert_eq!((&told["cause"], &told["run"]), (&"guest-poweroff".into(), &run), "{told:#}");
     let old = host.json(&["--json", "why", "before"])["ending"].clone();
     assert_eq!(old["cause"], "guest-poweroff", "what was written can be read with no room to write: {old:#}");
-    std::fs::remove_file(&filler).expect("there is room again");
+    filler.make_room();
     wait_until("it is on disk", PATIENCE, || is_down(&host, true));
     host.daemon.restart()?;
     wait_until("it is Down, and on disk", PATIENCE, || is_down(&host, true));
