@@ -36,7 +36,7 @@ pub fn all() -> Vec<Case> {
 pub const NOT_COVERED: &[(&str, &str)] = &[
     ("lack of memory on the whole host", "a host that may run out of it; in a control group it is covered"),
     ("a KVM internal error", "hardware virtualisation"),
-    ("a real shutdown by systemd with its scopes", "a machine with systemd as its init"),
+    ("a real shutdown by systemd with its scopes", "a whole host of its own, as `tests/host` has one"),
 ];
 
 fn certain(cause: &'static str) -> Expect {
