@@ -18,6 +18,8 @@ pub enum Sense {
     Signals,
     /// The kernel's audit.
     Audit,
+    /// The bus on which the host says that it goes down.
+    HostBus,
 }
 
 impl Sense {
@@ -28,6 +30,7 @@ impl Sense {
             Self::KernelLog => "out-of-memory kills",
             Self::Signals => "who sends signals",
             Self::Audit => "the kernel's audit",
+            Self::HostBus => "the host's bus",
         }
     }
 }

@@ -5,8 +5,8 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use whydown_core::act::Act;
@@ -17,9 +17,9 @@ use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom};
 use whydown_core::time::Wall;
 use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow};
 use whydown_witness::exit::ExitWatch;
-use whydown_witness::host;
 use whydown_witness::log::{self, LogRun};
 
+use super::going_down::HostsWord;
 use super::post::Postbox;
 use super::threads::Threads;
 use super::work::{LOOK, Works};
@@ -31,30 +31,8 @@ const LOOKS: usize = 32;
 /// Acts under way at once. A destroy of a hung QEMU holds its thread for some ten to thirty seconds.
 const ACTS: usize = 256;
 
-/// Between two questions to systemd because guests shut down.
+/// Between two questions to `systemctl` because guests shut down.
 const HOST_PAUSE: Duration = Duration::from_secs(1);
-
-/// systemd's last word on whether the host goes down.
-#[derive(Debug, Default)]
-struct HostWord(Mutex<Option<(Instant, Option<String>)>>);
-
-impl HostWord {
-    /// What systemd says now. Those who ask while it is being asked wait, and share the answer to a question that was put
-    /// after they had come. Blocks, for some ten milliseconds as a rule and twice [`host::ANSWER_WAIT`] at most.
-    fn ask(&self) -> Option<String> {
-        let came = Instant::now();
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((put, word)) if *put >= came => word.clone(),
-            _ => {
-                let put = Instant::now();
-                let word = host::going_down(clock::wall());
-                *last = Some((put, word.clone()));
-                word
-            }
-        }
-    }
-}
 
 /// See the module page. Cheap to clone.
 #[derive(Clone)]
@@ -70,9 +48,9 @@ pub struct Hands {
     looks: Arc<Semaphore>,
     acts: Arc<Semaphore>,
     works: Works,
-    /// How many guests have begun to end since systemd was last asked.
+    /// How many guests have begun to end since `systemctl` was last asked.
     host_wanted: Arc<AtomicU64>,
-    host: Arc<HostWord>,
+    host: HostsWord,
 }
 
 /// The answer to a question that could not be put.
@@ -97,9 +75,10 @@ impl Hands {
         logs: Option<PathBuf>,
         own_pid: Option<u32>,
         works: Works,
+        host: HostsWord,
     ) -> Self {
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
-        let (host_wanted, host) = (Arc::default(), Arc::default());
+        let host_wanted = Arc::default();
         Self { hypervisor, postbox, exits, threads, logs, own_pid, looks, acts, works, host_wanted, host }
     }
 
@@ -116,17 +95,17 @@ impl Hands {
     /// A guest begins to shut down. Whether that is because its host does, systemd knows, and is asked now: the guest may
     /// take minutes. Asked at most once a second, however many guests there are, and always after the last of them began.
     pub fn look_at_host(&self) {
-        if self.host_wanted.fetch_add(1, Ordering::AcqRel) > 0 {
+        if self.host.is_told() || self.host_wanted.fetch_add(1, Ordering::AcqRel) > 0 {
             return;
         }
         let hands = self.clone();
         tokio::spawn(async move {
             loop {
                 let wanted = hands.host_wanted.load(Ordering::Acquire);
-                let host = Arc::clone(&hands.host);
-                if let Ok(Some(by)) = tokio::task::spawn_blocking(move || host.ask()).await {
-                    let fact = Fact::HostGoingDown { by };
-                    hands.postbox.post(Input::Witness { whom: Whom::Host, at: clock::wall(), fact }).await;
+                let host = hands.host.clone();
+                if let Ok(Some(word)) = tokio::task::spawn_blocking(move || host.ask()).await {
+                    let (at, fact) = (word.at, Fact::HostGoingDown { by: word.by });
+                    hands.postbox.post(Input::Witness { whom: Whom::Host, at, fact }).await;
                 }
                 tokio::time::sleep(HOST_PAUSE).await;
                 if hands.host_wanted.compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
@@ -167,7 +146,7 @@ impl Hands {
             Question::Remains { run, domain, name, started, seen } => {
                 let view = self.view(domain);
                 let mut facts = self.log(&name, started, seen);
-                facts.extend(self.host.ask().map(|by| (clock::wall(), Fact::HostGoingDown { by })));
+                facts.extend(self.host.ask().map(|word| (word.at, Fact::HostGoingDown { by: word.by })));
                 Answer::Remains { run, view, facts }
             }
             Question::Act { run, domain, what, xml } => {

@@ -17,6 +17,7 @@ mod document;
 mod doors;
 mod embed;
 mod engine;
+mod going_down;
 mod hands;
 mod host;
 mod network;

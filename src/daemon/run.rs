@@ -17,14 +17,16 @@ use whydown_libvirt::Hypervisor;
 use whydown_wire::{Board, Generation};
 use whydown_witness::audit::{Audit, AuditWord, SILENT};
 use whydown_witness::exit::ExitWatch;
+use whydown_witness::host::GoingDown;
 use whydown_witness::kernel::{KernelLog, KernelWord};
 use whydown_witness::signal::{SignalTrace, SignalWord};
-use whydown_witness::{host as host_witness, process};
+use whydown_witness::process;
 
 use super::deaf::{Deaf, Sense};
 use super::doctor::Doctor;
 use super::doors::{Doors, reload_on};
 use super::engine::{EngineTask, Published};
+use super::going_down::HostsWord;
 use super::hands::Hands;
 use super::host::Host;
 use super::post::Postbox;
@@ -149,6 +151,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         settings.libvirt.log_dir.clone(),
         own_pid,
         works.clone(),
+        witnesses.host.clone(),
     );
 
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 3);
@@ -222,7 +225,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         Err(broken) => error!("{broken}"),
     }
     if ended.is_ok() {
-        last_words(&postbox, published).await;
+        last_words(&postbox, witnesses.host.clone(), published).await;
     }
     let _ = close.send(true);
     for door in serving {
@@ -255,12 +258,12 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
 }
 
 /// If the host is going down, its VMs end now: they should know why, and we should see it.
-async fn last_words(postbox: &Postbox, mut published: watch::Receiver<Published>) {
-    let asked = tokio::task::spawn_blocking(|| host_witness::going_down(clock::wall())).await;
-    if let Ok(Some(by)) = asked {
+async fn last_words(postbox: &Postbox, host: HostsWord, mut published: watch::Receiver<Published>) {
+    let asked = tokio::task::spawn_blocking(move || host.ask()).await;
+    if let Ok(Some(GoingDown { at, by })) = asked {
         warn!("the host is going down: {by}");
         let fact = Fact::HostGoingDown { by };
-        postbox.post(Input::Witness { whom: Whom::Host, at: clock::wall(), fact }).await;
+        postbox.post(Input::Witness { whom: Whom::Host, at, fact }).await;
         let all_down = published.wait_for(|now| now.snapshot.domains.values().all(|d| d.ending.is_some()));
         let _ = tokio::time::timeout(LAST_LOOK, all_down).await;
     }
@@ -351,6 +354,8 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
 /// The witnesses that can be heard. They end when this is dropped.
 struct Witnesses {
     exits: Option<Arc<ExitWatch>>,
+    /// Whether the host goes down.
+    host: HostsWord,
     /// Whose threads signals are sent to.
     threads: Threads,
     _kernel: Option<KernelLog>,
@@ -415,8 +420,10 @@ fn witnesses(
     let signals = wanted.tracefs.as_deref().and_then(tracing);
     let audit_names_senders = Arc::new(AtomicBool::new(false));
     let audit = wanted.audit.then(|| listen_to_audit(own_pid, postbox, &deaf, &audit_names_senders));
+    let host = HostsWord::listen(postbox, &deaf);
     Witnesses {
         exits,
+        host,
         threads,
         _kernel: kernel,
         _signals: signals,

@@ -251,6 +251,8 @@ pub enum Fact {
         /// Who said so.
         by: String,
     },
+    /// The host was said to go down, and it does not any more. Nothing where nobody said that it did.
+    HostStays,
     /// The host has booted anew since the run was last seen.
     NewBoot {
         /// The boot in which it ran.

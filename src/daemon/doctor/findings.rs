@@ -139,7 +139,7 @@ fn words(need: Need) -> (&'static str, &'static str, &'static str) {
             ("the kernel's log is read", "Give whydown CAP_SYSLOG and /dev/kmsg, as its unit does.", "")
         }
         Need::Systemd => (
-            "systemd tells when the host goes down",
+            "systemd and logind tell over the host's bus when it goes down",
             "Without systemd a shutdown of the host looks like what its steps do to VMs.",
             "",
         ),

@@ -151,6 +151,13 @@ impl Doctor {
         let systemd = !Path::new(SYSTEMD).is_dir();
         let systemd =
             systemd.then(|| "the host's init is not systemd: nobody tells that the host goes down".into());
+        let mut systemd = finding(Need::Systemd, State::of(systemd));
+        if let Some(why) = self.deaf.of(Sense::HostBus) {
+            systemd.level = FindingLevel::Note;
+            systemd.what = format!("systemctl is run with each ending to learn whether the host goes down; {why}");
+            systemd.advice = "What tells it as it happens, for less:".into();
+            systemd.add = "systemctl enable --now dbus.service".into();
+        }
         let exits = self.deaf.of(Sense::Exits).or_else(|| self.deaf.of(Sense::ExitStatuses));
         let deaf_audit = self.deaf.of(Sense::Audit);
         let by_audit =
@@ -174,7 +181,7 @@ impl Doctor {
             signals,
             audit(self.audits, deaf_audit, by_audit),
             finding(Need::KernelLog, State::of(self.deaf.of(Sense::KernelLog))),
-            finding(Need::Systemd, State::of(systemd)),
+            systemd,
         ];
         if !Path::new(LIBVIRT_GUESTS).exists() {
             all.push(note(

@@ -248,7 +248,7 @@ impl Engine {
                     run.start.incarnation.process.is_some_and(|p| p.pid == pid)
                         && run.start.incarnation.boot == self.settings.boot
                 }
-                Whom::Host => true,
+                Whom::Host => *fact != Fact::HostStays || run.thinks_that_the_host_goes_down(),
             })
             .filter(|(_, run)| !matches!(run.phase, Phase::Recording(_)))
             .map(|(id, _)| *id)

@@ -157,6 +157,12 @@ impl Run {
         self.destroyed_by.is_some() || self.destroys_out > 0 || self.destroy_again
     }
 
+    /// Whether the host was said to go down, and not since to stay.
+    pub fn thinks_that_the_host_goes_down(&self) -> bool {
+        let down = self.dossier.latest(|f| matches!(f, Fact::HostGoingDown { .. })).map(|(_, e)| e.last);
+        down > self.dossier.latest(|f| *f == Fact::HostStays).map(|(_, e)| e.last)
+    }
+
     /// Adds a fact; gives the piece back if the ledger should hear of it.
     pub fn note(&mut self, at: Wall, fact: Fact) -> Option<(EvidenceId, Evidence)> {
         let requested = matches!(fact, Fact::Requested { .. } | Fact::Refused { .. });

@@ -197,10 +197,15 @@ impl Clue {
             }
             Self::HostGoingDown => {
                 // Once said it holds until the host is off: guests are shut down one after the other, a host may stay
-                // off for days, and whoever is asked again says it again. So the first word counts, of any age.
-                let latest = began(dossier, end).after(limits::HOST_WORD_DELAY);
+                // off for days, and whoever is asked again says it again. So the first word counts, of any age, unless
+                // the host was said to stay since it was last said. What was called off later had begun all the same.
+                let began = began(dossier, end);
+                let latest = began.after(limits::HOST_WORD_DELAY);
+                let stays = dossier.items().iter().filter(|e| e.fact == Fact::HostStays);
+                let stays = stays.filter_map(|e| [e.last, e.first].into_iter().find(|at| *at <= began)).max();
                 enumerated(dossier)
                     .filter(|(_, e)| matches!(e.fact, Fact::HostGoingDown { .. }) && e.first <= latest)
+                    .filter(|(_, e)| stays.is_none_or(|stays| stays < e.last))
                     .map(|(id, _)| id)
                     .collect()
             }

@@ -58,6 +58,7 @@ pub fn describe(fact: &Fact) -> String {
         Fact::Exit(ExitStatus::Signal(signal)) => format!("the process was killed by signal {signal}"),
         Fact::OomKilled { line } => format!("the kernel says: \"{line}\""),
         Fact::HostGoingDown { by } => format!("the host was going down: {by}"),
+        Fact::HostStays => "the host was not going down any more: its shutdown was called off".into(),
         Fact::NewBoot { .. } => "the host has booted anew since".into(),
         Fact::Unreadable(_) => "a piece of stored evidence that this version cannot read".into(),
     }

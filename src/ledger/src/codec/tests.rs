@@ -67,6 +67,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             Fact::Signalled { .. }
             | Fact::OomKilled { .. }
             | Fact::HostGoingDown { .. }
+            | Fact::HostStays
             | Fact::NewBoot { .. }
             | Fact::Unreadable(_) => {}
         }
@@ -81,6 +82,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         prop_oneof![
             Just(Fact::Gone),
             Just(Fact::Replaced),
+            Just(Fact::HostStays),
             Just(Fact::NextFromSnapshot),
             Just(Fact::LogSilent)
         ],

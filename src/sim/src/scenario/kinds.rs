@@ -34,6 +34,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::Signalled { .. } => "signalled",
         Fact::OomKilled { .. } => "oom-killed",
         Fact::HostGoingDown { .. } => "host-going-down",
+        Fact::HostStays => "host-stays",
         Fact::NewBoot { .. } => "new-boot",
         Fact::Unreadable(_) => "unreadable",
     }

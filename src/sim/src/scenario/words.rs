@@ -15,7 +15,7 @@
 //! | `log reason=crashed`, `log terminating on signal 15 from pid 1 (systemd)`, `log says …`, `log unreadable` | QEMU's log |
 //! | `signal 9 from 4711 (pkill)`, `signal 9 from kernel`, `signal 6 from itself` | a signal that the kernel saw delivered |
 //! | `exit 1`, `exit signal 9`, `oom-kill` | the process's exit; the kernel's out-of-memory killer |
-//! | `host going down: …` | the host begins to shut down |
+//! | `host going down: …`, `host stays` | the host begins to shut down; it does not, or not any more |
 //! | `manager create`, `manager shutdown`, `manager shutdown force 30`, `manager destroy` | requests |
 //! | `libvirt answers refused …` | to the next request: `done`, `no-domain`, `no-link`, `refused …` |
 //! | `link lost`, `link back`, `daemon killed`, `daemon stopped`, `daemon started`, `host reboots` | faults and their ends |
@@ -58,6 +58,8 @@ pub enum Line {
     Image(Option<bool>),
     /// The host begins to go down.
     HostGoingDown(String),
+    /// It is said to stay, whatever was said before.
+    HostStays,
     /// A manager asks.
     Manager(Wanted),
     /// libvirt's answer to a later request.
@@ -137,6 +139,7 @@ fn understood(line: &str) -> Option<Line> {
         "oom-kill" => Some(Line::Happens(vec![Act::Oom])),
         "manager" => manager(rest).map(Line::Manager),
         "libvirt" => answer(rest.strip_prefix("answers ")?).map(Line::Answer),
+        "host" if rest == "stays" => Some(Line::HostStays),
         "host" if rest != "reboots" => {
             Some(Line::HostGoingDown(rest.strip_prefix("going down: ")?.to_owned()))
         }
@@ -201,6 +204,7 @@ impl World {
                 }
             }
             Line::HostGoingDown(by) => self.witness(Whom::Host, Fact::HostGoingDown { by: by.clone() }),
+            Line::HostStays => self.witness(Whom::Host, Fact::HostStays),
             Line::Manager(wanted) => asked.extend(self.ask("engine", wanted.clone())),
             Line::Answer(outcome) => {
                 if let Acting::Told(outcomes) = &mut self.acting {

@@ -1,10 +1,6 @@
-//! Whether the host is going down. Asked when a VM begins to end and when it has ended, and when the daemon itself is
-//! told to end.
+//! systemd's word by `systemctl`, for hosts whose bus is not heard. It costs some milliseconds of processor time each.
 //!
-//! systemd's own word counts, and a shutdown that was scheduled and whose time has come. `/run/nologin` does not: it is
-//! also there while the host comes up, and for minutes before a shutdown that may be cancelled. logind's announcement
-//! (`PrepareForShutdown`) would come earlier, but only over D-Bus, which this crate does not speak. On a host without
-//! systemd nothing is said, and *not said* never means that the host stays up.
+//! systemd's own word counts, and a shutdown that was scheduled and whose time has come.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -14,9 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use whydown_core::time::Wall;
 
-/// How long systemd may take to answer. It answers in milliseconds, but a host that goes down is busy, and the daemon
-/// has to end as well.
-pub const ANSWER_WAIT: Duration = Duration::from_secs(2);
+use super::{ANSWER_WAIT, SYSTEMD};
 
 /// How far in the future a scheduled shutdown counts as begun.
 const SCHEDULE_SLACK: Duration = Duration::from_secs(5);
@@ -45,7 +39,7 @@ impl Host {
         }
         let systemctl = self.systemctl.iter().find(|path| path.is_file());
         if systemctl.is_some_and(|path| state(path, wait).is_ok_and(|state| state == "stopping")) {
-            return Some("systemd is stopping the system".into());
+            return Some(SYSTEMD.into());
         }
         self.scheduled(now).map(|mode| format!("a scheduled {mode} is due"))
     }

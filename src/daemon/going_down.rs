@@ -1,0 +1,80 @@
+//! Whether the host goes down, by the one way that is there: the bus where it is heard, `systemctl` where it is not.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tracing::warn;
+use whydown_core::evidence::Fact;
+use whydown_core::lifecycle::{Input, Whom};
+use whydown_witness::host::{self, Answer, GoingDown, HostWatch, HostWord};
+
+use super::clock;
+use super::deaf::{Deaf, Sense};
+use super::post::Postbox;
+
+/// Who is asked. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct HostsWord {
+    bus: Option<Arc<HostWatch>>,
+    /// The last answer of `systemctl`, and when it was asked for.
+    asked: Arc<Mutex<Option<(Instant, Option<GoingDown>)>>>,
+}
+
+impl HostsWord {
+    /// Listens on the host's bus, where systemd is its init; what is heard goes to the engine at once.
+    pub fn listen(postbox: &Postbox, deaf: &Deaf) -> Self {
+        let (postbox, ears) = (postbox.clone(), deaf.clone());
+        let told = move |word| {
+            let (at, fact) = match word {
+                HostWord::GoingDown(GoingDown { at, by }) => {
+                    warn!("the host is going down: {by}");
+                    (at, Fact::HostGoingDown { by })
+                }
+                HostWord::Stays { at, called_off } => {
+                    if called_off {
+                        warn!("the host is not going down any more");
+                    }
+                    (at, Fact::HostStays)
+                }
+                HostWord::Heard => return ears.lift(Sense::HostBus),
+                HostWord::Deaf { why } => return ears.add(Sense::HostBus, why),
+            };
+            postbox.post_blocking(Input::Witness { whom: Whom::Host, at, fact });
+        };
+        let bus = host::booted().then(|| HostWatch::start(host::SYSTEM_BUS, told, clock::wall));
+        let bus = bus.and_then(|started| started.map_err(|error| deaf.add(Sense::HostBus, error)).ok());
+        Self { bus: bus.map(Arc::new), asked: Arc::default() }
+    }
+
+    /// Whether it is told as it happens, so that nobody need ask early.
+    pub fn is_told(&self) -> bool {
+        self.bus.as_ref().is_some_and(|bus| bus.is_heard())
+    }
+
+    /// What is so now. Blocks: for a millisecond with a bus; without one for some ten milliseconds as a rule, and three
+    /// times [`host::ANSWER_WAIT`] at most.
+    pub fn ask(&self) -> Option<GoingDown> {
+        match self.bus.as_ref().map(|bus| bus.ask()) {
+            Some(Answer::Heard(word)) => word,
+            // During a shutdown the bus ends before the host does.
+            Some(Answer::Deaf(Some(word))) => Some(word),
+            Some(Answer::Deaf(None)) | None => self.ask_systemctl(),
+        }
+    }
+
+    /// Those who ask while it is being asked wait, and share the answer to a question that was put after they had come.
+    fn ask_systemctl(&self) -> Option<GoingDown> {
+        let came = Instant::now();
+        let mut last = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((put, word)) if *put >= came => word.clone(),
+            _ => {
+                let put = Instant::now();
+                let at = clock::wall();
+                let word = host::going_down(at).map(|by| GoingDown { at, by });
+                *last = Some((put, word.clone()));
+                word
+            }
+        }
+    }
+}
