@@ -27,12 +27,12 @@ impl HostsWord {
         let told = move |word| {
             let (at, fact) = match word {
                 HostWord::GoingDown(GoingDown { at, by }) => {
-                    warn!("the host is going down: {by}");
+                    warn!("heard on the host's bus: the host is going down: {by}");
                     (at, Fact::HostGoingDown { by })
                 }
                 HostWord::Stays { at, called_off } => {
                     if called_off {
-                        warn!("the host is not going down any more");
+                        warn!("heard on the host's bus: the host is not going down any more");
                     }
                     (at, Fact::HostStays)
                 }

@@ -19,8 +19,8 @@ use whydown_witness::audit::{Audit, AuditWord, SILENT};
 use whydown_witness::exit::ExitWatch;
 use whydown_witness::host::GoingDown;
 use whydown_witness::kernel::{KernelLog, KernelWord};
-use whydown_witness::signal::{SignalTrace, SignalWord};
 use whydown_witness::process;
+use whydown_witness::signal::{SignalTrace, SignalWord};
 
 use super::deaf::{Deaf, Sense};
 use super::doctor::Doctor;

@@ -2,7 +2,7 @@
 //!
 //! libvirt-guests and systemd do all of it; whydown only listens, is stopped with the others, and looks when it is back.
 
-use whydown_lab::{GoDown, Guest, Result};
+use whydown_lab::{GoDown, Guest, Result, wait_until};
 
 use super::world::{PATIENCE, World};
 
@@ -12,11 +12,61 @@ fn libvirt_guests(world: &World, on_shutdown: &str) -> Result<()> {
     world.host.write_inside("/etc/default/libvirt-guests", &text)
 }
 
-/// Down, up again, and all that these guests left is closed.
+/// Who says that the host goes down where logind is asked to have it go down, and where it is not.
+const LOGIND: &str = "the host was going down: logind has announced a shutdown";
+const SYSTEMD: &str = "the host was going down: systemd is stopping the system";
+
+/// What whydown's log says when it hears of it.
+const HEARD: &str = "heard on the host's bus: the host is going down: ";
+const CALLED_OFF: &str = "heard on the host's bus: the host is not going down any more";
+
+/// Down, up again, and all that these guests left is closed. That it goes down must have been heard on the bus before
+/// anything ended.
 fn down_and_up(world: &mut World, how: GoDown, guests: &[&Guest]) -> Result<()> {
+    let before = said(world)?.len();
     world.host.go_down(how)?;
     world.host.boot()?;
     world.wait_settled(guests);
+    let lines = &said(world)?[before..];
+    let heard = lines.iter().position(|line| line.contains(HEARD));
+    let ended = lines.iter().position(|line| line.contains("ended: "));
+    assert!(heard.is_some() && heard < ended, "{heard:?} {ended:?}: {lines:#?}");
+    Ok(())
+}
+
+/// All lines that whydown has logged since it was installed.
+fn said(world: &World) -> Result<Vec<String>> {
+    let said = world.host.run(&["journalctl", "--no-pager", "--quiet", "--output=cat", "--unit=whydown"])?;
+    Ok(said.lines().map(str::to_owned).collect())
+}
+
+/// A shutdown that logind announces and cannot begin: it is held up, and its target is taken away meanwhile.
+fn shut_down_in_vain(world: &World) -> Result<()> {
+    let host = &world.host;
+    host.write_inside("/etc/systemd/logind.conf.d/zz-slow.conf", "[Login]\nInhibitDelayMaxSec=5s\n")?;
+    host.run(&["systemctl", "restart", "systemd-logind"])?;
+    host.run(&[
+        "systemd-run",
+        "--unit=holds-up",
+        "systemd-inhibit",
+        "--what=shutdown",
+        "--mode=delay",
+        "sleep",
+        "600",
+    ])?;
+    wait_until("somebody holds up shutdowns", PATIENCE, || {
+        host.run(&["systemd-inhibit", "--list"]).is_ok_and(|list| list.contains("systemd-inhibit"))
+    });
+    let manager = ["org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager"];
+    host.run(&[&["busctl", "call"], &manager[..], &["PowerOff", "b", "false"]].concat())?;
+    host.run(&["systemctl", "mask", "--runtime", "poweroff.target"])?;
+    wait_until("logind gives up", PATIENCE, || {
+        said(world).is_ok_and(|lines| lines.iter().any(|line| line.contains(CALLED_OFF)))
+    });
+    host.run(&["systemctl", "stop", "holds-up"])?;
+    host.run(&["systemctl", "unmask", "--runtime", "poweroff.target"])?;
+    std::fs::remove_file(host.path("/etc/systemd/logind.conf.d/zz-slow.conf")).expect("it was written");
+    host.run(&["systemctl", "restart", "systemd-logind"])?;
     Ok(())
 }
 
@@ -35,6 +85,7 @@ fn vms_that_end_with_their_host_are_told_so_once_each() -> Result<()> {
     for guest in [&obeys, &fleeting] {
         let ending = world.expect(guest, 1, ["host-shutdown", "probable", "G6"]);
         says(&ending, "despite", "QEMU: the power button was pressed");
+        says(&ending, "because", LOGIND);
     }
     let ending = world.expect(&stubborn, 1, ["host-shutdown", "probable", "H2"]);
     says(&ending, "evidence", "ended by signal 15 from process 1, \"/lib/systemd/systemd\": the host's init");
@@ -46,14 +97,23 @@ fn vms_that_end_with_their_host_are_told_so_once_each() -> Result<()> {
     let (passing, _line) = world.up("passing", false)?;
     down_and_up(&mut world, GoDown::Signal, &[&obeys, &passing])?;
     world.expect(&obeys, 2, ["managed-saved", "certain", "V1"]);
-    world.expect(&passing, 1, ["host-shutdown", "probable", "H2"]);
+    let ending = world.expect(&passing, 1, ["host-shutdown", "probable", "H2"]);
+    says(&ending, "because", SYSTEMD);
 
-    // By hand, while the host stays up: a client of libvirt like any other.
+    // By hand, while the host stays up: a client of libvirt like any other, even after shutdowns that came to nothing.
     libvirt_guests(&world, "shutdown")?;
     let _line = world.up_again(&obeys)?;
+    let before = said(&world)?.iter().filter(|line| line.contains(HEARD)).count();
+    world.host.run(&["shutdown", "+1"])?;
+    world.host.run(&["shutdown", "-c"])?;
+    assert_eq!(said(&world)?.iter().filter(|line| line.contains(HEARD)).count(), before);
+    shut_down_in_vain(&world)?;
+    assert_eq!(said(&world)?.iter().filter(|line| line.contains(HEARD)).count(), before + 1);
     world.host.run(&["/usr/lib/libvirt/libvirt-guests.sh", "stop"])?;
     world.wait_settled(&[&obeys]);
-    world.expect(&obeys, 3, ["other-shutdown", "probable", "G7"]);
+    let ending = world.expect(&obeys, 3, ["other-shutdown", "probable", "G7"]);
+    says(&ending, "evidence", LOGIND);
+    says(&ending, "evidence", "its shutdown was called off");
 
     // Its list of guests is left, so that it takes its work for done when the host does go down.
     assert!(world.host.path("/var/lib/libvirt/libvirt-guests").exists());
@@ -66,7 +126,8 @@ fn vms_that_end_with_their_host_are_told_so_once_each() -> Result<()> {
     let _line = world.up_again(&obeys)?;
     let _line = world.up_again(&stubborn)?;
     down_and_up(&mut world, GoDown::Reboot, &[&obeys, &stubborn])?;
-    world.expect(&obeys, 5, ["host-shutdown", "probable", "H2"]);
+    let ending = world.expect(&obeys, 5, ["host-shutdown", "probable", "H2"]);
+    says(&ending, "because", LOGIND);
     world.expect(&stubborn, 2, ["host-shutdown", "probable", "H2"]);
 
     // Nobody shuts anything down.

@@ -154,7 +154,8 @@ impl Doctor {
         let mut systemd = finding(Need::Systemd, State::of(systemd));
         if let Some(why) = self.deaf.of(Sense::HostBus) {
             systemd.level = FindingLevel::Note;
-            systemd.what = format!("systemctl is run with each ending to learn whether the host goes down; {why}");
+            systemd.what =
+                format!("systemctl is run with each ending to learn whether the host goes down; {why}");
             systemd.advice = "What tells it as it happens, for less:".into();
             systemd.add = "systemctl enable --now dbus.service".into();
         }

@@ -61,6 +61,9 @@ pub enum BusError {
     /// It was closed.
     #[error("it was closed")]
     Closed,
+    /// It said what nobody foresaw, and is not tried again.
+    #[error("it cannot be read, and is not tried again")]
+    Unreadable,
     /// No descriptor or thread is to be had.
     #[error("it cannot be listened to: {0}")]
     NoThread(#[source] io::Error),
@@ -106,8 +109,11 @@ impl Bus {
         let messages = MessageStream::from(&connection);
         let what = "it does not let us listen";
         for rule in NEWS {
-            bound(what, connection.call_method(Some(DBUS), "/org/freedesktop/DBus", Some(DBUS), "AddMatch", &rule))
-                .await?;
+            bound(
+                what,
+                connection.call_method(Some(DBUS), "/org/freedesktop/DBus", Some(DBUS), "AddMatch", &rule),
+            )
+            .await?;
         }
         let Peer { name, path, interface, .. } = SYSTEMD;
         // Without it systemd tells of its jobs only as long as somebody else wants to know.
@@ -116,8 +122,13 @@ impl Bus {
             connection.call_method(Some(name), path, Some(interface), "Subscribe", &()),
         )
         .await?;
-        let asked =
-            connection.call_method(Some(DBUS), "/org/freedesktop/DBus", Some(DBUS), "NameHasOwner", &LOGIND.name);
+        let asked = connection.call_method(
+            Some(DBUS),
+            "/org/freedesktop/DBus",
+            Some(DBUS),
+            "NameHasOwner",
+            &LOGIND.name,
+        );
         let logind = bound(what, asked).await?.body().deserialize().map_err(refused)?;
         Ok(Self { asking: Asking { connection, logind }, messages })
     }
@@ -172,10 +183,7 @@ impl Asking {
     }
 }
 
-async fn bound<T>(
-    what: &'static str,
-    asked: impl Future<Output = zbus::Result<T>>,
-) -> Result<T, BusError> {
+async fn bound<T>(what: &'static str, asked: impl Future<Output = zbus::Result<T>>) -> Result<T, BusError> {
     asked.await.map_err(|source| match source {
         zbus::Error::InputOutput(error) if error.kind() == io::ErrorKind::TimedOut => BusError::Slow { what },
         source => BusError::Refused { what, source },

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use futures_core::Stream;
@@ -69,6 +69,8 @@ struct Says {
 struct Init {
     connection: Connection,
     says: Arc<Mutex<Says>>,
+    /// A message for each look at systemd's state.
+    looks: Receiver<()>,
 }
 
 impl Init {
@@ -76,12 +78,13 @@ impl Init {
         let says = Arc::<Mutex<Says>>::default();
         let connection = connect(folder);
         let (there, own) = (connection.clone(), Arc::clone(&says));
+        let (looked, looks) = channel();
         let messages = MessageStream::from(&connection);
-        std::thread::spawn(move || zbus::block_on(answer(there, messages, own)));
+        std::thread::spawn(move || zbus::block_on(answer(there, messages, own, looked)));
         for name in names {
             zbus::block_on(connection.request_name(*name)).unwrap();
         }
-        Self { connection, says }
+        Self { connection, says, looks }
     }
 
     /// Says this from now on, without a signal.
@@ -108,7 +111,12 @@ fn connect(folder: &TempDir) -> Connection {
     zbus::block_on(connection::Builder::address(&*address).build()).unwrap()
 }
 
-async fn answer(connection: Connection, mut messages: MessageStream, says: Arc<Mutex<Says>>) {
+async fn answer(
+    connection: Connection,
+    mut messages: MessageStream,
+    says: Arc<Mutex<Says>>,
+    looked: Sender<()>,
+) {
     loop {
         let message = std::future::poll_fn(|context| Pin::new(&mut messages).poll_next(context)).await;
         let Some(Ok(message)) = message else { return };
@@ -120,6 +128,7 @@ async fn answer(connection: Connection, mut messages: MessageStream, says: Arc<M
         let body = message.body();
         let replied = match body.deserialize::<(&str, &str)>() {
             Ok((_, "SystemState")) => {
+                let _ = looked.send(());
                 let state = if says.stopping { "stopping" } else { "degraded" };
                 connection.reply(&header, &Variant::from(state)).await
             }
@@ -227,10 +236,11 @@ fn a_question_is_answered_with_what_is_so_after_it_was_put() {
 fn nobody_else_on_the_bus_is_believed() {
     let folder = tempfile::tempdir().unwrap();
     let _daemon = Daemon::start(&folder);
-    let _init = Init::start(&folder, &BOTH);
+    let init = Init::start(&folder, &BOTH);
     let liar = connect(&folder);
     let (watch, told) = watch(&folder);
     assert_eq!((next(&told), next(&told)), ("stays".into(), "heard".into()));
+    assert_eq!(init.looks.try_iter().count(), 1);
     // Names of connections are numbers in order: this reaches every one, the witness among them.
     for number in 0..8 {
         for (path, interface, member) in [
@@ -242,6 +252,7 @@ fn nobody_else_on_the_bus_is_believed() {
             zbus::block_on(liar.send(&message)).unwrap();
         }
     }
+    init.looks.recv_timeout(PATIENCE).expect("it looks, and sees that nothing is so");
     assert_eq!(watch.ask(), Answer::Heard(None));
     drop(watch);
     assert!(told.recv().is_err(), "nothing was told");
@@ -289,16 +300,23 @@ fn a_bus_that_is_none_is_named_once_and_given_up() {
     drop(nobody);
     assert!(told.recv().is_err(), "told once");
 
-    // One that takes connections and says nothing, and one that says what no bus says.
-    for noise in [&b""[..], &[b'x'; 100_000], &[0; 100_000]] {
-        let _ = std::fs::remove_file(folder.path().join("bus"));
+    // Those that take connections and say nothing, or what no bus says: zbus panics over an empty line.
+    let noises =
+        [&b""[..], &[b'x'; 100_000], &[b'\n'; 100_000], b"OK 0123456789abcdef0123456789abcdef\r\n\0\0"];
+    let others = noises.map(|noise| {
+        let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("bus")).unwrap();
-        let (quiet, told) = watch(&folder);
+        let (watch, told) = watch(&folder);
         let (mut peer, _) = listener.accept().unwrap();
+        // It may have hung up before the end.
         let _ = peer.write_all(noise);
+        (watch, told, peer)
+    });
+    for (watch, told, _peer) in others {
         let word = next(&told);
-        assert!(word.starts_with("deaf: it cannot be reached"), "{word}");
-        drop(quiet);
+        assert!(word.starts_with("deaf: it cannot be re"), "{word}");
+        assert_eq!(watch.ask(), Answer::Deaf(None));
+        drop(watch);
         assert!(told.recv().is_err());
     }
 }

@@ -10,6 +10,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -131,8 +132,18 @@ struct Ears<T, C> {
 }
 
 impl<T: Fn(HostWord), C: Fn() -> Wall> Ears<T, C> {
-    /// Until told to stop.
+    /// Until told to stop. The bus is another program's, and a panic over its words must not leave us deaf in silence.
     fn listen(self) {
+        if catch_unwind(AssertUnwindSafe(|| self.listen_until_stopped())).is_err() {
+            let mut inner = self.shared.lock();
+            inner.heard = false;
+            inner.questions.clear();
+            drop(inner);
+            (self.told)(HostWord::Deaf { why: BusError::Unreadable });
+        }
+    }
+
+    fn listen_until_stopped(&self) {
         zbus::block_on(async {
             let mut listening = pin!(self.listen_for_ever());
             poll_fn(|context| {
