@@ -12,12 +12,15 @@ use super::clock;
 use super::deaf::{Deaf, Sense};
 use super::post::Postbox;
 
+/// When a question was put, and its answer.
+type Answered = (Instant, Option<GoingDown>);
+
 /// Who is asked. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct HostsWord {
     bus: Option<Arc<HostWatch>>,
     /// The last answer of `systemctl`, and when it was asked for.
-    asked: Arc<Mutex<Option<(Instant, Option<GoingDown>)>>>,
+    asked: Arc<Mutex<Option<Answered>>>,
 }
 
 impl HostsWord {

@@ -34,6 +34,17 @@ const ACTS: usize = 256;
 /// Between two questions to `systemctl` because guests shut down.
 const HOST_PAUSE: Duration = Duration::from_secs(1);
 
+/// The witnesses that are given work, or asked.
+#[derive(Debug, Clone)]
+pub struct Witnesses {
+    /// The ends of processes, where they can be heard.
+    pub exits: Option<Arc<ExitWatch>>,
+    /// Whose threads signals are sent to.
+    pub threads: Threads,
+    /// Whether the host goes down.
+    pub host: HostsWord,
+}
+
 /// See the module page. Cheap to clone.
 #[derive(Clone)]
 pub struct Hands {
@@ -70,13 +81,12 @@ impl Hands {
     pub fn new(
         hypervisor: Hypervisor,
         postbox: Postbox,
-        exits: Option<Arc<ExitWatch>>,
-        threads: Threads,
+        witnesses: Witnesses,
         logs: Option<PathBuf>,
         own_pid: Option<u32>,
         works: Works,
-        host: HostsWord,
     ) -> Self {
+        let Witnesses { exits, threads, host } = witnesses;
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
         let host_wanted = Arc::default();
         Self { hypervisor, postbox, exits, threads, logs, own_pid, looks, acts, works, host_wanted, host }

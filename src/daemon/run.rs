@@ -27,7 +27,7 @@ use super::doctor::Doctor;
 use super::doors::{Doors, reload_on};
 use super::engine::{EngineTask, Published};
 use super::going_down::HostsWord;
-use super::hands::Hands;
+use super::hands::{self, Hands};
 use super::host::Host;
 use super::post::Postbox;
 use super::rpc::Service;
@@ -146,12 +146,10 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let hands = Hands::new(
         hypervisor.clone(),
         postbox.clone(),
-        witnesses.exits.clone(),
-        witnesses.threads.clone(),
+        witnesses.worked.clone(),
         settings.libvirt.log_dir.clone(),
         own_pid,
         works.clone(),
-        witnesses.host.clone(),
     );
 
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 3);
@@ -225,7 +223,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         Err(broken) => error!("{broken}"),
     }
     if ended.is_ok() {
-        last_words(&postbox, witnesses.host.clone(), published).await;
+        last_words(&postbox, witnesses.worked.host.clone(), published).await;
     }
     let _ = close.send(true);
     for door in serving {
@@ -353,11 +351,8 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
 
 /// The witnesses that can be heard. They end when this is dropped.
 struct Witnesses {
-    exits: Option<Arc<ExitWatch>>,
-    /// Whether the host goes down.
-    host: HostsWord,
-    /// Whose threads signals are sent to.
-    threads: Threads,
+    /// Those that the hands give work.
+    worked: hands::Witnesses,
     _kernel: Option<KernelLog>,
     _signals: Option<SignalTrace>,
     _audit: Option<Audit>,
@@ -422,9 +417,7 @@ fn witnesses(
     let audit = wanted.audit.then(|| listen_to_audit(own_pid, postbox, &deaf, &audit_names_senders));
     let host = HostsWord::listen(postbox, &deaf);
     Witnesses {
-        exits,
-        host,
-        threads,
+        worked: hands::Witnesses { exits, threads, host },
         _kernel: kernel,
         _signals: signals,
         _audit: audit.flatten(),

@@ -19,7 +19,7 @@ pub enum Need {
     Signals,
     /// The kernel's log.
     KernelLog,
-    /// systemd's word that the host goes down.
+    /// systemd's or logind's word that the host goes down.
     Systemd,
     /// A panic device in the VM.
     PanicDevice,

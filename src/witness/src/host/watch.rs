@@ -63,6 +63,13 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The bus is not heard any more; says whether it was. Who waits learns at once that nobody answers.
+    fn lose(&self) -> bool {
+        let mut inner = self.lock();
+        inner.questions.clear();
+        std::mem::take(&mut inner.heard)
+    }
 }
 
 impl HostWatch {
@@ -135,10 +142,7 @@ impl<T: Fn(HostWord), C: Fn() -> Wall> Ears<T, C> {
     /// Until told to stop. The bus is another program's, and a panic over its words must not leave us deaf in silence.
     fn listen(self) {
         if catch_unwind(AssertUnwindSafe(|| self.listen_until_stopped())).is_err() {
-            let mut inner = self.shared.lock();
-            inner.heard = false;
-            inner.questions.clear();
-            drop(inner);
+            self.shared.lose();
             (self.told)(HostWord::Deaf { why: BusError::Unreadable });
         }
     }
@@ -166,11 +170,7 @@ impl<T: Fn(HostWord), C: Fn() -> Wall> Ears<T, C> {
                 Ok(runtime) => self.listen_once(&runtime).await,
                 Err(error) => BusError::NoThread(error),
             };
-            let mut inner = self.shared.lock();
-            let was_heard = std::mem::take(&mut inner.heard);
-            // Who waits learns at once that nobody answers.
-            inner.questions.clear();
-            drop(inner);
+            let was_heard = self.shared.lose();
             if was_heard || !said {
                 said = true;
                 (self.told)(HostWord::Deaf { why });
