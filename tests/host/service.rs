@@ -131,6 +131,25 @@ fn the_unit_starts_with_its_restrictions_and_they_take_nothing_that_it_needs() -
     assert_eq!(world.whydown(&["why", guest.uuid_text()])?["domain"]["run"], run);
     assert_eq!(host.run(&["virsh", "-q", "domstate", "probed"])?, "running");
 
+    // A bus that goes away is named, and heard again when it is back.
+    let deaf = || {
+        let health = world.whydown(&["health"]).unwrap_or_default();
+        health["deaf"]
+            .as_array()
+            .map(|all| all.iter().any(|why| why.to_string().contains("the host's bus: ")))
+    };
+    assert_eq!(deaf(), Some(false));
+    host.run(&["systemctl", "stop", "dbus.socket", "dbus.service"])?;
+    wait_until("the bus is missed", PATIENCE, || deaf() == Some(true));
+    let doctor = host.try_run(&["whydown", "--json", "doctor"])?;
+    let doctor: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    let of_it = |finding: &&Value| finding["about"] == "systemd";
+    let finding = doctor["findings"].as_array().expect("a list").iter().find(of_it).expect("it is there");
+    assert_eq!(finding["level"], "note", "{finding:#}");
+    assert!(finding["what"].as_str().is_some_and(|what| what.contains("systemctl is run")), "{finding:#}");
+    host.run(&["systemctl", "start", "dbus.socket", "dbus.service"])?;
+    wait_until("the bus is heard again", PATIENCE, || deaf() == Some(false));
+
     // A configuration that is wrong is told, and not tried again and again.
     host.write_inside("/etc/whydown/conf.d/wrong.toml", "[xmlrpc]\nlisen = []\n")?;
     assert!(host.run(&["systemctl", "restart", "whydown"]).is_err());

@@ -119,6 +119,7 @@ fn what_keeps_guests_alive_and_the_order_at_shutdown_is_in_the_unit() {
         "OOMPolicy=continue",
         "Before=libvirt-guests.service",
         "After=libvirtd.service libvirtd.socket virtqemud.service virtqemud.socket",
+        "After=dbus.service",
         "RestartPreventExitStatus=78",
         "ExecReload=/bin/kill -HUP $MAINPID",
         // Not the folder above, which ProtectKernelTunables makes read-only whatever else is said of it (tests/host).
