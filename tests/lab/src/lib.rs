@@ -57,7 +57,8 @@ pub use daemon::{Launch, Whydownd};
 pub use embed::{EmbedRoot, EmbedShell};
 pub use error::{Error, Result};
 pub use guest::{
-    BOOT_SECTOR, BootDisk, Guest, OnCrash, OnEnd, Serial, WRITTEN_OFFSET, WatchdogAction, write_image,
+    BOOT_SECTOR, BootDisk, Guest, OnCrash, OnEnd, Serial, WRITTEN_OFFSET, WatchdogAction, empty_qcow2,
+    write_image,
 };
 pub use libvirtd::{FullDisk, Libvirtd};
 pub use linux::{Agent, Console, LinuxGuest};

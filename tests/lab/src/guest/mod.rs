@@ -5,6 +5,7 @@
 //! It cannot run a guest agent, cannot suspend and prints no panic text.
 
 mod code;
+mod qcow2;
 mod serial;
 mod xml;
 
@@ -13,6 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use qcow2::empty_qcow2;
 pub use serial::Serial;
 pub use xml::{OnCrash, OnEnd, WatchdogAction};
 
