@@ -5,7 +5,7 @@
 # Nothing is left running.
 #
 #   tests/bench/run.sh            half an hour, more on a machine that does other work: it waits for quiet, in bounds
-#   tests/bench/run.sh --quick    less than a minute: only to see that all pieces still run
+#   tests/bench/run.sh --quick    about a minute: only to see that all pieces still run
 #
 #   --daemon FILE    measure this whydownd instead of building one
 #   --only PART      throughput, pollers, sampling, memory, endings or evidence; may be repeated
