@@ -4,22 +4,45 @@
 //! gone an instant later, and often before anybody can look it up; so those of each QEMU are looked up at its start.
 //! Threads that begin later are not known here, and are told by their own number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Threads kept of one process. A QEMU has one for each virtual processor, and a few besides.
 const THREADS_MAX: usize = 4096;
 
+/// Threads that are kept before anybody looks which processes are gone.
+const SWEEP_MIN: usize = 256;
+
 /// Shared by who learns of processes and who hears of their threads.
 #[derive(Clone, Debug, Default)]
-pub struct Threads {
-    /// By thread.
-    known: Arc<Mutex<HashMap<u32, u32>>>,
+pub struct Threads(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The process of each thread.
+    of: HashMap<u32, u32>,
+    /// How many were left when it was last looked which processes are gone.
+    left: usize,
+}
+
+impl Known {
+    /// Forgets processes that are gone. Done when there are twice as many threads as the last time, so that however many
+    /// VMs there are, each start pays for a look at a few processes at most.
+    fn sweep(&mut self) {
+        if self.of.len() < SWEEP_MIN.max(2 * self.left) {
+            return;
+        }
+        let there: HashSet<u32> = self.of.values().copied().collect();
+        let there: HashSet<u32> =
+            there.into_iter().filter(|process| task_folder(*process).exists()).collect();
+        self.of.retain(|_, process| there.contains(process));
+        self.left = self.of.len();
+    }
 }
 
 impl Threads {
-    /// Notes the threads that this process has now, and forgets those of processes that are gone.
+    /// Notes the threads that this process has now.
     pub fn note(&self, process: u32) {
         let found: Vec<u32> = std::fs::read_dir(task_folder(process))
             .into_iter()
@@ -29,19 +52,17 @@ impl Threads {
             .take(THREADS_MAX)
             .collect();
         let mut known = self.known();
-        let mut there: HashMap<u32, bool> = HashMap::new();
-        known
-            .retain(|_, of| *of != process && *there.entry(*of).or_insert_with(|| task_folder(*of).exists()));
-        known.extend(found.into_iter().map(|thread| (thread, process)));
+        known.sweep();
+        known.of.extend(found.into_iter().map(|thread| (thread, process)));
     }
 
     /// The process of this thread; the number itself where it is not known to be a thread of another.
     pub fn process_of(&self, thread: u32) -> u32 {
-        self.known().get(&thread).copied().unwrap_or(thread)
+        self.known().of.get(&thread).copied().unwrap_or(thread)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<u32, u32>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,15 +95,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_forgotten_with_the_next_one() {
+    fn what_is_gone_is_forgotten_when_there_is_much_of_it() {
         let threads = Threads::default();
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let gone = child.id();
         threads.note(gone);
-        assert_eq!(threads.known().get(&gone), Some(&gone));
+        threads.note(std::process::id());
+        assert_eq!(threads.known().of.get(&gone), Some(&gone));
         child.kill().unwrap();
         child.wait().unwrap();
+        let crowd = (0..).map(|number| (u32::MAX - number, gone)).take(SWEEP_MIN);
+        threads.known().of.extend(crowd);
         threads.note(std::process::id());
-        assert_eq!(threads.known().get(&gone), None);
+        let known = threads.known();
+        assert_eq!(known.of.get(&gone), None);
+        assert!(known.of.len() < SWEEP_MIN && known.of.contains_key(&std::process::id()), "{known:?}");
     }
 }

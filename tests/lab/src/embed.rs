@@ -18,17 +18,18 @@ use crate::guard::Guard;
 use crate::process::{Owner, kill_all};
 use crate::{Error, Qemu, Result, cache};
 
-/// What `qemu.conf` must say so that a root's machines need no virtlogd, no cgroups and no change of file owners.
-const QEMU_CONF_FOR_ROOT: &str = "\
+/// What `qemu.conf` must say so that root's machines run as root, and their files do not change owners.
+pub(crate) const QEMU_AS_ROOT: &str = "\
 user = \"root\"
 group = \"root\"
 dynamic_ownership = 0
 remember_owner = 0
 security_driver = \"none\"
 namespaces = []
-cgroup_controllers = []
-stdio_handler = \"file\"
 ";
+
+/// And so that they need no virtlogd.
+const NO_VIRTLOGD: &str = "stdio_handler = \"file\"\n";
 
 /// Writes `qemu.conf` into `etc` and makes sure that libvirt will start with it.
 pub(crate) fn write_qemu_conf(etc: &Path) -> Result<()> {
@@ -42,9 +43,9 @@ pub(crate) fn write_qemu_conf(etc: &Path) -> Result<()> {
                 package: "libvirt-daemon-system",
             });
         }
-        QEMU_CONF_FOR_ROOT
+        format!("{QEMU_AS_ROOT}cgroup_controllers = []\n{NO_VIRTLOGD}")
     } else {
-        "stdio_handler = \"file\"\n"
+        NO_VIRTLOGD.to_owned()
     };
     fs::write(&conf, text).map_err(Error::file("write", &conf))
 }

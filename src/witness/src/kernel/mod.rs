@@ -1,8 +1,9 @@
 //! The kernel's log, for the one thing that nobody else tells: that its out-of-memory killer ended a process.
 //!
-//! Follows `/dev/kmsg`, and reads back first to the moment at which whydown last listened: a process that was killed while
-//! it was away is named there, as long as the kernel keeps the line. What was said before that is not told, as its process
-//! numbers may be other processes by now. Only the kernel's own lines count: a program that writes to `/dev/kmsg` is marked as a user by the kernel, whatever it claims.
+//! Follows `/dev/kmsg`, and reads back first to the moment at which whydown last listened: a process that was killed
+//! while it was away is named there, as long as the kernel keeps the line. What was said before that is not told, as
+//! its process numbers may be other processes by now. Only the kernel's own lines count: a program that writes to
+//! `/dev/kmsg` is marked as a user by the kernel, whatever it claims.
 
 mod line;
 

@@ -7,18 +7,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::command::run;
+use crate::embed::QEMU_AS_ROOT;
 use crate::guest::random_uuid;
 use crate::{Error, Result, cache};
-
-/// QEMU as root, as the machine's folders are; all else as Debian has it, control groups and virtlogd among it.
-const QEMU_CONF: &str = "\
-user = \"root\"
-group = \"root\"
-dynamic_ownership = 0
-remember_owner = 0
-security_driver = \"none\"
-namespaces = []
-";
 
 const LIBVIRTD_CONF: &str = "auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n";
 
@@ -144,7 +135,8 @@ fn etc(etc: &Path, packages: &Path) -> Result<()> {
         ("nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files\n"),
         ("hosts", "127.0.0.1 localhost\n127.0.1.1 lab-host\n"),
         ("fstab", ""),
-        ("libvirt/qemu.conf", QEMU_CONF),
+        // All else as Debian has it, control groups and virtlogd among it.
+        ("libvirt/qemu.conf", QEMU_AS_ROOT),
         ("libvirt/libvirtd.conf", LIBVIRTD_CONF),
         ("systemd/journald.conf.d/lab.conf", JOURNALD_CONF),
         ("systemd/logind.conf.d/lab.conf", LOGIND_CONF),
