@@ -173,7 +173,8 @@ impl Hypervisor {
         self.act(id, Dom::start)
     }
 
-    /// Asks the guest to shut down. That libvirt accepted says nothing about the guest.
+    /// Asks the guest to shut down. That libvirt accepted says nothing about the guest, and a guest that was gone before
+    /// its agent had answered was asked all the same.
     ///
     /// # Errors
     ///
@@ -185,10 +186,8 @@ impl Hypervisor {
             ShutdownHow::Acpi => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
             ShutdownHow::Agent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
         };
-        if how == ShutdownHow::Agent {
-            self.heard(id)?;
-        }
-        self.act(id, |dom| dom.shutdown(flags))
+        let shutdown = |dom: &Dom| dom.shutdown(flags);
+        if how == ShutdownHow::Agent { self.order_agent(id, shutdown) } else { self.act(id, shutdown) }
     }
 
     /// Ends a domain at once.

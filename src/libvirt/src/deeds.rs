@@ -57,10 +57,8 @@ impl Hypervisor {
             RebootHow::Acpi => sys::VIR_DOMAIN_REBOOT_ACPI_POWER_BTN,
             RebootHow::Agent => sys::VIR_DOMAIN_REBOOT_GUEST_AGENT,
         };
-        if how == RebootHow::Agent {
-            self.heard(id)?;
-        }
-        self.act(id, |dom| dom.reboot(flags))
+        let reboot = |dom: &Dom| dom.reboot(flags);
+        if how == RebootHow::Agent { self.order_agent(id, reboot) } else { self.act(id, reboot) }
     }
 
     /// Resets the machine at once.

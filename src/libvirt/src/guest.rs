@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use virt_sys as sys;
 use whydown_core::guest::{GuestAccount, GuestFileSystem, GuestInterface, GuestSystem, GuestUser, TimeZone};
+use whydown_core::hypervisor::DomainState;
 use whydown_core::id::DomainId;
 use whydown_core::time::Wall;
 
@@ -73,6 +74,33 @@ impl Hypervisor {
                 Err(fault) if is_silence(&fault) => Err(fault),
                 _ => Ok(()),
             }
+        })
+    }
+
+    /// Has an agent do what ends or resets its own guest. One that obeys may be gone before it has answered, and libvirt
+    /// then tells of a broken connection: the order was taken all the same. Refused is what was never sent, and what the
+    /// agent of a guest that stays refused in form.
+    pub(crate) fn order_agent(
+        &self,
+        id: DomainId,
+        deed: impl FnOnce(&Dom) -> Result<(), Fault>,
+    ) -> Result<(), Refusal> {
+        self.heard(id)?;
+        match self.act(id, deed) {
+            Err(Refusal::Refused { code, text }) if may_have_been_sent(code, &text) => {
+                if is_broken_off(code, &text) || self.is_going(id) {
+                    tracing::debug!(%id, "its agent was gone before it had answered: {text}");
+                    return Ok(());
+                }
+                Err(Refusal::Refused { code, text })
+            }
+            done => done,
+        }
+    }
+
+    fn is_going(&self, id: DomainId) -> bool {
+        self.view(id).is_ok_and(|view| {
+            view.is_none_or(|view| matches!(view.state, DomainState::ShutOff(_) | DomainState::ShuttingDown))
         })
     }
 
@@ -159,6 +187,29 @@ fn ask(dom: &Dom) -> Result<GuestAccount, Fault> {
         Some(fault) if !answered => Err(fault),
         _ => Ok(reading.account()),
     }
+}
+
+/// Whether an order to an agent can have reached it, as far as this error goes. Without a connection, a channel or a
+/// running machine none was sent.
+fn may_have_been_sent(code: i32, text: &str) -> bool {
+    let never = [sys::VIR_ERR_OPERATION_INVALID, sys::VIR_ERR_ARGUMENT_UNSUPPORTED, sys::VIR_ERR_NO_SUPPORT];
+    let unsent = ["agent is not connected", "agent is not available due to an error"];
+    !never.iter().any(|known| *known as i32 == code) && !unsent.iter().any(|known| text.contains(known))
+}
+
+/// Whether this error of an order that was sent says that the connection to the agent broke, or that no answer came.
+/// libvirt's codes for it differ from version to version; the words are those of its versions 6 to 12.
+fn is_broken_off(code: i32, text: &str) -> bool {
+    const BROKEN: [&str; 6] = [
+        "from agent socket",
+        "to agent socket",
+        "read from agent",
+        "write to agent",
+        "agent disappeared",
+        "waiting for agent",
+    ];
+    let silent = [sys::VIR_ERR_AGENT_UNRESPONSIVE, sys::VIR_ERR_AGENT_COMMAND_TIMEOUT];
+    silent.iter().any(|known| *known as i32 == code) || BROKEN.iter().any(|known| text.contains(known))
 }
 
 /// Whether this says that there is nobody to ask, so that the next question would only take as long.
@@ -312,6 +363,39 @@ fn cut(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_while_the_guest_obeys_is_no_refusal_and_one_that_was_not_there_is() {
+        let (internal, system) = (sys::VIR_ERR_INTERNAL_ERROR as i32, sys::VIR_ERR_SYSTEM_ERROR as i32);
+        let silent = sys::VIR_ERR_AGENT_UNRESPONSIVE as i32;
+        for (code, text) in [
+            (internal, "internal error: End of file from agent socket"),
+            (internal, "internal error: Guest agent disappeared while executing command"),
+            (silent, "Guest agent is not responding: Guest agent disappeared while executing command"),
+            (silent, "Guest agent is not responding: Guest agent not available for now"),
+            (system, "Unable to read from agent: Connection reset by peer"),
+            (system, "Unable to write to agent: Broken pipe"),
+        ] {
+            assert!(may_have_been_sent(code, text) && is_broken_off(code, text), "{text}");
+        }
+        for (code, text) in [
+            (silent, "Guest agent is not responding: QEMU guest agent is not connected"),
+            (silent, "Guest agent is not responding: QEMU guest agent is not available due to an error"),
+            (
+                sys::VIR_ERR_ARGUMENT_UNSUPPORTED as i32,
+                "argument unsupported: QEMU guest agent is not configured",
+            ),
+            (
+                sys::VIR_ERR_OPERATION_INVALID as i32,
+                "Requested operation is not valid: domain is not running",
+            ),
+        ] {
+            assert!(!may_have_been_sent(code, text), "{text}");
+        }
+        let disabled = "internal error: unable to execute QEMU agent command 'guest-shutdown': \
+                        Command guest-shutdown has been disabled";
+        assert!(may_have_been_sent(internal, disabled) && !is_broken_off(internal, disabled));
+    }
 
     fn read(texts: &[(&str, &str)], numbers: &[(&str, i64)]) -> GuestAccount {
         let mut reading = Reading::default();

@@ -42,6 +42,7 @@ pub(super) fn write(path: &Path, parts: &Path, name: &str) -> Result<()> {
     archive.add("init", PROGRAM, include_bytes!("init.sh"));
     archive.add("sbin/shutdown", PROGRAM, include_bytes!("shutdown.sh"));
     archive.add("bin/liar", PROGRAM, include_bytes!("liar.sh"));
+    archive.add("bin/hasty", PROGRAM, include_bytes!("hasty.sh"));
     archive.add("bin/busybox", PROGRAM, &read(&parts.join("busybox"))?);
     archive.add("bin/sh", LINK, b"busybox");
     archive.add("sbin/load-crash-kernel", PROGRAM, &read(&parts.join("load-crash-kernel"))?);

@@ -38,6 +38,8 @@ pub enum Agent {
     Real,
     /// A program that answers everything with what cannot be true: far too many things with far too long names.
     Liar,
+    /// A program that obeys a shutdown or a reboot, and is gone before it has answered.
+    Hasty,
     /// Nobody.
     None,
 }
@@ -160,6 +162,7 @@ impl LinuxGuest {
         let agent = match self.agent {
             Agent::Real => "real",
             Agent::Liar => "liar",
+            Agent::Hasty => "hasty",
             Agent::None => "none",
         };
         let mut command_line = format!("{COMMAND_LINE} lab.agent={agent}");
