@@ -324,11 +324,10 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
             clock: Arc::new(clock::wall),
             ..whydown_ledger::Settings::default()
         },
-        move |word| {
-            told.post_blocking(match word {
-                whydown_ledger::Told::Kept(run) => Input::Kept(run),
-                whydown_ledger::Told::NotKept(run) => Input::NotKept(run),
-            });
+        move |word| match word {
+            whydown_ledger::Told::Kept(run) => told.post_blocking(Input::Kept(run)),
+            whydown_ledger::Told::NotKept(run) => told.post_blocking(Input::NotKept(run)),
+            whydown_ledger::Told::Written(_) | whydown_ledger::Told::Unwritten(_) => {}
         },
     );
     if let Some(trouble) = &opened.trouble {

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Run numbers that the ledger has reserved on disk before they are given. A daemon that is killed leaves those of them
+/// unused that nothing on disk speaks of, and none is ever given twice. Half of them are more than all VMs of a host.
+pub const RUNS_RESERVED: u64 = 4096;
+
 /// Distinct facts kept for one run. A storm repeats facts, and repeats are counted, not kept; only a guest or
 /// client that invents ever new texts gets here.
 pub const FACTS_PER_RUN: usize = 128;

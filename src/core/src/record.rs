@@ -1,5 +1,8 @@
 //! What is kept: the start of a run, the evidence as it comes, and the ending as it was told.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::cause::Cause;
@@ -151,8 +154,10 @@ pub struct Recovered {
     pub open: Vec<(RunStart, Vec<Evidence>)>,
     /// Endings that no manager has acknowledged: the latest run of their domain only.
     pub unacknowledged: Vec<Ending>,
-    /// The highest run number ever given.
+    /// Higher numbers were never given to a run.
     pub last_run: u64,
     /// The last moment at which whydown was listening.
     pub alive: Option<Wall>,
+    /// How old those endings are, in time that whydown lived through since they were written.
+    pub ages: BTreeMap<RunId, Duration>,
 }

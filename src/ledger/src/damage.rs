@@ -14,6 +14,7 @@ use whydown_core::time::Wall;
 use crate::error::Salvaged;
 use crate::history::beside;
 use crate::rows;
+use crate::settings::Uptime;
 use crate::store::{self, Failure, Store};
 
 /// Damaged files that are kept beside the ledger; older ones are removed. Each may be as large as the ledger.
@@ -26,14 +27,19 @@ const ROWS_MAX: u64 = 2_000_000;
 const RUN_MAX: i64 = 1 << 53;
 
 /// Replaces the damaged file. Where no last run number can be read, the fresh file begins with `floor`.
-pub(crate) fn replace(path: &Path, now: Wall, floor: u64) -> Result<(PathBuf, Salvaged), Failure> {
+pub(crate) fn replace(
+    path: &Path,
+    now: Wall,
+    floor: u64,
+    uptime: &Uptime,
+) -> Result<(PathBuf, Salvaged), Failure> {
     let fresh_path = beside(path, ".fresh");
     let failed =
         |doing: &str, error: io::Error| Failure::Unavailable(format!("it is damaged; {doing}: {error}"));
     for suffix in ["", "-wal", "-shm"] {
         remove_if_there(&beside(&fresh_path, suffix)).map_err(|e| failed("clearing the way", e))?;
     }
-    let mut fresh = Store::open(&fresh_path, false)?;
+    let mut fresh = Store::open(&fresh_path, false, uptime)?;
     let salvaged = salvage(path, fresh.db(), floor)?;
     fresh.close()?;
     let permissions =
@@ -158,7 +164,7 @@ fn salvage(damaged: &Path, fresh: &mut Connection, floor: u64) -> Result<Salvage
     Ok(salvaged)
 }
 
-/// Only columns of schema version 1: they are there in every version.
+/// Only columns of schema version 1: they are there in every version. So ages are counted anew, `lived` with them.
 const RUN_COLUMNS: &str = "run, domain, name, at, seen, libvirt_id, pid, start_ticks, boot";
 const ENDING_COLUMNS: &str = "run, domain, name, started, ended_after, ended, cause, certainty, row, because, despite, \
     exit_code, exit_reason, message, acknowledged_at, acknowledged_by";

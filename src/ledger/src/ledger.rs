@@ -20,13 +20,20 @@ use crate::writer::Writer;
 /// How long the last handle waits for the writer when it is dropped.
 const DROP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the ledger says of an ending.
+/// How long a reader waits for what is on its way to disk. A disk that takes longer hangs.
+const READER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the ledger says of what it was handed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
     /// It is on disk, whatever happens to the power.
     Kept(RunId),
     /// It cannot be written now and waits in memory. Said once; [`Told::Kept`] follows when it was written.
     NotKept(RunId),
+    /// Of all operations that were ever handed over, so many are on disk. Said after every commit, behind its endings.
+    Written(u64),
+    /// So many were handed over, and those that are not on disk wait in memory: the file cannot be written now.
+    Unwritten(u64),
 }
 
 /// What opening gives.
@@ -83,8 +90,8 @@ impl Ledger {
         self.inner.shared.keep(op);
     }
 
-    /// Endings, newest first: those on disk and those that still wait in memory. What could not be read is said in the
-    /// answer. Waits for the disk, for other readers and, while the ledger is failing, for an attempt to open the file.
+    /// Endings, newest first: those on disk, and those that wait in memory because they cannot be written. What could
+    /// not be read is said in the answer. Waits for the disk, for other readers and, while the ledger is failing, for an attempt to open the file.
     pub fn history(&self, query: &Query) -> History {
         // Memory first: what leaves it in between is then found on disk.
         let waiting = self.waiting();
@@ -145,8 +152,10 @@ impl Ledger {
         self.inner.close(deadline(timeout))
     }
 
+    /// What waits in memory because it cannot be written. What is only on its way to disk is waited for: a reader is
+    /// shown nothing before it is there, and misses nothing that was handed over before it asked.
     fn waiting(&self) -> Waiting {
-        Waiting::of(shared::lock(&self.inner.shared.state).queue.waiting())
+        Waiting::of(self.inner.shared.when_written(READER_PATIENCE).queue.waiting())
     }
 
     fn suspect(&self, failure: Option<Failure>) {

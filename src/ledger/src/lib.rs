@@ -44,4 +44,4 @@ pub use error::{LedgerError, Salvaged, Trouble};
 pub use health::{Condition, Health};
 pub use history::{History, Query};
 pub use ledger::{Ledger, Opened, Told};
-pub use settings::{Clock, Retention, Settings};
+pub use settings::{Clock, Retention, Settings, Uptime};

@@ -27,6 +27,7 @@ pub(crate) fn start(settings: Settings) -> Start {
     let opened = open_or_replace(&settings, true).and_then(|(mut store, replaced)| {
         recovery::sweep_fragments(store.db())?;
         let recovered = recovery::recover(store.db())?;
+        store.reserve_runs(recovered.last_run)?;
         Ok((store, replaced, recovered))
     });
     let (store, recovered, trouble, failing) = match opened {
@@ -37,8 +38,9 @@ pub(crate) fn start(settings: Settings) -> Start {
         }
         Err(failure) => {
             let now = (settings.clock)();
-            let recovered = recovery::read_unwritable(&path, recovery::recover)
-                .unwrap_or_else(|| Recovered { last_run: run_floor(now), ..Recovered::default() });
+            let mut recovered = recovery::read_unwritable(&path, recovery::recover).unwrap_or_default();
+            // No number could be reserved: those of an earlier daemon that could not write either are passed over.
+            recovered.last_run = recovered.last_run.max(run_floor(now));
             let reason = failure.to_string();
             let trouble = match failure {
                 Failure::Newer { found } => Trouble::Newer { path, found, known: schema::CURRENT },
@@ -80,18 +82,18 @@ pub(crate) fn open_or_replace(
     thorough: bool,
 ) -> Result<(Store, Option<Replaced>), Failure> {
     let path = &settings.path;
-    let reason = match Store::open(path, thorough) {
+    let reason = match Store::open(path, thorough, &settings.uptime) {
         Ok(store) => return Ok((store, None)),
         Err(Failure::Damaged(reason)) => reason,
         Err(other) => return Err(other),
     };
     let now = (settings.clock)();
     tracing::error!(path = %path.display(), reason, "the ledger is damaged: saving what can be read");
-    let (moved_to, salvaged) = damage::replace(path, now, run_floor(now))?;
+    let (moved_to, salvaged) = damage::replace(path, now, run_floor(now), &settings.uptime)?;
     tracing::error!(
         path = %path.display(), moved_to = %moved_to.display(), %salvaged, "began a fresh ledger in place of a damaged one"
     );
-    match Store::open(path, false) {
+    match Store::open(path, false, &settings.uptime) {
         Ok(store) => Ok((store, Some(Replaced { moved_to, reason, salvaged }))),
         Err(Failure::Damaged(again)) => {
             Err(Failure::Unavailable(format!("its fresh file is damaged too: {again}")))

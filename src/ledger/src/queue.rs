@@ -25,6 +25,8 @@ pub(crate) struct Batch {
     pub lost: Vec<(RunId, u32)>,
     /// The first entry behind the batch.
     until: u64,
+    /// With the batch on disk, so many of the operations that were ever handed over are, or were counted as lost.
+    pub upto: u64,
 }
 
 /// What became of an operation that was to wait.
@@ -42,6 +44,8 @@ pub(crate) enum Pushed {
 
 struct Entry {
     seq: u64,
+    /// It is the operation of this number, among all that were ever handed over.
+    number: u64,
     op: Arc<Keep>,
     cost: usize,
     /// Whether [`Queue::newly_waiting_endings`] has passed it.
@@ -52,6 +56,10 @@ struct Entry {
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
     next_seq: u64,
+    /// How many operations were ever handed over.
+    handed: u64,
+    /// How many of them were told to be waiting.
+    told: u64,
     /// Entries before this one are being written and must not leave.
     in_flight: u64,
     /// Facts among the entries.
@@ -66,6 +74,8 @@ impl Queue {
         Self {
             entries: VecDeque::new(),
             next_seq: 0,
+            handed: 0,
+            told: 0,
             in_flight: 0,
             facts: 0,
             cost: 0,
@@ -96,6 +106,7 @@ impl Queue {
 
     /// Takes an operation in, and makes room for it where needed.
     pub(crate) fn push(&mut self, op: Keep) -> Pushed {
+        self.handed += 1;
         let cost = cost(&op);
         let mut outcome = Pushed::Waits;
         if let Keep::Alive(_) = op {
@@ -123,7 +134,8 @@ impl Queue {
             _ => {}
         }
         self.cost += cost;
-        self.entries.push_back(Entry { seq: self.next_seq, op: Arc::new(op), cost, seen: false });
+        let (seq, number) = (self.next_seq, self.handed);
+        self.entries.push_back(Entry { seq, number, op: Arc::new(op), cost, seen: false });
         self.next_seq += 1;
         outcome
     }
@@ -132,7 +144,8 @@ impl Queue {
     pub(crate) fn take(&mut self, max: usize) -> Batch {
         let ops: Vec<_> = self.entries.iter().take(max).map(|entry| Arc::clone(&entry.op)).collect();
         self.in_flight = self.entries.get(ops.len()).map_or(self.next_seq, |entry| entry.seq);
-        Batch { ops, lost: std::mem::take(&mut self.lost).into_iter().collect(), until: self.in_flight }
+        let upto = self.entries.get(ops.len()).map_or(self.handed, |entry| entry.number - 1);
+        Batch { ops, lost: std::mem::take(&mut self.lost).into_iter().collect(), until: self.in_flight, upto }
     }
 
     /// The batch is on disk.
@@ -174,13 +187,15 @@ impl Queue {
         runs
     }
 
-    /// Whether [`Self::newly_waiting_endings`] would name any.
-    pub(crate) fn has_untold_ending(&self) -> bool {
-        self.entries
-            .iter()
-            .rev()
-            .take_while(|entry| !entry.seen)
-            .any(|entry| matches!(&*entry.op, Keep::Ending(_)))
+    /// Whether something was handed over since [`Self::told_to_wait`].
+    pub(crate) fn has_untold(&self) -> bool {
+        self.handed > self.told
+    }
+
+    /// How many operations were handed over: of all of them it is told now that they wait.
+    pub(crate) fn told_to_wait(&mut self) -> u64 {
+        self.told = self.handed;
+        self.handed
     }
 
     /// What waits, in order.

@@ -1,9 +1,12 @@
 //! What the file knows when the daemon starts: runs that went on, endings that nobody acknowledged, the last run number.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use whydown_core::evidence::{Evidence, Fact};
+use whydown_core::id::RunId;
 use whydown_core::record::{Ending, Recovered, RunStart};
 use whydown_core::time::Wall;
 
@@ -25,6 +28,7 @@ pub(crate) fn recover(db: &Connection) -> Result<Recovered, Failure> {
         unacknowledged: unacknowledged(db)?,
         last_run: last_run.cast_unsigned(),
         alive: number("alive")?.map(Wall),
+        ages: ages(db, number("lived")?.unwrap_or(0))?,
     })
 }
 
@@ -131,6 +135,17 @@ fn whole_dossier(db: &Connection, start: &RunStart, lost: u32) -> Result<Vec<Evi
         whole.push(remark(whole.last()));
     }
     Ok(whole)
+}
+
+/// How much time whydown has lived through since each ending that nobody acknowledged was written.
+fn ages(db: &Connection, lived: i64) -> Result<BTreeMap<RunId, Duration>, Failure> {
+    let mut statement = db.prepare("SELECT run, lived FROM ending WHERE acknowledged_at IS NULL")?;
+    let ages = statement.query_map([], |row| {
+        let age = lived.saturating_sub(row.get(1)?);
+        let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+        Ok((RunId(row.get::<_, i64>(0)?.cast_unsigned()), age))
+    })?;
+    Ok(ages.collect::<Result<_, _>>()?)
 }
 
 fn unacknowledged(db: &Connection) -> Result<Vec<Ending>, Failure> {

@@ -1,12 +1,12 @@
 //! What leaves the file by age or count, in small slices between commits.
 //!
+//! Ages are those of time lived through (`lived` of an ending, in milliseconds): no wall clock decides what is forgotten.
 //! Evidence leaves first, then whole endings. An ending may leave only when it was acknowledged, or when a later run
 //! of its domain took its place. Runs that go on are not touched.
 
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior, params};
-use whydown_core::time::Wall;
 
 use crate::settings::Retention;
 use crate::store::{Failure, Store};
@@ -22,8 +22,9 @@ const MAY_LEAVE: &str = "(e.acknowledged_at IS NOT NULL
     OR EXISTS (SELECT 1 FROM run AS later WHERE later.domain = e.domain AND later.run > e.run))";
 
 /// Takes out one slice. True if there may be more to take out now.
-pub(crate) fn slice(store: &mut Store, retention: &Retention, now: Wall) -> Result<bool, Failure> {
-    let before = |age: Duration| now.0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
+pub(crate) fn slice(store: &mut Store, retention: &Retention) -> Result<bool, Failure> {
+    let now = store.lived();
+    let before = |age: Duration| now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     let facts = store.facts;
     let endings = store.endings;
     let transaction = store.db().transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -60,8 +61,8 @@ struct Taken {
 /// Takes the evidence of the oldest endings: of those older than `before`, and of more until `surplus` facts are gone.
 fn take_evidence(db: &Connection, before: i64, surplus: u64) -> Result<Taken, Failure> {
     let mut taken = Taken::default();
-    for (run, ended, facts) in oldest(db, "e.facts > 0")? {
-        if ended >= before && taken.facts >= surplus {
+    for (run, lived, facts) in oldest(db, "e.facts > 0")? {
+        if lived >= before && taken.facts >= surplus {
             break;
         }
         db.prepare_cached("DELETE FROM evidence WHERE run = ?1")?.execute([run])?;
@@ -74,8 +75,8 @@ fn take_evidence(db: &Connection, before: i64, surplus: u64) -> Result<Taken, Fa
 
 fn take_endings(db: &Connection, before: i64, surplus: u64) -> Result<Taken, Failure> {
     let mut taken = Taken::default();
-    for (run, ended, facts) in oldest(db, "true")? {
-        if ended >= before && taken.endings >= surplus {
+    for (run, lived, facts) in oldest(db, "true")? {
+        if lived >= before && taken.endings >= surplus {
             break;
         }
         db.prepare_cached("DELETE FROM run WHERE run = ?1")?.execute([run])?;
@@ -85,10 +86,10 @@ fn take_endings(db: &Connection, before: i64, surplus: u64) -> Result<Taken, Fai
     Ok(taken)
 }
 
-/// The oldest endings that may leave: run, time, number of facts.
+/// The oldest endings that may leave: run, time lived through until then, number of facts.
 fn oldest(db: &Connection, which: &str) -> Result<Vec<(i64, i64, u64)>, Failure> {
     let sql = format!(
-        "SELECT e.run, e.ended, e.facts FROM ending AS e WHERE {which} AND {MAY_LEAVE} ORDER BY e.ended, e.run LIMIT ?1"
+        "SELECT e.run, e.lived, e.facts FROM ending AS e WHERE {which} AND {MAY_LEAVE} ORDER BY e.lived, e.run LIMIT ?1"
     );
     let mut statement = db.prepare_cached(&sql)?;
     let rows = statement.query_map(params![SLICE_ENDINGS as i64], |row| {

@@ -19,8 +19,8 @@ pub(crate) struct Grown {
     pub last_run: i64,
 }
 
-/// Writes one operation.
-pub(crate) fn apply(db: &Transaction<'_>, op: &Keep, grown: &mut Grown) -> rusqlite::Result<()> {
+/// Writes one operation. `lived` is the time that whydown has lived through, in milliseconds.
+pub(crate) fn apply(db: &Transaction<'_>, op: &Keep, lived: i64, grown: &mut Grown) -> rusqlite::Result<()> {
     match op {
         Keep::Start(start) => {
             grown.last_run = grown.last_run.max(start.run.0.cast_signed());
@@ -29,33 +29,43 @@ pub(crate) fn apply(db: &Transaction<'_>, op: &Keep, grown: &mut Grown) -> rusql
         Keep::Evidence(run, position, evidence) => keep_evidence(db, *run, *position, evidence),
         Keep::Ending(ending) => {
             grown.last_run = grown.last_run.max(ending.run.0.cast_signed());
-            if keep_ending(db, ending)? {
+            if keep_ending(db, ending, lived)? {
                 grown.endings += 1;
                 grown.facts += ending.evidence.len() as u64;
             }
             Ok(())
         }
         Keep::Acknowledge(run, acknowledged) => keep_acknowledgement(db, *run, acknowledged),
-        Keep::Alive(at) => keep_alive(db, at.0),
+        Keep::Alive(at) => keep_alive(db, at.0, lived),
     }
 }
 
-/// The latest moment of hearing.
-fn keep_alive(db: &Connection, at: i64) -> rusqlite::Result<()> {
+/// The latest moment of hearing, and the time lived through until then.
+fn keep_alive(db: &Connection, at: i64, lived: i64) -> rusqlite::Result<()> {
     db.prepare_cached(
         "INSERT INTO meta VALUES ('alive', ?1) ON CONFLICT DO UPDATE SET value = excluded.value",
     )?
-    .execute([at])
+    .execute([at])?;
+    db.prepare_cached(
+        "INSERT INTO meta VALUES ('lived', ?1) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
+    )?
+    .execute([lived])
     .map(drop)
 }
 
-/// Run numbers never go back, whatever leaves the file.
+/// Run numbers never go back, whatever leaves the file. The mark stands beyond the numbers that were given, so that none
+/// of them is given again by a daemon that finds no trace of them.
 pub(crate) fn raise_last_run(db: &Connection, run: i64) -> rusqlite::Result<()> {
     db.prepare_cached(
         "INSERT INTO meta VALUES ('last_run', ?1) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
     )?
     .execute([run])
     .map(drop)
+}
+
+/// Gives numbers back that were reserved and not given.
+pub(crate) fn give_back_runs(db: &Connection, last: i64) -> rusqlite::Result<()> {
+    db.execute("UPDATE meta SET value = min(value, ?1) WHERE key = 'last_run'", [last]).map(drop)
 }
 
 /// A run's start comes again when it is learned what tells it apart: the last word counts.
@@ -130,7 +140,7 @@ fn insert_evidence(
 }
 
 /// True if it was new. The ending brings its own frozen evidence, which takes the place of what came piece by piece.
-fn keep_ending(db: &Transaction<'_>, ending: &Ending) -> rusqlite::Result<bool> {
+fn keep_ending(db: &Transaction<'_>, ending: &Ending, lived: i64) -> rusqlite::Result<bool> {
     let number = ending.run.0.cast_signed();
     know_run(db, ending.run, Some(ending.domain))?;
     let (after, ended) = match ending.ended {
@@ -141,8 +151,8 @@ fn keep_ending(db: &Transaction<'_>, ending: &Ending) -> rusqlite::Result<bool> 
     let new = db
         .prepare_cached(
             "INSERT INTO ending (run, domain, name, started, ended_after, ended, cause, certainty, row, because,
-                 despite, exit_code, exit_reason, message, acknowledged_at, acknowledged_by, facts)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+                 despite, exit_code, exit_reason, message, acknowledged_at, acknowledged_by, facts, lived)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
              ON CONFLICT (run) DO NOTHING",
         )?
         .execute(params![
@@ -163,6 +173,7 @@ fn keep_ending(db: &Transaction<'_>, ending: &Ending) -> rusqlite::Result<bool> 
             ending.acknowledged.as_ref().map(|a| a.at.0),
             ending.acknowledged.as_ref().map(|a| &a.by),
             ending.evidence.len() as i64,
+            lived,
         ])?;
     if new == 0 {
         report_second(db, ending, number, ended)?;

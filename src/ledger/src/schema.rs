@@ -43,6 +43,12 @@ const STEPS: &[&str] = &[
      ALTER TABLE ending ADD COLUMN facts INTEGER NOT NULL DEFAULT 0;
      UPDATE ending SET facts = (SELECT count(*) FROM evidence AS e WHERE e.run = ending.run);
      CREATE INDEX ending_with_facts ON ending (ended, run) WHERE facts > 0;",
+    // 3: how old an ending is, counted in time that whydown lived through and not by a wall clock that may be wrong:
+    // `lived` is milliseconds of that time. Endings of before count from this step on.
+    "ALTER TABLE ending ADD COLUMN lived INTEGER NOT NULL DEFAULT 0;
+     DROP INDEX ending_with_facts;
+     CREATE INDEX ending_with_facts ON ending (lived, run) WHERE facts > 0;
+     CREATE INDEX ending_by_age ON ending (lived, run);",
 ];
 
 /// The version that this program writes.
@@ -99,7 +105,7 @@ pub(crate) fn verify(db: &Connection) -> Result<(), Failure> {
         "SELECT run, domain, name, at, seen, libvirt_id, pid, start_ticks, boot, evidence_lost FROM run",
         "SELECT run, position, first, last, times, fact FROM evidence",
         "SELECT run, domain, name, started, ended_after, ended, cause, certainty, row, because, despite, exit_code,
-             exit_reason, message, acknowledged_at, acknowledged_by, facts FROM ending",
+             exit_reason, message, acknowledged_at, acknowledged_by, facts, lived FROM ending",
     ];
     for sql in USED {
         db.prepare(sql).map_err(|error| match error.sqlite_error_code() {

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use whydown_core::time::Wall;
 
-/// Where the ledger reads the wall clock; it dates damaged files and measures ages, nothing else.
+/// Where the ledger reads the wall clock; it dates damaged files and failures, nothing else.
 pub type Clock = Arc<dyn Fn() -> Wall + Send + Sync>;
+
+/// How long something has run that only ever goes on: the time that is lived through, for ages.
+pub type Uptime = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// How the ledger is kept.
 #[derive(Clone)]
@@ -25,6 +28,8 @@ pub struct Settings {
     pub retry_max: Duration,
     /// The wall clock.
     pub clock: Clock,
+    /// A clock that nobody can set. Ages are counted by it, from one start to the next.
+    pub uptime: Uptime,
 }
 
 impl Default for Settings {
@@ -37,6 +42,7 @@ impl Default for Settings {
             retry_min: Duration::from_secs(1),
             retry_max: Duration::from_secs(30),
             clock: Arc::new(system_clock),
+            uptime: uptime(),
         }
     }
 }
@@ -53,7 +59,8 @@ impl std::fmt::Debug for Settings {
     }
 }
 
-/// What leaves the file, and when. An ending that nobody has acknowledged and that is the latest of its domain stays,
+/// What leaves the file, and when. Ages are counted in time that whydown lived through: neither a wall clock that jumps nor
+/// a host that is off makes anything older. An ending that nobody has acknowledged and that is the latest of its domain stays,
 /// with its evidence, whatever these say; so does everything of a run that goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
@@ -79,6 +86,11 @@ impl Default for Retention {
             endings_max_count: 100_000,
         }
     }
+}
+
+fn uptime() -> Uptime {
+    let start = Instant::now();
+    Arc::new(move || start.elapsed())
 }
 
 fn system_clock() -> Wall {

@@ -122,6 +122,21 @@ impl Shared {
         Ok(())
     }
 
+    /// Waits until what was handed over before is on disk, or cannot be written, or time is up.
+    pub(crate) fn when_written(&self, patience: Duration) -> MutexGuard<'_, State> {
+        let deadline = Instant::now() + patience;
+        let mut state = lock(&self.state);
+        let mark = state.queue.mark();
+        while !state.queue.written_up_to(mark) && state.failing.is_none() && !state.stopped {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state
+    }
+
     pub(crate) fn close(&self, deadline: Instant) -> Result<(), LedgerError> {
         let mut state = lock(&self.state);
         if state.closing.is_none() {

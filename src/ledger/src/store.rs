@@ -6,14 +6,17 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
+use whydown_core::limits;
 
 use crate::history::beside;
 use crate::queue::Batch;
 use crate::rows::{self, Grown};
 use crate::schema::{self, Kind};
+use crate::settings::Uptime;
 
 /// How long SQLite waits for another program's lock (a backup, an administrator's shell).
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -64,11 +67,19 @@ pub(crate) struct Store {
     pub endings: u64,
     /// Facts of ended runs in the file.
     pub facts: u64,
+    /// The mark for run numbers in the file: none below it is given by a later daemon.
+    reserved: i64,
+    /// The highest run number that was given, where it is known.
+    given: Option<i64>,
+    /// Milliseconds that were lived through before the file was opened.
+    lived_before: i64,
+    opened_at: Duration,
+    uptime: Uptime,
 }
 
 impl Store {
     /// Opens or creates the file and brings it to the current schema. `thorough` reads all of it for damage.
-    pub(crate) fn open(path: &Path, thorough: bool) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path, thorough: bool, uptime: &Uptime) -> Result<Self, Failure> {
         if std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0) {
             return Err(Failure::Damaged("the file is empty".into()));
         }
@@ -105,29 +116,77 @@ impl Store {
         let identity =
             identity(path).ok_or_else(|| Failure::Unavailable("it vanished while it was opened".into()))?;
         let log_identity = self::identity(&beside(path, "-wal"));
-        Ok(Self { db, path: path.to_owned(), identity, log_identity, endings, facts })
+        let number = |key: &str| {
+            db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get::<_, i64>(0))
+                .optional()
+        };
+        let (reserved, lived_before) = (number("last_run")?.unwrap_or(0), number("lived")?.unwrap_or(0));
+        Ok(Self {
+            path: path.to_owned(),
+            identity,
+            log_identity,
+            endings,
+            facts,
+            reserved,
+            given: None,
+            lived_before,
+            opened_at: uptime(),
+            uptime: Arc::clone(uptime),
+            db,
+        })
+    }
+
+    /// Time that whydown has lived through, in milliseconds. It goes on from one start to the next where the file last
+    /// heard that we live.
+    pub(crate) fn lived(&self) -> i64 {
+        let since = (self.uptime)().saturating_sub(self.opened_at);
+        self.lived_before.saturating_add(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// A daemon begins, and gives numbers above `last`: the next ones are taken before any of them is given.
+    pub(crate) fn reserve_runs(&mut self, last: u64) -> Result<(), Failure> {
+        let last = last.cast_signed();
+        self.given = Some(last);
+        self.reserved = last.saturating_add(limits::RUNS_RESERVED.cast_signed());
+        Ok(rows::raise_last_run(&self.db, self.reserved)?)
+    }
+
+    /// The daemon ends in order, all that it gave a number is on disk, and the numbers go on where they stand.
+    pub(crate) fn give_back_runs(&mut self) -> Result<(), Failure> {
+        match self.given {
+            Some(given) => Ok(rows::give_back_runs(&self.db, given)?),
+            None => Ok(()),
+        }
     }
 
     /// Writes the whole batch in one commit, or nothing of it.
     pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), Failure> {
         self.same_file()?;
+        let lived = self.lived();
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut grown = Grown::default();
+        let mut reserved = self.reserved;
         for (index, op) in batch.ops.iter().enumerate() {
-            rows::apply(&transaction, op, &mut grown).map_err(|error| match error.sqlite_error_code() {
-                Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
-                    Failure::Refused { index, reason: error.to_string() }
+            rows::apply(&transaction, op, lived, &mut grown).map_err(|error| {
+                match error.sqlite_error_code() {
+                    Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
+                        Failure::Refused { index, reason: error.to_string() }
+                    }
+                    _ => Failure::from(error),
                 }
-                _ => Failure::from(error),
             })?;
         }
         for (run, count) in &batch.lost {
             rows::note_lost(&transaction, *run, *count)?;
         }
-        if grown.last_run > 0 {
-            rows::raise_last_run(&transaction, grown.last_run)?;
+        // Half of what is reserved is always left: numbers are given while this is being written.
+        if grown.last_run > reserved.saturating_sub(limits::RUNS_RESERVED.cast_signed() / 2) {
+            reserved = grown.last_run.saturating_add(limits::RUNS_RESERVED.cast_signed());
+            rows::raise_last_run(&transaction, reserved)?;
         }
         transaction.commit()?;
+        self.reserved = reserved;
+        self.given = self.given.map(|given| given.max(grown.last_run));
         self.endings += grown.endings;
         self.facts += grown.facts;
         Ok(())
@@ -215,7 +274,8 @@ mod tests {
     #[test]
     fn a_commit_waits_for_the_disk() {
         let folder = tempfile::tempdir().unwrap();
-        let mut store = Store::open(&folder.path().join("ledger.db"), true).unwrap();
+        let mut store =
+            Store::open(&folder.path().join("ledger.db"), true, &crate::Settings::default().uptime).unwrap();
         let mut set =
             |pragma: &str| store.db().pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(set("synchronous"), 2, "FULL: the log is synced with every commit");

@@ -74,6 +74,12 @@ impl Writer {
             }
         }
         lock(&self.shared.reader).close();
+        if let Some(store) = &mut self.store
+            && lock(&self.shared.state).health.lost == 0
+            && let Err(failure) = store.give_back_runs()
+        {
+            tracing::warn!(%failure, "numbers of runs that were reserved are passed over");
+        }
         if let Some(Err(failure)) = self.store.take().map(Store::close) {
             // Everything is in the log beside the file; the next opening brings it in.
             tracing::warn!(%failure, "the ledger could not be closed properly");
@@ -102,10 +108,11 @@ impl Writer {
                 }
                 self.tidy_at
             } else {
-                if state.queue.has_untold_ending() {
-                    return Next::Tell(
-                        state.queue.newly_waiting_endings().into_iter().map(Told::NotKept).collect(),
-                    );
+                if state.queue.has_untold() {
+                    let endings = state.queue.newly_waiting_endings().into_iter().map(Told::NotKept);
+                    let mut words: Vec<Told> = endings.collect();
+                    words.push(Told::Unwritten(state.queue.told_to_wait()));
+                    return Next::Tell(words);
                 }
                 if std::mem::take(&mut state.retry_now) || self.open_at <= now {
                     return Next::Open { thorough: !self.checked };
@@ -138,6 +145,7 @@ impl Writer {
                         (self.told)(Told::Kept(ending.run));
                     }
                 }
+                (self.told)(Told::Written(batch.upto));
                 self.wait = self.shared.settings.retry_min;
                 let mut state = lock(&self.shared.state);
                 state.queue.done(&batch);
@@ -201,8 +209,7 @@ impl Writer {
 
     fn tidy(&mut self) {
         let Some(store) = &mut self.store else { return };
-        let now = (self.shared.settings.clock)();
-        match retention::slice(store, &self.shared.settings.retention, now) {
+        match retention::slice(store, &self.shared.settings.retention) {
             Ok(more) => {
                 let mut state = lock(&self.shared.state);
                 (state.health.endings, state.health.evidence) = (store.endings, store.facts);

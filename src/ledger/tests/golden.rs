@@ -22,6 +22,8 @@ fn knows_what_version_1_wrote(ledger: &Ledger, recovered: &Recovered) {
         unacknowledged: vec![ending(1, 1)],
         last_run: 42,
         alive: Some(at(500)),
+        // Ages are counted from the day on which it was brought up.
+        ages: [(RunId(1), std::time::Duration::ZERO)].into(),
     };
     assert_eq!(*recovered, expected);
     // Its start had not reached the disk, nor had its evidence.

@@ -5,8 +5,9 @@ mod common;
 use common::*;
 use whydown_core::evidence::Fact;
 use whydown_core::id::RunId;
+use whydown_core::limits::RUNS_RESERVED;
 use whydown_core::record::{Keep, Recovered, When};
-use whydown_ledger::{Condition, Query};
+use whydown_ledger::{Condition, Query, Told};
 
 #[test]
 fn a_new_ledger_knows_nothing() {
@@ -38,6 +39,7 @@ fn an_open_run_comes_back_with_its_evidence() {
         unacknowledged: vec![],
         last_run: 3,
         alive: Some(at(50)),
+        ..Recovered::default()
     };
     assert_eq!(recovered, expected);
 }
@@ -263,4 +265,65 @@ fn an_ending_that_makes_no_sense_is_said_and_hides_no_other() {
     assert_eq!(runs(&history.endings), [3, 1]);
     assert!(history.unread[0].to_string().contains("run 2"), "{:?}", history.unread);
     assert!(ledger.ending(RunId(2)).is_err());
+}
+
+#[test]
+fn after_every_commit_it_is_told_how_much_of_all_that_was_handed_over_is_on_disk() {
+    let folder = Folder::new();
+    let (ledger, _, heard) = open(&folder.ledger());
+    ledger.keep(Keep::Start(start(1, 1)));
+    ledger.flush(PATIENCE).unwrap();
+    ledger.keep(Keep::Alive(at(1)));
+    ledger.keep(keep_ending(1, 1));
+    ledger.flush(PATIENCE).unwrap();
+    let counts = heard.counts();
+    assert_eq!(counts.first(), Some(&Told::Written(1)));
+    assert_eq!(counts.last(), Some(&Told::Written(3)));
+}
+
+#[test]
+fn numbers_are_taken_on_disk_before_they_are_given_and_go_on_after_an_orderly_end() {
+    let folder = Folder::new();
+    let (ledger, recovered, _) = open(&folder.ledger());
+    assert_eq!(recovered.last_run, 0);
+    // Whoever is killed now leaves this behind.
+    let left = |path: &std::path::Path| {
+        let copy = Folder::new();
+        for suffix in ["", "-wal"] {
+            let from = path.with_file_name(format!("ledger.db{suffix}"));
+            std::fs::copy(from, copy.path().join(format!("ledger.db{suffix}"))).unwrap();
+        }
+        let (ledger, recovered, _) = open(&copy.ledger());
+        drop(ledger);
+        recovered.last_run
+    };
+    assert_eq!(left(&folder.ledger()), RUNS_RESERVED);
+    for run in 1..=3 * RUNS_RESERVED / 4 {
+        ledger.keep(Keep::Start(start(run, run as u8)));
+        if run % 500 == 0 {
+            ledger.flush(PATIENCE).unwrap();
+            let mark = left(&folder.ledger());
+            assert!(mark >= run + RUNS_RESERVED / 2, "at {run} there are numbers up to {mark}");
+        }
+    }
+    ledger.close(PATIENCE).unwrap();
+    let (_, recovered, _) = open(&folder.ledger());
+    assert_eq!(recovered.last_run, 3 * RUNS_RESERVED / 4);
+}
+
+#[test]
+fn a_reader_is_shown_nothing_before_it_is_on_disk_and_misses_nothing_that_was_handed_over() {
+    let folder = Folder::new();
+    let (ledger, _, _) = open(&folder.ledger());
+    for run in 1..=50 {
+        ledger.keep(keep_ending(run, run as u8));
+        ledger.keep(acknowledge(run));
+        let shown = history(&ledger, &everything());
+        let on_disk: i64 = rusqlite::Connection::open(folder.ledger())
+            .unwrap()
+            .query_row("SELECT count(*) FROM ending WHERE acknowledged_at IS NOT NULL", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!((shown.len() as u64, on_disk as u64), (run, run));
+        assert!(shown.iter().all(|ending| ending.acknowledged.is_some()));
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use whydown_core::evidence::{Evidence, EvidenceId};
 use whydown_core::id::RunId;
+use whydown_core::limits;
 use whydown_core::record::{Acknowledged, Ending, Keep, Recovered, RunStart};
 use whydown_core::time::Wall;
 
@@ -38,13 +39,39 @@ pub struct ToldLedger {
     evidence: BTreeMap<RunId, BTreeMap<EvidenceId, Evidence>>,
     endings: BTreeMap<RunId, Ending>,
     acknowledged: BTreeMap<RunId, Acknowledged>,
+    /// Numbers up to here may have been given.
     last_run: u64,
+    /// The highest number that was given.
+    given: u64,
     alive: Option<Wall>,
+    /// Time that daemons have lived through, and what of it is on disk.
+    lived: Duration,
+    lived_on_disk: Duration,
+    written_at: BTreeMap<RunId, Duration>,
     /// Endings that came again, differently, after they had been kept: a broken promise of the engine.
     contradicted: Vec<RunId>,
 }
 
 impl ToldLedger {
+    /// A daemon begins: the next numbers are taken on disk before it gives them.
+    pub fn begin(&mut self) -> Recovered {
+        self.lived = self.lived_on_disk;
+        let recovered = self.recovered();
+        self.given = self.last_run;
+        self.last_run += limits::RUNS_RESERVED;
+        recovered
+    }
+
+    /// The daemon has ended in order, with all of it on disk: its numbers go on where they stand.
+    pub fn end(&mut self) {
+        self.last_run = self.given;
+    }
+
+    /// A daemon lives through so much time.
+    pub fn lives(&mut self, time: Duration) {
+        self.lived += time;
+    }
+
     /// Takes one thing to keep. It is safe only after [`Self::commit`].
     pub fn keep(&mut self, keep: Keep) {
         self.waiting.push_back(keep);
@@ -84,17 +111,18 @@ impl ToldLedger {
     fn write(&mut self, keep: Keep, kept: &mut Vec<RunId>) {
         match keep {
             Keep::Start(start) => {
-                self.last_run = self.last_run.max(start.run.0);
+                self.given(start.run);
                 self.starts.insert(start.run, start);
             }
             Keep::Evidence(run, position, piece) => {
-                self.last_run = self.last_run.max(run.0);
+                self.given(run);
                 if !self.endings.contains_key(&run) {
                     self.evidence.entry(run).or_default().insert(position, piece);
                 }
             }
             Keep::Ending(ending) => {
-                self.last_run = self.last_run.max(ending.run.0);
+                self.given(ending.run);
+                self.written_at.entry(ending.run).or_insert(self.lived);
                 kept.push(ending.run);
                 match self.endings.get(&ending.run) {
                     Some(known) if *known != *ending => self.contradicted.push(ending.run),
@@ -107,7 +135,17 @@ impl ToldLedger {
             Keep::Acknowledge(run, by) => {
                 self.acknowledged.entry(run).or_insert(by);
             }
-            Keep::Alive(at) => self.alive = Some(at),
+            Keep::Alive(at) => {
+                self.alive = Some(at);
+                self.lived_on_disk = self.lived;
+            }
+        }
+    }
+
+    fn given(&mut self, run: RunId) {
+        self.given = self.given.max(run.0);
+        if self.given > self.last_run.saturating_sub(limits::RUNS_RESERVED / 2) {
+            self.last_run = self.given + limits::RUNS_RESERVED;
         }
     }
 
@@ -128,6 +166,7 @@ impl ToldLedger {
                 .collect(),
             last_run: self.last_run,
             alive: self.alive,
+            ages: self.written_at.iter().map(|(run, at)| (*run, self.lived.saturating_sub(*at))).collect(),
         }
     }
 

@@ -35,12 +35,24 @@ pub struct Settings {
 pub(super) struct Down {
     pub ending: Arc<Ending>,
     pub durable: bool,
+    /// How old it was at `since`, in time that whydown lived through.
+    pub age: Duration,
+    pub since: Mono,
+}
+
+impl Down {
+    /// How old it is. No wall clock makes it older.
+    pub fn age(&self, now: Mono) -> Duration {
+        self.age.saturating_add(now.since(self.since))
+    }
 }
 
 /// Something that was heard of a domain without an open run, and may belong to the next one.
 #[derive(Debug, Clone)]
 pub(super) struct Prelude {
     pub at: Wall,
+    /// When the engine heard it.
+    pub heard: Mono,
     pub what: Happening,
 }
 
@@ -79,6 +91,8 @@ pub struct Engine {
     pub(super) next_heartbeat: Option<Mono>,
     alarms: BTreeSet<(Mono, RunId)>,
     pub(super) effects: Vec<Effect>,
+    /// The moment of the present step.
+    pub(super) mono: Mono,
     public: BTreeMap<DomainId, Arc<DomainPublic>>,
     generation: u64,
     changed: bool,
@@ -117,6 +131,7 @@ impl Engine {
             next_heartbeat: None,
             alarms: BTreeSet::new(),
             effects: Vec::new(),
+            mono: Mono::default(),
             public: BTreeMap::new(),
             generation: 0,
             changed: true,
@@ -125,7 +140,9 @@ impl Engine {
         };
         for ending in recovered.unacknowledged {
             engine.last_run = engine.last_run.max(ending.run.0);
-            engine.down.insert(ending.domain, Down { ending: Arc::new(ending), durable: true });
+            let age = recovered.ages.get(&ending.run).copied().unwrap_or_default();
+            let since = Mono::default();
+            engine.down.insert(ending.domain, Down { ending: Arc::new(ending), durable: true, age, since });
         }
         let mut open = recovered.open;
         open.sort_by_key(|(start, _)| start.run);
@@ -143,7 +160,11 @@ impl Engine {
 
     /// Takes one input and says what should be done about it.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        self.mono = now.mono;
         if std::mem::take(&mut self.fresh) {
+            for down in self.down.values_mut() {
+                down.since = now.mono;
+            }
             let known: Vec<_> = self.current.keys().chain(self.down.keys()).copied().collect();
             for domain in known {
                 self.touch(now, domain);
@@ -226,7 +247,7 @@ impl Engine {
             self.next_heartbeat = Some(now.mono.after(self.settings.heartbeat));
         }
         self.preludes.retain(|_, heard| {
-            heard.retain(|p| now.wall.since(p.at) <= crate::limits::PRELUDE_LIFE);
+            heard.retain(|p| now.mono.since(p.heard) <= crate::limits::PRELUDE_LIFE);
             !heard.is_empty()
         });
         self.echoes.retain(|_, echo| now.mono.since(echo.at) <= super::follow::ECHO);

@@ -258,7 +258,7 @@ impl Engine {
         if heard.len() == PRELUDES_PER_DOMAIN {
             heard.remove(0);
         }
-        heard.push(Prelude { at, what });
+        heard.push(Prelude { at, heard: self.mono, what });
     }
 
     pub(super) fn new_start(

@@ -134,7 +134,8 @@ impl Engine {
                 if self.current.get(&domain) == Some(&id) {
                     self.current.remove(&domain);
                     if !forgotten {
-                        self.down.insert(domain, Down { ending, durable });
+                        self.down
+                            .insert(domain, Down { ending, durable, age: Duration::ZERO, since: now.mono });
                     }
                 }
                 self.touch(now, domain);
@@ -161,13 +162,14 @@ impl Engine {
         true
     }
 
-    /// Down records leave by age and by count, the oldest first. They stay in history.
+    /// Down records leave by age and by count, the oldest first. They stay in history. Ages are time lived through: a clock
+    /// that is years wrong for a second must not take endings from managers that never saw them.
     pub(super) fn enforce_bounds(&mut self, now: Now) {
         let age = self.settings.unacknowledged_max_age;
         let mut leaving: Vec<DomainId> = self
             .down
             .iter()
-            .filter(|(_, down)| now.wall.since(down.ending.ended.latest()) > age)
+            .filter(|(_, down)| down.age(now.mono) > age)
             .map(|(domain, _)| *domain)
             .collect();
         let surplus =
@@ -177,10 +179,10 @@ impl Engine {
                 .down
                 .iter()
                 .filter(|(domain, _)| !leaving.contains(domain))
-                .map(|(domain, down)| (down.ending.ended.latest(), *domain))
+                .map(|(domain, down)| (std::cmp::Reverse(down.age(now.mono)), down.ending.run, *domain))
                 .collect();
             by_age.sort_unstable();
-            leaving.extend(by_age.into_iter().take(surplus).map(|(_, domain)| domain));
+            leaving.extend(by_age.into_iter().take(surplus).map(|(.., domain)| domain));
         }
         for domain in leaving {
             self.acknowledge(now, domain, "(limit)".into());

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use whydown_core::record::{
     Acknowledged, Certainty, Ending, Incarnation, Keep, Recovered, RunStart, Verdict, When,
 };
 use whydown_core::time::Wall;
-use whydown_ledger::{Ledger, Opened, Query, Settings, Told};
+use whydown_ledger::{Ledger, Opened, Query, Settings, Told, Uptime};
 
 /// Long enough for any disk; nothing that works waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,6 +37,13 @@ pub fn settings(path: &Path) -> Settings {
         clock: Arc::new(|| at(1_000_000)),
         ..Settings::default()
     }
+}
+
+/// An uptime that the test sets, in seconds.
+pub fn told_uptime() -> (Uptime, Arc<AtomicU64>) {
+    let seconds = Arc::new(AtomicU64::new(0));
+    let told = Arc::clone(&seconds);
+    (Arc::new(move || Duration::from_secs(told.load(Ordering::SeqCst))), seconds)
 }
 
 pub fn start(run: u64, of: u8) -> RunStart {
@@ -101,17 +109,25 @@ pub fn by(who: &str) -> Acknowledged {
     Acknowledged { at: at(500), by: who.into() }
 }
 
-/// What the ledger told, in order.
+/// What the ledger told of endings, in order.
 #[derive(Clone, Default)]
-pub struct Heard(Arc<(Mutex<Vec<Told>>, Condvar)>);
+pub struct Heard(Arc<(Mutex<Vec<Told>>, Condvar)>, Arc<Mutex<Vec<Told>>>);
 
 impl Heard {
     pub fn listener(&self) -> impl Fn(Told) + Send + 'static {
         let heard = self.clone();
         move |told| {
-            heard.0.0.lock().unwrap().push(told);
+            match told {
+                Told::Kept(_) | Told::NotKept(_) => heard.0.0.lock().unwrap().push(told),
+                Told::Written(_) | Told::Unwritten(_) => heard.1.lock().unwrap().push(told),
+            }
             heard.0.1.notify_all();
         }
+    }
+
+    /// What it told of all that it was handed, in order.
+    pub fn counts(&self) -> Vec<Told> {
+        self.1.lock().unwrap().clone()
     }
 
     pub fn all(&self) -> Vec<Told> {

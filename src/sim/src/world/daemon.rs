@@ -18,7 +18,7 @@ impl World {
         }
         self.daemon += 1;
         self.commit_due = false;
-        self.engine = Some(Engine::recover(settings(&self.hypervisor), self.ledger.recovered()));
+        self.engine = Some(Engine::recover(settings(&self.hypervisor), self.ledger.begin()));
         self.trace.push(Trace::DaemonBegan(self.now));
         let snapshot = self.snapshot();
         self.invariants.restarted(self.now, snapshot.as_ref(), &self.ledger);
@@ -55,6 +55,9 @@ impl World {
         }
         if matches!(self.disk, crate::ledger::Disk::Works(_)) {
             self.commit();
+            if !self.ledger.is_waiting() {
+                self.ledger.end();
+            }
         }
         self.crash_daemon();
     }

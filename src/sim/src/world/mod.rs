@@ -242,6 +242,9 @@ impl World {
 
     fn advance(&mut self, to: Mono) {
         let step = to.since(self.now.mono);
+        if self.engine.is_some() {
+            self.ledger.lives(step);
+        }
         self.now = Now { mono: self.now.mono.max(to), wall: self.now.wall.after(step) };
     }
 
