@@ -79,8 +79,11 @@ impl Asked {
 pub enum Sender {
     /// libvirt itself, ending the process as it always does.
     Libvirt,
-    /// The host's init: the host is going down.
+    /// The host's init, process 1: it ends what is in a unit that is stopped, and everything when the host goes down.
+    /// Of evidence that older versions stored also a program that is only called like it.
     Init,
+    /// Another service manager by its program: that of a user, who logs out.
+    Manager,
     /// Somebody else on the host.
     Outside,
     /// The kernel: for a fault of the process, or to end it.
@@ -225,6 +228,20 @@ pub enum Fact {
     LogUnread(String),
     /// The process's exit status.
     Exit(ExitStatus),
+    /// The process that libvirt started is not QEMU, but runs it: what it exits with is not QEMU's own status.
+    Wrapped {
+        /// Its program.
+        program: String,
+        /// The process that is QEMU, if it was found.
+        qemu: Option<u32>,
+    },
+    /// The exit status of QEMU itself, where another program runs it.
+    InnerExit(ExitStatus),
+    /// It has a device by which its guest ends QEMU with a status of the guest's choice.
+    GuestMayExit {
+        /// QEMU's name of the device.
+        device: String,
+    },
     /// The kernel delivered a signal to it, and says who sent it. One that is blocked or ignored is not among them.
     Signalled {
         /// Signal number.
@@ -253,6 +270,16 @@ pub enum Fact {
     },
     /// The host was said to go down, and it does not any more. Nothing where nobody said that it did.
     HostStays,
+    /// The host's service manager was asked after the end, and says that the host is not going down.
+    HostUp {
+        /// Its words, for an administrator.
+        by: String,
+    },
+    /// The host's service manager was told to stop the unit in which it ran, while it ran.
+    UnitStopping {
+        /// The name of the unit.
+        unit: String,
+    },
     /// The host has booted anew since the run was last seen.
     NewBoot {
         /// The boot in which it ran.
@@ -269,6 +296,14 @@ impl Fact {
     /// they know of a sender are of its process, of its thread or of its file.
     pub fn is_same(&self, other: &Self) -> bool {
         self == other || self.is_other_word_on(other)
+    }
+
+    /// Whether it is a signal that the host's init sent.
+    pub fn is_signal_of_init(&self) -> bool {
+        matches!(
+            self,
+            Self::LogSignal { sender: Sender::Init, .. } | Self::Signalled { sender: Sender::Init, .. }
+        )
     }
 
     fn is_other_word_on(&self, other: &Self) -> bool {
@@ -334,7 +369,7 @@ impl Dossier {
         if let Some(known) = self.items.iter_mut().find(|e| e.fact.is_same(&fact)) {
             let apart = known.last.since(at).max(at.since(known.last));
             let echo = known.fact.is_other_word_on(&fact) && apart <= limits::CLOCK_GRACE;
-            if !echo && !matches!(fact, Fact::Exit(_)) {
+            if !echo && !matches!(fact, Fact::Exit(_) | Fact::InnerExit(_)) {
                 known.times = known.times.saturating_add(1);
             }
             known.last = known.last.max(at);

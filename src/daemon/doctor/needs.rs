@@ -71,6 +71,7 @@ pub const fn needs(cause: Cause) -> &'static [Need] {
         Cause::ProcessLost => &[Link, ExitStatus],
         Cause::ProcessKilled | Cause::OomKilled => &[Link, ExitStatus, Signals, KernelLog],
         Cause::QemuCrashed => &[Link, ExitStatus, Signals],
+        Cause::GuestExit => &[Link, ExitStatus],
         Cause::QemuFailed => &[Link, QemuLog, ExitStatus],
         Cause::ProcessTerminated => &[Link, QemuLog, ExitStatus, Signals, Systemd],
         Cause::MonitorQuit => &[Link, QemuEvents, QemuLog],

@@ -309,7 +309,8 @@ pub(crate) fn signalled(signal: i32, from: From, to: u32) -> Fact {
 
 fn sender(pid: u32, program: &str) -> Sender {
     match (pid, program.rsplit('/').next().unwrap_or_default()) {
-        (1, _) | (_, "systemd" | "init" | "systemd-shutdown") => Sender::Init,
+        (1, _) => Sender::Init,
+        (_, "systemd") => Sender::Manager,
         (_, "libvirtd" | "virtqemud") => Sender::Libvirt,
         _ => Sender::Outside,
     }

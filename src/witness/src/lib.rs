@@ -8,12 +8,14 @@
 //! |---|---|---|
 //! | [`log`] | libvirt's farewell, signals, QEMU's own words | read access to the folder of the domains' logs |
 //! | [`exit`] | when a process ended, and with what status | `pidfd_open` (Linux 5.3); the status of all: `CAP_NET_ADMIN`, in the host's pid namespace |
+//! | [`emulator`] | which process is QEMU, for which domain, and what runs it | `/proc`, and libvirt's pid files |
 //! | [`kernel`] | out-of-memory kills | `/dev/kmsg` (`CAP_SYSLOG`), in the host's pid namespace |
 //! | [`signal`] | who sent the signal that ends a process | tracefs, as root and in the host's pid namespace |
 //! | [`audit`] | crashes, what QEMU's sandbox forbids, who sent a signal and as whom they logged in | `CAP_AUDIT_READ`, in the host's own namespaces; an audit that runs, and for senders a rule |
 //! | [`host`] | whether the host goes down | systemd; its bus, or `systemctl` |
 
 pub mod audit;
+pub mod emulator;
 pub mod exit;
 pub mod host;
 pub mod kernel;

@@ -68,6 +68,8 @@ pub(crate) fn kernel_clock() -> Mono {
 pub(crate) struct Stat {
     /// Field 3.
     pub(crate) state: u8,
+    /// Field 4.
+    pub(crate) parent: u32,
     /// Field 22, in clock ticks since boot.
     pub(crate) start_ticks: u64,
     /// Field 28; zero where the reader lacks the right to see it, and in a dead process.
@@ -94,6 +96,7 @@ impl Stat {
         let field = |number: usize| fields.get(number - 3).copied();
         Some(Self {
             state: *field(3)?.as_bytes().first()?,
+            parent: field(4)?.parse().ok()?,
             start_ticks: field(22)?.parse().ok()?,
             start_stack: field(28).and_then(|f| f.parse().ok()).unwrap_or(0),
             exit_code: field(52).and_then(|f| f.parse().ok()).unwrap_or(0),
@@ -101,7 +104,7 @@ impl Stat {
     }
 }
 
-fn read_start(path: &str, bytes: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_start(path: &str, bytes: u64) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     File::open(path)?.take(bytes).read_to_end(&mut text)?;
     Ok(text)
@@ -155,7 +158,7 @@ mod tests {
             let stat = Stat::parse(format!("77 ({name}) {rest}").as_bytes());
             assert_eq!(
                 stat,
-                Some(Stat { state: b'S', start_ticks: 4711, start_stack: 140000, exit_code: 9 }),
+                Some(Stat { state: b'S', parent: 1, start_ticks: 4711, start_stack: 140000, exit_code: 9 }),
                 "{name:?}"
             );
         }

@@ -79,11 +79,13 @@ pub enum Cause {
     UnknownEnded,
     /// The VM is gone, and nothing tells why.
     UnknownVanished,
+    /// The guest ended QEMU by a device that its definition has for that.
+    GuestExit,
 }
 
 impl Cause {
     /// All causes, in the order of the table.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::GuestPoweroff,
         Self::GuestHibernated,
         Self::DestroyedOnReboot,
@@ -120,11 +122,12 @@ impl Cause {
         Self::KilledByLibvirt,
         Self::UnknownEnded,
         Self::UnknownVanished,
+        Self::GuestExit,
     ];
 }
 
 /// All rows, in the order of the variants.
-pub static ROWS: [Row; 36] = [
+pub static ROWS: [Row; 37] = [
     Row {
         word: "guest-poweroff",
         sentence: "The guest powered itself off.",
@@ -663,6 +666,21 @@ pub static ROWS: [Row; 36] = [
         vcs_monitor: 100,
         ocf_monitor: 7,
         vep362: "",
+        restart: Restart::Ask,
+    },
+    Row {
+        word: "guest-exit",
+        sentence: "The guest ended QEMU by a device that its definition has for that.",
+        story: "The exit status of the process is one that a guest chooses by `isa-debug-exit` or by semihosting, as test programs and small kernels do. libvirt sees only that the process is gone, as if it had crashed.",
+        advice: "Nothing to repair on the host. The exit status in the evidence is the guest's own word; with isa-debug-exit it is twice the guest's number and one.",
+        exit_code: 0,
+        exit_reason: 7,
+        classic_reason: 7,
+        message: "Guest ended the VM by its exit device",
+        exit_status: 44,
+        vcs_monitor: 200,
+        ocf_monitor: 7,
+        vep362: "GuestShutdown",
         restart: Restart::Ask,
     },
 ];

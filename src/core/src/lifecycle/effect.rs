@@ -50,6 +50,8 @@ pub enum Whom {
     Process(Process),
     /// The process with this number, as the kernel's log names it.
     Pid(u32),
+    /// A process that was begun to run this domain, and of which libvirt may never have told.
+    Starting(DomainId, Process),
     /// The whole host.
     Host,
 }

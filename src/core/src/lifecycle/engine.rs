@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::effect::{Effect, Input, Question, Reply, Whom};
 use super::run::{Phase, Run};
 use crate::evidence::Fact;
-use crate::hypervisor::Happening;
+use crate::hypervisor::{Happening, Process};
 use crate::id::{BootId, DomainId, RequestId, RunId};
 use crate::record::{Ending, Keep, Recovered};
 use crate::snapshot::{DomainPublic, Link, Snapshot, Status};
@@ -56,6 +56,18 @@ pub(super) struct Prelude {
     pub what: Happening,
 }
 
+/// What was witnessed of a process that was begun for a domain, before libvirt told of it. If it never does, the process
+/// belongs to a start that failed.
+#[derive(Debug, Clone)]
+pub(super) struct Stray {
+    pub process: Process,
+    pub at: Wall,
+    pub fact: Fact,
+}
+
+/// Facts of processes that have not come up, kept for one domain.
+const STRAYS_PER_DOMAIN: usize = 16;
+
 /// An end whose STOPPED may still come.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Echo {
@@ -82,6 +94,7 @@ pub struct Engine {
     pub(super) current: BTreeMap<DomainId, RunId>,
     pub(super) down: BTreeMap<DomainId, Down>,
     pub(super) preludes: BTreeMap<DomainId, Vec<Prelude>>,
+    pub(super) strays: BTreeMap<DomainId, Vec<Stray>>,
     /// Looks under way, one a domain; true when it was overtaken by events and says nothing.
     pub(super) looks: BTreeMap<DomainId, bool>,
     /// Domains of which nobody could say how they are; asked again with the next heartbeat.
@@ -125,6 +138,7 @@ impl Engine {
             current: BTreeMap::new(),
             down: BTreeMap::new(),
             preludes: BTreeMap::new(),
+            strays: BTreeMap::new(),
             looks: BTreeMap::new(),
             unseen: BTreeSet::new(),
             echoes: BTreeMap::new(),
@@ -250,6 +264,10 @@ impl Engine {
             heard.retain(|p| now.mono.since(p.heard) <= crate::limits::PRELUDE_LIFE);
             !heard.is_empty()
         });
+        self.strays.retain(|_, seen| {
+            seen.retain(|stray| now.wall.since(stray.at) <= crate::limits::PRELUDE_LIFE);
+            !seen.is_empty()
+        });
         self.echoes.retain(|_, echo| now.mono.since(echo.at) <= super::follow::ECHO);
         let unsure = self.runs.values().filter(|run| run.unsure.iter().any(|(_, at)| *at <= now.mono));
         self.unseen.extend(unsure.map(|run| run.start.domain));
@@ -259,7 +277,49 @@ impl Engine {
         self.enforce_bounds(now);
     }
 
+    /// A process that was begun for a domain: it is the domain's run, that of a start that has not come up, or of one that
+    /// libvirt has not told of yet.
+    fn witnessed_at_start(&mut self, now: Now, domain: DomainId, process: Process, at: Wall, fact: Fact) {
+        let of_run = self.runs.values().any(|run| run.start.incarnation.process == Some(process));
+        if of_run {
+            return self.witnessed(now, Whom::Process(process), at, &fact);
+        }
+        if let Some(id) = self.start_without_process(domain) {
+            self.note(id, at, fact);
+            return self.reconsider(now, id);
+        }
+        let seen = self.strays.entry(domain).or_default();
+        if seen.len() == STRAYS_PER_DOMAIN {
+            seen.remove(0);
+        }
+        seen.push(Stray { process, at, fact });
+    }
+
+    /// The domain's start that libvirt has not shown a process of.
+    fn start_without_process(&self, domain: DomainId) -> Option<RunId> {
+        let id = *self.current.get(&domain)?;
+        let run = self.runs.get(&id).filter(|run| run.start.incarnation.process.is_none())?;
+        let up = crate::verdict::was_up(&run.dossier);
+        let open = matches!(run.phase, Phase::Launching | Phase::Settling { .. });
+        (open && !up).then_some(id)
+    }
+
+    /// What was witnessed of processes that were begun for this run's domain: of its own, or of the last
+    /// one if libvirt never told of any.
+    pub(super) fn take_strays(&mut self, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let known = run.start.incarnation.process;
+        let seen = self.strays.remove(&run.start.domain).unwrap_or_default();
+        let Some(process) = known.or(seen.last().map(|stray| stray.process)) else { return };
+        for stray in seen.into_iter().filter(|stray| stray.process == process) {
+            self.note(id, stray.at, stray.fact);
+        }
+    }
+
     fn witnessed(&mut self, now: Now, whom: Whom, at: Wall, fact: &Fact) {
+        if let Whom::Starting(domain, process) = whom {
+            return self.witnessed_at_start(now, domain, process, at, fact.clone());
+        }
         let of_it: Vec<RunId> = self
             .runs
             .iter()
@@ -269,6 +329,7 @@ impl Engine {
                     run.start.incarnation.process.is_some_and(|p| p.pid == pid)
                         && run.start.incarnation.boot == self.settings.boot
                 }
+                Whom::Starting(..) => false,
                 Whom::Host => *fact != Fact::HostStays || run.thinks_that_the_host_goes_down(),
             })
             .filter(|(_, run)| !matches!(run.phase, Phase::Recording(_)))
@@ -276,7 +337,7 @@ impl Engine {
             .collect();
         for id in of_it {
             self.note(id, at, fact.clone());
-            if matches!(fact, Fact::Exit(_)) {
+            if matches!(fact, Fact::Exit(_) | Fact::InnerExit(_)) {
                 self.doubt(now, id);
             }
             self.reconsider(now, id);

@@ -207,6 +207,7 @@ impl Engine {
         let start = run.start.clone();
         self.effects.push(Effect::Keep(Keep::Start(start)));
         self.effects.extend(process.map(Effect::Watch));
+        self.take_strays(id);
         self.renamed(now, domain, Some(id));
         // Somebody asked to destroy it before libvirt knew it.
         if self.runs.get(&id).is_some_and(|run| run.destroy_again) {
@@ -291,7 +292,11 @@ impl Engine {
         self.effects.extend(start.incarnation.process.map(Effect::Watch));
         self.current.insert(domain, id);
         self.down.remove(&domain);
+        let comes_up = start.incarnation.process.is_some() || phase == Phase::Launching;
         self.runs.insert(id, Run::new(start, phase, status, Vec::new()));
+        if comes_up {
+            self.take_strays(id);
+        }
         self.touch(now, domain);
         id
     }

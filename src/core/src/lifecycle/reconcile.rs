@@ -273,7 +273,10 @@ impl Engine {
             _ => {}
         }
         for (at, fact) in facts {
-            self.note(id, at, fact);
+            let idle = matches!(fact, Fact::HostUp { .. }) && !self.runs[&id].blames_init();
+            if !idle {
+                self.note(id, at, fact);
+            }
         }
         if launching {
             let at = self.runs[&id].start.at;

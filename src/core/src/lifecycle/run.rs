@@ -163,6 +163,11 @@ impl Run {
         down > self.dossier.latest(|f| *f == Fact::HostStays).map(|(_, e)| e.last)
     }
 
+    /// Whether a signal of the host's init is known: only then it matters that the host is up.
+    pub fn blames_init(&self) -> bool {
+        self.dossier.find(Fact::is_signal_of_init).is_some()
+    }
+
     /// Adds a fact; gives the piece back if the ledger should hear of it.
     pub fn note(&mut self, at: Wall, fact: Fact) -> Option<(EvidenceId, Evidence)> {
         let requested = matches!(fact, Fact::Requested { .. } | Fact::Refused { .. });

@@ -38,6 +38,8 @@ impl Engine {
             return self.reply(id, Reply::Unavailable(why));
         }
         let domain = DomainRef { id: domain, name, libvirt_id: None };
+        // Of starts before this one.
+        self.strays.remove(&domain.id);
         let start = self.new_start(now, &domain, now.wall, true, None);
         let run = self.begin(now, start, Phase::Launching, Status::Launching);
         if let Some(run) = self.runs.get_mut(&run) {

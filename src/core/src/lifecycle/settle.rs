@@ -71,8 +71,13 @@ impl Engine {
         let latest = self.current.get(&run.start.domain) == Some(&id);
         let last_word = || {
             let verdict = verdict::decide(&run.dossier, end.latest());
-            // A refused start was a restore where a saved image waits, and only the remains tell of one.
-            let asks_first = verdict.cause == Cause::StartFailed && !remains;
+            // A refused start was a restore where a saved image waits, and only the remains tell of one. And what QEMU
+            // said last stands in its log.
+            let asks_first = !remains
+                && matches!(
+                    verdict.cause,
+                    Cause::StartFailed | Cause::QemuFailed | Cause::QemuCrashed | Cause::GuestExit
+                );
             verdict::is_final(&verdict) && !asks_first
         };
         if due || !latest && *remains || last_word() {
@@ -196,7 +201,9 @@ fn narrowed(end: When, dossier: &crate::evidence::Dossier) -> When {
     for evidence in dossier.items() {
         match evidence.fact {
             // The process's own exit is the end.
-            Fact::Exit(_) if (from..=to).contains(&evidence.first) => return When::At(evidence.first),
+            Fact::Exit(_) | Fact::InnerExit(_) if (from..=to).contains(&evidence.first) => {
+                return When::At(evidence.first);
+            }
             // libvirt's farewell may come long after the end, never before it.
             Fact::LogEnd { at: Some(at), .. } if (from..=to).contains(&at) => to = at,
             // QEMU's word on a signal comes before the end.

@@ -1,5 +1,6 @@
 //! Clues: yes/no questions put to a frozen dossier. A clue that is seen names the evidence it is seen in.
 
+use super::process::{exit, guest_exited, is_by, killed_at_start, says_why, spoke_after, with_unit};
 use super::setting::{has, ids, was_up};
 use crate::cause::Cause;
 use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, ExitStatus, Fact, Sender};
@@ -101,6 +102,12 @@ clues! {
     FaultSignal => Some(Cause::QemuCrashed),
     /// The process was killed by another signal.
     OtherSignal => Some(Cause::ProcessTerminated),
+    /// The guest ended QEMU by a device for that, with a status that is none of QEMU's.
+    GuestExited => Some(Cause::GuestExit),
+    /// The guest can have ended QEMU by a device for that, and QEMU itself can have failed.
+    GuestMayHaveExited => None,
+    /// A signal ended QEMU while it started.
+    KilledAtStart => None,
     /// The process exited with an error.
     ExitedWithError => Some(Cause::QemuFailed),
     /// The process exited with status 0, and its log was read and names no signal.
@@ -121,15 +128,19 @@ const PAUSED_LONG: std::time::Duration = std::time::Duration::from_secs(80);
 /// QEMU's words on one shutdown lie this close before libvirt's report of it.
 const FINAL_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// A process that a fault ends may need this long: its memory is written to disk first, and libvirt hears of it only then.
-const DUMP: std::time::Duration = std::time::Duration::from_secs(120);
+/// QEMU handles SIGBUS, and lives on where only its guest's memory is broken: one that was sent long before the end, and
+/// is not known to have ended it, may be none of the end's business.
+const BUS: std::time::Duration = std::time::Duration::from_secs(120);
 /// libvirt sends SIGTERM first, and SIGKILL 10 s later to what is still there; half of it leaves room for both clocks.
 const LIBVIRTS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A destroy that libvirt took ends the VM, however long that takes.
 const EVER: std::time::Duration = std::time::Duration::MAX;
 
+const SIGBUS: i32 = 7;
 const SIGKILL: i32 = 9;
+/// libvirt's, when it has lost the monitor: who ended the process with it is known by other evidence or not at all.
+const SIGTERM: i32 = 15;
 /// SIGHUP, SIGINT, SIGTERM: QEMU obeys them, and they need not end it.
 const OBEYED: [i32; 3] = [1, 2, 15];
 /// SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGXCPU, SIGXFSZ, SIGSYS: those that dump core.
@@ -218,7 +229,7 @@ impl Clue {
             Self::OutsideSignal => {
                 let mut seen = signal(dossier, Sender::Outside);
                 seen.extend(obeyed(dossier, end, Sender::Outside));
-                seen
+                with_unit(dossier, seen)
             }
             Self::SignalThenNewBoot => {
                 let boots = ids(dossier, |f| matches!(f, Fact::NewBoot { .. }));
@@ -270,10 +281,10 @@ impl Clue {
                 seen
             }
             Self::EndedByLibvirt => signal(dossier, Sender::Libvirt),
-            Self::KilledBySender => killed(dossier, end, Sender::Outside),
+            Self::KilledBySender => with_unit(dossier, killed(dossier, end, Sender::Outside)),
             Self::KilledByKernel => killed(dossier, end, Sender::Kernel),
             Self::KilledByLibvirt => killed(dossier, end, Sender::Libvirt),
-            Self::FaultBySender => faulted(dossier, end, |sender| sender == Sender::Outside),
+            Self::FaultBySender => faulted(dossier, end, |sender| is_by(dossier, sender, Sender::Outside)),
             Self::FaultRaised => {
                 faulted(dossier, end, |sender| matches!(sender, Sender::Kernel | Sender::Itself))
             }
@@ -282,13 +293,25 @@ impl Clue {
             Self::KilledSooner if has(dossier, signal_of_libvirt) => Vec::new(),
             Self::KilledSooner => killed_sooner(dossier),
             Self::FaultSignal => exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))),
-            Self::OtherSignal => {
-                exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if n != SIGKILL && !FAULTS.contains(&n)))
+            Self::OtherSignal => exit(
+                dossier,
+                |s| matches!(s, ExitStatus::Signal(n) if ![SIGKILL, SIGTERM].contains(&n) && !FAULTS.contains(&n)),
+            ),
+            Self::GuestExited => guest_exited(dossier, true),
+            Self::GuestMayHaveExited => guest_exited(dossier, false),
+            Self::KilledAtStart => killed_at_start(dossier),
+            Self::ExitedWithError => {
+                let mut seen = exit(dossier, |s| matches!(s, ExitStatus::Code(n) if n != 0));
+                if !seen.is_empty() {
+                    seen.extend(Self::LogSpeaks.seen(dossier, end));
+                }
+                seen
             }
-            Self::ExitedWithError => exit(dossier, |s| matches!(s, ExitStatus::Code(n) if n != 0)),
             Self::LeftCleanly if !log_without_signal(dossier) => Vec::new(),
             Self::LeftCleanly => exit(dossier, |s| s == ExitStatus::Code(0)),
-            Self::StartRefused => ids(dossier, |f| matches!(f, Fact::Refused { what: Asked::Create, .. })),
+            Self::StartRefused => {
+                ids(dossier, |f| matches!(f, Fact::Refused { what: Asked::Create, text } if says_why(text)))
+            }
             Self::LogSpeaks => ids(dossier, |f| matches!(f, Fact::LogText(text) if !text.trim().is_empty())),
             Self::GuestHadBegun => ids(dossier, |f| {
                 matches!(
@@ -320,7 +343,7 @@ fn recent(
     enumerated(dossier).filter(|(_, e)| wanted(&e.fact) && fresh(e)).map(|(id, _)| id).collect()
 }
 
-fn enumerated(dossier: &Dossier) -> impl Iterator<Item = (EvidenceId, &Evidence)> {
+pub(super) fn enumerated(dossier: &Dossier) -> impl Iterator<Item = (EvidenceId, &Evidence)> {
     dossier.items().iter().enumerate().map(|(id, e)| (id as EvidenceId, e))
 }
 
@@ -382,22 +405,20 @@ fn image(dossier: &Dossier, waits: bool) -> Vec<EvidenceId> {
 }
 
 fn signal(dossier: &Dossier, wanted: Sender) -> Vec<EvidenceId> {
-    ids(dossier, |f| matches!(f, Fact::LogSignal { sender, .. } if *sender == wanted))
+    ids(dossier, |f| matches!(f, Fact::LogSignal { sender, .. } if is_by(dossier, *sender, wanted)))
 }
 
 /// Signals that QEMU obeys, seen by the kernel not long before the end.
 fn obeyed(dossier: &Dossier, end: Wall, wanted: Sender) -> Vec<EvidenceId> {
-    recent(
-        dossier,
-        end,
-        limits::REQUEST_LIFE,
-        |f| matches!(f, Fact::Signalled { signal, sender, .. } if OBEYED.contains(signal) && *sender == wanted),
-    )
+    recent(dossier, end, limits::REQUEST_LIFE, |f| {
+        matches!(f, Fact::Signalled { signal, sender, .. }
+                if OBEYED.contains(signal) && is_by(dossier, *sender, wanted))
+    })
 }
 
 /// SIGKILLs of this sender that can have ended it, with the exit status that they left.
 fn killed(dossier: &Dossier, end: Wall, wanted: Sender) -> Vec<EvidenceId> {
-    let mut seen = deadly(dossier, end, EVER, |n, sender| n == SIGKILL && sender == wanted);
+    let mut seen = deadly(dossier, end, EVER, |n, sender| n == SIGKILL && is_by(dossier, sender, wanted));
     if !seen.is_empty() {
         seen.extend(exit(dossier, |s| s == ExitStatus::Signal(SIGKILL)));
     }
@@ -421,17 +442,17 @@ fn deadly(
     )
 }
 
-/// Signals of a fault by these senders that can have ended it, with the exit status that they left.
+/// Signals of a fault by these senders that can have ended it, with the exit status that they left. However long ago:
+/// nothing in QEMU handles them, so that it dies of the first, and is told to have ended when its memory is written down.
 fn faulted(dossier: &Dossier, end: Wall, wanted: impl Fn(Sender) -> bool) -> Vec<EvidenceId> {
-    let mut seen = deadly(dossier, end, DUMP, |n, sender| FAULTS.contains(&n) && wanted(sender));
+    let mut seen =
+        deadly(dossier, end, EVER, |n, sender| FAULTS.contains(&n) && n != SIGBUS && wanted(sender));
+    seen.extend(deadly(dossier, end, BUS, |n, sender| n == SIGBUS && wanted(sender)));
+    seen.retain(|id| !spoke_after(dossier, dossier.items()[usize::from(*id)].last));
     if !seen.is_empty() {
         seen.extend(exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))));
     }
     seen
-}
-
-fn exit(dossier: &Dossier, wanted: impl Fn(ExitStatus) -> bool) -> Vec<EvidenceId> {
-    ids(dossier, |f| matches!(f, Fact::Exit(status) if wanted(*status)))
 }
 
 fn log_without_signal(dossier: &Dossier) -> bool {
@@ -450,11 +471,9 @@ fn killed_sooner(dossier: &Dossier) -> Vec<EvidenceId> {
         _ => None,
     });
     let Some(farewell) = farewell else { return Vec::new() };
-    enumerated(dossier)
-        .filter(|(_, e)| matches!(e.fact, Fact::Exit(ExitStatus::Signal(SIGKILL))))
-        .filter(|(_, e)| e.first.since(farewell) < LIBVIRTS_PATIENCE)
-        .map(|(id, _)| id)
-        .collect()
+    let mut seen = exit(dossier, |s| s == ExitStatus::Signal(SIGKILL));
+    seen.retain(|id| dossier.items()[usize::from(*id)].first.since(farewell) < LIBVIRTS_PATIENCE);
+    seen
 }
 
 /// Whether somebody could have asked the guest to shut down: by an agent, by its power button, or through us too long ago

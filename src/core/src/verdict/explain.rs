@@ -56,9 +56,20 @@ pub fn describe(fact: &Fact) -> String {
         Fact::LogUnread(why) => format!("QEMU's log could not be read: {why}"),
         Fact::Exit(ExitStatus::Code(code)) => format!("the process exited with status {code}"),
         Fact::Exit(ExitStatus::Signal(signal)) => format!("the process was killed by signal {signal}"),
+        Fact::Wrapped { program, qemu } => {
+            let inner = qemu.map_or_else(String::new, |pid| format!(", which is process {pid}"));
+            format!("the process that libvirt started is \"{program}\", and runs QEMU{inner}")
+        }
+        Fact::InnerExit(ExitStatus::Code(code)) => format!("QEMU itself exited with status {code}"),
+        Fact::InnerExit(ExitStatus::Signal(signal)) => format!("QEMU itself was killed by signal {signal}"),
+        Fact::GuestMayExit { device } => {
+            format!("its definition has \"{device}\", by which the guest ends QEMU with a status of its own")
+        }
         Fact::OomKilled { line } => format!("the kernel says: \"{line}\""),
         Fact::HostGoingDown { by } => format!("the host was going down: {by}"),
         Fact::HostStays => "the host was not going down any more: its shutdown was called off".into(),
+        Fact::HostUp { by } => format!("the host was not going down: {by}"),
+        Fact::UnitStopping { unit } => format!("systemd was told to stop \"{unit}\", in which it ran"),
         Fact::NewBoot { .. } => "the host has booted anew since".into(),
         Fact::Unreadable(_) => "a piece of stored evidence that this version cannot read".into(),
     }
@@ -69,8 +80,11 @@ pub fn text_of(cause: Cause, dossier: &Dossier) -> Option<String> {
     if !cause.row().message.contains("{text}") {
         return None;
     }
+    if let Some(killer) = super::process::start_killer(dossier) {
+        return Some(killer);
+    }
     let refused = dossier.items().iter().rev().find_map(|e| match &e.fact {
-        Fact::Refused { what: Asked::Create, text } if !text.trim().is_empty() => Some(text),
+        Fact::Refused { what: Asked::Create, text } if super::process::says_why(text) => Some(text),
         _ => None,
     });
     let logged = || {
@@ -118,6 +132,7 @@ fn sender_words(sender: Sender) -> &'static str {
     match sender {
         Sender::Libvirt => "libvirt itself",
         Sender::Init => "the host's init",
+        Sender::Manager => "the service manager of a user",
         Sender::Outside => "somebody on the host",
         Sender::Kernel => "the kernel",
         Sender::Itself => "QEMU itself",

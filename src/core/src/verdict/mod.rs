@@ -12,12 +12,14 @@
 
 mod clue;
 mod explain;
+mod process;
 mod setting;
 mod table;
 
 pub use clue::Clue;
 pub use explain::{describe, text_of};
 pub use setting::Setting;
+pub(crate) use setting::was_up;
 pub use table::{ROWS, Row};
 
 use crate::cause::Cause;
@@ -78,7 +80,7 @@ fn accompanies(clue: Clue, setting: Setting, cause: Cause) -> bool {
             matches!(cause, Cause::AdminShutdown | Cause::AdminForcedOff | Cause::WatchdogShutdown)
         }
         Clue::WeAskedShutdown => cause == Cause::AdminForcedOff,
-        Clue::KilledHard => cause == Cause::OomKilled,
+        Clue::KilledHard => cause == Cause::OomKilled || setting == Setting::NotStarted,
         _ => false,
     }
 }
@@ -92,6 +94,7 @@ fn blurs(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
         .filter(|(_, evidence)| match &evidence.fact {
             Fact::Gap { to, .. } => end <= to.after(limits::GAP_SHADOW),
             Fact::Unreadable(_) => true,
+            Fact::Wrapped { .. } | Fact::Exit(_) => process::is_second_hand(dossier, &evidence.fact),
             // Heard before the end and dated after it: the clock was set back, and what lay how long before what is
             // not known.
             Fact::Host(_) | Fact::Requested { .. } => evidence.last > end.after(limits::CLOCK_GRACE),

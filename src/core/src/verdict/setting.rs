@@ -139,7 +139,7 @@ pub(super) fn stopped(dossier: &Dossier) -> Option<StopDetail> {
 }
 
 /// Whether it was ever seen up: a start or a pause was heard, or it was found running.
-pub(super) fn was_up(dossier: &Dossier) -> bool {
+pub(crate) fn was_up(dossier: &Dossier) -> bool {
     has(dossier, |f| match f {
         Fact::Host(Happening::Started(_) | Happening::Resumed(_)) => true,
         Fact::Gap { .. } => true,

@@ -102,12 +102,14 @@ table! {
         "F17" KilledByLibvirt => ProcessLost, Probable: "libvirt itself sent SIGKILL, and does not say why.";
         "F18" FaultBySender => ProcessTerminated, Certain: "The kernel saw another process send the signal.";
         "F19" FaultRaised => QemuCrashed, Certain: "The kernel saw QEMU's own fault, or its abort.";
+        "F21" GuestExited => GuestExit, Certain: "QEMU's status is one that its guest chose, by a device that its definition has for it.";
         "F7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "F8" InitSignal => HostShutdown, Probable: "Init ends processes when the host goes down.";
         "F9" OutsideSignal => ProcessTerminated, Probable: "QEMU or the kernel names the signal and its sender.";
         "F10" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "F11" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it, and nobody saw another process send it.";
         "F12" OtherSignal => ProcessTerminated, Certain: "A signal ended it.";
+        "F22" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status, and QEMU uses it for its own errors as well.";
         "F13" ExitedWithError => QemuFailed, Certain: "QEMU gave up with an error.";
         "F20" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
         "F14" _ => ProcessLost, Probable: "The process vanished and left no word.";
@@ -121,6 +123,8 @@ table! {
     }
     NotStarted {
         "B1" WeAskedDestroy => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up.";
+        "B6" OomKilled => StartFailed, Certain: "The kernel ran out of memory and names QEMU's process, which had not come up.";
+        "B7" KilledAtStart => StartFailed, Probable: "A signal ended QEMU before it was up.";
         "B2" ManagedImage => RestoreFailed, Probable: "A saved image was there, so the start was a restore.";
         "B3" StartRefused => StartFailed, Certain: "libvirt said why.";
         "B4" LogSpeaks => StartFailed, Probable: "QEMU said why in its log.";
@@ -138,6 +142,8 @@ table! {
         "X5" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "X6" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it.";
         "X7" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
+        "X16" GuestExited => GuestExit, Probable: "QEMU's status is one that its guest chose.";
+        "X17" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status.";
         "X8" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error.";
         "X9" Panicked => GuestPanic, Probable: "The panic device had fired.";
         "X11" EndedByLibvirt => GuestPanic, Probable: "libvirt called it crashed and had to end its process: the guest had crashed, not QEMU.";
@@ -166,6 +172,8 @@ table! {
         "N9" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "N10" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it.";
         "N11" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
+        "N21" GuestExited => GuestExit, Probable: "QEMU's status is one that its guest chose.";
+        "N22" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status.";
         "N12" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error.";
         "N13" WeAskedShutdown => AdminShutdown, Probable: "A manager had asked through us.";
         "N14" GuestHadBegun => GuestPoweroff, Probable: "The guest had begun to shut down when we stopped hearing.";

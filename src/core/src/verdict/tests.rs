@@ -357,8 +357,9 @@ fn only_the_signal_that_ended_it_tells_who_ended_it() {
         "F11",
         Certainty::Probable,
     );
-    // A signal of a fault that it outlived explains nothing.
-    says(&[sent(100 - 600, 11, outside), gone.clone()], 100, "F14", Certainty::Probable);
+    // A signal of a fault that it outlived, as under a debugger, explains nothing.
+    let spoke = (100 - 300, host(Happening::Rebooted));
+    says(&[sent(100 - 600, 11, outside), spoke, gone.clone()], 100, "F14", Certainty::Probable);
     // The kernel's own SIGKILL is no more than likely a lack of memory, and no other's.
     says(&[sent(99, 9, Sender::Kernel), killed.clone(), gone.clone()], 100, "F16", Certainty::Probable);
     says(&[sent(99, 9, Sender::Libvirt), killed.clone(), gone.clone()], 100, "F17", Certainty::Probable);
@@ -387,4 +388,128 @@ fn evidence_dated_after_the_end_shows_a_clock_that_was_set_and_forbids_certainty
 fn only_rows_that_stand_on_what_was_heard_before_the_end_wait_for_nothing() {
     let settled: Vec<_> = ROWS.iter().filter(|row| row.is_settled()).map(|row| row.label).collect();
     assert_eq!(settled, ["G1", "G2", "G3", "G4", "G5"]);
+}
+
+#[test]
+fn a_sender_is_known_however_long_the_dump_of_the_memory_takes() {
+    for minutes in [1, 3, 90] {
+        let end = 100 + 60 * minutes;
+        let sent = (100, signalled(11, Sender::Outside));
+        let exit = (end, Fact::Exit(ExitStatus::Signal(11)));
+        let gone = (end, host(Happening::Stopped(StopDetail::Failed)));
+        says(&[sent.clone(), exit.clone(), gone.clone()], end, "F18", Certainty::Certain);
+        says(&[(100, signalled(11, Sender::Kernel)), exit, gone.clone()], end, "F19", Certainty::Certain);
+        says(&[sent, gone], end, "F18", Certainty::Certain);
+    }
+}
+
+fn up() -> Fact {
+    Fact::HostUp { by: "systemd says that it is running".into() }
+}
+
+#[test]
+fn a_signal_of_the_hosts_init_is_no_shutdown_of_a_host_that_says_that_it_is_up() {
+    let unit = (98, Fact::UnitStopping { unit: "machine-qemu-1-vm.scope".into() });
+    let began = (99, host(Happening::ShutdownBegan(ShutdownDetail::Host)));
+    let gone = (100, host(Happening::Stopped(StopDetail::Shutdown)));
+    let log = |sender| {
+        let (pid, program) = (1, "/sbin/init".into());
+        (100, Fact::LogSignal { signal: 15, pid, program, sender, at: Some(at(99)) })
+    };
+    let told = [began.clone(), log(Sender::Init), gone.clone()];
+    says(&told, 100, "H3", Certainty::Probable);
+    let with = |more: &[(i64, Fact)]| told.iter().cloned().chain(more.to_vec()).collect::<Vec<_>>();
+    let verdict = says(&with(&[unit, (100, up())]), 100, "H4", Certainty::Certain);
+    assert_eq!(verdict.because.len(), 5, "{verdict:?}");
+    // The host's own word, later than that, tells of its shutdown.
+    says(&with(&[(99, up()), (100, Fact::HostGoingDown { by: "x".into() })]), 100, "H2", Certainty::Probable);
+    // A user's manager never was the host's.
+    says(&[began, log(Sender::Manager), gone], 100, "H4", Certainty::Certain);
+    let failed = (100, host(Happening::Stopped(StopDetail::Failed)));
+    let killed =
+        [(99, signalled(9, Sender::Init)), (99, Fact::Exit(ExitStatus::Signal(9))), (100, up()), failed];
+    says(&killed, 100, "F15", Certainty::Certain);
+}
+
+#[test]
+fn a_program_around_qemu_does_not_speak_for_it() {
+    let gone = (100, host(Happening::Stopped(StopDetail::Failed)));
+    let wrapped = (1, Fact::Wrapped { program: "sh".into(), qemu: Some(7) });
+    let outer = |status| (100, Fact::Exit(status));
+    let inner = |status| (99, Fact::InnerExit(status));
+    let (signal, code) = (ExitStatus::Signal, ExitStatus::Code);
+    for (facts, row, certainty) in [
+        // libvirt ends the program when its QEMU is gone.
+        (vec![wrapped.clone(), inner(signal(9)), outer(signal(15))], "F10", Certainty::Probable),
+        (vec![wrapped.clone(), outer(signal(15))], "F14", Certainty::Probable),
+        (vec![wrapped.clone(), outer(signal(9))], "F14", Certainty::Probable),
+        (vec![outer(signal(15))], "F14", Certainty::Probable),
+        // A shell says how its child ended.
+        (vec![wrapped.clone(), outer(code(139))], "F11", Certainty::Probable),
+        (vec![outer(code(139))], "F11", Certainty::Probable),
+        (vec![outer(code(130))], "F12", Certainty::Probable),
+        (vec![wrapped.clone(), outer(code(1))], "F13", Certainty::Probable),
+        (vec![wrapped.clone(), inner(code(1)), outer(code(0))], "F13", Certainty::Certain),
+        (vec![wrapped.clone(), inner(signal(11)), outer(code(139))], "F11", Certainty::Probable),
+        (
+            vec![wrapped, (98, signalled(11, Sender::Outside)), inner(signal(11)), outer(code(139))],
+            "F18",
+            Certainty::Certain,
+        ),
+    ] {
+        says(&facts.into_iter().chain([gone.clone()]).collect::<Vec<_>>(), 100, row, certainty);
+    }
+}
+
+#[test]
+fn a_status_that_the_guest_chose_is_no_failure_of_qemu() {
+    let gone = (100, host(Happening::Stopped(StopDetail::Failed)));
+    let may = |device: &str| (1, Fact::GuestMayExit { device: device.into() });
+    for (device, code, row, certainty) in [
+        ("isa-debug-exit", 33, "F21", Certainty::Certain),
+        ("isa-debug-exit", 139, "F21", Certainty::Certain),
+        ("isa-debug-exit", 1, "F22", Certainty::Probable),
+        ("isa-debug-exit", 2, "F13", Certainty::Certain),
+        ("semihosting", 2, "F21", Certainty::Certain),
+        ("semihosting", 1, "F22", Certainty::Probable),
+    ] {
+        let facts = [may(device), (99, Fact::Exit(ExitStatus::Code(code))), gone.clone()];
+        says(&facts, 100, row, certainty);
+    }
+    says(&[(99, Fact::Exit(ExitStatus::Code(33))), gone], 100, "F13", Certainty::Certain);
+}
+
+#[test]
+fn what_ended_qemu_while_it_started_is_why_it_did_not() {
+    let asked = (0, asked(Asked::Create));
+    let refusal = |text: &str| (9, Fact::Refused { what: Asked::Create, text: text.into() });
+    let closed = refusal("internal error: QEMU unexpectedly closed the monitor (vm='x')");
+    let oom = (8, Fact::OomKilled { line: "Killed process 7 (qemu)".into() });
+    let killed = (8, Fact::Exit(ExitStatus::Signal(31)));
+    let says = |facts: &[(i64, Fact)], row, certainty, text: Option<&str>| {
+        let verdict = says(facts, 9, row, certainty);
+        assert_eq!(text_of(verdict.cause, &dossier(facts)).as_deref(), text, "{facts:?}");
+    };
+    let (certain, probable) = (Certainty::Certain, Certainty::Probable);
+    says(&[asked.clone(), closed.clone()], "B5", probable, None);
+    says(&[asked.clone(), closed.clone(), (9, Fact::LogText("no".into()))], "B4", probable, Some("no"));
+    says(&[asked.clone(), oom.clone(), closed.clone()], "B6", certain, Some("Killed process 7 (qemu)"));
+    says(&[(9, host(Happening::ControlError)), oom], "B6", certain, Some("Killed process 7 (qemu)"));
+    let by_sandbox = Fact::Signalled {
+        signal: 31,
+        code: 1,
+        pid: 0,
+        program: String::new(),
+        sender: Sender::Kernel,
+        audit: Some(crate::evidence::Audited::Sandbox { call: 59, arch: 0xc000_003e }),
+    };
+    let text = "QEMU was ended while it started: SIGSYS from the kernel itself; the audit says: its sandbox forbids \
+                system call 59 of x86_64";
+    says(&[asked.clone(), (8, by_sandbox), killed.clone(), closed.clone()], "B7", probable, Some(text));
+    let text = "QEMU was ended while it started: the process was killed by signal 31";
+    says(&[asked.clone(), killed.clone(), closed], "B7", probable, Some(text));
+    // libvirt has its own reason, and ends QEMU for it.
+    let reason = refusal("unable to set memory limit");
+    let by_libvirt = (8, Fact::Exit(ExitStatus::Signal(9)));
+    says(&[asked, by_libvirt, reason], "B3", certain, Some("unable to set memory limit"));
 }

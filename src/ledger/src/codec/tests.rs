@@ -63,11 +63,16 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::LogText(_)
             | Fact::LogSilent
             | Fact::LogUnread(_)
-            | Fact::Exit(_) => {}
+            | Fact::Exit(_)
+            | Fact::InnerExit(_)
+            | Fact::Wrapped { .. }
+            | Fact::GuestMayExit { .. } => {}
             Fact::Signalled { .. }
             | Fact::OomKilled { .. }
             | Fact::HostGoingDown { .. }
             | Fact::HostStays
+            | Fact::HostUp { .. }
+            | Fact::UnitStopping { .. }
             | Fact::NewBoot { .. }
             | Fact::Unreadable(_) => {}
         }
@@ -97,6 +102,13 @@ fn fact() -> impl Strategy<Value = Fact> {
         text().prop_map(Fact::LogUnread),
         any::<i32>().prop_map(|code| Fact::Exit(ExitStatus::Code(code))),
         any::<i32>().prop_map(|signal| Fact::Exit(ExitStatus::Signal(signal))),
+        any::<i32>().prop_map(|code| Fact::InnerExit(ExitStatus::Code(code))),
+        (text(), any::<Option<u32>>()).prop_map(|(program, qemu)| Fact::Wrapped { program, qemu }),
+        prop_oneof![
+            text().prop_map(|device| Fact::GuestMayExit { device }),
+            text().prop_map(|by| Fact::HostUp { by }),
+            text().prop_map(|unit| Fact::UnitStopping { unit }),
+        ],
         (any::<i32>(), any::<i32>(), any::<u32>(), text(), audited()).prop_map(
             |(signal, code, pid, program, audit)| {
                 Fact::Signalled { signal, code, pid, program, sender: Sender::Itself, audit }

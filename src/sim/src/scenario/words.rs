@@ -15,7 +15,10 @@
 //! | `log reason=crashed`, `log terminating on signal 15 from pid 1 (systemd)`, `log says …`, `log unreadable` | QEMU's log |
 //! | `signal 9 from 4711 (pkill)`, `signal 9 from kernel`, `signal 6 from itself` | a signal that the kernel saw delivered |
 //! | `exit 1`, `exit signal 9`, `oom-kill` | the process's exit; the kernel's out-of-memory killer |
+//! | `wrapped by sh`, `inner exit signal 9`, `may exit by isa-debug-exit` | what is known of its process |
+//! | `qemu starts: exit signal 31`, `qemu starts: oom-kill` | of a process that was begun for it, and has not come up |
 //! | `host going down: …`, `host stays` | the host begins to shut down; it does not, or not any more |
+//! | `host says up`, `unit stopping: NAME` | systemd's answer when it is asked; it was told to stop the VM's unit |
 //! | `manager create`, `manager shutdown`, `manager shutdown force 30`, `manager destroy` | requests |
 //! | `libvirt answers refused …` | to the next request: `done`, `no-domain`, `no-link`, `refused …` |
 //! | `link lost`, `link back`, `daemon killed`, `daemon stopped`, `daemon started`, `host reboots` | faults and their ends |
@@ -26,8 +29,9 @@ use std::time::Duration;
 use whydown_core::act::{self, Migration};
 use whydown_core::evidence::{ExitStatus, Fact, LogWord};
 use whydown_core::hypervisor::{
-    CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, PmDetail, QemuReason,
-    ResumeDetail, ShutOffReason, ShutdownDetail, StartDetail, StopDetail, SuspendDetail, WatchdogAction,
+    CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, PmDetail, Process,
+    QemuReason, ResumeDetail, ShutOffReason, ShutdownDetail, StartDetail, StopDetail, SuspendDetail,
+    WatchdogAction,
 };
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Outcome, Wanted, Whom};
@@ -60,6 +64,12 @@ pub enum Line {
     HostGoingDown(String),
     /// It is said to stay, whatever was said before.
     HostStays,
+    /// It says that it is up, from now on, whenever it is asked.
+    HostSaysUp,
+    /// Something is witnessed of the process.
+    OfProcess(Fact),
+    /// Something is witnessed of a process that has not come up.
+    AtStart(Fact),
     /// A manager asks.
     Manager(Wanted),
     /// libvirt's answer to a later request.
@@ -128,18 +138,30 @@ fn understood(line: &str) -> Option<Line> {
         }
         "log" if rest == "unreadable" => Some(Line::LogUnreadable),
         "log" => Some(Line::Happens(vec![Act::Log(log_line(rest)?)])),
-        "exit" => {
-            let status = match rest.strip_prefix("signal ") {
-                Some(signal) => ExitStatus::Signal(signal.parse().ok()?),
-                None => ExitStatus::Code(rest.parse().ok()?),
-            };
-            Some(Line::Happens(vec![Act::Exit(status)]))
+        "exit" => Some(Line::Happens(vec![Act::Exit(exit_status(rest)?)])),
+        "inner" => Some(Line::OfProcess(Fact::InnerExit(exit_status(rest.strip_prefix("exit ")?)?))),
+        "wrapped" => {
+            let program = rest.strip_prefix("by ")?.to_owned();
+            Some(Line::OfProcess(Fact::Wrapped { program, qemu: Some(4321) }))
         }
+        "may" => {
+            Some(Line::OfProcess(Fact::GuestMayExit { device: rest.strip_prefix("exit by ")?.to_owned() }))
+        }
+        "unit" => {
+            Some(Line::OfProcess(Fact::UnitStopping { unit: rest.strip_prefix("stopping: ")?.to_owned() }))
+        }
+        "qemu" => match rest.strip_prefix("starts: ")? {
+            "oom-kill" => {
+                Some(Line::AtStart(Fact::OomKilled { line: "oom-kill: task=qemu-system-x86".into() }))
+            }
+            said => Some(Line::AtStart(Fact::Exit(exit_status(said.strip_prefix("exit ")?)?))),
+        },
         "signal" => signal(rest),
         "oom-kill" => Some(Line::Happens(vec![Act::Oom])),
         "manager" => manager(rest).map(Line::Manager),
         "libvirt" => answer(rest.strip_prefix("answers ")?).map(Line::Answer),
         "host" if rest == "stays" => Some(Line::HostStays),
+        "host" if rest == "says up" => Some(Line::HostSaysUp),
         "host" if rest != "reboots" => {
             Some(Line::HostGoingDown(rest.strip_prefix("going down: ")?.to_owned()))
         }
@@ -148,6 +170,13 @@ fn understood(line: &str) -> Option<Line> {
             None => fault(line).map(Line::Fault),
         },
     }
+}
+
+fn exit_status(text: &str) -> Option<ExitStatus> {
+    Some(match text.strip_prefix("signal ") {
+        Some(signal) => ExitStatus::Signal(signal.parse().ok()?),
+        None => ExitStatus::Code(text.parse().ok()?),
+    })
 }
 
 fn signal(text: &str) -> Option<Line> {
@@ -204,6 +233,16 @@ impl World {
                 }
             }
             Line::HostGoingDown(by) => self.witness(Whom::Host, Fact::HostGoingDown { by: by.clone() }),
+            Line::HostSaysUp => self.host_says_up = true,
+            Line::OfProcess(fact) => {
+                if let Some(process) = self.hypervisor.life(VM).map(|life| life.process) {
+                    self.witness(Whom::Process(process), fact.clone());
+                }
+            }
+            Line::AtStart(fact) => {
+                let process = Process { pid: 4999, start_ticks: 77 };
+                self.witness(Whom::Starting(VM, process), fact.clone());
+            }
             Line::HostStays => self.witness(Whom::Host, Fact::HostStays),
             Line::Manager(wanted) => asked.extend(self.ask("engine", wanted.clone())),
             Line::Answer(outcome) => {

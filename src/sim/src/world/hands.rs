@@ -142,7 +142,11 @@ impl World {
         let answer = match question {
             Question::Look { domain } => Answer::Looked { domain, view: self.looked_at(domain) },
             Question::Remains { run, domain, .. } => {
-                Answer::Remains { run, view: self.looked_at(domain), facts: self.log_of(run) }
+                let mut facts = self.log_of(run);
+                if self.host_says_up {
+                    facts.push((self.now.wall, Fact::HostUp { by: "systemd says running".into() }));
+                }
+                Answer::Remains { run, view: self.looked_at(domain), facts }
             }
             Question::Act { run, domain, what, .. } => {
                 let (outcome, wait) = self.act(run, domain, what);

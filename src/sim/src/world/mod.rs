@@ -101,6 +101,8 @@ pub struct World {
     pub processes_known: bool,
     /// Whether the next request to libvirt breaks off; and whether it takes effect all the same.
     pub break_next_act: Option<bool>,
+    /// Whether the host's service manager, when it is asked, says that the host is up.
+    pub host_says_up: bool,
     /// Guests that take no notice of their power button.
     pub deaf_guests: BTreeSet<DomainId>,
     session: Session,
@@ -139,6 +141,7 @@ impl World {
             disk: Disk::Works(Duration::from_millis(2)),
             answers: Answers::After(Duration::from_millis(3)),
             acting: Acting::default(),
+            host_says_up: false,
             event_delay: Duration::ZERO,
             report_delay: Duration::ZERO,
             processes_known: true,

@@ -133,7 +133,7 @@ fn libvirt_is_known_by_its_process_or_its_program_whatever_its_threads_are_calle
     assert_eq!(of("/usr/bin/whydownd", Some(9602)), Sender::Libvirt);
     assert_eq!(of("/usr/bin/whydownd", Some(1)), Sender::Libvirt, "the one before us");
     assert_eq!(of("/usr/sbin/libvirtd", None), Sender::Libvirt);
-    assert_eq!(of("/usr/lib/systemd/systemd", None), Sender::Init);
+    assert_eq!(of("/usr/lib/systemd/systemd", None), Sender::Manager, "it is not process 1");
     assert_eq!(of("/usr/bin/whydownd", None), Sender::Outside);
     // A new version is installed while the old one runs: the kernel marks its file.
     let replaced: String = b"/usr/sbin/libvirtd (deleted)".iter().map(|byte| format!("{byte:02X}")).collect();

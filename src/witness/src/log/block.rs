@@ -21,6 +21,8 @@ const START_TAKES: Duration = Duration::from_secs(600);
 pub(super) struct Block<'a> {
     /// When it began; `None` if its beginning lies before what was read.
     pub(super) start: Option<Wall>,
+    /// The command line, as libvirt wrote it for a shell; empty if its beginning was not read.
+    pub(super) command: &'a [u8],
     /// Everything after its command line.
     body: &'a [u8],
 }
@@ -58,6 +60,7 @@ pub(super) fn blocks(tail: &Tail) -> Vec<Block<'_>> {
 fn cut(log: &[u8], heed_quotes: bool) -> Option<Vec<Block<'_>>> {
     let mut blocks = Vec::new();
     let mut start = None;
+    let mut command = 0;
     let mut body = 0;
     let mut position = 0;
     let mut place = Place::Body;
@@ -68,8 +71,8 @@ fn cut(log: &[u8], heed_quotes: bool) -> Option<Vec<Block<'_>>> {
             body = next;
         } else if let Some(line) = stamped(bytes) {
             if let Line::Start { at } = line {
-                blocks.push(Block { start, body: &log[body..position] });
-                (start, body, place) = (Some(at), next, Place::Command);
+                blocks.push(Block { start, command: &log[command..body], body: &log[body..position] });
+                (start, command, body, place) = (Some(at), next, next, Place::Command);
             } else {
                 place = Place::Body;
             }
@@ -79,7 +82,8 @@ fn cut(log: &[u8], heed_quotes: bool) -> Option<Vec<Block<'_>>> {
         }
         position = next;
     }
-    blocks.push(Block { start, body: &log[body.min(log.len())..] });
+    let body = body.min(log.len());
+    blocks.push(Block { start, command: &log[command.min(body)..body], body: &log[body..] });
     if blocks.first().is_some_and(|first| first.start.is_none() && first.stamps().next().is_none()) {
         blocks.remove(0);
     }

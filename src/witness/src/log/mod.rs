@@ -15,14 +15,17 @@
 //!
 //! The text is hostile. Arguments come from whoever defined the domain and may hold line breaks; words of a guest reach
 //! QEMU's standard error; a sender of signals chooses the name of its own program. So: a command line is followed
-//! through its quotes and never taken for words; libvirt's and QEMU's lines count only whole and from their beginning;
-//! both speak a farewell once, at the end, so that of several the last one counts and the others are kept as text. What
-//! this cannot see is a guest that was given QEMU's standard error as a serial console and writes perfect copies.
-//! Its lines can then add to true ones, and the other witnesses will disagree with them.
+//! through its quotes and never taken for words; libvirt's and QEMU's lines count only whole and from their beginning, and
+//! QEMU's only with a stamp where it was told to stamp them. QEMU speaks of a signal once and ends, so that of several such
+//! lines the first counts: the others are in the name of its sender. libvirt speaks its farewell at the end, so that of
+//! several the last one counts, unless it stands in such a name. What is not believed is kept as text. A guest that was
+//! given QEMU's standard output as a console can write perfect copies: of such a domain no signal is believed. What it
+//! writes as libvirt's farewell adds to the true one, and the other witnesses will disagree with it.
 //!
 //! Nothing here follows a link, waits on a pipe or reads more than [`TAIL_BYTES`].
 
 mod block;
+mod command;
 mod line;
 mod tail;
 
@@ -35,7 +38,7 @@ use whydown_core::time::Wall;
 
 use self::block::{Block, blocks};
 use self::line::{Line, parse};
-use crate::sender::sender;
+use crate::sender::claimed;
 
 pub use self::tail::{BACKUPS, TAIL_BYTES};
 
@@ -74,13 +77,16 @@ fn facts(block: &Block<'_>, own_pid: Option<u32>, now: Wall) -> Vec<(Wall, Fact)
     let chosen = Chosen::of(block);
     let mut words = Words::default();
     let mut facts = Vec::new();
+    if let Some(device) = command::guests_exit(block.command) {
+        facts.push((block.start.unwrap_or(now), Fact::GuestMayExit { device: device.into() }));
+    }
     for (position, bytes) in block.lines().enumerate() {
         match parse(bytes) {
             Line::End { word, at } if chosen.end == Some(position) => {
                 facts.push((at, Fact::LogEnd { word, at: Some(at) }));
             }
             Line::Signal { signal, pid, program, at } if chosen.signal == Some(position) => {
-                let sender = sender(pid, &program, own_pid);
+                let sender = claimed(pid, &program, own_pid);
                 facts.push((at.unwrap_or(now), Fact::LogSignal { signal, pid, program, sender, at }));
             }
             Line::End { at, .. } => words.add(Some(at), &line::text(bytes)),
@@ -106,18 +112,50 @@ struct Chosen {
 
 impl Chosen {
     fn of(block: &Block<'_>) -> Self {
-        let (mut end, mut failed, mut signal) = (None, None, None);
-        for (position, bytes) in block.lines().enumerate() {
+        let signal = Self::signal_of(block);
+        let name = signal.map_or(0..0, |signal| rest_of_name(block, signal));
+        let (mut end, mut failed) = (None, None);
+        for (position, bytes) in block.lines().enumerate().filter(|(position, _)| !name.contains(position)) {
             match parse(bytes) {
                 // A later start that failed before QEMU ran leaves its `failed` in the block of the run before it.
                 Line::End { word: LogWord::Failed, .. } => failed = failed.or(Some(position)),
                 Line::End { .. } => end = Some(position),
-                Line::Signal { .. } => signal = Some(position),
                 _ => {}
             }
         }
         Self { end: end.or(failed), signal }
     }
+
+    /// The first that is QEMU's own.
+    fn signal_of(block: &Block<'_>) -> Option<usize> {
+        if command::speaks_to_the_log(block.command) {
+            return None;
+        }
+        let signals = block.lines().enumerate().filter_map(|(position, bytes)| match parse(bytes) {
+            Line::Signal { at, .. } => Some((position, at.is_some())),
+            _ => None,
+        });
+        let signals: Vec<(usize, bool)> = signals.collect();
+        let stamps = command::stamps(block.command) || signals.iter().any(|(_, stamped)| *stamped);
+        signals.iter().find(|(_, stamped)| *stamped || !stamps).map(|(position, _)| *position)
+    }
+}
+
+/// The lines after that of a signal which may still be the name of its sender, which may hold line breaks. QEMU closes the
+/// name with a bracket: a line of no stamp that ends so, or what follows if the name was not closed on its own line.
+fn rest_of_name(block: &Block<'_>, signal: usize) -> std::ops::Range<usize> {
+    let mut lines = block.lines().enumerate().skip(signal);
+    let open = lines.next().is_some_and(|(_, bytes)| !closes(bytes) && bytes.contains(&b'('));
+    let closed = lines.filter(|(_, bytes)| closes(bytes) && parse(bytes).at().is_none()).last();
+    match closed {
+        Some((position, _)) => signal + 1..position + 1,
+        None if open => signal + 1..usize::MAX,
+        None => 0..0,
+    }
+}
+
+fn closes(line: &[u8]) -> bool {
+    line.strip_suffix(b"\r").unwrap_or(line).ends_with(b")")
 }
 
 /// The last lines, as many as [`limits::TEXT_BYTES`] hold.

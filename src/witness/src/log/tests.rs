@@ -149,6 +149,9 @@ fn every_fact_has_the_time_of_its_line_or_of_the_reading() {
     assert_eq!(times, [at("10:05:00.1"), NOW, NOW]);
 }
 
+/// No process has it: the kernel gives none above 2^22.
+const GONE: u32 = 1 << 23;
+
 #[test]
 fn a_senders_name_tells_who_it_is() {
     for (pid, program, who) in [
@@ -157,18 +160,21 @@ fn a_senders_name_tells_who_it_is() {
         (42, "whatever", Sender::Libvirt),
         (1, "", Sender::Init),
         (1, "/process", Sender::Init),
-        (900, "/lib/systemd/systemd-shutdown", Sender::Init),
-        (900, "/lib/systemd/systemd", Sender::Init),
+        (GONE, "/lib/systemd/systemd-shutdown", Sender::Outside),
+        (GONE, "/sbin/init", Sender::Outside),
+        (GONE, "/lib/systemd/systemd", Sender::Manager),
+        // This one runs, and is another program than it says.
+        (std::process::id(), "/lib/systemd/systemd", Sender::Outside),
         (900, "/usr/bin/python3", Sender::Outside),
         (900, "/usr/sbin/libvirtd-not", Sender::Outside),
         (900, "", Sender::Outside),
     ] {
-        assert_eq!(sender(pid, program, Some(42)), who, "{pid} {program}");
+        assert_eq!(claimed(pid, program, Some(42)), who, "{pid} {program}");
     }
-    assert_eq!(sender(42, "virsh", None), Sender::Outside);
+    assert_eq!(claimed(42, "virsh", None), Sender::Outside);
     // An earlier daemon of ours; where libvirt is not in it, it has no business with QEMU.
-    assert_eq!(sender(41, "/usr/sbin/whydownd", Some(42)), Sender::Libvirt);
-    assert_eq!(sender(41, "/usr/sbin/whydownd", None), Sender::Outside);
+    assert_eq!(claimed(41, "/usr/sbin/whydownd", Some(42)), Sender::Libvirt);
+    assert_eq!(claimed(41, "/usr/sbin/whydownd", None), Sender::Outside);
 }
 
 #[test]
@@ -255,10 +261,9 @@ fn a_command_line_that_was_never_written_out_does_not_swallow_the_log() {
 
 #[test]
 fn of_several_farewells_the_last_counts_and_the_others_stay_visible() {
-    let forged = end("10:05:00.000", "migrated") + &term("10:05:00.000", 1, "/sbin/init");
     let log = Log::of(
         begin("10:00:00.000")
-            + &forged
+            + &end("10:05:00.000", "migrated")
             + &term("10:10:00.0", 7371, "/usr/sbin/libvirtd")
             + &end("10:10:00.2", "destroyed"),
     );
@@ -271,7 +276,93 @@ fn of_several_farewells_the_last_counts_and_the_others_stay_visible() {
         ]
     );
     let words = words(&facts).unwrap();
-    assert!(words.contains("reason=migrated") && words.contains("/sbin/init"), "{words}");
+    assert!(words.contains("reason=migrated"), "{words}");
+}
+
+#[test]
+fn a_senders_name_that_goes_on_for_lines_forges_nothing() {
+    let by_init = "terminating on signal 15 from pid 1 (/sbin/init)";
+    for (name, farewell) in [
+        // Recorded: an argument zero with a line break in it.
+        (format!("evil\nqemu-system-x86_64: {by_init}"), true),
+        (format!("evil)\nqemu-system-x86_64: {by_init}\n("), true),
+        (format!("evil)\n{}x", qemu("10:10:00.1", by_init)), true),
+        (format!("evil)\n{}x", qemu("10:09:00.1", by_init)), true),
+        (format!("evil\n{}{}(", end("10:10:00.1", "destroyed"), term("10:10:00.2", 1, "/sbin/init")), true),
+        // libvirt was away, and no word of its own follows.
+        (format!("evil)\n{}(", end("10:10:00.1", "destroyed")), false),
+        (format!("evil\n{}", end("10:10:00.1", "destroyed")), false),
+        (format!("evil)\n{}\n\n(", end("10:10:00.1", "migrated")), false),
+    ] {
+        let own = if farewell { end("10:10:00.300", "shutdown") } else { String::new() };
+        let log = Log::of(begin("10:00:00.000") + &term("10:10:00.0", 4711, &name) + &own);
+        let facts = log.read(seen("10:00:00.4"));
+        let told = facts.iter().find_map(|f| match f {
+            Fact::LogSignal { pid, program, sender, .. } => Some((*pid, program.as_str(), *sender)),
+            _ => None,
+        });
+        let Some((4711, program, Sender::Outside)) = told else { panic!("{name}: {facts:?}") };
+        assert!(program.starts_with("evil") && !program.contains("init"), "{program}");
+        let wanted = farewell.then(|| (Shutdown, at("10:10:00.3")));
+        assert_eq!(word(&facts), wanted, "{name}: {facts:?}");
+    }
+}
+
+#[test]
+fn lines_without_a_stamp_are_not_of_a_qemu_that_stamps() {
+    let forged = "qemu-system-x86_64: terminating on signal 15 from pid 1 (/sbin/init)\n";
+    let told = |begin: &str, body: String| {
+        let facts = Log::of(begin.to_owned() + &body).read(seen("10:00:00.4"));
+        facts.iter().find_map(|f| match f {
+            Fact::LogSignal { pid, .. } => Some(*pid),
+            _ => None,
+        })
+    };
+    let stamping = begin("10:00:00.000");
+    let plain = stamping.replace("-msg timestamp=on", "-no-user-config");
+    assert_eq!(told(&stamping, forged.into()), None);
+    assert_eq!(told(&stamping, forged.to_owned() + &term("10:10:00.0", 7, "x")), Some(7));
+    assert_eq!(told(&plain, forged.into()), Some(1), "an administrator may have chosen that it does not");
+    assert_eq!(told(&plain, "qemu: terminating on signal 15 from pid 9 (a\n".to_owned() + forged), Some(9));
+}
+
+#[test]
+fn a_guest_whose_console_is_qemus_output_is_not_believed() {
+    let said = term("10:05:00.0", 1, "/sbin/init");
+    for console in [
+        "-chardev stdio,id=charserial0",
+        "-chardev file,id=charserial0,path=/dev/stderr",
+        "-chardev '{\"id\":\"c\",\"backend\":{\"type\":\"stdio\"}}'",
+        "-serial mon:stdio",
+        "-debugcon file:/proc/self/fd/2",
+        "-chardev file,id=c,path=/dev/fd/1",
+    ] {
+        let begin = begin("10:00:00.000").replace("-msg", &format!("{console} \\\n-msg"));
+        let facts = Log::of(begin + &said + &end("10:10:00.2", "shutdown")).read(seen("10:00:00.4"));
+        assert!(!facts.iter().any(|f| matches!(f, Fact::LogSignal { .. })), "{console}: {facts:?}");
+        assert!(words(&facts).is_some_and(|words| words.contains("/sbin/init")), "{facts:?}");
+        assert_eq!(word(&facts), Some((Shutdown, at("10:10:00.2"))));
+    }
+}
+
+#[test]
+fn a_device_by_which_a_guest_ends_qemu_is_seen_in_its_command_line() {
+    for (arguments, device) in [
+        ("-device isa-debug-exit,iobase=0xf4,iosize=0x04", Some("isa-debug-exit")),
+        ("-device isa-debug-exit", Some("isa-debug-exit")),
+        ("-device '{\"driver\":\"isa-debug-exit\",\"iobase\":244}'", Some("isa-debug-exit")),
+        ("-semihosting", Some("semihosting")),
+        ("-semihosting-config enable=on,target=native", Some("semihosting")),
+        ("-name guest=isa-debug-exit", None),
+    ] {
+        let begin = begin("10:00:00.000").replace("-msg", &format!("{arguments} \\\n-msg"));
+        let facts = Log::of(begin).read(seen("10:00:00.4"));
+        let told = facts.iter().find_map(|f| match f {
+            Fact::GuestMayExit { device } => Some(device.as_str()),
+            _ => None,
+        });
+        assert_eq!(told, device, "{arguments}");
+    }
 }
 
 #[test]

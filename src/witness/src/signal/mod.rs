@@ -33,7 +33,7 @@ use whydown_core::time::Wall;
 use self::instance::Instance;
 use self::line::{Line, parse, remembered};
 use crate::process::{Task, hosts_own_pids, kernel_clock};
-use crate::sender::sender;
+use crate::sender::claimed;
 
 /// Bytes read at once. The kernel gives whole lines, and at most a page or two of them.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -259,7 +259,7 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
             Some((thread, process, name)) => {
                 let program = tame(&name.unwrap_or_default());
                 let itself = process == to || thread == to;
-                let who = if itself { Sender::Itself } else { sender(process, &program, self.own_pid) };
+                let who = if itself { Sender::Itself } else { claimed(process, &program, self.own_pid) };
                 (process, program, who)
             }
         };

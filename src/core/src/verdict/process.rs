@@ -1,0 +1,236 @@
+//! What the evidence says of QEMU's process: how it ended, by whose hand, and what of that is not its own.
+//!
+//! Between libvirt and QEMU there may be a program that runs QEMU as its child. What that one exits with is its own
+//! choice; a shell says with 128 and a number that a signal ended its child. And libvirt ends it when its QEMU is gone.
+
+use super::clue::{Clue, enumerated};
+use super::setting::{has, ids};
+use crate::evidence::{Asked, Dossier, EvidenceId, ExitStatus, Fact, Sender};
+use crate::hypervisor::Happening;
+use crate::limits;
+use crate::time::Wall;
+
+/// A shell's status for a child that a signal ended is this and the signal's number.
+const SHELL: i32 = 128;
+
+/// The last signal's number.
+const SIGNALS: i32 = 64;
+
+/// `isa-debug-exit`: a guest writes `n`, and QEMU exits with `2n + 1`.
+const DEBUG_EXIT: &str = "isa-debug-exit";
+
+/// QEMU's own status for all errors.
+const ERROR: i32 = 1;
+
+const SIGTERM: i32 = 15;
+
+/// Where the status of QEMU that `wanted` accepts is seen.
+pub(super) fn exit(dossier: &Dossier, wanted: impl Fn(ExitStatus) -> bool) -> Vec<EvidenceId> {
+    let statuses = enumerated(dossier).filter_map(|(id, e)| Some((id, status(dossier, &e.fact)?)));
+    statuses.filter(|(_, status)| wanted(*status)).map(|(id, _)| id).collect()
+}
+
+/// QEMU's status, as far as this piece tells it.
+fn status(dossier: &Dossier, fact: &Fact) -> Option<ExitStatus> {
+    let inner = has(dossier, |f| matches!(f, Fact::InnerExit(_)));
+    match fact {
+        Fact::InnerExit(status) => Some(*status),
+        Fact::Exit(_) if inner => None,
+        // What ended the program around it says nothing of QEMU.
+        Fact::Exit(ExitStatus::Signal(_)) if is_wrapped(dossier) => None,
+        Fact::Exit(status) if is_relayed(dossier, *status) => relayed(*status),
+        Fact::Exit(status) => Some(*status),
+        _ => None,
+    }
+}
+
+/// Whether it is a shell's word on its child. QEMU's own statuses are small numbers, unless its guest chooses them.
+fn is_relayed(dossier: &Dossier, status: ExitStatus) -> bool {
+    relayed(status).is_some() && (is_wrapped(dossier) || guests_device(dossier).is_none())
+}
+
+fn relayed(status: ExitStatus) -> Option<ExitStatus> {
+    match status {
+        ExitStatus::Code(code) if (SHELL + 1..=SHELL + SIGNALS).contains(&code) => {
+            Some(ExitStatus::Signal(code - SHELL))
+        }
+        _ => None,
+    }
+}
+
+fn is_wrapped(dossier: &Dossier) -> bool {
+    has(dossier, |f| matches!(f, Fact::Wrapped { .. }))
+}
+
+/// Whether this piece makes QEMU's end less sure: it tells of the program around QEMU, and nobody saw QEMU itself end.
+pub(super) fn is_second_hand(dossier: &Dossier, fact: &Fact) -> bool {
+    let inner = has(dossier, |f| matches!(f, Fact::InnerExit(_)));
+    match fact {
+        Fact::Wrapped { .. } => !inner,
+        Fact::Exit(status) => !inner && is_relayed(dossier, *status),
+        _ => false,
+    }
+}
+
+fn guests_device(dossier: &Dossier) -> Option<(EvidenceId, &str)> {
+    enumerated(dossier).find_map(|(id, e)| match &e.fact {
+        Fact::GuestMayExit { device } => Some((id, device.as_str())),
+        _ => None,
+    })
+}
+
+/// The status that a guest chose, by a device that its definition has for that. `sure` asks for one that is never QEMU's.
+pub(super) fn guest_exited(dossier: &Dossier, sure: bool) -> Vec<EvidenceId> {
+    let Some((id, device)) = guests_device(dossier) else { return Vec::new() };
+    let odd = |code: i32| device != DEBUG_EXIT || code % 2 == 1;
+    let chosen = |code: i32| odd(code) && code != 0 && (code == ERROR) != sure;
+    let mut seen = exit(dossier, |s| matches!(s, ExitStatus::Code(code) if chosen(code)));
+    if !seen.is_empty() {
+        seen.push(id);
+    }
+    seen
+}
+
+/// Whether a signal of `sender` speaks for `wanted`. The host's init ends what is in a unit that is stopped, as anybody on
+/// the host may; that it does so because the host goes down, it says itself where it can be asked.
+pub(super) fn is_by(dossier: &Dossier, sender: Sender, wanted: Sender) -> bool {
+    match (wanted, sender) {
+        (Sender::Outside, Sender::Manager) => true,
+        (Sender::Outside, Sender::Init) => host_is_up(dossier),
+        (Sender::Init, Sender::Init) => !host_is_up(dossier),
+        (wanted, sender) => wanted == sender,
+    }
+}
+
+/// Whether the host was last said to be up.
+fn host_is_up(dossier: &Dossier) -> bool {
+    let last = |wanted: fn(&Fact) -> bool| dossier.latest(wanted).map(|(_, e)| e.last);
+    last(|f| matches!(f, Fact::HostUp { .. })) > last(|f| matches!(f, Fact::HostGoingDown { .. }))
+}
+
+/// Adds to signals from outside what shows that they were no shutdown of the host's, and which unit was stopped.
+pub(super) fn with_unit(dossier: &Dossier, mut seen: Vec<EvidenceId>) -> Vec<EvidenceId> {
+    let by_manager = seen.iter().any(|id| {
+        matches!(
+            dossier.items()[usize::from(*id)].fact,
+            Fact::LogSignal { sender: Sender::Init | Sender::Manager, .. }
+                | Fact::Signalled { sender: Sender::Init | Sender::Manager, .. }
+        )
+    });
+    if by_manager {
+        seen.extend(ids(dossier, |f| matches!(f, Fact::HostUp { .. } | Fact::UnitStopping { .. })));
+    }
+    seen
+}
+
+/// Whether QEMU, or its guest by it, was heard after this moment: then no signal had ended it by then. A process that a
+/// fault ends says nothing any more, however long its memory takes to be written down.
+pub(super) fn spoke_after(dossier: &Dossier, moment: Wall) -> bool {
+    let spoke = dossier.last_heard(|h| {
+        matches!(
+            h,
+            Happening::Resumed(_)
+                | Happening::Suspended(_)
+                | Happening::PmSuspended(_)
+                | Happening::GuestCrashed(_)
+                | Happening::Rebooted
+                | Happening::Watchdog(_)
+                | Happening::IoError { .. }
+                | Happening::Agent { connected: true }
+                | Happening::QemuPowerdown
+                | Happening::QemuPanicked
+                | Happening::QemuReset { .. }
+                | Happening::QemuShutdown { .. }
+        )
+    });
+    spoke.is_some_and(|at| at > moment.after(limits::CLOCK_GRACE))
+}
+
+/// A signal that ended QEMU while it started, if libvirt names no other reason: what it refuses for a reason of its own,
+/// it ends itself.
+pub(super) fn killed_at_start(dossier: &Dossier) -> Vec<EvidenceId> {
+    let own_reason = dossier.items().iter().any(|e| match &e.fact {
+        Fact::Refused { what: Asked::Create, text } => after_the_monitor(text).is_none(),
+        _ => false,
+    });
+    if own_reason || has(dossier, |f| matches!(f, Fact::Signalled { signal: 9, sender: Sender::Libvirt, .. }))
+    {
+        return Vec::new();
+    }
+    let mut seen = exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if n != SIGTERM));
+    let agrees = |n: i32| {
+        exit(dossier, |_| true).is_empty() || !exit(dossier, |s| s == ExitStatus::Signal(n)).is_empty()
+    };
+    seen.extend(ids(dossier, |f| match f {
+        Fact::Signalled { signal, sender, .. } => *sender != Sender::Libvirt && agrees(*signal),
+        _ => false,
+    }));
+    seen
+}
+
+/// libvirt's words for a QEMU that is gone before it is up: that it is, and not why.
+const MONITOR_CLOSED: [&str; 3] = [
+    "process exited while connecting to monitor",
+    "unexpectedly closed the monitor",
+    "end of file from qemu monitor",
+];
+
+/// What libvirt's text says after such words; `None` if it has none of them. There it puts what QEMU had written.
+fn after_the_monitor(text: &str) -> Option<&str> {
+    let lower = text.to_ascii_lowercase();
+    let (at, words) = MONITOR_CLOSED.iter().find_map(|words| Some((lower.rfind(words)?, words)))?;
+    let mut rest = text[at + words.len()..].trim_start();
+    if let Some(named) = rest.strip_prefix("(vm='") {
+        rest = named.split_once("')").map_or("", |(_, rest)| rest);
+    }
+    Some(rest.trim_start_matches([':', ' ']).trim())
+}
+
+/// Whether libvirt's refusal of a start says why.
+pub(super) fn says_why(text: &str) -> bool {
+    !after_the_monitor(text).unwrap_or(text).trim().is_empty()
+}
+
+/// What ended QEMU while it started, in words, if that is known and no reason of libvirt's stands against it.
+pub(super) fn start_killer(dossier: &Dossier) -> Option<String> {
+    let line = dossier.items().iter().find_map(|e| match &e.fact {
+        Fact::OomKilled { line } => Some(line.clone()),
+        _ => None,
+    });
+    let killed = || {
+        let seen = Clue::KilledAtStart.seen(dossier, Wall(i64::MAX));
+        let facts = || seen.iter().map(|id| &dossier.items()[usize::from(*id)].fact);
+        // Who sent it tells more than that it came.
+        let told = facts().find(|f| matches!(f, Fact::Signalled { .. })).or_else(|| facts().next())?;
+        Some(format!("QEMU was ended while it started: {}", super::describe(told)))
+    };
+    line.or_else(killed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_qemu_is_gone_is_no_reason_and_what_it_wrote_is() {
+        for text in [
+            "internal error: process exited while connecting to monitor",
+            "internal error: process exited while connecting to monitor: ",
+            "internal error: qemu unexpectedly closed the monitor",
+            "internal error: QEMU unexpectedly closed the monitor (vm='a: b')",
+            "internal error: QEMU unexpectedly closed the monitor (vm='x'): ",
+            "internal error: End of file from qemu monitor",
+            "internal error: End of file from qemu monitor (vm='x')",
+            " ",
+        ] {
+            assert!(!says_why(text), "{text}");
+        }
+        for text in [
+            "Cannot access storage file '/x': No such file or directory",
+            "internal error: process exited while connecting to monitor: qemu-system-x86_64: -drive file=/x: no",
+            "internal error: QEMU unexpectedly closed the monitor (vm='x'): qemu-system-x86_64: cannot set up memory",
+        ] {
+            assert!(says_why(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! A command line of QEMU's, as libvirt writes it into the log: what it says of the lines that follow, and of an end.
+
+/// QEMU's option that makes it stamp its lines.
+const STAMPS: &str = "timestamp=on";
+
+/// Ends of a device that are QEMU's standard output or error.
+const OUTPUTS: [&str; 5] = ["/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/", "/dev/console"];
+
+/// Whether QEMU stamps its lines.
+pub(super) fn stamps(command: &[u8]) -> bool {
+    words(command).any(|(option, value)| option == "-msg" && value.contains(STAMPS))
+}
+
+/// Whether something of the guest's may write into the log: a console that is QEMU's own standard output.
+pub(super) fn speaks_to_the_log(command: &[u8]) -> bool {
+    const CONSOLES: [&str; 8] =
+        ["-chardev", "-serial", "-parallel", "-debugcon", "-monitor", "-virtioconsole", "-mon", "-D"];
+    words(command).any(|(option, value)| {
+        option == "-nographic"
+            || CONSOLES.contains(&option.as_str())
+                && (value.contains("stdio") || OUTPUTS.iter().any(|output| value.contains(output)))
+    })
+}
+
+/// What lets the guest end QEMU with a status of its own, in QEMU's word.
+pub(super) fn guests_exit(command: &[u8]) -> Option<&'static str> {
+    crate::emulator::guests_exit(words(command))
+}
+
+/// Each argument with the one that follows it, without the quotes and backslashes of a shell.
+fn words(command: &[u8]) -> impl Iterator<Item = (String, String)> {
+    let mut words = vec![String::new()];
+    let (mut quoted, mut escaped) = (false, false);
+    for c in String::from_utf8_lossy(command).chars() {
+        match c {
+            '\n' | ' ' if !quoted => {
+                escaped = false;
+                if words.last().is_some_and(|word| !word.is_empty()) {
+                    words.push(String::new());
+                }
+                continue;
+            }
+            _ if escaped => escaped = false,
+            '\\' if !quoted => {
+                escaped = true;
+                continue;
+            }
+            '\'' => {
+                quoted = !quoted;
+                continue;
+            }
+            _ => {}
+        }
+        words.extend(words.is_empty().then(String::new));
+        if let Some(word) = words.last_mut() {
+            word.push(c);
+        }
+    }
+    let next: Vec<String> = words.iter().skip(1).cloned().chain([String::new()]).collect();
+    words.into_iter().zip(next)
+}
