@@ -39,6 +39,9 @@ pub struct Domain {
     /// The QEMU process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// What paused it, where nobody asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_by: Option<String>,
     /// How it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
@@ -133,7 +136,7 @@ pub struct Witnessed {
 /// A line of `GET /v1/watch`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Change {
-    /// When it was published.
+    /// When it came to be so: of what was there before the reader came, too.
     pub at: Timestamp,
     /// The domain as it is now.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -306,6 +309,7 @@ impl Domain {
             run: domain.run.0,
             started: timestamp(domain.started),
             pid: domain.pid,
+            paused_by: domain.paused_by.as_deref().map(Into::into),
             ending: domain.ending.as_deref().map(Ending::of),
             durable: domain.durable,
         }

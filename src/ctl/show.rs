@@ -245,7 +245,11 @@ fn table(head: &[&str]) -> Table {
 fn status(domain: &Domain) -> String {
     let word = serde_json::to_value(domain.status).ok();
     let word = word.as_ref().and_then(|word| word.as_str()).unwrap_or_default();
-    if domain.durable { word.into() } else { format!("{word} (not on disk)") }
+    match &domain.paused_by {
+        _ if !domain.durable => format!("{word} (not on disk)"),
+        Some(why) => format!("{word} ({})", clean(why)),
+        None => word.into(),
+    }
 }
 
 fn cause(ending: &Ending) -> String {

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use whydown_core::act::Act;
 use whydown_core::evidence::{Asked, Fact};
-use whydown_core::hypervisor::{DomainView, Process};
+use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
 use whydown_core::id::{DomainId, RequestId, RunId};
-use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom};
+use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom, internal_error};
 use whydown_core::time::Wall;
 use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow};
 use whydown_witness::exit::ExitWatch;
@@ -27,6 +27,9 @@ use super::{clock, device};
 
 /// Looks under way at once. Each holds one thread, and takes milliseconds unless libvirt hangs.
 const LOOKS: usize = 32;
+
+/// Glances at runs that go on under way at once: a storm of them must keep no ending waiting.
+const GLANCES: usize = 8;
 
 /// Acts under way at once. A destroy of a hung QEMU holds its thread for some ten to thirty seconds.
 const ACTS: usize = 256;
@@ -57,6 +60,7 @@ pub struct Hands {
     /// Our own process, where libvirt runs inside it.
     own_pid: Option<u32>,
     looks: Arc<Semaphore>,
+    glances: Arc<Semaphore>,
     acts: Arc<Semaphore>,
     works: Works,
     /// How many guests have begun to end since `systemctl` was last asked.
@@ -68,6 +72,7 @@ pub struct Hands {
 fn no_answer(question: &Question) -> Answer {
     match question {
         Question::Look { domain } => Answer::Looked { domain: *domain, view: None },
+        Question::Glance { run, .. } => Answer::Glanced { run: *run, view: None, facts: Vec::new() },
         Question::Remains { run, .. } => Answer::Remains { run: *run, view: None, facts: Vec::new() },
         Question::Act { run, what, .. } => Answer::Acted { run: *run, what: *what, outcome: Outcome::NoLink },
         Question::Do { run, request, act, .. } => {
@@ -88,8 +93,22 @@ impl Hands {
     ) -> Self {
         let Witnesses { exits, threads, host } = witnesses;
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
+        let glances = Arc::new(Semaphore::new(GLANCES));
         let host_wanted = Arc::default();
-        Self { hypervisor, postbox, exits, threads, logs, own_pid, looks, acts, works, host_wanted, host }
+        Self {
+            hypervisor,
+            postbox,
+            exits,
+            threads,
+            logs,
+            own_pid,
+            looks,
+            glances,
+            acts,
+            works,
+            host_wanted,
+            host,
+        }
     }
 
     /// Has a process's exit told, and signals to its threads.
@@ -136,6 +155,7 @@ impl Hands {
             }
             Question::Act { .. } | Question::Do { .. } => Arc::clone(&self.acts),
             Question::Remains { .. } | Question::Look { .. } => Arc::clone(&self.looks),
+            Question::Glance { .. } => Arc::clone(&self.glances),
         };
         tokio::spawn(async move {
             let Ok(_room) = room.acquire_owned().await else { return };
@@ -153,6 +173,18 @@ impl Hands {
     fn answer(&self, question: Question) -> Answer {
         match question {
             Question::Look { domain } => Answer::Looked { domain, view: self.view(domain) },
+            Question::Glance { run, domain, name, started, seen } => {
+                let view = self.view(domain);
+                let unsaid = DomainState::Paused(PauseReason::Unknown);
+                let mut facts = match &view {
+                    Some(Some(view)) if view.state == unsaid => self.log(&name, started, seen),
+                    _ => Vec::new(),
+                };
+                facts.retain(
+                    |(_, fact)| matches!(fact, Fact::LogText(text) if internal_error(text).is_some()),
+                );
+                Answer::Glanced { run, view, facts }
+            }
             Question::Remains { run, domain, name, started, seen } => {
                 let view = self.view(domain);
                 let mut facts = self.log(&name, started, seen);

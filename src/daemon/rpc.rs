@@ -13,6 +13,7 @@ use whydown_core::act::{Act, SnapshotDisk};
 use whydown_core::evidence::{Asked, tame};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
+use whydown_core::snapshot::DomainPublic;
 use whydown_core::time::Wall;
 use whydown_ledger::{Condition, Ledger, Query};
 use whydown_wire::{
@@ -441,9 +442,14 @@ impl Service {
                 stopping: false,
                 missed: 0,
             };
+            // Also of what was so before this reader came.
+            let shown = |domain: &DomainPublic| told::Change {
+                at: told::timestamp(Wall::from_millis(domain.status_time)),
+                domain: Some(told::Domain::of(domain)),
+                ..change()
+            };
             for domain in snapshot.domains.values() {
-                let now = told::Change { domain: Some(told::Domain::of(domain)), ..change() };
-                if lines.send(line(&now)).await.is_err() {
+                if lines.send(line(&shown(domain))).await.is_err() {
                     return;
                 }
             }
@@ -459,9 +465,7 @@ impl Service {
                     }
                 };
                 let next = match next {
-                    Ok(Change::Now(domain)) => {
-                        told::Change { domain: Some(told::Domain::of(&domain)), ..change() }
-                    }
+                    Ok(Change::Now(domain)) => shown(&domain),
                     Ok(Change::Left(id, ending)) => told::Change {
                         left: Some(id.to_string()),
                         ending: ending.as_deref().map(told::Ending::of),

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use whydown_core::act::Act;
 use whydown_core::cause::Cause;
 use whydown_core::id::{DomainId, RunId};
-use whydown_core::snapshot::DomainPublic;
+use whydown_core::snapshot::{DomainPublic, Status};
 use whydown_libvirt::{Progress, Refusal};
 use whydown_wire::{Work, WorkKind};
 
@@ -110,7 +110,7 @@ impl Works {
         }
     }
 
-    /// What a manager is told of a VM. As in the original, one that never moved is in progress by nothing.
+    /// What a manager is told of a VM. One that somebody else moves or saves is on its way, by an unknown part.
     pub fn of(&self, vm: &DomainPublic) -> Work {
         match vm.ending.as_ref().map(|ending| ending.verdict.cause) {
             Some(Cause::MigratedAway) => return Work::Done(WorkKind::Migration),
@@ -119,14 +119,17 @@ impl Works {
         }
         let entries = self.lock();
         let entry = entries.get(&vm.domain).filter(|entry| entry.run == vm.run);
-        entry.map_or(Work::Begun(0), |entry| entry.work.clone())
+        let others = match vm.status {
+            Status::MigrationSource | Status::Saving => Work::Begun(0),
+            _ => Work::None,
+        };
+        entry.map_or(others, |entry| entry.work.clone())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use whydown_core::snapshot::Status;
     use whydown_core::time::Wall;
 
     const VM: DomainId = DomainId::from_bytes([7; 16]);
@@ -140,6 +143,7 @@ mod tests {
             started: Wall(0),
             pid: None,
             io_error: None,
+            paused_by: None,
             watchdog: None,
             ending: None,
             durable: true,
@@ -166,7 +170,9 @@ mod tests {
         assert_eq!(works.percent(VM, RunId(1)), None);
         assert_eq!(works.of(&vm(1)), Work::Done(WorkKind::Save));
         assert!(!works.looked(VM, None));
-        assert_eq!(works.of(&vm(2)), Work::Begun(0), "the next run has not moved");
+        assert_eq!(works.of(&vm(2)), Work::None, "the next run has not moved");
+        let others = DomainPublic { status: Status::MigrationSource, ..vm(2) };
+        assert_eq!(works.of(&others), Work::Begun(0), "another client moves it");
     }
 
     #[test]

@@ -152,13 +152,14 @@ fn the_command_line_says_what_is_wrong_by_its_exit_status() -> Result<()> {
     let mut serial = host.create(&guest)?;
     serial.power_off()?;
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.0.stdout.take().expect("piped")));
-    let mut seen = Vec::new();
+    let (mut seen, mut down_at) = (Vec::new(), Value::Null);
     for line in lines.by_ref() {
         let change: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
         let status = change["domain"]["status"].as_str().unwrap_or_default().to_owned();
         seen.push(status.clone());
         if status == "down" {
             assert_eq!(change["domain"]["ending"]["cause"], "guest-poweroff");
+            down_at = change["at"].clone();
             break;
         }
     }
@@ -174,6 +175,23 @@ fn the_command_line_says_what_is_wrong_by_its_exit_status() -> Result<()> {
         std::iter::repeat_with(&mut next).find(|change| !change["left"].is_null()).expect("it goes on");
     assert_eq!(left["left"], gone.uuid_text());
     assert_eq!(left["ending"]["cause"], "admin-destroyed");
+    // Who comes later is told since when it is so.
+    let mut late = Held(
+        Command::new(env!("CARGO_BIN_EXE_whydown"))
+            .arg("--socket")
+            .arg(host.daemon.socket_path())
+            .args(["--json", "watch"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("it runs"),
+    );
+    let mut line = String::new();
+    let mut reader = std::io::BufReader::new(late.0.stdout.take().expect("piped"));
+    std::io::BufRead::read_line(&mut reader, &mut line).expect("read");
+    let first: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(first["domain"]["name"], "seen");
+    assert_eq!(first["at"], down_at, "and not since it came");
+    drop(late);
     // A stop does not wait for those who watch, and they hear of it.
     host.daemon.terminate()?;
     let last =

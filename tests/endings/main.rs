@@ -6,6 +6,7 @@ mod host;
 mod hypervisor;
 mod live;
 mod manager;
+mod states;
 mod torn;
 mod trouble;
 mod unheard;

@@ -9,7 +9,7 @@ use crate::reader::{Exit, Reader};
 use crate::samples::{NOW, bodies_for, down, host, id, snapshot, stats, vm};
 use crate::table::{Engine, TABLE};
 
-const STATUSES: [(Status, &str); 9] = [
+const STATUSES: [(Status, &str); 10] = [
     (Status::Launching, "WaitForLaunch"),
     (Status::Up, "Up"),
     (Status::Paused, "Paused"),
@@ -19,6 +19,7 @@ const STATUSES: [(Status, &str); 9] = [
     (Status::MigrationSource, "Migration Source"),
     (Status::MigrationDestination, "Migration Destination"),
     (Status::PoweringDown, "Powering down"),
+    (Status::Ending, "Powering down"),
 ];
 
 /// All statuses, then all causes. What is known of a VM goes by its place, so `first` moves that on.

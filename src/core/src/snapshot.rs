@@ -30,8 +30,10 @@ pub enum Status {
     MigrationSource,
     /// Arriving by migration.
     MigrationDestination,
-    /// Shutting down, or ended and not yet told.
+    /// Shutting down.
     PoweringDown,
+    /// Ended otherwise than by a shutdown, and not yet told: why is being found out, or written down.
+    Ending,
     /// Ended; the ending says why.
     Down,
 }
@@ -53,6 +55,8 @@ pub struct DomainPublic {
     pub pid: Option<u32>,
     /// libvirt's word for the I/O error that paused it, such as `enospc`; empty where libvirt gave none.
     pub io_error: Option<Box<str>>,
+    /// What paused it, in words, where nobody asked for that.
+    pub paused_by: Option<Box<str>>,
     /// When its watchdog last fired in this run, and what was done.
     pub watchdog: Option<(Wall, WatchdogAction)>,
     /// How it ended.

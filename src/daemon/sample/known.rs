@@ -260,6 +260,7 @@ mod tests {
             started: Wall(0),
             pid: None,
             io_error: None,
+            paused_by: None,
             watchdog: None,
             ending: None,
             durable: true,

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use whydown_core::cause::Cause;
 use whydown_core::evidence::{Fact, LogWord, Sender};
-use whydown_core::hypervisor::{DomainRef, DomainState, DomainView, Process, ShutOffReason};
+use whydown_core::hypervisor::{
+    CrashDetail, DomainRef, DomainState, DomainView, Happening, PauseReason, PmDetail, Process,
+    ShutOffReason, StartDetail, SuspendDetail,
+};
 use whydown_core::id::{BootId, DomainId};
 use whydown_core::record::RunStart;
 use whydown_core::time::{Mono, Now, Wall};
@@ -164,6 +167,29 @@ impl Hypervisor {
             domain.on_return.clear();
             domain.state = DomainState::Running;
         }
+    }
+
+    /// What libvirt says of a domain that runs, it shows as well. What shows itself otherwise is told apart.
+    pub fn shows(&mut self, id: DomainId, what: &Happening) {
+        let Some(domain) = self.domains.get_mut(&id).filter(|domain| domain.life.is_some()) else { return };
+        domain.state = match what {
+            Happening::Started(StartDetail::Migrated) => DomainState::Paused(PauseReason::Migration),
+            Happening::Started(_) | Happening::Resumed(_) => DomainState::Running,
+            Happening::Suspended(detail) => DomainState::Paused(match detail {
+                SuspendDetail::Migrated => PauseReason::Migration,
+                SuspendDetail::IoError => PauseReason::IoError,
+                SuspendDetail::Watchdog => PauseReason::Watchdog,
+                SuspendDetail::FromSnapshot => PauseReason::FromSnapshot,
+                SuspendDetail::Postcopy => PauseReason::Postcopy,
+                SuspendDetail::PostcopyFailed => PauseReason::PostcopyFailed,
+                _ => PauseReason::User,
+            }),
+            Happening::PmSuspended(PmDetail::Memory) => DomainState::PmSuspended,
+            Happening::ShutdownBegan(_) => DomainState::ShuttingDown,
+            Happening::GuestCrashed(CrashDetail::Panicked) => DomainState::Crashed,
+            Happening::Rebooted if domain.state == DomainState::ShuttingDown => DomainState::Running,
+            _ => return,
+        };
     }
 
     /// The process is gone; libvirt shows this from now on.

@@ -103,6 +103,8 @@ pub enum WorkKind {
 /// How far it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
+    /// There is none, and was none in this run.
+    None,
     /// Under way, by so many percent.
     Begun(u8),
     /// Over, as it was meant.
@@ -128,6 +130,8 @@ pub fn work_begun_reply(kind: WorkKind, outcome: &Reply) -> Bytes {
 /// as 4.17 had it.
 pub fn work_reply(work: &Work) -> Bytes {
     match work {
+        // The original says that it is in progress, and a manager that believes it waits for ever.
+        Work::None => progress_reply(Code::Done, "The VM has not been migrated", 0, true),
         Work::Begun(percent) => progress_reply(Code::Done, IN_PROGRESS, *percent, true),
         Work::Done(WorkKind::Migration) => progress_reply(Code::Done, "Migration done", 100, true),
         Work::Done(WorkKind::Save) => progress_reply(Code::Done, "SaveState done", 100, true),

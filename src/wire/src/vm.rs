@@ -99,7 +99,7 @@ pub(crate) fn status_words(domain: &DomainPublic) -> (&'static str, Option<&'sta
         Status::MigrationSource => ("Migration Source", None),
         Status::MigrationDestination => ("Migration Destination", None),
         // Down without an ending cannot be told yet, whoever said it.
-        Status::PoweringDown | Status::Down => ("Powering down", None),
+        Status::PoweringDown | Status::Ending | Status::Down => ("Powering down", None),
     }
 }
 

@@ -144,6 +144,19 @@ pub enum Question {
         /// Which.
         domain: DomainId,
     },
+    /// How libvirt shows a run that goes on; and where it is paused and nobody says why, what QEMU's log says of that.
+    Glance {
+        /// Which run.
+        run: RunId,
+        /// Its domain.
+        domain: DomainId,
+        /// As in `Remains`.
+        name: String,
+        /// As in `Remains`.
+        started: Wall,
+        /// As in `Remains`.
+        seen: bool,
+    },
     /// Do what was asked.
     Act {
         /// For which run.
@@ -186,6 +199,15 @@ pub enum Answer {
         domain: DomainId,
         /// As in `Remains`.
         view: Option<Option<DomainView>>,
+    },
+    /// To [`Question::Glance`].
+    Glanced {
+        /// Which run.
+        run: RunId,
+        /// As in `Remains`.
+        view: Option<Option<DomainView>>,
+        /// QEMU's words on an error of its own, with their times.
+        facts: Vec<(Wall, Fact)>,
     },
     /// To [`Question::Act`].
     Acted {

@@ -77,6 +77,8 @@ pub(super) struct Echo {
     pub heard: bool,
     /// libvirt's number of the run.
     pub libvirt_id: Option<u32>,
+    /// The process, where it was seen to exit and libvirt went on showing the run: it stays until libvirt takes note.
+    pub ghost: Option<crate::hypervisor::Process>,
 }
 
 /// See the module page.
@@ -268,7 +270,7 @@ impl Engine {
             seen.retain(|stray| now.wall.since(stray.at) <= crate::limits::PRELUDE_LIFE);
             !seen.is_empty()
         });
-        self.echoes.retain(|_, echo| now.mono.since(echo.at) <= super::follow::ECHO);
+        self.echoes.retain(|_, echo| echo.ghost.is_some() || now.mono.since(echo.at) <= super::follow::ECHO);
         let unsure = self.runs.values().filter(|run| run.unsure.iter().any(|(_, at)| *at <= now.mono));
         self.unseen.extend(unsure.map(|run| run.start.domain));
         for domain in std::mem::take(&mut self.unseen) {
@@ -337,8 +339,10 @@ impl Engine {
             .collect();
         for id in of_it {
             self.note(id, at, fact.clone());
-            if matches!(fact, Fact::Exit(_) | Fact::InnerExit(_)) {
-                self.doubt(now, id);
+            match fact {
+                Fact::Exit(_) => self.exited(now, id),
+                Fact::InnerExit(_) => self.doubt(now, id),
+                _ => {}
             }
             self.reconsider(now, id);
         }
@@ -397,7 +401,8 @@ impl Engine {
             if run.forgotten_by.is_some() {
                 return None;
             }
-            let status = if run.is_open() { run.status } else { Status::PoweringDown };
+            let orderly = run.is_open() || run.status == Status::PoweringDown;
+            let status = if orderly { run.status } else { Status::Ending };
             return Some(DomainPublic {
                 domain,
                 name: run.name.clone(),
@@ -406,6 +411,7 @@ impl Engine {
                 started: run.start.at,
                 pid: run.start.incarnation.process.map(|p| p.pid),
                 io_error: run.io_error(),
+                paused_by: run.paused_by(),
                 watchdog: run.watchdog(),
                 ending: None,
                 durable: true,
@@ -420,6 +426,7 @@ impl Engine {
             started: down.ending.started,
             pid: None,
             io_error: None,
+            paused_by: None,
             watchdog: None,
             ending: Some(Arc::clone(&down.ending)),
             durable: down.durable,

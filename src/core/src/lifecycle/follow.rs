@@ -40,9 +40,13 @@ impl Engine {
                         run.follow(&event.what);
                     }
                     let lost = event.what == Happening::ControlError;
+                    let unsettles = !matches!(event.what, Happening::Agent { .. });
                     self.note(id, event.at, Fact::Host(event.what));
                     if lost {
                         self.doubt(now, id);
+                    }
+                    if unsettles {
+                        self.glance_soon(now, id);
                     }
                     self.touch(now, domain);
                 }
@@ -91,11 +95,13 @@ impl Engine {
                 Phase::Launching => {
                     self.came_up(now, id, &event.domain, event.process);
                     self.note(id, event.at, fact);
+                    self.glance_soon(now, id);
                     self.touch(now, event.domain.id);
                     return;
                 }
                 Phase::Active if self.is_same_start(id, &event) => {
                     self.note(id, event.at, fact);
+                    self.glance_soon(now, id);
                     if detail == StartDetail::Wakeup
                         && let Some(run) = self.runs.get_mut(&id)
                     {
@@ -118,6 +124,9 @@ impl Engine {
                 Phase::Recording(_) => {}
             }
         }
+        if let Some(echo) = self.echoes.get_mut(&event.domain.id) {
+            echo.ghost = None;
+        }
         // What is woken ran before: its beginning was not heard.
         let seen = detail != StartDetail::Wakeup;
         let start = self.new_start(now, &event.domain, event.at, seen, event.process);
@@ -134,6 +143,7 @@ impl Engine {
             run.status = status;
         }
         self.note(id, event.at, fact);
+        self.glance_soon(now, id);
         self.touch(now, event.domain.id);
     }
 
@@ -163,8 +173,13 @@ impl Engine {
                 }
                 Phase::Settling { at_least, at_most, remains, .. } => {
                     self.note(id, event.at, fact);
+                    let by_its_exit = echo.is_some_and(|echo| echo.ghost.is_some());
                     if let Some(echo) = self.echoes.get_mut(&event.domain.id) {
                         echo.heard = true;
+                        echo.ghost = None;
+                    }
+                    if by_its_exit {
+                        return self.reconsider(now, id);
                     }
                     if let Some(run) = self.runs.get_mut(&id) {
                         run.phase = Phase::Settling { end: When::At(event.at), at_least, at_most, remains };
@@ -179,6 +194,7 @@ impl Engine {
             return;
         }
         if echo.is_some() {
+            self.echoes.remove(&event.domain.id);
             return;
         }
         // It came and went while we were not listening, and this is the first that we hear of it.
@@ -220,7 +236,10 @@ impl Engine {
 
     /// The end of the domain's last run, if that was a moment ago.
     fn echo(&self, now: Now, domain: DomainId) -> Option<Echo> {
-        self.echoes.get(&domain).copied().filter(|echo| now.mono.since(echo.at) <= ECHO)
+        self.echoes
+            .get(&domain)
+            .copied()
+            .filter(|echo| echo.ghost.is_some() || now.mono.since(echo.at) <= ECHO)
     }
 
     /// Whether this is said of a run that was found ended before libvirt had reported its end.

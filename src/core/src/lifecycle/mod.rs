@@ -12,11 +12,12 @@
 //! ```
 //!
 //! Settling is short, and only as long as late evidence can still change the answer. Down is public when the ledger
-//! has the ending; until then the domain is shown as powering down. An event for an older run never closes a newer one.
+//! has the ending; until then the domain is shown as powering down, or as ending where nobody shut it down. An event for an older run never closes a newer one.
 
 mod effect;
 mod engine;
 mod follow;
+mod glance;
 mod reconcile;
 mod run;
 mod serve;
@@ -24,6 +25,7 @@ mod settle;
 
 pub use effect::{Answer, Effect, Input, Outcome, Question, Reply, Request, Wanted, Whom};
 pub use engine::{Engine, Settings};
+pub use glance::internal_error;
 
 #[cfg(test)]
 mod tests;

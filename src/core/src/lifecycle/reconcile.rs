@@ -2,7 +2,7 @@
 
 use super::effect::{Answer, Question};
 use super::engine::Engine;
-use super::run::{Phase, status_during, status_of};
+use super::run::{Phase, status_of};
 use crate::evidence::{Asked, Deaf, Fact};
 use crate::hypervisor::{DomainState, DomainView, Happening, Listing};
 use crate::id::{DomainId, RunId};
@@ -22,6 +22,7 @@ impl Engine {
             *overtaken = true;
         }
         self.unseen.clear();
+        self.glances_are_void();
     }
 
     pub(super) fn link_up(&mut self, now: Now, listing: Listing) {
@@ -111,6 +112,7 @@ impl Engine {
     pub(super) fn answered(&mut self, now: Now, answer: Answer) {
         match answer {
             Answer::Looked { domain, view } => self.looked(now, domain, view),
+            Answer::Glanced { run, view, facts } => self.glanced(now, run, view, facts),
             Answer::Remains { run, view, facts } => self.remains(now, run, view, facts),
             Answer::Acted { run, what, outcome } => self.acted(now, run, what, outcome),
             Answer::Did { run, request, what, outcome } => self.did(now, run, request, what, outcome),
@@ -155,6 +157,9 @@ impl Engine {
             }
             return;
         }
+        if run.is_none() && self.is_ghost(view) {
+            return;
+        }
         match run {
             Some(id) if self.runs[&id].phase == Phase::Launching => {
                 self.came_up(now, id, &view.domain, view.process);
@@ -168,8 +173,13 @@ impl Engine {
             Some(id) if self.is_same_incarnation(id, view) => {
                 self.learn_marks(id, view);
                 self.effects.extend(view.process.map(super::Effect::Watch));
-                self.still_runs(now, id);
-                self.note(id, now.wall, found);
+                if self.runs[&id].exited.is_some() {
+                    // libvirt has not noticed yet.
+                    self.doubt(now, id);
+                } else {
+                    self.still_runs(now, id);
+                    self.note(id, now.wall, found);
+                }
                 self.show(now, id, view);
             }
             other => {
@@ -214,10 +224,11 @@ impl Engine {
         }
     }
 
-    fn show(&mut self, now: Now, id: RunId, view: &DomainView) {
+    pub(super) fn show(&mut self, now: Now, id: RunId, view: &DomainView) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.name = crate::evidence::tame(&view.domain.name);
-            run.status = run.long.and_then(status_during).unwrap_or_else(|| status_of(view.state));
+            run.status = run.status_seen(view.state);
+            run.shown = Some(view.state);
         }
         self.touch(now, view.domain.id);
     }
@@ -237,7 +248,7 @@ impl Engine {
     }
 
     /// The process decides where it is known on both sides; libvirt's own number otherwise.
-    fn is_same_incarnation(&self, id: RunId, view: &DomainView) -> bool {
+    pub(super) fn is_same_incarnation(&self, id: RunId, view: &DomainView) -> bool {
         let known = &self.runs[&id].start.incarnation;
         if known.boot != self.settings.boot {
             return false;
@@ -293,7 +304,7 @@ impl Engine {
 }
 
 /// Whether a process stands behind it. Of a state that this program does not know, libvirt's number tells.
-fn is_up(view: &DomainView) -> bool {
+pub(super) fn is_up(view: &DomainView) -> bool {
     match view.state {
         DomainState::Other(..) => view.domain.libvirt_id.is_some(),
         state => state.is_active(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::glance::Glances;
 use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, Fact, Who};
 use crate::hypervisor::{
     DomainState, Happening, IoErrorAction, PauseReason, StartDetail, SuspendDetail, WatchdogAction,
@@ -92,6 +93,12 @@ pub(super) struct Run {
     pub long: Option<Asked>,
     /// Something says that it may be over without libvirt having said so: then libvirt is asked.
     pub doubted: Option<Mono>,
+    /// How libvirt showed it when it was last looked at, if nothing was heard since.
+    pub shown: Option<DomainState>,
+    /// Glances at how libvirt shows it.
+    pub glances: Glances,
+    /// When its process was seen to exit.
+    pub exited: Option<Mono>,
     /// libvirt has done the destroy; its STOPPED is waited for until then.
     pub destroyed_by: Option<Mono>,
     /// Destroyed through us: no longer shown, and acknowledged by this one when its ending is written.
@@ -123,6 +130,9 @@ impl Run {
             force_at: None,
             long: None,
             doubted: None,
+            shown: None,
+            glances: Glances::default(),
+            exited: None,
             destroyed_by: None,
             forgotten_by: None,
             creating: false,
@@ -141,7 +151,10 @@ impl Run {
             Phase::Active | Phase::Launching => {
                 let press_at = self.press_at.as_ref().map(|(at, _)| *at);
                 let force_at = self.force_at.as_ref().map(|(at, _)| *at);
-                [press_at, force_at, self.destroyed_by, self.doubted].into_iter().flatten().min()
+                [press_at, force_at, self.destroyed_by, self.doubted, self.glances.due]
+                    .into_iter()
+                    .flatten()
+                    .min()
             }
             Phase::Recording(_) => None,
         }
@@ -231,8 +244,10 @@ impl Run {
 
     /// The status as this event leaves it.
     pub fn follow(&mut self, happening: &Happening) {
+        self.shown = None;
         let paused = matches!(happening, Happening::Suspended(_) | Happening::Resumed(_));
-        if let Some(status) = status_after(happening).filter(|_| !(paused && self.long.is_some())) {
+        let gone = self.exited.is_some();
+        if let Some(status) = status_after(happening).filter(|_| !(gone || paused && self.long.is_some())) {
             self.status = status;
         }
         if *happening == Happening::Rebooted {
@@ -280,7 +295,6 @@ pub(super) fn status_after(happening: &Happening) -> Option<Status> {
         ) => Status::MigrationSource,
         Happening::Suspended(_) | Happening::PmSuspended(_) => Status::Paused,
         Happening::ShutdownBegan(_) => Status::PoweringDown,
-        Happening::Rebooted => Status::Up,
         _ => return None,
     })
 }

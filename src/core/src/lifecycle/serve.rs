@@ -138,6 +138,7 @@ impl Engine {
         if let Outcome::Refused(text) = &outcome {
             self.note(id, now.wall, Fact::Refused { what, text: tame(text) });
         }
+        self.glance_soon(now, id);
         if was_long {
             match outcome {
                 // Its STOPPED is on the way.
@@ -189,8 +190,12 @@ impl Engine {
         if run.doubted.is_some_and(|at| at <= now.mono) {
             run.doubted = None;
             let domain = run.start.domain;
+            if self.ends_by_its_exit(now, id) {
+                return;
+            }
             self.look(domain);
         }
+        self.glance(now, id);
         let Some(run) = self.runs.get_mut(&id) else { return };
         if !linked {
             // What could not be done is not asked for: the next link brings it up again.
@@ -310,6 +315,7 @@ impl Engine {
             self.note(id, now.wall, Fact::Refused { what, text });
         }
         self.look_what_came_of_it(now, id, what, &outcome);
+        self.glance_soon(now, id);
         self.reconsider(now, id);
         self.set_alarm(id);
     }

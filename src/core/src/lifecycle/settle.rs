@@ -43,13 +43,15 @@ impl Engine {
         run.long = None;
         run.destroyed_by = None;
         run.doubted = None;
+        run.glances = Default::default();
         run.creating = false;
         run.destroy_again = false;
         let before = run.start.incarnation.boot.clone();
         let libvirt_id = run.start.incarnation.libvirt_id;
         let domain = run.start.domain;
         if self.current.get(&domain) == Some(&id) {
-            self.echoes.insert(domain, Echo { at: now.mono, heard: stopped.is_some(), libvirt_id });
+            self.echoes
+                .insert(domain, Echo { at: now.mono, heard: stopped.is_some(), libvirt_id, ghost: None });
         }
         if before != new_boot {
             self.note(id, now.wall, Fact::NewBoot { before, now: new_boot });

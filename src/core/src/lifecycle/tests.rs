@@ -13,6 +13,7 @@ use crate::time::{Mono, Now, Wall};
 use std::time::Duration;
 
 mod faults;
+mod glances;
 
 const VM: DomainId = DomainId::from_bytes([7; 16]);
 
@@ -55,6 +56,8 @@ impl World {
                     self.endings.push(*ending);
                 }
                 Effect::Reply(_, reply) => self.replies.push(reply),
+                // Glances have tests of their own.
+                Effect::Ask(Question::Glance { .. }) => {}
                 Effect::Ask(question) => self.asked.push(question),
                 Effect::Keep(_) | Effect::Watch(_) | Effect::Publish => {}
             }
@@ -143,7 +146,7 @@ fn a_vanished_process_waits_for_late_evidence_and_no_longer() {
     assert!(world.endings.is_empty());
     let run = RunId(1);
     world.tell(Input::Answered(Answer::Remains { run, view: Some(None), facts: vec![] }));
-    assert_eq!(world.status(), Some(Status::PoweringDown));
+    assert_eq!(world.status(), Some(Status::Ending));
     let at = world.now().wall;
     world.tell(Input::Witness { whom: Whom::Host, at, fact: Fact::OomKilled { line: "x".into() } });
     assert_eq!(world.endings[0].verdict.cause, Cause::OomKilled);

@@ -251,6 +251,7 @@ pub fn word_of(status: Status) -> &'static str {
         Status::MigrationSource => "migration-source",
         Status::MigrationDestination => "migration-destination",
         Status::PoweringDown => "powering-down",
+        Status::Ending => "ending",
         Status::Down => "down",
     }
 }

@@ -63,6 +63,7 @@ impl World {
         match act {
             Act::Say(what) => {
                 if self.hypervisor.up && self.may_be_said(id, &what) {
+                    self.hypervisor.shows(id, &what);
                     let event = self.event(id, what);
                     // libvirt never changes the order of what it reports.
                     let at = now.mono.after(self.report_delay).max(self.reported_last);
@@ -141,6 +142,9 @@ impl World {
     pub(super) fn carry(&mut self, question: Question) {
         let answer = match question {
             Question::Look { domain } => Answer::Looked { domain, view: self.looked_at(domain) },
+            Question::Glance { run, domain, .. } => {
+                Answer::Glanced { run, view: self.looked_at(domain), facts: Vec::new() }
+            }
             Question::Remains { run, domain, .. } => {
                 let mut facts = self.log_of(run);
                 if self.host_says_up {

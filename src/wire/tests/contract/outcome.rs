@@ -50,6 +50,7 @@ fn what_is_done_with_a_running_vm_has_a_code_of_its_own_when_it_is_refused() {
 #[test]
 fn the_way_of_a_migration_is_told_at_the_top_and_in_a_struct_of_its_own() {
     for (work, code, words, percent) in [
+        (Work::None, 0, "The VM has not been migrated", 0),
         (Work::Begun(42), 0, "Migration in progress", 42),
         (Work::Done(WorkKind::Migration), 0, "Migration done", 100),
         (Work::Done(WorkKind::Save), 0, "SaveState done", 100),

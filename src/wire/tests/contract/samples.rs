@@ -41,6 +41,7 @@ pub fn vm(number: u32, status: Status) -> DomainPublic {
         started: Wall(NOW.0 - 3_600_000_000_000),
         pid: Some(4000 + number),
         io_error: None,
+        paused_by: None,
         watchdog: None,
         ending: None,
         durable: true,
@@ -302,8 +303,10 @@ pub fn everything() -> Snapshot {
         Status::MigrationSource,
         Status::MigrationDestination,
         Status::PoweringDown,
+        Status::Ending,
     ];
     let running = statuses.into_iter().zip(0..).map(|(status, number)| DomainPublic {
+        paused_by: None,
         io_error: (status == Status::PausedIoError).then(|| "enospc".into()),
         watchdog: (status == Status::Paused).then_some((NOW, WatchdogAction::Pause)),
         ..vm(number, status)
