@@ -170,10 +170,16 @@ pub struct Why {
 }
 
 /// `GET /v1/history`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct History {
     /// Newest first.
     pub endings: Vec<Ending>,
+    /// Where the rest begins: the value of `after` in the next question. Absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// What could not be read: with anything in here, `endings` is not the whole truth.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
 }
 
 /// `GET /v1/health`.
@@ -283,10 +289,16 @@ pub fn timestamp(at: Wall) -> Timestamp {
 impl Domains {
     /// All of a picture.
     pub fn of(snapshot: &Snapshot) -> Self {
+        let domains = snapshot.domains.values().map(|domain| Domain::of(domain)).collect();
+        Self { domains, ..Self::frame(snapshot) }
+    }
+
+    /// All but the domains.
+    pub fn frame(snapshot: &Snapshot) -> Self {
         Self {
             settled: snapshot.settled,
             link_lost_since: lost_since(snapshot).filter(|_| snapshot.settled),
-            domains: snapshot.domains.values().map(|domain| Domain::of(domain)).collect(),
+            domains: Vec::new(),
         }
     }
 }

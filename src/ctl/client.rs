@@ -17,6 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of one line of a stream, and of one answer, at most.
 const MOST: usize = 256 * 1024 * 1024;
 
+/// How often a daemon without room is asked again, and after how many seconds at most.
+const AGAIN: u32 = 10;
+const AGAIN_MOST_S: u64 = 5;
+
 /// Why the daemon did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -47,6 +51,8 @@ pub enum ClientError {
         status: u16,
         /// Its words.
         error: String,
+        /// After how many seconds it wants to be asked again, if it says so: it has no room now.
+        again_s: Option<u64>,
     },
 }
 
@@ -64,15 +70,29 @@ impl Client {
     pub async fn get(&self, target: &str) -> Result<Bytes, ClientError> {
         let whole = async {
             let response = self.ask(target).await?;
-            let status = response.status();
+            let (status, again_s) = (response.status(), again_s(&response));
             let body = http_body_util::Limited::new(response.into_body(), MOST)
                 .collect()
                 .await
                 .map_err(|_| ClientError::TooLong)?
                 .to_bytes();
-            if status.is_success() { Ok(body) } else { Err(refusal(status.as_u16(), &body)) }
+            if status.is_success() { Ok(body) } else { Err(refusal(status.as_u16(), again_s, &body)) }
         };
         tokio::time::timeout(PATIENCE, whole).await.unwrap_or(Err(ClientError::Slow))
+    }
+
+    /// The same; a daemon that has no room now is asked again some times.
+    pub async fn get_patiently(&self, target: &str) -> Result<Bytes, ClientError> {
+        let mut left = AGAIN;
+        loop {
+            match self.get(target).await {
+                Err(ClientError::Refused { again_s: Some(seconds), .. }) if left > 0 => {
+                    left -= 1;
+                    tokio::time::sleep(Duration::from_secs(seconds.clamp(1, AGAIN_MOST_S))).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// The lines of an answer that goes on.
@@ -81,8 +101,9 @@ impl Client {
             tokio::time::timeout(PATIENCE, self.ask(target)).await.unwrap_or(Err(ClientError::Slow))?;
         let status = response.status();
         if !status.is_success() {
+            let again_s = again_s(&response);
             let body = response.into_body().collect().await?.to_bytes();
-            return Err(refusal(status.as_u16(), &body));
+            return Err(refusal(status.as_u16(), again_s, &body));
         }
         Ok(Lines { body: response.into_body(), buffer: BytesMut::new() })
     }
@@ -100,12 +121,16 @@ impl Client {
     }
 }
 
-fn refusal(status: u16, body: &[u8]) -> ClientError {
+fn again_s(response: &Response<Incoming>) -> Option<u64> {
+    response.headers().get("Retry-After")?.to_str().ok()?.parse().ok()
+}
+
+fn refusal(status: u16, again_s: Option<u64>, body: &[u8]) -> ClientError {
     let error = match serde_json::from_slice::<Trouble>(body) {
         Ok(trouble) => trouble.error,
         Err(_) => format!("the daemon answers with HTTP status {status}"),
     };
-    ClientError::Refused { status, error }
+    ClientError::Refused { status, error, again_s }
 }
 
 /// A stream of lines.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use bytes::Bytes;
 use clap::{Parser, Subcommand};
 
 use self::client::Client;
@@ -134,9 +135,7 @@ async fn command(cli: &Cli) -> anyhow::Result<()> {
         Command::History { vm, since, limit } => {
             let since = since.as_deref().map(moment).transpose().context("--since")?;
             let since = since.map(|at| at.to_string());
-            let limit = limit.to_string();
-            let query = form(&[("vm", vm.as_ref()), ("since", since.as_ref()), ("limit", Some(&limit))]);
-            let told = client.get(&format!("/v1/history?{query}")).await?;
+            let told = history(&client, vm.as_ref(), since.as_ref(), *limit).await?;
             print(cli, &mut out, &told, |history: History| show::history(&history))
         }
         Command::Watch => {
@@ -165,6 +164,40 @@ async fn command(cli: &Cli) -> anyhow::Result<()> {
         Command::Health => {
             let told = client.get("/v1/health").await?;
             print(cli, &mut out, &told, |health: Health| show::health(&health))
+        }
+    }
+}
+
+/// Page after page, up to the limit, as one answer.
+async fn history(
+    client: &Client,
+    vm: Option<&String>,
+    since: Option<&String>,
+    limit: usize,
+) -> anyhow::Result<Bytes> {
+    let mut whole: Option<History> = None;
+    loop {
+        let (found, after) = whole.as_ref().map_or((0, None), |w| (w.endings.len(), w.next.clone()));
+        let left = (limit - found).to_string();
+        let query = form(&[("vm", vm), ("since", since), ("limit", Some(&left)), ("after", after.as_ref())]);
+        let told = client.get_patiently(&format!("/v1/history?{query}")).await?;
+        let mut page: History = serde_json::from_slice(&told).context("the daemon's answer")?;
+        if page.endings.is_empty() && page.unread.is_empty() {
+            page.next = None;
+        }
+        let whole = match &mut whole {
+            Some(whole) => {
+                whole.endings.append(&mut page.endings);
+                whole.unread.append(&mut page.unread);
+                whole.next = page.next;
+                whole
+            }
+            // Almost always there is but one, and it is shown as it came.
+            None if page.next.is_none() => return Ok(told),
+            none => none.insert(page),
+        };
+        if whole.next.is_none() || whole.endings.len() >= limit {
+            return Ok(serde_json::to_vec(whole)?.into());
         }
     }
 }

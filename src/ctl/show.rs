@@ -113,7 +113,7 @@ fn evidence(text: &mut String, title: &str, pieces: &[Witnessed]) {
 
 /// The table of `whydown history`.
 pub fn history(told: &History) -> String {
-    if told.endings.is_empty() {
+    if told.endings.is_empty() && told.unread.is_empty() {
         return "No ending is known.".into();
     }
     let mut table = table(&["ENDED", "NAME", "RUN", "CAUSE", "EXIT", "ACKNOWLEDGED", "UUID"]);
@@ -128,7 +128,8 @@ pub fn history(told: &History) -> String {
             ending.domain.clone(),
         ]);
     }
-    table.to_string()
+    let unread = told.unread.iter().map(|unread| format!("\nNot the whole truth: {}", clean(unread)));
+    table.to_string() + &unread.collect::<String>()
 }
 
 /// A line of `whydown watch`.

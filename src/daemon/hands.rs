@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use whydown_core::act::Act;
 use whydown_core::evidence::{Asked, Fact};
 use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
@@ -22,7 +24,7 @@ use whydown_witness::log::{self, LogRun};
 use super::going_down::HostsWord;
 use super::post::Postbox;
 use super::threads::Threads;
-use super::work::{LOOK, Works};
+use super::work::{AT_ONCE, LOOK, Works};
 use super::{clock, device};
 
 /// Looks under way at once. Each holds one thread, and takes milliseconds unless libvirt hangs.
@@ -36,6 +38,33 @@ const ACTS: usize = 256;
 
 /// Between two questions to `systemctl` because guests shut down.
 const HOST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Threads for all of these together, for what runs long, and for what asks how far it is.
+const THREADS: usize = LOOKS + GLANCES + ACTS + 2 * AT_ONCE;
+
+/// Threads that call into libvirt and do nothing else: whatever else in the daemon blocks, an act finds its thread.
+struct OwnThreads(Option<Runtime>);
+
+impl OwnThreads {
+    fn new() -> Self {
+        let runtime =
+            Builder::new_current_thread().max_blocking_threads(THREADS).thread_name("libvirt-call").build();
+        Self(Some(runtime.expect("a runtime without drivers asks nothing of the system")))
+    }
+
+    fn spawn<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        self.0.as_ref().expect("it is there until it is dropped").spawn_blocking(what)
+    }
+}
+
+impl Drop for OwnThreads {
+    /// A call into a libvirt that hangs is left behind.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
 
 /// The witnesses that are given work, or asked.
 #[derive(Debug, Clone)]
@@ -51,6 +80,7 @@ pub struct Witnesses {
 /// See the module page. Cheap to clone.
 #[derive(Clone)]
 pub struct Hands {
+    own: Arc<OwnThreads>,
     hypervisor: Hypervisor,
     postbox: Postbox,
     exits: Option<Arc<ExitWatch>>,
@@ -94,8 +124,9 @@ impl Hands {
         let Witnesses { exits, threads, host } = witnesses;
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
         let glances = Arc::new(Semaphore::new(GLANCES));
-        let host_wanted = Arc::default();
+        let (own, host_wanted) = (Arc::new(OwnThreads::new()), Arc::default());
         Self {
+            own,
             hypervisor,
             postbox,
             exits,
@@ -161,7 +192,8 @@ impl Hands {
             let Ok(_room) = room.acquire_owned().await else { return };
             let postbox = hands.postbox.clone();
             let unanswered = no_answer(&question);
-            let answer = tokio::task::spawn_blocking(move || hands.answer(question)).await;
+            let own = Arc::clone(&hands.own);
+            let answer = own.spawn(move || hands.answer(question)).await;
             let answer = answer.unwrap_or_else(|error| {
                 tracing::error!(%error, "a question to libvirt broke off");
                 unanswered
@@ -259,7 +291,7 @@ impl Hands {
             let Ok(_room) = Arc::clone(&self.works.room).acquire_owned().await else { return };
             let done = if self.works.go(domain) {
                 let (hands, looking) = (self.clone(), tokio::spawn(self.clone().look_at_work(domain)));
-                let done = tokio::task::spawn_blocking(move || hands.perform(domain, act)).await;
+                let done = self.own.spawn(move || hands.perform(domain, act)).await;
                 looking.abort();
                 done.unwrap_or_else(|error| Err(refused(format!("the call to libvirt broke off: {error}"))))
             } else {
@@ -276,7 +308,7 @@ impl Hands {
         loop {
             tokio::time::sleep(LOOK).await;
             let libvirt = self.hypervisor.clone();
-            let looked = tokio::task::spawn_blocking(move || libvirt.progress(domain)).await;
+            let looked = self.own.spawn(move || libvirt.progress(domain)).await;
             let progress = looked.ok().and_then(Result::ok).flatten();
             if !self.works.looked(domain, progress) {
                 return;

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `engine` task | the engine, the pictures | the daemon ends: systemd starts it again |
 //! | libvirt threads | the link | reconnects for ever |
+//! | `libvirt-call` threads | a call into libvirt each | that call is answered as refused |
+//! | `ledger-reader` threads | a connection to the file each | history is refused |
 //! | `ledger` thread | the file | writes wait in memory, loudly |
 //! | witnesses | one source each | their evidence is missing, and health says so |
 //! | sampler task | samples, devices | figures stay as they are, and age |
@@ -22,6 +24,7 @@ mod hands;
 mod host;
 mod network;
 mod post;
+mod reads;
 mod rights;
 mod rpc;
 mod run;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::sync::{Semaphore, broadcast, watch};
 use whydown_core::act::{Act, SnapshotDisk};
-use whydown_core::evidence::{Asked, tame};
+use whydown_core::evidence::{self, tame};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
 use whydown_core::snapshot::DomainPublic;
@@ -27,10 +27,11 @@ use super::document::Document;
 use super::engine::{Change, Published};
 use super::host::Host;
 use super::post::Postbox;
+use super::reads::{Asked, Reads, json_in_pieces};
 use super::rights::{Denied, Rights, Want};
 use super::work::Works;
 use crate::config::{Client, ExitReasons, Settings, XmlRpc};
-use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request, Tls};
+use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request, Share, Tls};
 use crate::told;
 
 /// The header with which a newer manager asks for exit reasons above 8.
@@ -46,8 +47,14 @@ const POLL_BYTES: usize = 512;
 /// milliseconds.
 const LARGE_CALL_BYTES: usize = 32 << 10;
 
-/// Endings that one answer carries at most.
-const HISTORY_MOST: usize = 10_000;
+/// Domains that are told in one piece; more are told as they are taken in.
+const DOMAINS_AT_ONCE: usize = 16;
+
+/// Doctors at work at once. Each asks libvirt, where acts want room too.
+const DOCTORS: usize = 2;
+
+/// Changes that wait for a reader of the live stream, beside those in the channel that all share.
+const WATCH_AHEAD: usize = 8;
 
 /// See the module page.
 pub struct Service {
@@ -60,10 +67,12 @@ pub struct Service {
     published: watch::Receiver<Published>,
     changes: broadcast::Sender<Change>,
     ledger: Ledger,
+    reads: Reads,
     host: Host,
     started: Wall,
     deaf: Deaf,
-    doctor: Doctor,
+    doctor: Arc<Doctor>,
+    doctors: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
     /// The bytes of the last poll of all VMs. A manager sends the same ones each time: they are known by sight, and
     /// not read again.
@@ -119,11 +128,13 @@ impl Service {
             works,
             published,
             changes,
+            reads: Reads::new(ledger.clone(), stopping.clone()),
             ledger,
             host,
             started,
             deaf,
-            doctor,
+            doctor: Arc::new(doctor),
+            doctors: Arc::new(Semaphore::new(DOCTORS)),
             stopping,
             poll: RwLock::default(),
             rights,
@@ -257,10 +268,10 @@ impl Service {
         let what = act.asked();
         let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
         Given::Own(match what {
-            Asked::Save => whydown_wire::work_begun_reply(WorkKind::Save, &outcome),
-            Asked::Migrate => whydown_wire::work_begun_reply(WorkKind::Migration, &outcome),
-            Asked::Abort => whydown_wire::cancel_reply(&outcome),
-            Asked::SetVcpus if matches!(outcome, Reply::Done) => {
+            evidence::Asked::Save => whydown_wire::work_begun_reply(WorkKind::Save, &outcome),
+            evidence::Asked::Migrate => whydown_wire::work_begun_reply(WorkKind::Migration, &outcome),
+            evidence::Asked::Abort => whydown_wire::cancel_reply(&outcome),
+            evidence::Asked::SetVcpus if matches!(outcome, Reply::Done) => {
                 self.picture().bodies.the_vm(vm, self.range(peer, asked))
             }
             _ => whydown_wire::act_reply(what, &outcome),
@@ -307,31 +318,32 @@ impl Service {
         })
     }
 
-    async fn json(&self, asked: &Request) -> Answer {
+    async fn json(&self, peer: &Peer, asked: &Request) -> Answer {
+        let share = peer.share();
         let query: Vec<(String, String)> =
             form_urlencoded::parse(asked.query.as_deref().unwrap_or_default().as_bytes())
                 .into_owned()
                 .collect();
         let of = |key: &str| query.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
         match asked.path.as_str() {
-            "/v1/domains" => json(200, &told::Domains::of(&self.picture().snapshot)),
+            "/v1/domains" => self.domains(),
             "/v1/health" => self.health().await,
-            "/v1/doctor" => match self.doctor.examine(of("vm")).await {
-                Ok(told) => json(200, &told),
-                Err(Unwell(status, why)) => trouble(status, &why),
-            },
+            "/v1/doctor" => self.examine(of("vm")).await,
             "/v1/watch" => self.watch(),
             "/v1/why" => match of("vm") {
                 None => trouble(400, "vm is missing: a name or a UUID"),
-                Some(vm) => self.why(vm).await,
+                Some(vm) => self.why(share, vm).await,
             },
-            "/v1/history" => self.history(of("vm"), of("since"), of("limit")).await,
+            "/v1/history" => {
+                let (vm, since, limit, after) = (of("vm"), of("since"), of("limit"), of("after"));
+                self.reads.history(share, Asked { vm, since, limit, after }).await
+            }
             _ => trouble(404, "there is nothing at this path"),
         }
     }
 
     /// A name may be that of several VMs, as managers give it again: the one that began last is meant.
-    async fn why(&self, vm: &str) -> Answer {
+    async fn why(&self, share: Share, vm: &str) -> Answer {
         let id: Option<DomainId> = vm.parse().ok();
         let snapshot = self.picture().snapshot;
         let mut shown: Vec<_> = match id {
@@ -347,8 +359,8 @@ impl Service {
         let by_name = id.is_none().then(|| Query { name: Some(vm.into()), limit: 1, ..Query::default() });
         for query in by_id.into_iter().chain(by_name) {
             if ending.is_none() {
-                ending = match self.endings(query).await {
-                    Ok(endings) => endings.into_iter().next(),
+                ending = match self.reads.newest(share, query).await {
+                    Ok(ending) => ending,
                     Err(answer) => return answer,
                 };
             }
@@ -366,36 +378,36 @@ impl Service {
         json(200, &told::Why { domain, ending, namesakes })
     }
 
-    async fn history(&self, vm: Option<&str>, since: Option<&str>, limit: Option<&str>) -> Answer {
-        let domain: Option<DomainId> = vm.and_then(|vm| vm.parse().ok());
-        let name = vm.filter(|_| domain.is_none()).map(str::to_owned);
-        let since = match since.map(str::parse::<jiff::Timestamp>).transpose() {
-            Ok(since) => since.map(|at| Wall(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX))),
-            Err(error) => return trouble(400, &format!("since: {error}")),
-        };
-        let limit = match limit.map(str::parse::<usize>).transpose() {
-            Ok(limit) => limit.unwrap_or(100).min(HISTORY_MOST),
-            Err(error) => return trouble(400, &format!("limit: {error}")),
-        };
-        match self.endings(Query { domain, name, since, limit, ..Query::default() }).await {
-            Ok(endings) => json(200, &told::History { endings }),
-            Err(answer) => answer,
+    /// All domains. Whoever takes them in slowly holds the picture, which others hold too, and a piece of the answer.
+    fn domains(&self) -> Answer {
+        let snapshot = self.picture().snapshot;
+        if snapshot.domains.len() <= DOMAINS_AT_ONCE {
+            return json(200, &told::Domains::of(&snapshot));
         }
+        let mut head = to_json(&told::Domains::frame(&snapshot));
+        let tail = b"]}";
+        head.truncate(head.len() - tail.len());
+        let ids: Vec<DomainId> = snapshot.domains.keys().copied().collect();
+        let items = ids
+            .into_iter()
+            .filter_map(move |id| snapshot.domains.get(&id).map(|domain| to_json(&told::Domain::of(domain))));
+        json_in_pieces(head, items, tail)
     }
 
-    async fn endings(&self, query: Query) -> Result<Vec<told::Ending>, Answer> {
-        let ledger = self.ledger.clone();
-        match tokio::task::spawn_blocking(move || ledger.history(&query)).await {
-            Ok(found) => {
-                for unread in &found.unread {
-                    tracing::warn!("{unread}");
-                }
-                match found.unread.first() {
-                    Some(unread) if found.endings.is_empty() => Err(trouble(503, &unread.to_string())),
-                    _ => Ok(found.endings.iter().map(told::Ending::of).collect()),
-                }
-            }
-            Err(error) => Err(trouble(500, &error.to_string())),
+    /// It asks libvirt, on threads that go on when the client has gone: so few are at work at once, to their end.
+    async fn examine(&self, vm: Option<&str>) -> Answer {
+        let Ok(turn) = Arc::clone(&self.doctors).acquire_owned().await else {
+            return trouble(503, "whydown is stopping");
+        };
+        let (doctor, vm) = (Arc::clone(&self.doctor), vm.map(str::to_owned));
+        let examined = tokio::spawn(async move {
+            let _turn = turn;
+            doctor.examine(vm.as_deref()).await
+        });
+        match examined.await {
+            Ok(Ok(told)) => json(200, &told),
+            Ok(Err(Unwell(status, why))) => trouble(status, &why),
+            Err(error) => trouble(500, &error.to_string()),
         }
     }
 
@@ -427,10 +439,10 @@ impl Service {
         let mut changes = self.changes.subscribe();
         let mut stopping = self.stopping.clone();
         let snapshot = self.picture().snapshot;
-        let (lines, body) = tokio::sync::mpsc::channel(64);
+        let (lines, body) = tokio::sync::mpsc::channel(WATCH_AHEAD);
         tokio::spawn(async move {
             let line = |change: &told::Change| {
-                let mut line = serde_json::to_vec(change).expect("a change has only texts and numbers");
+                let mut line = to_json(change);
                 line.push(b'\n');
                 Bytes::from(line)
             };
@@ -492,7 +504,7 @@ impl edge::Service for Service {
                     Given::Own(bytes) => Answer::xml(bytes),
                 },
                 Door::Look => match self.may(&peer, Want::Read) {
-                    Ok(()) => self.json(&request).await,
+                    Ok(()) => self.json(&peer, &request).await,
                     Err(denied) => trouble(403, &denied.to_string()),
                 },
             }
@@ -512,9 +524,13 @@ fn who(peer: &Peer, asked: &Request) -> String {
 }
 
 fn json<T: serde::Serialize>(status: u16, value: &T) -> Answer {
-    let body = serde_json::to_vec(value).expect("told types have only texts, numbers and lists");
+    let body = to_json(value);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Answer::json(status, body)
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("told types have only texts, numbers and lists")
 }
 
 fn trouble(status: u16, error: &str) -> Answer {

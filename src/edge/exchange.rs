@@ -10,7 +10,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method, Response, StatusCode};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tracing::{Instrument as _, debug_span, error};
 use whydown_wire::Body;
 
@@ -23,6 +24,9 @@ const PLAIN_BYTES: usize = 1400;
 
 /// Packing more than this is left to a thread that may block.
 const INLINE_PACK_BYTES: usize = 64 << 10;
+
+/// Threads that pack at once. Whoever waits for one waits with its client, and holds no thread.
+static PACKERS: Semaphore = Semaphore::const_new(4);
 
 /// What all exchanges of a connection share.
 pub(super) struct Shared {
@@ -46,12 +50,22 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-/// Runs the service on a task of its own, which outlives a client that hangs up, and whose panic costs one answer.
+/// Runs the service on a task of its own, whose panic costs one answer. A call outlives a client that hangs up: a destroy
+/// is not cut in half. A look does not: nobody is left to be told.
 async fn serve(shared: &Shared, request: Request) -> Answer {
     let flow = request.headers.get("flowid").and_then(|id| id.to_str().ok()).unwrap_or("").to_owned();
     let span = debug_span!("request", peer = %shared.peer, path = %request.path, flow);
-    let call = Arc::clone(&shared.service).call(shared.peer.clone(), request);
-    match tokio::spawn(call.instrument(span)).await {
+    let is_look = request.door == Door::Look;
+    let call = Arc::clone(&shared.service).call(shared.peer.clone(), request).instrument(span);
+    let answered = if is_look {
+        // Dropping the set ends the task.
+        let mut alone = JoinSet::new();
+        alone.spawn(call);
+        alone.join_next().await
+    } else {
+        Some(tokio::spawn(call).await)
+    };
+    match answered.expect("one was spawned") {
         Ok(answer) => answer,
         Err(failed) => {
             error!(peer = %shared.peer, error = %failed, "a request could not be answered");
@@ -185,6 +199,9 @@ async fn respond(answer: Answer, packs: bool, exchange: Exchange) -> Response<Ou
     let headers = response.headers_mut();
     headers.insert(header::SERVER, HeaderValue::from_static("whydown"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    if let Some(seconds) = answer.retry_after_s {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
     if packed {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -199,6 +216,7 @@ async fn pack(body: Arc<Body>) -> Bytes {
     if let Some(packed) = body.gzip_if_made() {
         return packed;
     }
+    let _turn = PACKERS.acquire().await.expect("nobody closes it");
     let shared = Arc::clone(&body);
     tokio::task::spawn_blocking(move || shared.gzip()).await.unwrap_or_else(|_| body.gzip())
 }

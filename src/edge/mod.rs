@@ -18,6 +18,7 @@ mod listener;
 mod open;
 mod serve;
 mod service;
+mod share;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -29,4 +30,5 @@ pub use listener::{BindError, Listener, UnixSocket};
 pub use open::{Inherited, bind};
 pub use serve::serve;
 pub use service::{Answer, AnswerFuture, Content, Door, Peer, Request, Service};
+pub use share::Share;
 pub use tls::{Tls, TlsError, TlsFiles};

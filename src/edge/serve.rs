@@ -26,6 +26,9 @@ use super::{Limits, Listener, Peer, Service};
 /// How long to wait when no connection can be accepted, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes of an answer that wait in a connection before its next piece is asked for.
+const WRITTEN_AHEAD: usize = 32 << 10;
+
 /// Serves one listener until `shutdown` completes, then lets requests under way end for `drain_timeout`.
 ///
 /// Connections beyond `max_connections` are closed as soon as they come. A unix socket's file is gone at the end.
@@ -151,6 +154,8 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     let mut http = http1::Builder::new();
     // The guarded stream keeps the time; hyper's own watch takes idle for a slow header.
     http.header_read_timeout(None).max_header_size(limits.max_header_bytes).title_case_headers(true);
+    // What is written ahead to a client that does not read: by hyper's own measure it would be 400 KiB a connection.
+    http.max_buf_size(WRITTEN_AHEAD.max(limits.max_header_bytes));
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), respond));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -100,6 +100,8 @@ pub struct Answer {
     pub content_type: &'static str,
     /// The body.
     pub content: Content,
+    /// When to come again, where it says that there is no room now.
+    pub retry_after_s: Option<u32>,
 }
 
 /// A body on its way out.
@@ -112,6 +114,10 @@ pub enum Content {
 }
 
 impl Answer {
+    fn new(status: StatusCode, content_type: &'static str, content: Content) -> Self {
+        Self { status, content_type, content, retry_after_s: None }
+    }
+
     /// An XML-RPC reply.
     pub fn xml(body: Bytes) -> Self {
         Self::shared_xml(Arc::new(Body::new(body)))
@@ -119,30 +125,27 @@ impl Answer {
 
     /// An XML-RPC reply that others are given too.
     pub fn shared_xml(body: Arc<Body>) -> Self {
-        Self { status: StatusCode::OK, content_type: "text/xml", content: Content::Whole(body) }
+        Self::new(StatusCode::OK, "text/xml", Content::Whole(body))
     }
 
     /// A JSON document.
     pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self {
-            status,
-            content_type: "application/json",
-            content: Content::Whole(Arc::new(Body::new(body.into()))),
-        }
+        Self::new(status, "application/json", Content::Whole(Arc::new(Body::new(body.into()))))
     }
 
     /// One JSON document a line, as they come.
     pub fn json_lines(pieces: mpsc::Receiver<Bytes>) -> Self {
-        Self {
-            status: StatusCode::OK,
-            content_type: "application/x-ndjson",
-            content: Content::Stream(pieces),
-        }
+        Self::new(StatusCode::OK, "application/x-ndjson", Content::Stream(pieces))
+    }
+
+    /// A JSON document, as it comes.
+    pub fn json_pieces(pieces: mpsc::Receiver<Bytes>) -> Self {
+        Self::new(StatusCode::OK, "application/json", Content::Stream(pieces))
     }
 
     /// Plain text.
     pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Self {
-        Self { status, content_type: "text/plain", content: Content::Whole(Arc::new(Body::new(text.into()))) }
+        Self::new(status, "text/plain", Content::Whole(Arc::new(Body::new(text.into()))))
     }
 }
 
@@ -151,6 +154,6 @@ pub type AnswerFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// What stands behind the edge.
 pub trait Service: Send + Sync + 'static {
-    /// Answers a request. It runs to its end even if the client has gone.
+    /// Answers a request. A call runs to its end even if the client has gone; a look is dropped then.
     fn call(self: Arc<Self>, peer: Peer, request: Request) -> AnswerFuture;
 }

@@ -166,6 +166,19 @@ impl Attacker {
         }
     }
 
+    /// The status of the next answer, of which no more is read than its first line.
+    ///
+    /// # Panics
+    /// When it is closed instead.
+    pub fn peek_status(&mut self) -> u16 {
+        let mut byte = [0];
+        while self.read.len() < "HTTP/1.1 200".len() {
+            self.io().read_exact(&mut byte).expect("an answer");
+            self.read.push(byte[0]);
+        }
+        std::str::from_utf8(&self.read[9..12]).ok().and_then(|s| s.parse().ok()).expect("a status")
+    }
+
     /// The answer to a request of any bytes.
     ///
     /// # Panics

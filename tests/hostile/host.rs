@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -74,7 +76,15 @@ pub struct Host {
 impl Host {
     /// With these lines in `[xmlrpc]`.
     pub fn start(limits: &str) -> Self {
+        Self::start_over(limits, |_| ())
+    }
+
+    /// The same, over what `fill` puts into its folder of state.
+    pub fn start_over(limits: &str, fill: impl FnOnce(&Path)) -> Self {
         let folder = lab_dir().expect("a folder");
+        let state = folder.path().join("d/state");
+        fs::create_dir_all(&state).expect("the folder can be written");
+        fill(&state);
         let authority = Authority::new("an authority").expect("an authority");
         let at = folder.path().display();
         fs::write(folder.path().join("ca.pem"), authority.pem()).expect("the folder can be written");
@@ -184,8 +194,29 @@ impl Host {
         found.and_then(|number| number.parse().ok()).expect("the kernel tells of memory")
     }
 
+    /// The most memory that it had at any moment since [`Host::forget_peak`].
+    pub fn memory_peak_kib(&self) -> u64 {
+        self.memory_kib("VmHWM")
+    }
+
+    /// Stops it as systemd would; it must end in time.
+    pub fn stop(&mut self, within: Duration) {
+        self.daemon.signal(Signal::TERM).expect("the daemon runs");
+        let ended = self.daemon.wait_end(within).expect("it stops in time").expect("it ran");
+        assert!(ended.success(), "{ended}");
+    }
+
+    /// What the command line prints.
+    pub fn whydown(&self, arguments: &[&str]) -> Vec<u8> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_whydown"));
+        command.arg("--socket").arg(&self.socket).args(arguments);
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
     /// Begins a new peak of memory.
-    fn forget_peak(&self) {
+    pub fn forget_peak(&self) {
         fs::write(self.proc("clear_refs"), "5").expect("the kernel forgets the peak");
     }
 

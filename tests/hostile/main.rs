@@ -12,6 +12,7 @@ mod bodies;
 mod crowd;
 mod framing;
 mod questions;
+mod reads;
 mod sizes;
 mod slow;
 mod strangers;

@@ -218,15 +218,22 @@ async fn a_panic_in_the_service_costs_one_answer() {
 }
 
 #[tokio::test]
-async fn a_request_goes_on_when_its_client_has_hung_up() {
+async fn a_call_goes_on_when_its_client_has_hung_up_and_a_look_does_not() {
     let service = Echo::default();
     let (begun, ended, go_on) = (service.begun.clone(), service.ended.clone(), service.go_on.clone());
+    let given_up = service.given_up.clone();
     let server = Server::start(service, Limits::default()).await;
     let mut client = server.connect().await;
     client.send(get("/v1/wait")).await;
     until(|| begun.load(Ordering::SeqCst) == 1).await;
     drop(client);
+    until(|| given_up.load(Ordering::SeqCst) == 1).await;
+    let mut client = server.connect().await;
+    client.send(post("wait")).await;
+    until(|| begun.load(Ordering::SeqCst) == 2).await;
+    drop(client);
     server.stop().await;
     go_on.notify_one();
     until(|| ended.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(given_up.load(Ordering::SeqCst), 1);
 }

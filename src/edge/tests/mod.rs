@@ -33,8 +33,27 @@ struct Echo {
     /// How often `/v1/wait` has begun and ended.
     begun: Arc<AtomicUsize>,
     ended: Arc<AtomicUsize>,
+    /// How often it was dropped before its end.
+    given_up: Arc<AtomicUsize>,
     /// Where `/v1/stream` leaves its sender.
     stream: Option<mpsc::Sender<mpsc::Sender<Bytes>>>,
+}
+
+impl Echo {
+    async fn wait(&self) -> Answer {
+        struct Dropped<'a>(&'a AtomicUsize);
+        impl Drop for Dropped<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        let dropped = Dropped(&self.given_up);
+        self.go_on.notified().await;
+        std::mem::forget(dropped);
+        self.ended.fetch_add(1, Ordering::SeqCst);
+        Answer::json(StatusCode::OK, "waited")
+    }
 }
 
 impl Service for Echo {
@@ -42,12 +61,8 @@ impl Service for Echo {
         Box::pin(async move {
             match (request.door, request.path.as_str()) {
                 (Door::Look, "/v1/shared") => Answer::shared_xml(Arc::clone(self.shared.as_ref().unwrap())),
-                (Door::Look, "/v1/wait") => {
-                    self.begun.fetch_add(1, Ordering::SeqCst);
-                    self.go_on.notified().await;
-                    self.ended.fetch_add(1, Ordering::SeqCst);
-                    Answer::json(StatusCode::OK, "waited")
-                }
+                (Door::Look, "/v1/wait") => self.wait().await,
+                (Door::Call, _) if request.body.as_ref() == b"wait" => self.wait().await,
                 (Door::Look, "/v1/stream") => {
                     let (sender, pieces) = mpsc::channel(4);
                     self.stream.as_ref().unwrap().send(sender).await.unwrap();

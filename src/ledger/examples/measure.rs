@@ -94,11 +94,7 @@ fn main() {
     let begun = Instant::now();
     let found = ledger.history(&Query { limit: 1000, ..Query::default() });
     say(format!("history of {}: {:?}", found.endings.len(), begun.elapsed()));
-    say(format!(
-        "file: {} bytes for {} endings",
-        ledger.health().file_bytes.unwrap_or(0),
-        ledger.health().endings
-    ));
+    say(format!("file: {} bytes for {} endings", ledger.file_bytes().unwrap_or(0), ledger.health().endings));
     ledger.close(Duration::from_secs(60)).expect("it closes");
     drop(ledger);
     let begun = Instant::now();

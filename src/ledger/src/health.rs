@@ -35,8 +35,6 @@ pub struct Health {
     pub endings: u64,
     /// Facts of ended runs on disk.
     pub evidence: u64,
-    /// Bytes of the file and its write-ahead log; `None` if it is not there.
-    pub file_bytes: Option<u64>,
     /// Where the last damaged file was moved to since the ledger was opened.
     pub damaged: Option<PathBuf>,
 }

@@ -1,11 +1,14 @@
 //! Reading endings while the writer writes: a second connection, and what still waits in memory.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Params, params_from_iter, types::Value};
+use rusqlite::{Connection, InterruptHandle, OpenFlags, Params, Row, params_from_iter, types::Value};
 use whydown_core::evidence::{Evidence, EvidenceId};
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::record::{Acknowledged, Ending, Keep};
@@ -13,6 +16,7 @@ use whydown_core::time::Wall;
 
 use crate::codec;
 use crate::error::LedgerError;
+use crate::queue::size;
 use crate::recovery;
 use crate::schema::{self, Kind};
 use crate::store::Failure;
@@ -26,6 +30,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(2);
 /// Which endings are wanted: those to which everything that is given applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
+    /// Of this run.
+    pub run: Option<RunId>,
     /// Of this domain.
     pub domain: Option<DomainId>,
     /// Whose domain had this name at the end.
@@ -36,22 +42,61 @@ pub struct Query {
     pub until: Option<Wall>,
     /// At most so many, the newest; never more than 10,000.
     pub limit: usize,
+    /// Only those behind this place: older ones.
+    pub after: Option<Cursor>,
+}
+
+/// A place in history, behind one ending: what is there stays there, whatever ends meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    ended: Wall,
+    run: RunId,
+}
+
+impl Cursor {
+    /// Behind this ending.
+    pub fn of(ending: &Ending) -> Self {
+        Self { ended: ending.ended.latest(), run: ending.run }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.ended.0, self.run.0)
+    }
+}
+
+/// The text is no place in history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is none that an answer has given as `next`")]
+pub struct NotACursor;
+
+impl FromStr for Cursor {
+    type Err = NotACursor;
+
+    fn from_str(text: &str) -> Result<Self, NotACursor> {
+        let (ended, run) = text.split_once('.').ok_or(NotACursor)?;
+        let ended = Wall(ended.parse().map_err(|_| NotACursor)?);
+        Ok(Self { ended, run: RunId(run.parse().map_err(|_| NotACursor)?) })
+    }
 }
 
 impl Default for Query {
     /// The newest hundred.
     fn default() -> Self {
-        Self { domain: None, name: None, since: None, until: None, limit: 100 }
+        Self { run: None, domain: None, name: None, since: None, until: None, limit: 100, after: None }
     }
 }
 
 impl Query {
     fn accepts(&self, ending: &Ending) -> bool {
         let ended = ending.ended.latest();
-        self.domain.is_none_or(|domain| domain == ending.domain)
+        self.run.is_none_or(|run| run == ending.run)
+            && self.domain.is_none_or(|domain| domain == ending.domain)
             && self.name.as_ref().is_none_or(|name| *name == ending.name)
             && self.since.is_none_or(|since| since <= ended)
             && self.until.is_none_or(|until| ended <= until)
+            && self.after.is_none_or(|after| Cursor::of(ending) < after)
     }
 }
 
@@ -66,7 +111,21 @@ pub struct History {
     pub unread: Vec<LedgerError>,
 }
 
-/// The reading side. One at a time uses it.
+/// A piece of [`History`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// What was found, newest first.
+    pub endings: Vec<Ending>,
+    /// What could not be read.
+    pub unread: Vec<LedgerError>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// Called when a read begins, with what can break it off.
+pub(crate) type Begin<'a> = &'a dyn Fn(InterruptHandle) -> Result<(), Failure>;
+
+/// One connection that reads.
 pub(crate) struct Reader {
     path: PathBuf,
     db: Option<Connection>,
@@ -82,38 +141,31 @@ impl Reader {
         self.db = None;
     }
 
-    /// What is on disk; with the failure, if there is one that the writer should know of.
-    pub(crate) fn history(&mut self, query: &Query) -> (History, Option<Failure>) {
+    /// What is on disk, until about so many bytes are found; with the failure, if there is one that others should know of.
+    pub(crate) fn page(&mut self, query: &Query, bytes: usize, begin: Begin<'_>) -> (Page, Option<Failure>) {
         let sql = Sql::of(query);
-        match self.read(|db| {
-            let mut unread = Vec::new();
-            Ok((endings(db, &sql.text, params_from_iter(&sql.values), &mut unread)?, unread))
-        }) {
-            Ok((endings, unread)) => (History { endings, unread }, None),
+        match self.read(begin, |db| page(db, &sql, query.limit.min(LIMIT_MAX), bytes)) {
+            Ok(page) => (page, None),
             Err(failure) => {
                 let error = LedgerError::Unreadable { path: self.path.clone(), reason: failure.to_string() };
-                (History { endings: Vec::new(), unread: vec![error] }, Some(failure))
+                (Page { unread: vec![error], ..Page::default() }, Some(failure))
             }
         }
     }
 
-    /// The ending of one run on disk.
-    pub(crate) fn ending(&mut self, run: RunId) -> Result<Result<Option<Ending>, LedgerError>, Failure> {
-        let sql = format!("SELECT {} FROM ending AS e WHERE e.run = ?1", codec::ENDING_COLUMNS);
-        let (found, mut unread) = self.read(|db| {
-            let mut unread = Vec::new();
-            Ok((endings(db, &sql, [run.0.cast_signed()], &mut unread)?, unread))
-        })?;
-        Ok(match unread.pop() {
-            Some(error) => Err(error),
-            None => Ok(found.into_iter().next()),
-        })
-    }
-
     /// Reads in the usual way; if that fails, in the ways that a file which cannot be written leaves.
-    fn read<T>(&mut self, mut read: impl FnMut(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
-        let found = self.connect().and_then(&mut read);
+    fn read<T>(
+        &mut self,
+        begin: Begin<'_>,
+        read: impl Fn(&Connection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let read = |db: &Connection| {
+            begin(db.get_interrupt_handle())?;
+            read(db)
+        };
+        let found = self.connect().and_then(read);
         match found {
+            Err(Failure::BrokenOff) => Err(Failure::BrokenOff),
             Err(Failure::Unavailable(reason)) => {
                 self.close();
                 recovery::read_unwritable(&self.path, read).ok_or(Failure::Unavailable(reason))
@@ -124,10 +176,6 @@ impl Reader {
             }
             found => found,
         }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     fn connect(&mut self) -> Result<&Connection, Failure> {
@@ -161,6 +209,7 @@ impl Sql {
             ("e.name =", query.name.clone().map(Value::Text)),
             ("e.ended >=", query.since.map(|since| Value::Integer(since.0))),
             ("e.ended <=", query.until.map(|until| Value::Integer(until.0))),
+            ("e.run =", query.run.map(|run| Value::Integer(run.0.cast_signed()))),
         ];
         let mut text = format!("SELECT {} FROM ending AS e", codec::ENDING_COLUMNS);
         let mut values = Vec::new();
@@ -169,7 +218,13 @@ impl Sql {
             text += &format!("{condition} ?");
             values.push(value);
         }
-        let limit = query.limit.min(LIMIT_MAX);
+        if let Some(after) = query.after {
+            text += if values.is_empty() { " WHERE " } else { " AND " };
+            text += "(e.ended, e.run) < (?, ?)";
+            values.extend([Value::Integer(after.ended.0), Value::Integer(after.run.0.cast_signed())]);
+        }
+        // One more tells whether there is more.
+        let limit = query.limit.min(LIMIT_MAX) + 1;
         text += &format!(" ORDER BY e.ended DESC, e.run DESC LIMIT {limit}");
         Self { text, values }
     }
@@ -186,20 +241,73 @@ pub(crate) fn endings(
     let mut rows = statement.query(values)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        match codec::ending_from_row(row)? {
-            Ok(mut ending) => {
-                ending.evidence =
-                    evidence_of(db, ending.run)?.into_iter().map(|(_, evidence)| evidence).collect();
-                let word = codec::text(row, 6)?;
-                if word != ending.verdict.cause.word() {
-                    ending.evidence.push(codec::unknown_cause_remark(ending.ended.latest(), &word));
-                }
-                found.push(ending);
-            }
-            Err((run, reason)) => unread.push(LedgerError::Row { run, reason }),
+        match ending(db, row)? {
+            Ok(ending) => found.push(ending),
+            Err(error) => unread.push(error),
         }
     }
     Ok(found)
+}
+
+/// One page of what `sql` names.
+fn page(db: &Connection, sql: &Sql, limit: usize, bytes: usize) -> Result<Page, Failure> {
+    let mut statement = db.prepare_cached(&sql.text)?;
+    let mut rows = statement.query(params_from_iter(&sql.values))?;
+    let (mut page, mut last) = (Page::default(), None);
+    let mut room = Room::new(limit, bytes);
+    while let Some(row) = rows.next()? {
+        if room.is_full() {
+            page.next = last;
+            break;
+        }
+        last = Some(Cursor { ended: Wall(row.get(5)?), run: RunId(row.get::<_, i64>(0)?.cast_unsigned()) });
+        match ending(db, row)? {
+            Ok(ending) => {
+                room.take(&ending);
+                page.endings.push(ending);
+            }
+            Err(error) => {
+                room.endings -= 1;
+                page.unread.push(error);
+            }
+        }
+    }
+    Ok(page)
+}
+
+/// What a page may still take: at least one ending, whatever its size.
+struct Room {
+    endings: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn new(endings: usize, bytes: usize) -> Self {
+        Self { endings, bytes: bytes.max(1) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.endings == 0 || self.bytes == 0
+    }
+
+    fn take(&mut self, ending: &Ending) {
+        self.endings -= 1;
+        self.bytes = self.bytes.saturating_sub(size(ending));
+    }
+}
+
+/// The ending in this row with its evidence, or why it makes no sense.
+fn ending(db: &Connection, row: &Row<'_>) -> Result<Result<Ending, LedgerError>, Failure> {
+    let mut ending = match codec::ending_from_row(row)? {
+        Ok(ending) => ending,
+        Err((run, reason)) => return Ok(Err(LedgerError::Row { run, reason })),
+    };
+    ending.evidence = evidence_of(db, ending.run)?.into_iter().map(|(_, evidence)| evidence).collect();
+    let word = codec::text(row, 6)?;
+    if word != ending.verdict.cause.word() {
+        ending.evidence.push(codec::unknown_cause_remark(ending.ended.latest(), &word));
+    }
+    Ok(Ok(ending))
 }
 
 /// The evidence of a run by position.
@@ -245,35 +353,44 @@ impl Waiting {
         waiting
     }
 
-    /// The ending of one run that waits.
-    pub(crate) fn ending(&self, run: RunId) -> Option<Ending> {
-        match &**self.endings.get(&run)? {
-            Keep::Ending(ending) => Some((**ending).clone()),
-            _ => None,
-        }
-    }
-
     /// Marks what is acknowledged in memory only.
-    pub(crate) fn acknowledge(&self, ending: &mut Ending) {
+    fn acknowledge(&self, ending: &mut Ending) {
         if ending.acknowledged.is_none() {
             ending.acknowledged = self.acknowledged.get(&ending.run).cloned();
         }
     }
 
-    /// Puts what waits between what is on disk. What is on disk was first.
-    pub(crate) fn merge(&self, query: &Query, history: &mut History) {
-        let on_disk: std::collections::BTreeSet<RunId> =
-            history.endings.iter().map(|ending| ending.run).collect();
-        history.endings.extend(
-            self.endings
-                .keys()
-                .filter(|run| !on_disk.contains(run))
-                .filter_map(|run| self.ending(*run))
-                .filter(|ending| query.accepts(ending)),
-        );
-        history.endings.iter_mut().for_each(|ending| self.acknowledge(ending));
-        history.endings.sort_by_key(|ending| std::cmp::Reverse((ending.ended.latest(), ending.run)));
-        history.endings.truncate(query.limit.min(LIMIT_MAX));
+    /// Puts what waits between what is on disk, as far as the page goes. What is on disk was first.
+    pub(crate) fn merge(&self, query: &Query, bytes: usize, mut page: Page) -> Page {
+        let on_disk: BTreeSet<RunId> = page.endings.iter().map(|ending| ending.run).collect();
+        let waiting: Vec<&Ending> = self
+            .endings
+            .iter()
+            .filter(|(run, _)| !on_disk.contains(run))
+            .filter_map(|(_, op)| match &**op {
+                Keep::Ending(ending) => Some(&**ending),
+                _ => None,
+            })
+            .filter(|ending| query.accepts(ending))
+            .filter(|ending| page.next.is_none_or(|end| Cursor::of(ending) > end))
+            .collect();
+        if !waiting.is_empty() {
+            let found = std::mem::take(&mut page.endings);
+            let mut all: Vec<Cow<'_, Ending>> = found.into_iter().map(Cow::Owned).collect();
+            all.extend(waiting.into_iter().map(Cow::Borrowed));
+            all.sort_by_key(|ending| std::cmp::Reverse(Cursor::of(ending)));
+            let mut room = Room::new(query.limit.min(LIMIT_MAX), bytes);
+            for ending in all {
+                if room.is_full() {
+                    page.next = page.endings.last().map(Cursor::of);
+                    break;
+                }
+                room.take(&ending);
+                page.endings.push(ending.into_owned());
+            }
+        }
+        page.endings.iter_mut().for_each(|ending| self.acknowledge(ending));
+        page
     }
 }
 

@@ -10,18 +10,18 @@ use whydown_core::record::{Ending, Keep, Recovered};
 
 use crate::error::{LedgerError, Trouble};
 use crate::health::Health;
-use crate::history::{History, Query, Waiting};
+use crate::history::{History, LIMIT_MAX, Page, Query};
 use crate::opening;
+use crate::readers::{Busy, Readers, Reading};
 use crate::settings::Settings;
 use crate::shared::{self, Shared};
-use crate::store::Failure;
 use crate::writer::Writer;
 
 /// How long the last handle waits for the writer when it is dropped.
 const DROP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a reader waits for what is on its way to disk. A disk that takes longer hangs.
-const READER_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of a page of [`Ledger::history`].
+const PAGE_BYTES: usize = 1 << 20;
 
 /// What the ledger says of what it was handed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,7 @@ impl Ledger {
                 None
             }
         };
+        Readers::start(&shared);
         let inner = Inner { shared, thread: Mutex::new(thread) };
         Opened { ledger: Self { inner: Arc::new(inner) }, recovered: start.recovered, trouble }
     }
@@ -90,15 +91,49 @@ impl Ledger {
         self.inner.shared.keep(op);
     }
 
-    /// Endings, newest first: those on disk, and those that wait in memory because they cannot be written. What could
-    /// not be read is said in the answer. Waits for the disk, for other readers and, while the ledger is failing, for an attempt to open the file.
+    /// One page of endings, newest first: those on disk, and those that wait in memory because they
+    /// cannot be written. It ends when about `bytes`
+    /// were found, or by the query's limit. What could not be read is said in it.
+    ///
+    /// It waits for nothing: `deliver` is called later, on another thread, where it must not block; never after the
+    /// [`Reading`] was dropped, and not if the ledger stops first. `asker` is whose share of the readers it takes.
+    ///
+    /// # Errors
+    /// [`Busy`] at once, if there is no room.
+    pub fn ask(
+        &self,
+        asker: &str,
+        query: Query,
+        bytes: usize,
+        deliver: impl FnOnce(Page) + Send + 'static,
+    ) -> Result<Reading, Busy> {
+        self.inner.shared.readers.ask(asker, query, bytes, Box::new(deliver))
+    }
+
+    /// The same, whole, for callers that may wait for the disk and for other readers.
     pub fn history(&self, query: &Query) -> History {
-        // Memory first: what leaves it in between is then found on disk.
-        let waiting = self.waiting();
-        let (mut history, failure) = shared::lock(&self.inner.shared.reader).history(query);
-        self.suspect(failure);
-        waiting.merge(query, &mut history);
-        history
+        let (mut history, mut query) = (History::default(), query.clone());
+        query.limit = query.limit.min(LIMIT_MAX);
+        loop {
+            let (deliver, delivered) = std::sync::mpsc::channel();
+            let readers = &self.inner.shared.readers;
+            let send = Box::new(move |page| drop(deliver.send(page)));
+            let _reading = readers.ask_patiently("", query.clone(), PAGE_BYTES, send);
+            let Ok(page) = delivered.recv() else {
+                history.unread.push(LedgerError::Unreadable {
+                    path: self.inner.shared.settings.path.clone(),
+                    reason: Busy::Stopped.to_string(),
+                });
+                return history;
+            };
+            query.limit -= page.endings.len();
+            query.after = page.next;
+            history.endings.extend(page.endings);
+            history.unread.extend(page.unread);
+            if query.after.is_none() || query.limit == 0 {
+                return history;
+            }
+        }
     }
 
     /// The ending of one run, from disk or memory; `None` if the run is not known to have ended.
@@ -106,31 +141,20 @@ impl Ledger {
     /// # Errors
     /// The file cannot be read and the ending does not wait in memory, or its row makes no sense.
     pub fn ending(&self, run: RunId) -> Result<Option<Ending>, LedgerError> {
-        let waiting = self.waiting();
-        let on_disk = {
-            let mut reader = shared::lock(&self.inner.shared.reader);
-            let found = reader.ending(run);
-            found.map_err(|failure| {
-                let error =
-                    LedgerError::Unreadable { path: reader.path().to_owned(), reason: failure.to_string() };
-                self.suspect(Some(failure));
-                error
-            })
-        };
-        let found = match on_disk {
-            Ok(Ok(Some(ending))) => Ok(Some(ending)),
-            Ok(Ok(None)) => Ok(waiting.ending(run)),
-            Ok(Err(error)) | Err(error) => waiting.ending(run).map(Some).ok_or(error),
-        };
-        found.map(|ending| {
-            ending.map(|mut ending| {
-                waiting.acknowledge(&mut ending);
-                ending
-            })
-        })
+        let mut found = self.history(&Query { run: Some(run), limit: 1, ..Query::default() });
+        match (found.endings.pop(), found.unread.pop()) {
+            (Some(ending), _) => Ok(Some(ending)),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(None),
+        }
     }
 
-    /// How the ledger fares.
+    /// Bytes of the file and its write-ahead log; `None` if it is not there. Asks the disk.
+    pub fn file_bytes(&self) -> Option<u64> {
+        self.inner.shared.file_bytes()
+    }
+
+    /// How the ledger fares. Asks no disk.
     pub fn health(&self) -> Health {
         self.inner.shared.health()
     }
@@ -150,18 +174,6 @@ impl Ledger {
     /// Time is up before everything is on disk; each ending that is not was logged whole, or is still being written.
     pub fn close(&self, timeout: Duration) -> Result<(), LedgerError> {
         self.inner.close(deadline(timeout))
-    }
-
-    /// What waits in memory because it cannot be written. What is only on its way to disk is waited for: a reader is
-    /// shown nothing before it is there, and misses nothing that was handed over before it asked.
-    fn waiting(&self) -> Waiting {
-        Waiting::of(self.inner.shared.when_written(READER_PATIENCE).queue.waiting())
-    }
-
-    fn suspect(&self, failure: Option<Failure>) {
-        if let Some(Failure::Damaged(_)) = failure {
-            self.inner.shared.suspect();
-        }
     }
 }
 
@@ -191,6 +203,7 @@ impl Drop for Inner {
         if let Err(error) = self.close(deadline(DROP_PATIENCE)) {
             tracing::error!(%error, "the ledger was dropped before everything was on disk");
         }
+        self.shared.readers.stop();
     }
 }
 

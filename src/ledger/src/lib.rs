@@ -8,7 +8,7 @@
 //!  keep() ──▶ queue (bounded memory) ──▶ thread "ledger" ──▶ one commit ──▶ told(Kept)
 //!                    │                        │ fails
 //!                    │                        └──▶ told(NotKept), waits, opens the file again, tries again
-//!  history() ◀── merged ◀── a second connection that only reads
+//!  ask() ◀── a page, merged ◀── queue (bounded) ◀── threads "ledger-reader", with connections that only read
 //! ```
 //!
 //! This room never decides why a VM ended, never changes an ending that was told, never makes the caller wait for a
@@ -33,6 +33,7 @@ mod store;
 
 // From the file to the reader.
 mod history;
+mod readers;
 
 // Starting, mending, tidying.
 mod damage;
@@ -42,6 +43,7 @@ mod retention;
 
 pub use error::{LedgerError, Salvaged, Trouble};
 pub use health::{Condition, Health};
-pub use history::{History, Query};
+pub use history::{Cursor, History, NotACursor, Page, Query};
 pub use ledger::{Ledger, Opened, Told};
+pub use readers::{Busy, Reading};
 pub use settings::{Clock, Retention, Settings, Uptime};

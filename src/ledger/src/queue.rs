@@ -264,6 +264,13 @@ impl Queue {
     }
 }
 
+/// Bytes of an ending, about as it is told.
+pub(crate) fn size(ending: &Ending) -> usize {
+    let mut bytes = Bytes(0);
+    serde_json::to_writer(&mut bytes, ending).expect("a counter takes every byte");
+    bytes.0
+}
+
 /// What an operation counts for: one, and one more for every 4 KiB in it.
 fn cost(op: &Keep) -> usize {
     let mut bytes = Bytes(0);

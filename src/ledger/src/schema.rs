@@ -49,6 +49,8 @@ const STEPS: &[&str] = &[
      DROP INDEX ending_with_facts;
      CREATE INDEX ending_with_facts ON ending (lived, run) WHERE facts > 0;
      CREATE INDEX ending_by_age ON ending (lived, run);",
+    // 4: whoever asks for a name that never was must not have all endings read for it.
+    "CREATE INDEX ending_by_name ON ending (name, ended, run);",
 ];
 
 /// The version that this program writes.

@@ -9,8 +9,9 @@ use whydown_core::time::Wall;
 
 use crate::error::LedgerError;
 use crate::health::{Condition, Health};
-use crate::history::{Reader, beside};
+use crate::history::beside;
 use crate::queue::{Pushed, Queue};
+use crate::readers::Readers;
 use crate::settings::Settings;
 
 /// How long closing goes on waiting for the file alone, when time is up and nothing waits to be written.
@@ -28,7 +29,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Shared {
     pub settings: Settings,
     pub state: Mutex<State>,
-    pub reader: Mutex<Reader>,
+    pub readers: Readers,
     /// Something changed that the writer waits for.
     pub work: Condvar,
     /// Something changed that a handle waits for.
@@ -68,8 +69,8 @@ impl Shared {
             suspect: false,
             health,
         };
-        let reader = Mutex::new(Reader::new(settings.path.clone()));
-        Self { settings, state: Mutex::new(state), reader, work: Condvar::new(), done: Condvar::new() }
+        let readers = Readers::new(&settings.path);
+        Self { settings, state: Mutex::new(state), readers, work: Condvar::new(), done: Condvar::new() }
     }
 
     pub(crate) fn keep(&self, op: Keep) {
@@ -177,10 +178,13 @@ impl Shared {
         self.done.notify_all();
     }
 
-    pub(crate) fn health(&self) -> Health {
+    pub(crate) fn file_bytes(&self) -> Option<u64> {
         let size =
             |suffix: &str| std::fs::metadata(beside(&self.settings.path, suffix)).map(|file| file.len());
-        let file_bytes = size("").ok().map(|bytes| bytes + size("-wal").unwrap_or(0));
+        size("").ok().map(|bytes| bytes + size("-wal").unwrap_or(0))
+    }
+
+    pub(crate) fn health(&self) -> Health {
         let state = lock(&self.state);
         let counters = &state.health;
         Health {
@@ -194,7 +198,6 @@ impl Shared {
             lost: counters.lost,
             endings: counters.endings,
             evidence: counters.evidence,
-            file_bytes,
             damaged: counters.damaged.clone(),
         }
     }

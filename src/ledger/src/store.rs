@@ -38,6 +38,9 @@ pub(crate) enum Failure {
     /// The open file is not the one at the path any more.
     #[error("{0}")]
     Replaced(&'static str),
+    /// A read was told to end.
+    #[error("the read was broken off")]
+    BrokenOff,
     /// SQLite refuses this one operation for what it is: only a bug of ours can do that.
     #[error("operation {index} was refused: {reason}")]
     Refused { index: usize, reason: String },
@@ -49,6 +52,7 @@ impl From<rusqlite::Error> for Failure {
             Some(code) if matches!(code.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Damaged(error.to_string())
             }
+            Some(code) if code.code == ErrorCode::OperationInterrupted => Self::BrokenOff,
             Some(code) => Self::Unavailable(format!("{error} (SQLite error {})", code.extended_code)),
             None => Self::Unavailable(error.to_string()),
         }

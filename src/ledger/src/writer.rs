@@ -64,6 +64,7 @@ impl Writer {
     /// Until closed.
     pub(crate) fn run(mut self) {
         let _last_word = LastWord(Arc::clone(&self.shared));
+        let shared = Arc::clone(&self.shared);
         loop {
             match self.next() {
                 Next::Write(batch) => self.write(batch),
@@ -73,7 +74,8 @@ impl Writer {
                 Next::Stop => break,
             }
         }
-        lock(&self.shared.reader).close();
+        // The last connection to close brings the log into the file: that should be this one.
+        let _standing_back = shared.readers.stand_back();
         if let Some(store) = &mut self.store
             && lock(&self.shared.state).health.lost == 0
             && let Err(failure) = store.give_back_runs()
@@ -181,8 +183,7 @@ impl Writer {
     fn open(&mut self, thorough: bool) {
         let shared = Arc::clone(&self.shared);
         // Readers let go of the file too: it may be moved, and closing an old one would take the log of a new one along.
-        let mut reader = lock(&shared.reader);
-        reader.close();
+        let standing_back = shared.readers.stand_back();
         self.store = None;
         match open_or_replace(&shared.settings, thorough) {
             Ok((store, replaced)) => {
@@ -201,7 +202,7 @@ impl Writer {
                 self.store = Some(store);
             }
             Err(failure) => {
-                drop(reader);
+                drop(standing_back);
                 self.fail(failure);
             }
         }
@@ -232,7 +233,7 @@ impl Writer {
                 first
             }
             Failure::Replaced(_) => {
-                lock(&self.shared.reader).close();
+                let _standing_back = self.shared.readers.stand_back();
                 if let Some(store) = self.store.take() {
                     store.leave();
                 }

@@ -45,7 +45,7 @@ fn endings_wait_in_memory_until_the_folder_appears() {
         matches!(&health.condition, Condition::Failing { since, .. } if *since == at(1_000_000)),
         "{health:?}"
     );
-    assert_eq!((health.waiting, health.file_bytes), (4, None));
+    assert_eq!((health.waiting, ledger.file_bytes()), (4, None));
     // Readers see what waits, and that it is not the whole truth.
     let seen = ledger.history(&everything());
     assert_eq!(runs(&seen.endings), [3, 2, 1]);
