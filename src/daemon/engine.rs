@@ -54,7 +54,9 @@ pub struct EngineTask {
     answers: Vec<(RequestId, Reply)>,
     watchdog: Option<std::time::Duration>,
     runs: Runs,
-    /// Endings that were decided and not yet shown.
+    /// Endings that were decided, and are on their way to disk.
+    decided: HashMap<RunId, Arc<Ending>>,
+    /// Endings that may be shown, and were not yet.
     untold: BTreeMap<DomainId, Arc<Ending>>,
 }
 
@@ -86,6 +88,7 @@ impl EngineTask {
             answers: Vec::new(),
             watchdog,
             runs: Runs::default(),
+            decided: HashMap::new(),
             untold: BTreeMap::new(),
         };
         (task, readers, changes)
@@ -140,6 +143,12 @@ impl EngineTask {
                     continue;
                 }
             };
+            if let Input::Kept(run) | Input::NotKept(run) = &input
+                && let Some(ending) = self.decided.remove(run)
+            {
+                self.untold.insert(ending.domain, ending);
+                publish = true;
+            }
             if let Input::Host(HostEvent {
                 what: Happening::ShutdownBegan(_) | Happening::QemuPowerdown,
                 ..
@@ -171,7 +180,7 @@ impl EngineTask {
             Effect::Keep(keep) => {
                 self.runs.say(&keep);
                 if let Keep::Ending(ending) = &keep {
-                    self.untold.insert(ending.domain, Arc::new((**ending).clone()));
+                    self.decided.insert(ending.run, Arc::new((**ending).clone()));
                 }
                 self.ledger.keep(keep);
             }
@@ -198,8 +207,11 @@ impl EngineTask {
         if self.changes.receiver_count() == 0 {
             return;
         }
-        let left = old.snapshot.domains.keys().filter(|id| !snapshot.domains.contains_key(*id));
-        let left: BTreeSet<DomainId> = left.chain(untold.keys()).copied().collect();
+        // One whose ending is on its way to disk leaves with it.
+        let gone = old.snapshot.domains.iter().filter(|(id, domain)| {
+            !snapshot.domains.contains_key(*id) && !self.decided.contains_key(&domain.run)
+        });
+        let left: BTreeSet<DomainId> = gone.map(|(id, _)| *id).chain(untold.keys().copied()).collect();
         for id in left {
             let _ = self.changes.send(Change::Left(id, untold.remove(&id)));
         }

@@ -271,7 +271,7 @@ impl Service {
             evidence::Asked::Save => whydown_wire::work_begun_reply(WorkKind::Save, &outcome),
             evidence::Asked::Migrate => whydown_wire::work_begun_reply(WorkKind::Migration, &outcome),
             evidence::Asked::Abort => whydown_wire::cancel_reply(&outcome),
-            evidence::Asked::SetVcpus if matches!(outcome, Reply::Done) => {
+            evidence::Asked::SetVcpus if matches!(outcome, Reply::Done | Reply::DoneUnwritten) => {
                 self.picture().bodies.the_vm(vm, self.range(peer, asked))
             }
             _ => whydown_wire::act_reply(what, &outcome),

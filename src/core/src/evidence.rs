@@ -287,6 +287,13 @@ pub enum Fact {
         /// The boot now.
         now: BootId,
     },
+    /// The wall clock was set: what is dated before it and after it lies by another time apart than the dates say.
+    ClockSet {
+        /// What it would have shown.
+        before: Wall,
+        /// What it showed instead.
+        now: Wall,
+    },
     /// Stored evidence that this version cannot read.
     Unreadable(String),
 }

@@ -6,6 +6,23 @@ use std::time::Duration;
 /// unused that nothing on disk speaks of, and none is ever given twice. Half of them are more than all VMs of a host.
 pub const RUNS_RESERVED: u64 = 4096;
 
+/// A destroy of a QEMU that hangs takes libvirt up to half a minute.
+pub const LONGEST_ACT: Duration = Duration::from_secs(60);
+
+/// A disk that has not taken a commit for this long is taken for one that cannot be written: who asks for a destroy must
+/// not wait for a storage that is gone for ever. Ten times the longest pause of a disk that works.
+pub const DISK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A wall clock that goes on by so much more or less than it should was set. NTP moves it by less as long as it can, and
+/// a machine under load reads both clocks some milliseconds apart.
+pub const CLOCK_SET: Duration = Duration::from_secs(5);
+
+/// A time that lies so far ahead was read from a wrong clock. Less than that is caught up with.
+pub const CLOCK_AHEAD: Duration = Duration::from_secs(3600);
+
+/// A wall clock that was not set for so long is believed. NTP has corrected a wrong one minutes after a boot.
+pub const CLOCK_STEADY: Duration = Duration::from_secs(600);
+
 /// Distinct facts kept for one run. A storm repeats facts, and repeats are counted, not kept; only a guest or
 /// client that invents ever new texts gets here.
 pub const FACTS_PER_RUN: usize = 128;

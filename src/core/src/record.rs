@@ -9,6 +9,7 @@ use crate::cause::Cause;
 use crate::evidence::{Evidence, EvidenceId};
 use crate::hypervisor::Process;
 use crate::id::{BootId, DomainId, RunId};
+use crate::limits;
 use crate::time::Wall;
 
 /// What tells one run of a domain from the next.
@@ -145,6 +146,20 @@ pub enum Keep {
     Acknowledge(RunId, Acknowledged),
     /// We were alive and listening at this moment.
     Alive(Wall),
+}
+
+impl Recovered {
+    /// The latest moment of which it knows. What is dated long behind the last sign of life was dated by a clock that was
+    /// wrong, and does not count.
+    pub fn latest(&self) -> Wall {
+        let evidence = self
+            .open
+            .iter()
+            .flat_map(|(start, evidence)| evidence.iter().map(|piece| piece.last).chain([start.at]));
+        let ended = self.unacknowledged.iter().map(|ending| ending.ended.latest());
+        let believable = |at: &Wall| self.alive.is_none_or(|alive| at.since(alive) <= limits::CLOCK_AHEAD);
+        evidence.chain(ended).filter(believable).chain(self.alive).max().unwrap_or_default()
+    }
 }
 
 /// What the ledger knew when it was opened.

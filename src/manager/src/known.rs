@@ -6,6 +6,10 @@ use crate::fleet::News;
 use crate::memory::Told;
 use crate::read::{Exit, Reading, Vm};
 
+/// A time that goes back by more than an hour, in milliseconds: no picture is that old. The host's clock was ahead and has
+/// been corrected.
+const CORRECTED_MS: i64 = 3_600_000;
+
 /// What is known of one host.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
@@ -36,7 +40,10 @@ impl Known {
         let mut stale = BTreeSet::new();
         for Vm { id, status, status_time, exit } in reading.vms {
             let (was, last) = (before.remove(&id), times.remove(&id));
-            if status_time.zip(last).is_some_and(|(time, last)| time < last) {
+            if status_time
+                .zip(last)
+                .is_some_and(|(time, last)| (last.saturating_sub(CORRECTED_MS)..last).contains(&time))
+            {
                 // An older picture than one seen before: it says nothing.
                 if !self.stale.contains(&id) {
                     news.push(News::Stale { vm: id.clone() });

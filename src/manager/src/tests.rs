@@ -173,6 +173,10 @@ fn a_status_time_that_goes_back_is_stale_until_it_catches_up() {
     );
     assert_eq!(host.take(ended(Some("7"), Some(9))), [], "and that it is stale is told once");
     assert!(matches!(host.take(ended(Some("7"), Some(11))).as_slice(), [News::Ended { .. }]));
+    // A clock that was years ahead was corrected.
+    host.take(up(400_000_000_000));
+    assert_eq!(host.take(ended(Some("8"), Some(399_999_999_999))), [News::Stale { vm: "a".into() }]);
+    assert!(matches!(host.take(ended(Some("8"), Some(90_000))).as_slice(), [News::Ended { .. }]));
     // A host that was away may have been booted anew: its times begin again.
     host.fail("refused".into());
     let again = host.take(up(1));

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use whydown_core::evidence::{Evidence, EvidenceId};
+use whydown_core::evidence::{Asked, Evidence, EvidenceId, Fact};
 use whydown_core::id::RunId;
 use whydown_core::limits;
 use whydown_core::record::{Acknowledged, Ending, Keep, Recovered, RunStart};
@@ -28,12 +28,18 @@ pub struct Tried {
     pub kept: Vec<RunId>,
     /// Endings that are told for the first time that they must wait.
     pub not_kept: Vec<RunId>,
+    /// How much of what this daemon handed over it was about.
+    pub count: u64,
+    /// Whether that is on disk now.
+    pub written: bool,
 }
 
 /// See the module page.
 #[derive(Debug, Default)]
 pub struct ToldLedger {
     waiting: VecDeque<Keep>,
+    /// How much the present daemon handed over.
+    handed: u64,
     told_to_wait: BTreeSet<RunId>,
     starts: BTreeMap<RunId, RunStart>,
     evidence: BTreeMap<RunId, BTreeMap<EvidenceId, Evidence>>,
@@ -74,6 +80,7 @@ impl ToldLedger {
 
     /// Takes one thing to keep. It is safe only after [`Self::commit`].
     pub fn keep(&mut self, keep: Keep) {
+        self.handed += 1;
         self.waiting.push_back(keep);
     }
 
@@ -84,7 +91,7 @@ impl ToldLedger {
 
     /// Writes all that waits, in one commit.
     pub fn commit(&mut self) -> Tried {
-        let mut tried = Tried::default();
+        let mut tried = Tried { count: self.handed, written: true, ..Tried::default() };
         while let Some(keep) = self.waiting.pop_front() {
             self.write(keep, &mut tried.kept);
         }
@@ -99,13 +106,14 @@ impl ToldLedger {
         });
         let new: Vec<RunId> = waiting.filter(|run| !self.told_to_wait.contains(run)).collect();
         self.told_to_wait.extend(&new);
-        Tried { kept: Vec::new(), not_kept: new }
+        Tried { kept: Vec::new(), not_kept: new, count: self.handed, written: false }
     }
 
     /// The daemon is gone, and with it all that was not committed.
     pub fn crash(&mut self) {
         self.waiting.clear();
         self.told_to_wait.clear();
+        self.handed = 0;
     }
 
     fn write(&mut self, keep: Keep, kept: &mut Vec<RunId>) {
@@ -172,16 +180,18 @@ impl ToldLedger {
 
     /// The latest moment of which it knows, among what a daemon that starts is given.
     pub fn latest(&self) -> Wall {
-        let Recovered { open, unacknowledged, alive, .. } = self.recovered();
-        let evidence = open.iter().flat_map(|(start, pieces)| {
-            pieces.iter().map(|piece| piece.last).chain([start.at]).collect::<Vec<_>>()
-        });
-        let ended = unacknowledged.iter().map(|ending| ending.ended.latest());
-        evidence.chain(ended).chain(alive).max().unwrap_or_default()
+        self.recovered().latest()
     }
 
     fn evidence_of(&self, run: RunId) -> Vec<Evidence> {
         self.evidence.get(&run).map(|pieces| pieces.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Whether it is on disk that libvirt was to be asked for this.
+    pub fn asked(&self, run: RunId, what: Asked) -> bool {
+        let asked = |piece: &Evidence| matches!(piece.fact, Fact::Requested { what: w, .. } if w == what);
+        let open = self.evidence.get(&run).is_some_and(|pieces| pieces.values().any(asked));
+        open || self.endings.get(&run).is_some_and(|ending| ending.evidence.iter().any(asked))
     }
 
     /// All endings on disk, by run.

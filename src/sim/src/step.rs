@@ -80,6 +80,10 @@ pub enum Step {
     Processes(bool),
     /// The wall clock is set by so many milliseconds.
     Jump(i32),
+    /// The wall clock is set by so many years.
+    JumpYears(i8),
+    /// The wall clock begins at 1970, as where a battery is dead.
+    Epoch,
     /// The host begins to go down.
     HostGoesDown,
 }
@@ -149,6 +153,8 @@ impl World {
             Step::ReportDelay(millis) => self.report_delay = Duration::from_millis(u64::from(*millis)),
             Step::Processes(known) => self.processes_known = *known,
             Step::Jump(millis) => self.jump(i64::from(*millis)),
+            Step::JumpYears(years) => self.jump(i64::from(*years) * 31_557_600_000),
+            Step::Epoch => self.jump(-self.now().wall.as_millis()),
             Step::HostGoesDown => {
                 self.witness(Whom::Host, Fact::HostGoingDown { by: "systemd: poweroff.target".into() });
             }

@@ -1,5 +1,7 @@
 //! What came of a verb that acts, in VDSM's codes and words.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use whydown_core::evidence::Asked;
 use whydown_core::id::DomainId;
@@ -11,9 +13,9 @@ use crate::write;
 /// The reply to `create`: the start goes on after it, and a failure shows as Down.
 pub fn create_reply(vm: DomainId, outcome: &Reply) -> Bytes {
     match outcome {
-        Reply::Done => write::reply(512, |slot| {
+        Reply::Done | Reply::DoneUnwritten => write::reply(512, |slot| {
             slot.structure(|s| {
-                put_status(s, Code::Done, "");
+                put_status(s, Code::Done, &words("", outcome));
                 s.structure("vmList", |s| {
                     s.number_text("vmId", vm);
                     s.text("status", "WaitForLaunch");
@@ -29,8 +31,9 @@ pub fn create_reply(vm: DomainId, outcome: &Reply) -> Bytes {
 /// The reply to `shutdown`.
 pub fn shutdown_reply(reboot: bool, outcome: &Reply) -> Bytes {
     match outcome {
-        Reply::Done => {
-            status_reply(Code::Done, if reboot { "Machine rebooting" } else { "Machine shutting down" })
+        Reply::Done | Reply::DoneUnwritten => {
+            let done = if reboot { "Machine rebooting" } else { "Machine shutting down" };
+            status_reply(Code::Done, &words(done, outcome))
         }
         Reply::Refused(text) => status_reply(
             Code::Exists,
@@ -43,7 +46,7 @@ pub fn shutdown_reply(reboot: bool, outcome: &Reply) -> Bytes {
 /// The reply to `destroy`. To destroy what is not there is harmless, and says so with [`Code::NoSuchVm`].
 pub fn destroy_reply(outcome: &Reply) -> Bytes {
     match outcome {
-        Reply::Done => status_reply(Code::Done, "Machine destroyed"),
+        Reply::Done | Reply::DoneUnwritten => status_reply(Code::Done, &words("Machine destroyed", outcome)),
         Reply::Refused(text) => status_reply(Code::DestroyError, text),
         other => not_done(other),
     }
@@ -62,9 +65,9 @@ pub fn act_reply(what: Asked, outcome: &Reply) -> Bytes {
         _ => Code::Unexpected,
     };
     match (outcome, what) {
-        (Reply::Done, Asked::Pause | Asked::Resume) => write::reply(256, |slot| {
+        (Reply::Done | Reply::DoneUnwritten, Asked::Pause | Asked::Resume) => write::reply(256, |slot| {
             slot.structure(|s| {
-                put_status(s, Code::Done, "");
+                put_status(s, Code::Done, &words("", outcome));
                 s.texts("output", [""]);
             });
         })
@@ -80,9 +83,9 @@ pub fn act_reply(what: Asked, outcome: &Reply) -> Bytes {
 /// The reply to `snapshot`. `quiesced`: whether the guest's file systems were frozen for it.
 pub fn snapshot_reply(quiesced: bool, outcome: &Reply) -> Bytes {
     match outcome {
-        Reply::Done => write::reply(256, |slot| {
+        Reply::Done | Reply::DoneUnwritten => write::reply(256, |slot| {
             slot.structure(|s| {
-                put_status(s, Code::Done, "");
+                put_status(s, Code::Done, &words("", outcome));
                 s.boolean("quiesce", quiesced);
             });
         })
@@ -118,8 +121,12 @@ pub enum Work {
 /// The reply to `hibernate` and `migrate`: they go on after it.
 pub fn work_begun_reply(kind: WorkKind, outcome: &Reply) -> Bytes {
     match (outcome, kind) {
-        (Reply::Done, WorkKind::Migration) => progress_reply(Code::Done, IN_PROGRESS, 0, false),
-        (Reply::Done, WorkKind::Save) => progress_reply(Code::Done, "Hibernation process starting", 0, false),
+        (Reply::Done | Reply::DoneUnwritten, WorkKind::Migration) => {
+            progress_reply(Code::Done, &words(IN_PROGRESS, outcome), 0, false)
+        }
+        (Reply::Done | Reply::DoneUnwritten, WorkKind::Save) => {
+            progress_reply(Code::Done, &words("Hibernation process starting", outcome), 0, false)
+        }
         // It does not run yet.
         (Reply::Refused(text), _) => status_reply(Code::NoSuchVm, text),
         (other, _) => not_done(other),
@@ -146,7 +153,9 @@ pub fn work_reply(work: &Work) -> Bytes {
 /// The reply to `migrateCancel`.
 pub fn cancel_reply(outcome: &Reply) -> Bytes {
     match outcome {
-        Reply::Done => progress_reply(Code::Done, "Migration process cancelled", 0, false),
+        Reply::Done | Reply::DoneUnwritten => {
+            progress_reply(Code::Done, &words("Migration process cancelled", outcome), 0, false)
+        }
         Reply::Refused(text) => status_reply(Code::NoMigration, text),
         other => not_done(other),
     }
@@ -192,6 +201,18 @@ fn not_done(outcome: &Reply) -> Bytes {
         Reply::Exists => status_reply(Code::Exists, ""),
         Reply::Refused(text) => status_reply(Code::Unexpected, text),
         Reply::Unavailable(why) => status_reply(Code::Unavailable, why),
-        Reply::Done => status_reply(Code::Done, ""),
+        Reply::Done | Reply::DoneUnwritten => status_reply(Code::Done, &words("", outcome)),
+    }
+}
+
+/// What is said of something that is done; and that it is not on disk, where that is so. Managers go by the code, people by
+/// the words.
+fn words<'a>(done: &'a str, outcome: &Reply) -> Cow<'a, str> {
+    match outcome {
+        Reply::DoneUnwritten => {
+            let done = if done.is_empty() { Code::Done.message() } else { done };
+            format!("{done} (not on disk: whydown's ledger cannot be written)").into()
+        }
+        _ => done.into(),
     }
 }

@@ -39,6 +39,10 @@ pub enum Input {
     Kept(RunId),
     /// The ledger could not keep it now; it is held in memory and tried again.
     NotKept(RunId),
+    /// So many of all [`Effect::Keep`] are on disk.
+    Written(u64),
+    /// So many of all [`Effect::Keep`] were taken, and those that are not on disk wait in memory: it cannot be written now.
+    Unwritten(u64),
     /// A deadline passed (see `Engine::wake_at`).
     Wake,
 }
@@ -109,6 +113,8 @@ pub enum Wanted {
 pub enum Reply {
     /// Done, or begun.
     Done,
+    /// The same, and the ledger cannot be written: if whydown ends before it can, it knows nothing of this.
+    DoneUnwritten,
     /// There is no such VM.
     NoSuchVm,
     /// It exists already.
@@ -249,7 +255,7 @@ pub enum Outcome {
 pub enum Effect {
     /// Ask this.
     Ask(Question),
-    /// Write this down, in this order.
+    /// Write this down, in this order. Answered by `Input::Written` or `Input::Unwritten`, which count these.
     Keep(Keep),
     /// Answer this request.
     Reply(RequestId, Reply),

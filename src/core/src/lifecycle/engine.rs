@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clock::Clock;
 use super::effect::{Effect, Input, Question, Reply, Whom};
+use super::gate::Gate;
 use super::run::{Phase, Run};
 use crate::evidence::Fact;
 use crate::hypervisor::{Happening, Process};
@@ -106,30 +108,23 @@ pub struct Engine {
     pub(super) next_heartbeat: Option<Mono>,
     alarms: BTreeSet<(Mono, RunId)>,
     pub(super) effects: Vec<Effect>,
+    pub(super) gate: Gate,
+    pub(super) clock: Clock,
     /// The moment of the present step.
     pub(super) mono: Mono,
-    public: BTreeMap<DomainId, Arc<DomainPublic>>,
+    pub(super) public: BTreeMap<DomainId, Arc<DomainPublic>>,
     generation: u64,
     changed: bool,
     /// Whether the first step is still to come: what was recovered is shown with it, as only then the time is known.
     fresh: bool,
     /// No status time goes below this: milliseconds.
-    floor: i64,
+    pub(super) floor: i64,
 }
 
 impl Engine {
     /// An engine that goes on where the ledger stands. Nothing is public before the first step.
     pub fn recover(settings: Settings, recovered: Recovered) -> Self {
-        let floor = recovered
-            .unacknowledged
-            .iter()
-            .map(|ending| ending.ended.latest().as_millis())
-            .chain(recovered.alive.map(Wall::as_millis))
-            .chain(recovered.open.iter().flat_map(|(start, evidence)| {
-                evidence.iter().map(|piece| piece.last).chain([start.at]).map(Wall::as_millis)
-            }))
-            .max()
-            .unwrap_or(0);
+        let floor = recovered.latest().as_millis();
         let mut engine = Self {
             settings,
             link: Link::Down { since: recovered.alive.unwrap_or_default() },
@@ -147,6 +142,8 @@ impl Engine {
             next_heartbeat: None,
             alarms: BTreeSet::new(),
             effects: Vec::new(),
+            gate: Gate::default(),
+            clock: Clock::default(),
             mono: Mono::default(),
             public: BTreeMap::new(),
             generation: 0,
@@ -181,11 +178,15 @@ impl Engine {
             for down in self.down.values_mut() {
                 down.since = now.mono;
             }
+            for run in self.runs.values_mut() {
+                run.doubt_since(now);
+            }
             let known: Vec<_> = self.current.keys().chain(self.down.keys()).copied().collect();
             for domain in known {
                 self.touch(now, domain);
             }
         }
+        self.look_at_clock(now);
         match input {
             Input::Host(event) => self.follow(now, event),
             Input::Answered(answer) => self.answered(now, answer),
@@ -196,9 +197,12 @@ impl Engine {
             Input::Missed(domain) => self.missed(domain),
             Input::Kept(run) => self.kept(now, run),
             Input::NotKept(run) => self.not_kept(now, run),
+            Input::Written(count) => self.written(now, count),
+            Input::Unwritten(count) => self.unwritten(now, count),
             Input::Wake => {}
         }
         self.pass_deadlines(now);
+        self.hold_back(now);
         if std::mem::take(&mut self.changed) {
             self.generation += 1;
             self.effects.push(Effect::Publish);
@@ -211,7 +215,8 @@ impl Engine {
         if self.fresh {
             return Some(Mono::default());
         }
-        self.alarms.first().map(|(at, _)| *at).into_iter().chain(self.next_heartbeat).min()
+        let alarm = self.alarms.first().map(|(at, _)| *at);
+        [alarm, self.next_heartbeat, self.gate.patience_ends()].into_iter().flatten().min()
     }
 
     /// The present picture. Costs a copy of the map; the domains are shared.
@@ -219,7 +224,7 @@ impl Engine {
         Snapshot {
             generation: self.generation,
             link: self.link,
-            settled: self.settled,
+            settled: self.settled && self.gate.shows_listing(),
             domains: self.public.clone(),
         }
     }
@@ -252,6 +257,9 @@ impl Engine {
         }
         if self.next_heartbeat.is_some_and(|at| now.mono >= at) {
             self.beat(now);
+        }
+        if self.gate.patience_ends().is_some_and(|at| now.mono >= at) {
+            self.disk_hangs(now);
         }
     }
 
@@ -370,6 +378,9 @@ impl Engine {
 
     /// Brings the public picture of a domain up to date.
     pub(super) fn touch(&mut self, now: Now, domain: DomainId) {
+        if self.is_veiled(domain) {
+            return;
+        }
         let fresh = self.picture(domain);
         let old = self.public.get(&domain);
         let same = match (&fresh, old) {

@@ -305,7 +305,7 @@ impl Engine {
     }
 
     /// A new run becomes the domain's current one; an old ending stays in history.
-    pub(super) fn begin(&mut self, now: Now, start: RunStart, phase: Phase, status: Status) -> RunId {
+    pub(super) fn begin(&mut self, _now: Now, start: RunStart, phase: Phase, status: Status) -> RunId {
         let (id, domain) = (start.run, start.domain);
         self.effects.push(Effect::Keep(Keep::Start(start.clone())));
         self.effects.extend(start.incarnation.process.map(Effect::Watch));
@@ -316,7 +316,7 @@ impl Engine {
         if comes_up {
             self.take_strays(id);
         }
-        self.touch(now, domain);
+        self.news(domain);
         id
     }
 

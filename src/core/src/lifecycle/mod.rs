@@ -12,11 +12,15 @@
 //! ```
 //!
 //! Settling is short, and only as long as late evidence can still change the answer. Down is public when the ledger
-//! has the ending; until then the domain is shown as powering down, or as ending where nobody shut it down. An event for an older run never closes a newer one.
+//! has the ending; until then the domain is shown as powering down, or as ending where nobody shut it down. Nothing is
+//! asked of libvirt, answered or shown before the record that it needs is on disk (`gate`). An event for an older run never
+//! closes a newer one.
 
+mod clock;
 mod effect;
 mod engine;
 mod follow;
+mod gate;
 mod glance;
 mod reconcile;
 mod run;

@@ -33,7 +33,9 @@ impl Engine {
         };
         let gap = Fact::Gap { from: from.min(now.wall), to: now.wall, why };
         self.link = Link::Up;
-        self.settled = true;
+        if !std::mem::replace(&mut self.settled, true) {
+            self.listed();
+        }
         self.mark_changed();
 
         let open: Vec<RunId> = self.runs.iter().filter(|(_, run)| run.is_open()).map(|(id, _)| *id).collect();

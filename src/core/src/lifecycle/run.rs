@@ -1,6 +1,7 @@
 //! One run while the engine follows it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::glance::Glances;
 use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, Fact, Who};
@@ -8,9 +9,10 @@ use crate::hypervisor::{
     DomainState, Happening, IoErrorAction, PauseReason, StartDetail, SuspendDetail, WatchdogAction,
 };
 use crate::id::RequestId;
+use crate::limits;
 use crate::record::{Ending, RunStart, When};
 use crate::snapshot::Status;
-use crate::time::{Mono, Wall};
+use crate::time::{Mono, Now, Wall};
 
 /// A repeated fact is written again when its last time has moved by this much.
 const REPEAT_WORTH_KEEPING: std::time::Duration = std::time::Duration::from_secs(5);
@@ -18,6 +20,13 @@ const REPEAT_WORTH_KEEPING: std::time::Duration = std::time::Duration::from_secs
 /// Different facts of one kind that a run keeps; then the oldest of them gives way. A VM that lives for years through
 /// restarts of libvirt, or a client with ever new texts, must not take the places of what tells of the end.
 const PLACES_OF_A_KIND: usize = 12;
+
+/// Whether the record of something is on disk, or waits in memory as it cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnDisk {
+    Yes,
+    No,
+}
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,6 +112,12 @@ pub(super) struct Run {
     pub destroyed_by: Option<Mono>,
     /// Destroyed through us: no longer shown, and acknowledged by this one when its ending is written.
     pub forgotten_by: Option<Who>,
+    /// Who waits until it is acknowledged, libvirt having had nothing to do for them.
+    pub forgetting: Vec<RequestId>,
+    /// libvirt was asked to destroy it; and whether that is on disk.
+    pub destroy_out: Option<OnDisk>,
+    /// The same for a shutdown or a reboot.
+    pub shutdown_out: Option<OnDisk>,
     /// libvirt was asked to start it and has not answered: that it is not there yet says nothing.
     pub creating: bool,
     /// Destroys that libvirt has not answered.
@@ -116,7 +131,11 @@ pub(super) struct Run {
 impl Run {
     pub fn new(start: RunStart, phase: Phase, status: Status, evidence: Vec<Evidence>) -> Self {
         let kept = evidence.iter().map(|e| e.last).collect();
-        let unsure = in_doubt(&evidence).into_iter().map(|what| (what, Mono::default())).collect();
+        let unsure: Vec<_> = in_doubt(&evidence).into_iter().map(|what| (what, Mono::default())).collect();
+        // A destroy was answered as done when libvirt had done it, whatever became of the daemon: until the run is found
+        // running, it is taken for over and forgotten.
+        let destroyer = unsure.iter().any(|(what, _)| *what == Asked::Destroy);
+        let destroyer = destroyer.then(|| last_to_destroy(&evidence)).flatten();
         Self {
             name: start.name.clone(),
             start,
@@ -134,12 +153,29 @@ impl Run {
             glances: Glances::default(),
             exited: None,
             destroyed_by: None,
-            forgotten_by: None,
+            forgotten_by: destroyer,
+            forgetting: Vec::new(),
+            destroy_out: None,
+            shutdown_out: None,
             creating: false,
             destroys_out: 0,
             destroy_again: false,
             unsure,
         }
+    }
+
+    /// A daemon before us left acts without a word of what came of them. Whoever was asked to do them may still be at it.
+    pub fn doubt_since(&mut self, now: Now) {
+        let asked = |what: Asked| {
+            self.dossier
+                .latest(|f| matches!(f, Fact::Requested { what: w, .. } if *w == what))
+                .map(|(_, e)| e.last)
+        };
+        let until = |what: Asked| {
+            let since = asked(what).map_or(Duration::ZERO, |at| now.wall.since(at));
+            now.mono.after(limits::LONGEST_ACT.saturating_sub(since))
+        };
+        self.unsure = self.unsure.iter().map(|(what, _)| (*what, until(*what))).collect();
     }
 
     /// When something is due about this run.
@@ -158,6 +194,11 @@ impl Run {
             }
             Phase::Recording(_) => None,
         }
+    }
+
+    /// Whether what is noted now still counts.
+    pub fn takes_evidence(&self) -> bool {
+        !matches!(self.phase, Phase::Recording(_))
     }
 
     /// Launching or Active.
@@ -203,7 +244,8 @@ impl Run {
         let piece = &self.dossier.items()[index];
         let worth = before.as_ref() != Some(&piece.fact)
             || requested
-            || piece.last.since(self.kept[index]) >= REPEAT_WORTH_KEEPING;
+            || piece.last.since(self.kept[index]).max(self.kept[index].since(piece.last))
+                >= REPEAT_WORTH_KEEPING;
         worth.then(|| {
             self.kept[index] = piece.last;
             (index as EvidenceId, piece.clone())
@@ -321,6 +363,14 @@ pub(super) fn status_of(state: DomainState) -> Status {
         DomainState::ShuttingDown => Status::PoweringDown,
         DomainState::Running | DomainState::ShutOff(_) | DomainState::Other(..) => Status::Up,
     }
+}
+
+fn last_to_destroy(evidence: &[Evidence]) -> Option<Who> {
+    let asked = evidence.iter().filter_map(|piece| match &piece.fact {
+        Fact::Requested { what: Asked::Destroy, who } => Some((piece.last, who)),
+        _ => None,
+    });
+    asked.max_by_key(|(at, _)| *at).map(|(_, who)| who.clone())
 }
 
 fn same_kind(a: &Fact, b: &Fact) -> bool {

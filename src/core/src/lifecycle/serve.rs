@@ -2,11 +2,12 @@
 
 use super::effect::{Outcome, Question, Reply, Request, Wanted};
 use super::engine::Engine;
-use super::run::{Phase, Shutting, status_during};
+use super::run::{OnDisk, Phase, Shutting, status_during};
 use crate::act::Act;
 use crate::evidence::{Asked, Fact, Who, tame};
 use crate::hypervisor::DomainRef;
 use crate::id::{DomainId, RequestId, RunId};
+use crate::limits;
 use crate::record::When;
 use crate::snapshot::{Link, Status};
 use crate::time::Now;
@@ -162,8 +163,7 @@ impl Engine {
         }
         // It has ended by itself: only to be forgotten.
         if let Some(run) = self.current.get(&domain).copied() {
-            self.forget(now, run, who);
-            return self.reply(id, Reply::Done);
+            return self.forget_ended(now, run, who, vec![id]);
         }
         let reply = if self.acknowledge(now, domain, who) { Reply::Done } else { Reply::NoSuchVm };
         self.reply(id, reply);
@@ -340,7 +340,7 @@ impl Engine {
             }
             (Asked::Create, Outcome::NoLink | Outcome::NoDomain) => launching,
             (Asked::Destroy | Asked::ForceOff, Outcome::NoLink) => {
-                run.unsure.push((what, now.mono.after(LONGEST_ACT)));
+                run.unsure.push((what, now.mono.after(limits::LONGEST_ACT)));
                 false
             }
             _ => false,
@@ -354,29 +354,45 @@ impl Engine {
     /// The run is over, or as good as that: whoever waits for it hears so. A destroy forgets it.
     pub(super) fn answer_waiting(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
+        let domain = run.start.domain;
         let (destroying, shutting) = (std::mem::take(&mut run.destroying), std::mem::take(&mut run.shutting));
-        let first = destroying.first().map(|(_, who)| who.clone());
-        let requests = destroying.iter().map(|(id, _)| *id).chain(shutting.iter().map(|(id, ..)| *id));
-        for request in requests {
-            self.effects.push(super::Effect::Reply(request, Reply::Done));
+        let (destroy_out, shutdown_out) = (run.destroy_out, run.shutdown_out);
+        for (request, _) in shutting {
+            match shutdown_out {
+                Some(on_disk) => self.reply_at_once(request, done(on_disk)),
+                None => self.reply(request, Reply::Done),
+            }
         }
-        if let Some(who) = first {
-            self.forget(now, id, who);
+        let Some(who) = destroying.first().map(|(_, who)| who.clone()) else { return };
+        let requests = destroying.into_iter().map(|(id, _)| id);
+        match destroy_out {
+            // libvirt has done it, and a daemon that finds the request and no domain forgets it as well.
+            Some(on_disk) => {
+                if let Some(run) = self.runs.get_mut(&id) {
+                    run.forgotten_by.get_or_insert(who);
+                }
+                for request in requests {
+                    self.reply_at_once(request, done(on_disk));
+                }
+                self.touch(now, domain);
+            }
+            None => self.forget_ended(now, id, who, requests.collect()),
         }
     }
 
-    /// No longer shown; acknowledged as soon as its ending is written.
-    fn forget(&mut self, now: Now, id: RunId, who: Who) {
+    /// A run that ended by itself is acknowledged with its ending, and then no longer shown; then they are answered.
+    fn forget_ended(&mut self, now: Now, id: RunId, who: Who, requests: Vec<RequestId>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let domain = run.start.domain;
-        let recorded = matches!(run.phase, Phase::Recording(_));
-        if run.forgotten_by.is_none() {
-            run.forgotten_by = Some(who);
-            if recorded {
-                self.keep_acknowledgement(now, id);
-            }
+        let first = run.forgotten_by.is_none();
+        run.forgotten_by.get_or_insert(who);
+        run.forgetting.extend(requests);
+        match run.phase {
+            Phase::Recording(_) => self.acknowledge_recorded(now, id, first),
+            // It stays as it is shown until then.
+            _ if first && self.current.get(&domain) == Some(&id) => self.veil(domain),
+            _ => {}
         }
-        self.touch(now, domain);
     }
 
     fn open_run(&self, domain: DomainId) -> Option<RunId> {
@@ -395,11 +411,15 @@ impl Engine {
     }
 }
 
-/// A destroy of a QEMU that hangs takes libvirt up to half a minute.
-const LONGEST_ACT: std::time::Duration = std::time::Duration::from_secs(60);
-
 /// libvirt reports STOPPED within milliseconds of a destroy.
 const STOPPED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+const fn done(on_disk: OnDisk) -> Reply {
+    match on_disk {
+        OnDisk::Yes => Reply::Done,
+        OnDisk::No => Reply::DoneUnwritten,
+    }
+}
 
 const NO_DOMAIN: &str = "it knows no such domain";
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::effect::Effect;
+use super::effect::{Effect, Reply};
 use super::engine::{Down, Echo, Engine};
 use super::run::Phase;
 use crate::cause::Cause;
@@ -52,6 +52,9 @@ impl Engine {
         if self.current.get(&domain) == Some(&id) {
             self.echoes
                 .insert(domain, Echo { at: now.mono, heard: stopped.is_some(), libvirt_id, ghost: None });
+        }
+        for what in self.take_back(id) {
+            self.note(id, now.wall, Fact::Refused { what, text: NOT_ASKED.into() });
         }
         if before != new_boot {
             self.note(id, now.wall, Fact::NewBoot { before, now: new_boot });
@@ -112,14 +115,23 @@ impl Engine {
         let forgotten = run.forgotten_by.is_some();
         self.effects.push(Effect::Keep(Keep::Ending(Box::new((*ending).clone()))));
         if forgotten {
-            self.keep_acknowledgement(now, id);
+            self.acknowledge_recorded(now, id, true);
         }
     }
 
-    pub(super) fn keep_acknowledgement(&mut self, now: Now, id: RunId) {
-        let by = self.runs.get(&id).and_then(|run| run.forgotten_by.clone());
-        if let Some(by) = by {
+    /// A run is acknowledged with its ending, or was before: whoever waits for that is answered when both are on disk.
+    pub(super) fn acknowledge_recorded(&mut self, now: Now, id: RunId, first: bool) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let (domain, by) = (run.start.domain, run.forgotten_by.clone());
+        let waiting = std::mem::take(&mut run.forgetting);
+        if let Some(by) = by.filter(|_| first) {
             self.effects.push(Effect::Keep(Keep::Acknowledge(id, Acknowledged { at: now.wall, by })));
+        }
+        if self.current.get(&domain) == Some(&id) {
+            self.news(domain);
+        }
+        for request in waiting {
+            self.reply(request, Reply::Done);
         }
     }
 
@@ -165,7 +177,7 @@ impl Engine {
         let Some(down) = self.down.remove(&domain) else { return false };
         self.effects
             .push(Effect::Keep(Keep::Acknowledge(down.ending.run, Acknowledged { at: now.wall, by })));
-        self.touch(now, domain);
+        self.news(domain);
         true
     }
 
@@ -196,6 +208,9 @@ impl Engine {
         }
     }
 }
+
+/// Why an act counts as refused that was still waiting for the disk.
+const NOT_ASKED: &str = "it had ended before libvirt was asked";
 
 /// Evidence with a time of its own narrows the window in which an unheard end lies.
 fn narrowed(end: When, dossier: &crate::evidence::Dossier) -> When {

@@ -23,6 +23,9 @@ struct World {
     endings: Vec<Ending>,
     replies: Vec<Reply>,
     asked: Vec<Question>,
+    /// What the ledger was handed; and whether it writes by itself.
+    handed: u64,
+    writes: bool,
 }
 
 impl World {
@@ -36,7 +39,15 @@ impl World {
             boot: BootId("boot".into()),
         };
         let engine = Engine::recover(settings, Recovered::default());
-        let mut world = Self { engine, ms: 1_000_000, endings: vec![], replies: vec![], asked: vec![] };
+        let mut world = Self {
+            engine,
+            ms: 1_000_000,
+            endings: vec![],
+            replies: vec![],
+            asked: vec![],
+            handed: 0,
+            writes: true,
+        };
         world.tell(Input::LinkUp(Listing::default()));
         world.pass(120_000);
         world
@@ -49,7 +60,9 @@ impl World {
     fn tell(&mut self, input: Input) {
         let effects = self.engine.step(self.now(), input);
         let mut kept = vec![];
+        let handed = self.handed;
         for effect in effects {
+            self.handed += u64::from(matches!(effect, Effect::Keep(_)));
             match effect {
                 Effect::Keep(Keep::Ending(ending)) => {
                     kept.push(ending.run);
@@ -62,9 +75,18 @@ impl World {
                 Effect::Keep(_) | Effect::Watch(_) | Effect::Publish => {}
             }
         }
+        if self.writes && self.handed > handed {
+            self.commit(kept);
+        }
+    }
+
+    /// All that was handed over is on disk, with the endings among it.
+    fn commit(&mut self, kept: Vec<RunId>) {
+        let handed = self.handed;
         for run in kept {
             self.tell(Input::Kept(run));
         }
+        self.tell(Input::Written(handed));
     }
 
     fn pass(&mut self, ms: u64) {

@@ -6,6 +6,7 @@ use crate::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, PauseReason, PmDetail, QemuReason, ResumeDetail,
     ShutOffReason, ShutdownDetail, StartDetail, StopDetail, SuspendDetail, WatchdogAction,
 };
+use crate::time::Wall;
 
 /// One fact as a sentence without its full stop. Texts from guests, logs and managers stand in quotes, as they came.
 pub fn describe(fact: &Fact) -> String {
@@ -71,6 +72,7 @@ pub fn describe(fact: &Fact) -> String {
         Fact::HostUp { by } => format!("the host was not going down: {by}"),
         Fact::UnitStopping { unit } => format!("systemd was told to stop \"{unit}\", in which it ran"),
         Fact::NewBoot { .. } => "the host has booted anew since".into(),
+        Fact::ClockSet { before, now } => clock_words(*before, *now),
         Fact::Unreadable(_) => "a piece of stored evidence that this version cannot read".into(),
     }
 }
@@ -126,6 +128,22 @@ fn arch_words(arch: u32) -> String {
         other => return format!(" of architecture {other:x}"),
     };
     format!(" of {name}")
+}
+
+/// By how much, in the largest unit that leaves a number above one.
+fn clock_words(before: Wall, now: Wall) -> String {
+    let (by, way) = match now > before {
+        true => (now.since(before), "forward"),
+        false => (before.since(now), "back"),
+    };
+    let seconds = by.as_secs();
+    let (number, unit) = match seconds {
+        172_800.. => (seconds / 86_400, "days"),
+        7_200.. => (seconds / 3_600, "hours"),
+        120.. => (seconds / 60, "minutes"),
+        _ => (seconds, "seconds"),
+    };
+    format!("the host's clock was set {way} by {number} {unit}")
 }
 
 fn sender_words(sender: Sender) -> &'static str {

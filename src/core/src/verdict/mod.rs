@@ -95,6 +95,8 @@ fn blurs(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
             Fact::Gap { to, .. } => end <= to.after(limits::GAP_SHADOW),
             Fact::Unreadable(_) => true,
             Fact::Wrapped { .. } | Fact::Exit(_) => process::is_second_hand(dossier, &evidence.fact),
+            // How long before the end anything was is not known.
+            Fact::ClockSet { .. } => end <= evidence.last.after(limits::REQUEST_LIFE),
             // Heard before the end and dated after it: the clock was set back, and what lay how long before what is
             // not known.
             Fact::Host(_) | Fact::Requested { .. } => evidence.last > end.after(limits::CLOCK_GRACE),

@@ -74,6 +74,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::HostUp { .. }
             | Fact::UnitStopping { .. }
             | Fact::NewBoot { .. }
+            | Fact::ClockSet { .. }
             | Fact::Unreadable(_) => {}
         }
     }
@@ -116,6 +117,8 @@ fn fact() -> impl Strategy<Value = Fact> {
         ),
         text().prop_map(|line| Fact::OomKilled { line }),
         text().prop_map(|by| Fact::HostGoingDown { by }),
+        (any::<i64>(), any::<i64>())
+            .prop_map(|(before, now)| Fact::ClockSet { before: Wall(before), now: Wall(now) }),
         (text(), text()).prop_map(|(before, now)| Fact::NewBoot { before: BootId(before), now: BootId(now) }),
         text().prop_map(Fact::Unreadable),
         // Texts that are facts themselves: they must come back as unreadable all the same.

@@ -6,9 +6,9 @@ mod rest;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use whydown_core::evidence::Fact;
+use whydown_core::evidence::{Asked, Fact};
 use whydown_core::id::{DomainId, RequestId, RunId};
-use whydown_core::lifecycle::{Answer, Effect, Input};
+use whydown_core::lifecycle::{Answer, Effect, Input, Question, Reply, Request, Wanted};
 use whydown_core::limits;
 use whydown_core::record::{Certainty, Ending, Keep, RunStart, When};
 use whydown_core::snapshot::{DomainPublic, Snapshot, Status};
@@ -37,6 +37,16 @@ pub struct Invariants {
     floor: i64,
     /// The highest run that readers of the present daemon saw of each domain.
     shown_runs: BTreeMap<DomainId, RunId>,
+    /// Every run that any daemon ever gave a number, and how it began.
+    given: BTreeMap<RunId, (DomainId, Wall)>,
+    /// Runs that readers saw while nobody said that the ledger cannot be written.
+    seen_runs: BTreeSet<RunId>,
+    /// Runs whose destroy was answered as done while nobody said that the ledger cannot be written.
+    destroyed: BTreeSet<RunId>,
+    /// Destroys that the present daemon was asked for, and of which run.
+    destroys: BTreeMap<RequestId, Option<RunId>>,
+    /// Whether the present daemon's ledger said that it cannot write, and has not written since.
+    cannot_write: bool,
     /// Every status and ending that readers ever saw.
     shown: BTreeSet<(DomainId, &'static str)>,
 }
@@ -68,10 +78,23 @@ impl Invariants {
 
     pub(crate) fn committed(&mut self, tried: &Tried) {
         self.not_kept.extend(&tried.not_kept);
+        self.cannot_write = !tried.written;
+    }
+
+    /// Runs that readers saw, and that have to be found for ever.
+    pub fn seen_runs(&self) -> &BTreeSet<RunId> {
+        &self.seen_runs
+    }
+
+    /// Runs whose destroy was answered as done.
+    pub fn destroyed(&self) -> &BTreeSet<RunId> {
+        &self.destroyed
     }
 
     pub(crate) fn crashed(&mut self) {
         self.requests.clear();
+        self.destroys.clear();
+        self.cannot_write = false;
         self.not_kept.clear();
         self.ended.clear();
         self.shown_runs.clear();
@@ -95,7 +118,7 @@ impl Invariants {
             self.clock_went_back();
         }
         if let Some(snapshot) = snapshot {
-            self.check_picture(snapshot, ledger);
+            self.check_picture(now, snapshot, ledger);
         }
     }
 
@@ -107,17 +130,30 @@ impl Invariants {
 
     pub(crate) fn stepped(
         &mut self,
+        now: Now,
         input: &Input,
         effects: &[Effect],
         before: &Snapshot,
         after: &Snapshot,
         ledger: &ToldLedger,
     ) {
+        if let Input::Asked(Request { id, what: Wanted::Destroy { domain }, .. }) = input {
+            // The latest run is meant, shown or not.
+            let run =
+                self.starts.values().filter(|start| start.domain == *domain).map(|start| start.run).max();
+            self.destroys.insert(*id, run);
+        }
         for effect in effects {
             match effect {
                 Effect::Keep(Keep::Start(start)) => {
-                    self.starts.insert(start.run, start.clone());
+                    let known = self.starts.insert(start.run, start.clone()).is_some();
+                    let given = self.given.insert(start.run, (start.domain, start.at));
+                    self.claim(known || given.is_none(), || {
+                        format!("run {} is given again: {given:?}, now {start:?}", start.run)
+                    });
                 }
+                Effect::Ask(Question::Act { run, what, .. }) => self.check_act(*run, *what, ledger),
+                Effect::Ask(Question::Do { run, act, .. }) => self.check_act(*run, act.asked(), ledger),
                 Effect::Keep(Keep::Ending(ending)) => self.check_ending(ending, ledger),
                 Effect::Reply(request, reply) => {
                     let times = self.requests.get_mut(request).map(|times| {
@@ -127,6 +163,7 @@ impl Invariants {
                     self.claim(times == Some(1), || {
                         format!("{request:?} is answered {times:?} times, now with {reply:?}")
                     });
+                    self.check_destroyed(*request, reply, ledger);
                 }
                 Effect::Keep(_) | Effect::Ask(_) | Effect::Watch(_) | Effect::Publish => {}
             }
@@ -139,7 +176,8 @@ impl Invariants {
             format!("the picture changes unsaid by {input:?}")
         });
         self.check_older_runs(input, before, after);
-        self.check_picture(after, ledger);
+        self.check_gone(before, after, ledger);
+        self.check_picture(now, after, ledger);
     }
 
     /// News about a run never changes what is shown of a newer one.
@@ -161,14 +199,50 @@ impl Invariants {
         }
     }
 
-    fn check_picture(&mut self, snapshot: &Snapshot, ledger: &ToldLedger) {
-        for (id, public) in &snapshot.domains {
-            self.check_domain(*id, public, ledger);
+    /// libvirt is asked for nothing before the request is on disk.
+    fn check_act(&mut self, run: RunId, what: Asked, ledger: &ToldLedger) {
+        // What follows a request by itself, where an agent refuses, is part of it.
+        let asked = ledger.asked(run, what) || self.cannot_write;
+        self.claim(asked, || format!("libvirt is asked to {what:?} run {run} before that is on disk"));
+    }
+
+    /// A destroy is answered as done when a daemon that begins now would forget the run as well.
+    fn check_destroyed(&mut self, request: RequestId, reply: &Reply, ledger: &ToldLedger) {
+        let Some(Some(run)) = self.destroys.get(&request).copied() else { return };
+        if *reply == Reply::Done {
+            let certain = ledger.acknowledged().contains_key(&run) || ledger.asked(run, Asked::Destroy);
+            self.claim(certain, || format!("run {run} is told as destroyed and would come back"));
+            self.destroyed.insert(run);
         }
     }
 
-    fn check_domain(&mut self, id: DomainId, public: &DomainPublic, ledger: &ToldLedger) {
+    /// What is no longer shown was acknowledged on disk, or destroyed at a request that is on disk.
+    fn check_gone(&mut self, before: &Snapshot, after: &Snapshot, ledger: &ToldLedger) {
+        let gone = before.domains.iter().filter(|(id, _)| !after.domains.contains_key(id));
+        for run in gone.map(|(_, public)| public.run).collect::<Vec<_>>() {
+            let on_disk = ledger.acknowledged().contains_key(&run) || ledger.asked(run, Asked::Destroy);
+            self.claim(on_disk || self.cannot_write, || {
+                format!("run {run} is not shown any more, and nothing on disk says why")
+            });
+        }
+    }
+
+    fn check_picture(&mut self, now: Now, snapshot: &Snapshot, ledger: &ToldLedger) {
+        for (id, public) in &snapshot.domains {
+            self.check_domain(now, *id, public, ledger);
+        }
+    }
+
+    fn check_domain(&mut self, now: Now, id: DomainId, public: &DomainPublic, ledger: &ToldLedger) {
+        let on_disk = ledger.starts().contains_key(&public.run) || self.cannot_write;
+        self.claim(on_disk, || format!("run {} is shown before it is on disk", public.run));
+        if !self.cannot_write {
+            self.seen_runs.insert(public.run);
+        }
         let down = public.status == Status::Down;
+        self.claim(!down || !self.destroyed.contains(&public.run), || {
+            format!("run {} was told as destroyed and is Down again", public.run)
+        });
         self.claim(down == public.ending.is_some(), || {
             format!("Down without ending, or the reverse: {public:?}")
         });
@@ -187,7 +261,9 @@ impl Invariants {
         self.shown.insert((id, word_of(public.status)));
         let before = self.status_times_before.get(&id).copied().unwrap_or(i64::MIN);
         let last = self.status_times.insert(id, public.status_time).unwrap_or(before);
-        self.claim(last <= public.status_time, || {
+        // Only a time that a wrong clock showed, more than an hour ahead, is taken back.
+        let wrong = last > now.wall.after(limits::CLOCK_AHEAD).as_millis();
+        self.claim(last <= public.status_time || wrong, || {
             format!("the status time of {} goes back from {last} to {}", public.name, public.status_time)
         });
         let highest = self.shown_runs.insert(id, public.run);

@@ -96,6 +96,16 @@ impl World {
         for run in self.ledger.contradicted() {
             wrong.push(format!("run {run} was to be kept again, otherwise"));
         }
+        for run in self.invariants().seen_runs() {
+            if !self.ledger.starts().contains_key(run) {
+                wrong.push(format!("run {run} was shown and is nowhere"));
+            }
+        }
+        for run in self.invariants().destroyed() {
+            if !self.ledger.acknowledged().contains_key(run) {
+                wrong.push(format!("run {run} was told as destroyed and is not acknowledged"));
+            }
+        }
         let mut open = BTreeSet::new();
         let mut lives: BTreeMap<(u32, u64), RunId> = BTreeMap::new();
         let mut without_life = BTreeMap::<_, Vec<&RunStart>>::new();

@@ -88,6 +88,7 @@ fn told(ending: &Ending) -> Expected {
 fn reply_word(reply: &Reply) -> &'static str {
     match reply {
         Reply::Done => "done",
+        Reply::DoneUnwritten => "done-unwritten",
         Reply::NoSuchVm => "no-such-vm",
         Reply::Exists => "exists",
         Reply::IsDown => "is-down",

@@ -41,6 +41,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::HostUp { .. } => "host-up",
         Fact::UnitStopping { .. } => "unit-stopping",
         Fact::NewBoot { .. } => "new-boot",
+        Fact::ClockSet { .. } => "clock-set",
         Fact::Unreadable(_) => "unreadable",
     }
 }

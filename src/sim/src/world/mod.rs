@@ -299,7 +299,7 @@ impl World {
             self.trace.push(Trace::Told(self.now, input.clone()));
             self.trace.extend(effects.iter().cloned().map(Trace::Wanted));
         }
-        self.invariants.stepped(&input, &effects, &before, &after, &self.ledger);
+        self.invariants.stepped(self.now, &input, &effects, &before, &after, &self.ledger);
         for effect in effects {
             self.carry_out(effect);
         }
@@ -353,6 +353,8 @@ impl World {
         for run in tried.not_kept {
             self.tell(Input::NotKept(run));
         }
+        let count = tried.count;
+        self.tell(if tried.written { Input::Written(count) } else { Input::Unwritten(count) });
     }
 
     /// The domains' latest runs as readers see them.

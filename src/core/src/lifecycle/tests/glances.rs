@@ -48,8 +48,9 @@ impl Shown {
     }
 
     fn tell(&mut self, input: Input) {
-        let now = self.world.now();
+        let (now, handed) = (self.world.now(), self.world.handed);
         for effect in self.world.engine.step(now, input) {
+            self.world.handed += u64::from(matches!(effect, Effect::Keep(_)));
             match effect {
                 Effect::Ask(Question::Glance { run, .. }) => {
                     self.glances += 1;
@@ -70,6 +71,9 @@ impl Shown {
                 }
                 _ => {}
             }
+        }
+        if self.world.handed > handed {
+            self.tell(Input::Written(self.world.handed));
         }
         while self.answered && !self.waiting.is_empty() {
             let run = self.waiting.remove(0);
