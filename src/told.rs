@@ -92,12 +92,45 @@ pub struct Ending {
     pub despite: Vec<Witnessed>,
     /// All evidence, in the order of its first appearance.
     pub evidence: Vec<Witnessed>,
+    /// How often late proof has corrected it: the exit code stays, the cause, the reason and the message may change.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub revision: u16,
+    /// What was told before each correction, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Earlier>,
     /// Who acknowledged it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acknowledged_by: Option<String>,
     /// When.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acknowledged_at: Option<Timestamp>,
+}
+
+/// What was told of an ending before late proof corrected it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Earlier {
+    /// Its number; 0 is the first telling.
+    pub revision: u16,
+    /// When it was corrected.
+    pub until: Timestamp,
+    /// The cause's stable word.
+    pub cause: String,
+    /// `certain`, `probable` or `unknown`.
+    pub certainty: String,
+    /// What was thought to have happened, in a sentence.
+    pub sentence: String,
+    /// VDSM's number as it was told.
+    pub exit_reason: u8,
+    /// `exitMessage` as it was told.
+    pub message: String,
+    /// Row of the decision table.
+    pub row: String,
+    /// What it stood on, as it was known then.
+    pub because: Vec<Witnessed>,
+    /// What pointed elsewhere.
+    pub despite: Vec<Witnessed>,
+    /// All evidence as it was known then; empty where it has left by age.
+    pub evidence: Vec<Witnessed>,
 }
 
 /// What THE TABLE says of a cause to other audiences; each is absent where an earlier daemon is asked.
@@ -145,8 +178,12 @@ pub struct Change {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<String>,
     /// With `left`: how its run ended, if that was never shown, as it was destroyed by request or began anew at once.
+    /// With `corrected` and no domain: the ending of a run that is no longer shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
+    /// The ending was told before, and late proof has corrected it: its `revision` counts the corrections.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub corrected: bool,
     /// True in the last line of a stream that ends because the daemon stops.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,
@@ -273,6 +310,10 @@ pub struct Trouble {
     pub error: String,
 }
 
+fn is_none_yet(n: &u16) -> bool {
+    *n == 0
+}
+
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }
@@ -332,9 +373,7 @@ impl Ending {
     /// An ending with its evidence in words.
     pub fn of(ending: &record::Ending) -> Self {
         let row = ending.verdict.cause.row();
-        let chosen = |ids: &[EvidenceId]| {
-            ids.iter().filter_map(|id| ending.evidence.get(usize::from(*id))).map(Witnessed::of).collect()
-        };
+        let chosen = |ids: &[EvidenceId]| chosen(ids, &ending.evidence);
         Self {
             domain: ending.domain.to_string(),
             name: ending.name.clone(),
@@ -352,7 +391,7 @@ impl Ending {
             exit_code: ending.exit_code,
             exit_reason: ending.exit_reason,
             message: ending.message.clone(),
-            columns: Columns::of(row),
+            columns: Columns::of(row, ending.numbers_of().row()),
             row: ending.verdict.row.clone(),
             story: ROWS
                 .iter()
@@ -361,22 +400,49 @@ impl Ending {
             because: chosen(&ending.verdict.because),
             despite: chosen(&ending.verdict.despite),
             evidence: ending.evidence.iter().map(Witnessed::of).collect(),
+            revision: ending.revision(),
+            earlier: (0..).zip(&ending.earlier).map(|(n, e)| Earlier::of(n, e, ending)).collect(),
             acknowledged_by: ending.acknowledged.as_ref().map(|a| a.by.clone()),
             acknowledged_at: ending.acknowledged.as_ref().map(|a| timestamp(a.at)),
         }
     }
 }
 
+impl Earlier {
+    fn of(revision: u16, earlier: &record::Earlier, ending: &record::Ending) -> Self {
+        let row = earlier.verdict.cause.row();
+        let evidence = ending.evidence_of(revision);
+        Self {
+            revision,
+            until: timestamp(earlier.until),
+            cause: row.word.into(),
+            certainty: earlier.verdict.certainty.word().into(),
+            sentence: row.sentence.into(),
+            exit_reason: earlier.exit_reason,
+            message: earlier.message.clone(),
+            row: earlier.verdict.row.clone(),
+            because: chosen(&earlier.verdict.because, &evidence),
+            despite: chosen(&earlier.verdict.despite, &evidence),
+            evidence: evidence.iter().map(Witnessed::of).collect(),
+        }
+    }
+}
+
+fn chosen(ids: &[EvidenceId], evidence: &[Evidence]) -> Vec<Witnessed> {
+    ids.iter().filter_map(|id| evidence.get(usize::from(*id))).map(Witnessed::of).collect()
+}
+
 impl Columns {
-    fn of(row: &Row) -> Self {
+    /// The story is the cause's own; what machines act by is that of the cause whose numbers are told to them.
+    fn of(row: &Row, numbers: &Row) -> Self {
         Self {
             cause_story: row.story.into(),
-            classic_reason: row.classic_reason,
-            exit_status: row.exit_status,
-            vcs_monitor: row.vcs_monitor,
-            ocf_monitor: row.ocf_monitor,
-            vep362: row.vep362.into(),
-            restart: row.restart.word().into(),
+            classic_reason: numbers.classic_reason,
+            exit_status: numbers.exit_status,
+            vcs_monitor: numbers.vcs_monitor,
+            ocf_monitor: numbers.ocf_monitor,
+            vep362: numbers.vep362.into(),
+            restart: numbers.restart.word().into(),
         }
     }
 }

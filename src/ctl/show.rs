@@ -87,6 +87,16 @@ pub fn why(told: &Why) -> String {
         ),
         ("Decided by", format!("row {}: {}", ending.row, ending.story)),
     ];
+    for before in ending.earlier.iter().rev() {
+        let was = format!(
+            "until {} it was told as {} ({}): {}; the exit code stays",
+            local(before.until),
+            before.cause,
+            before.certainty,
+            before.sentence
+        );
+        facts.push(("Corrected", was));
+    }
     if let Some(by) = &ending.acknowledged_by {
         let at = ending.acknowledged_at.map(|at| format!(", {}", local(at))).unwrap_or_default();
         facts.push(("Acknowledged", format!("by {}{at}", clean(by))));
@@ -140,8 +150,9 @@ pub fn change(told: &Change) -> String {
     }
     let down = |ending: &Ending| {
         let (cause, certainty, exit) = (&ending.cause, &ending.certainty, exit(ending));
+        let word = if told.corrected { "corrected" } else { "down" };
         format!(
-            "{at}  {}  down: {cause} ({certainty}, {exit})  {}",
+            "{at}  {}  {word}: {cause} ({certainty}, {exit})  {}",
             clean(&ending.name),
             clean(&ending.message)
         )
@@ -153,7 +164,8 @@ pub fn change(told: &Change) -> String {
         },
         (None, Some(_), Some(ending)) => format!("{}; no longer shown", down(ending)),
         (None, Some(left), None) => format!("{at}  {left}  no longer shown"),
-        (None, None, _) => at,
+        (None, None, Some(ending)) => down(ending),
+        (None, None, None) => at,
     }
 }
 
@@ -254,9 +266,13 @@ fn status(domain: &Domain) -> String {
 }
 
 fn cause(ending: &Ending) -> String {
-    match ending.certainty.as_str() {
-        "certain" => ending.cause.clone(),
-        other => format!("{} ({other})", ending.cause),
+    let corrected = (ending.revision > 0).then_some("corrected");
+    let unsure = Some(ending.certainty.as_str()).filter(|certainty| *certainty != "certain");
+    let remarks: Vec<&str> = unsure.into_iter().chain(corrected).collect();
+    if remarks.is_empty() {
+        ending.cause.clone()
+    } else {
+        format!("{} ({})", ending.cause, remarks.join(", "))
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Change {
     Now(Arc<DomainPublic>),
     /// It is no longer shown, and with what ending, if that was never shown.
     Left(DomainId, Option<Arc<Ending>>),
+    /// The ending of a run that is no longer shown was corrected.
+    Corrected(Arc<Ending>),
 }
 
 /// What readers hold on to.
@@ -186,6 +188,9 @@ impl EngineTask {
             }
             Effect::Reply(id, reply) => self.answers.push((id, reply)),
             Effect::Watch(process) => self.hands.watch(process),
+            Effect::Corrected(ending) => {
+                let _ = self.changes.send(Change::Corrected(ending));
+            }
             Effect::Publish => return true,
         }
         false
@@ -256,6 +261,14 @@ impl Runs {
                 self.within(ending.run, || match ending.exit_code {
                     0 => info!(cause, certainty, %row, "ended: {}", ending.message),
                     _ => warn!(cause, certainty, %row, "ended: {}", ending.message),
+                });
+                self.spans.remove(&ending.run);
+            }
+            Keep::Revised(ending) => {
+                let (cause, certainty) = (ending.verdict.cause.word(), ending.verdict.certainty.word());
+                let (row, revision) = (&ending.verdict.row, ending.revision());
+                self.within(ending.run, || {
+                    info!(cause, certainty, %row, revision, "corrected: {}", ending.message);
                 });
                 self.spans.remove(&ending.run);
             }

@@ -451,6 +451,7 @@ impl Service {
                 domain: None,
                 left: None,
                 ending: None,
+                corrected: false,
                 stopping: false,
                 missed: 0,
             };
@@ -458,6 +459,7 @@ impl Service {
             let shown = |domain: &DomainPublic| told::Change {
                 at: told::timestamp(Wall::from_millis(domain.status_time)),
                 domain: Some(told::Domain::of(domain)),
+                corrected: domain.ending.as_ref().is_some_and(|ending| ending.revision() > 0),
                 ..change()
             };
             for domain in snapshot.domains.values() {
@@ -483,6 +485,9 @@ impl Service {
                         ending: ending.as_deref().map(told::Ending::of),
                         ..change()
                     },
+                    Ok(Change::Corrected(ending)) => {
+                        told::Change { ending: Some(told::Ending::of(&ending)), corrected: true, ..change() }
+                    }
                     Err(broadcast::error::RecvError::Lagged(missed)) => told::Change { missed, ..change() },
                     Err(broadcast::error::RecvError::Closed) => return,
                 };

@@ -327,6 +327,9 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
         move |word| match word {
             whydown_ledger::Told::Kept(run) => told.post_blocking(Input::Kept(run)),
             whydown_ledger::Told::NotKept(run) => told.post_blocking(Input::NotKept(run)),
+            whydown_ledger::Told::KeptRevision(run, number) => {
+                told.post_blocking(Input::KeptRevision(run, number));
+            }
             whydown_ledger::Told::Written(count) => told.post_blocking(Input::Written(count)),
             whydown_ledger::Told::Unwritten(count) => told.post_blocking(Input::Unwritten(count)),
         },

@@ -51,6 +51,7 @@ fn ending(run: u64) -> Ending {
         message: "User shut down from within the guest".into(),
         evidence: (0..4).map(evidence).collect(),
         acknowledged: Some(Acknowledged { at: moment, by: "engine".into() }),
+        earlier: Vec::new(),
     }
 }
 

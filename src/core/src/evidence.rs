@@ -355,6 +355,17 @@ pub struct Evidence {
     pub fact: Fact,
 }
 
+/// What a fact that came late added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Late {
+    /// Nothing.
+    NoNews,
+    /// A piece of its own, behind all others.
+    New,
+    /// What is here says more of this piece, which was like this before.
+    Completed(EvidenceId, Evidence),
+}
+
 /// All that was witnessed of one run. Bounded: equal facts are counted, and at most
 /// [`limits::FACTS_PER_RUN`] different ones are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -389,6 +400,27 @@ impl Dossier {
         }
         self.items.push(Evidence { first: at, last: at, times: 1, fact });
         true
+    }
+
+    /// Adds a fact that came after the ending was told. What is known already is no news and changes nothing, so that the
+    /// evidence as it was told can be had back.
+    pub fn add_late(&mut self, at: Wall, fact: Fact) -> Late {
+        if let Some(place) = self.items.iter().position(|e| e.fact.is_same(&fact)) {
+            let before = self.items[place].clone();
+            self.items[place].fact.complete(fact);
+            return if self.items[place] == before {
+                Late::NoNews
+            } else {
+                Late::Completed(place as EvidenceId, before)
+            };
+        }
+        let ends_twice =
+            matches!(fact, Fact::Exit(_)) && self.items.iter().any(|e| matches!(e.fact, Fact::Exit(_)));
+        if ends_twice || self.items.len() >= limits::FACTS_PER_RUN {
+            return Late::NoNews;
+        }
+        self.items.push(Evidence { first: at, last: at, times: 1, fact });
+        Late::New
     }
 
     /// In the order of first appearance.

@@ -49,3 +49,18 @@ pub const HOST_WORD_DELAY: Duration = Duration::from_secs(5);
 /// Two witnesses of one moment may date it this far apart: events carry no time of their own and are dated when they
 /// arrive.
 pub const CLOCK_GRACE: Duration = Duration::from_secs(1);
+
+/// How long after an ending was told, or after the daemon began, proof of what it was may still come: a core dump or a hung
+/// log takes minutes. Whoever acted on the first answer has done so long before.
+pub const LATE_PROOF: Duration = Duration::from_secs(900);
+
+/// How often one ending may be corrected. There are only so many witnesses; more would be a quarrel, not proof.
+pub const REVISIONS: usize = 3;
+
+/// Ended runs that are remembered for late proof; a storm of uncertain endings forgets its oldest. Each has at most some
+/// hundred kilobytes of evidence, and as a rule some.
+pub const ENDED_RUNS: usize = 256;
+
+/// When a log that said nothing, or could not be read, is read again: this long after the ending was told.
+pub const SECOND_LOOKS: [Duration; 3] =
+    [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(300)];

@@ -97,7 +97,9 @@ impl When {
     }
 }
 
-/// The ending of a run, as it was told. Never changed afterwards, but for its acknowledgement.
+/// The ending of a run, as it was told. Never changed afterwards, but for its acknowledgement, and by proof that came
+/// late: then the cause, the reason and the message may change, the exit code never
+/// (see the decision on late proof in `docs/decisions`). What was told before is kept with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
     /// Which run.
@@ -122,6 +124,53 @@ pub struct Ending {
     pub evidence: Vec<Evidence>,
     /// Who acknowledged it, and when; `None` while managers still have to.
     pub acknowledged: Option<Acknowledged>,
+    /// What was told before late proof corrected it, oldest first: as many as there were corrections.
+    pub earlier: Vec<Earlier>,
+}
+
+impl Ending {
+    /// How often it was corrected; 0 as it was told first.
+    pub fn revision(&self) -> u16 {
+        u16::try_from(self.earlier.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The cause whose numbers are told to managers: the present one if it has the exit code that was told first, else
+    /// the last one before that had it. A manager acts on an exit code once.
+    pub fn numbers_of(&self) -> Cause {
+        let causes = self.earlier.iter().map(|earlier| earlier.verdict.cause).chain([self.verdict.cause]);
+        causes.rev().find(|cause| cause.row().exit_code == self.exit_code).unwrap_or(self.verdict.cause)
+    }
+
+    /// The evidence on which this revision stood, as it was then.
+    pub fn evidence_of(&self, revision: u16) -> Vec<Evidence> {
+        let mut evidence = self.evidence.clone();
+        for earlier in self.earlier.iter().skip(usize::from(revision)).rev() {
+            for (position, piece) in &earlier.changed {
+                if let Some(place) = evidence.get_mut(usize::from(*position)) {
+                    *place = piece.clone();
+                }
+            }
+            evidence.truncate(usize::from(earlier.facts));
+        }
+        evidence
+    }
+}
+
+/// What was told of an ending before late proof corrected it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// When it was corrected.
+    pub until: Wall,
+    /// The cause as it was thought to be.
+    pub verdict: Verdict,
+    /// VDSM's number.
+    pub exit_reason: u8,
+    /// The message.
+    pub message: String,
+    /// How many pieces of evidence there were; they are the first ones of those that are there now.
+    pub facts: u16,
+    /// Those of them that have changed since, as they were.
+    pub changed: Vec<(EvidenceId, Evidence)>,
 }
 
 /// An acknowledgement.
@@ -133,7 +182,8 @@ pub struct Acknowledged {
     pub by: String,
 }
 
-/// What the ledger is told to keep, in this order for each run: start, evidence, ending, acknowledgement.
+/// What the ledger is told to keep, in this order for each run: start, evidence, ending, and then its acknowledgement and
+/// its corrections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Keep {
     /// A run began.
@@ -142,6 +192,8 @@ pub enum Keep {
     Evidence(RunId, EvidenceId, Evidence),
     /// A run ended. Answered by `Input::Kept`.
     Ending(Box<Ending>),
+    /// Late proof corrects an ending. Answered by `Input::KeptRevision`.
+    Revised(Box<Ending>),
     /// An ending was acknowledged.
     Acknowledge(RunId, Acknowledged),
     /// We were alive and listening at this moment.
@@ -169,6 +221,8 @@ pub struct Recovered {
     pub open: Vec<(RunStart, Vec<Evidence>)>,
     /// Endings that no manager has acknowledged: the latest run of their domain only.
     pub unacknowledged: Vec<Ending>,
+    /// The latest endings that are not certain, with how their runs began: late proof may be about them.
+    pub uncertain: Vec<(RunStart, Ending)>,
     /// Higher numbers were never given to a run.
     pub last_run: u64,
     /// The last moment at which whydown was listening.

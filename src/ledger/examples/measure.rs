@@ -45,6 +45,7 @@ fn ending(run: u64) -> Ending {
         message: "User shut down from within the guest".into(),
         evidence: (0..8).map(evidence).collect(),
         acknowledged: None,
+        earlier: Vec::new(),
     }
 }
 

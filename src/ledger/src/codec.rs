@@ -6,7 +6,7 @@ use whydown_core::cause::Cause;
 use whydown_core::evidence::{Evidence, EvidenceId, Fact};
 use whydown_core::hypervisor::Process;
 use whydown_core::id::{BootId, DomainId, RunId};
-use whydown_core::record::{Acknowledged, Certainty, Ending, Incarnation, RunStart, Verdict, When};
+use whydown_core::record::{Acknowledged, Certainty, Earlier, Ending, Incarnation, RunStart, Verdict, When};
 use whydown_core::time::Wall;
 
 /// Characters of one stored fact that are read. A fact holds few texts of at most 4 KiB each; a longer one is not ours,
@@ -37,9 +37,63 @@ pub(crate) fn positions_to_text(positions: &[EvidenceId]) -> String {
 
 /// Columns of an ending, in the order in which [`ending_from_row`] reads them, from table `ending` alias `e`.
 pub(crate) const ENDING_COLUMNS: &str = "e.run, e.domain, e.name, e.started, e.ended_after, e.ended, e.cause, \
-    e.certainty, e.row, e.because, e.despite, e.exit_code, e.exit_reason, e.message, e.acknowledged_at, e.acknowledged_by";
+    e.certainty, e.row, e.because, e.despite, e.exit_code, e.exit_reason, e.message, e.acknowledged_at, e.acknowledged_by, e.revision";
 
-/// An ending without its evidence. The outer error is SQLite's; the inner one says that the row makes no sense.
+/// How many corrections the ending of this row has.
+pub(crate) fn revision_of(row: &Row<'_>) -> rusqlite::Result<u32> {
+    count(row, 16, u16::MAX.into())
+}
+
+/// Columns of what was told before a correction, in the order in which [`earlier_from_row`] reads them.
+pub(crate) const EARLIER_COLUMNS: &str =
+    "until, cause, certainty, row, because, despite, exit_reason, message, facts, substr(changed, 1, ?2)";
+
+/// Characters of one revision's changed pieces that are read.
+pub(crate) const CHANGED_CHARS: usize = 4 * FACT_CHARS;
+
+/// What was told before a correction. What makes no sense in it reads as nothing: the correction itself stands elsewhere.
+pub(crate) fn earlier_from_row(row: &Row<'_>) -> rusqlite::Result<Earlier> {
+    let cause = Cause::from_word(&text(row, 1)?);
+    Ok(Earlier {
+        until: Wall(row.get(0)?),
+        verdict: Verdict {
+            cause: cause.unwrap_or(Cause::UnknownEnded),
+            certainty: match cause {
+                Some(_) => certainty_from_word(&text(row, 2)?),
+                None => Certainty::Unknown,
+            },
+            row: text(row, 3)?,
+            because: serde_json::from_str(&text(row, 4)?).unwrap_or_default(),
+            despite: serde_json::from_str(&text(row, 5)?).unwrap_or_default(),
+        },
+        exit_reason: u8::try_from(count(row, 6, u8::MAX.into())?).unwrap_or_default(),
+        message: text(row, 7)?,
+        facts: u16::try_from(count(row, 8, u16::MAX.into())?).unwrap_or_default(),
+        changed: changed_from_text(&text(row, 9)?),
+    })
+}
+
+/// A piece of evidence as it stands in `earlier.changed`: position, first, last, times, and the fact as in
+/// `evidence.fact`.
+type Changed = (EvidenceId, Wall, Wall, u32, String);
+
+/// Pieces with their positions, as a JSON array.
+pub(crate) fn changed_to_text(changed: &[(EvidenceId, Evidence)]) -> String {
+    let changed = changed.iter().map(|(position, piece)| -> Changed {
+        (*position, piece.first, piece.last, piece.times, fact_to_text(&piece.fact))
+    });
+    serde_json::to_string(&changed.collect::<Vec<_>>()).expect("numbers and texts are always JSON")
+}
+
+fn changed_from_text(text: &str) -> Vec<(EvidenceId, Evidence)> {
+    let changed: Vec<Changed> = serde_json::from_str(text).unwrap_or_default();
+    let piece = |(position, first, last, times, fact): Changed| {
+        (position, Evidence { first, last, times, fact: fact_from_text(fact) })
+    };
+    changed.into_iter().map(piece).collect()
+}
+
+/// An ending without its evidence and what was told before. The outer error is SQLite's; the inner one says that the row makes no sense.
 pub(crate) fn ending_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Ending, (RunId, Senseless)>> {
     let run = RunId(row.get::<_, i64>(0)?.cast_unsigned());
     let domain = text(row, 1)?;
@@ -80,6 +134,7 @@ pub(crate) fn ending_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Ending, 
             message,
             evidence: Vec::new(),
             acknowledged,
+            earlier: Vec::new(),
         })
     };
     Ok(sensible().map_err(|reason| (run, reason)))

@@ -129,11 +129,17 @@ fn salvage(damaged: &Path, fresh: &mut Connection, floor: u64) -> Result<Salvage
         copy("evidence", "run, position, first, last, times, fact", "run, position", &|row| {
             sensible_run(&row[0])
         })?;
+        // From version 3 on; there is no such table in older files.
+        copy("earlier", EARLIER_COLUMNS, "run, revision", &|row| {
+            sensible_run(&row[0]) && matches!(row[1], Value::Integer(0..=REVISION_MAX))
+        })?;
         last_run = true;
     }
     transaction.execute_batch(
         "INSERT OR IGNORE INTO run (run, domain) SELECT run, domain FROM ending;
          DELETE FROM evidence WHERE run NOT IN (SELECT run FROM run);
+         DELETE FROM earlier WHERE run NOT IN (SELECT run FROM ending);
+         UPDATE ending SET revision = (SELECT count(*) FROM earlier WHERE earlier.run = ending.run);
          UPDATE ending SET facts = (SELECT count(*) FROM evidence WHERE evidence.run = ending.run);
          DELETE FROM meta WHERE key NOT IN ('alive', 'last_run');",
     )?;
@@ -168,6 +174,12 @@ fn salvage(damaged: &Path, fresh: &mut Connection, floor: u64) -> Result<Salvage
 const RUN_COLUMNS: &str = "run, domain, name, at, seen, libvirt_id, pid, start_ticks, boot";
 const ENDING_COLUMNS: &str = "run, domain, name, started, ended_after, ended, cause, certainty, row, because, despite, \
     exit_code, exit_reason, message, acknowledged_at, acknowledged_by";
+
+const EARLIER_COLUMNS: &str =
+    "run, revision, until, cause, certainty, row, because, despite, exit_reason, message, facts, changed";
+
+/// Revisions beyond this are damage.
+const REVISION_MAX: i64 = u16::MAX as i64;
 
 fn sensible_run(run: &Value) -> bool {
     matches!(run, Value::Integer(0..=RUN_MAX))

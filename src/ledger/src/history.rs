@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, InterruptHandle, OpenFlags, Params, Row, params_from_iter, types::Value};
 use whydown_core::evidence::{Evidence, EvidenceId};
 use whydown_core::id::{DomainId, RunId};
-use whydown_core::record::{Acknowledged, Ending, Keep};
+use whydown_core::record::{Acknowledged, Earlier, Ending, Keep};
 use whydown_core::time::Wall;
 
 use crate::codec;
@@ -303,6 +303,9 @@ fn ending(db: &Connection, row: &Row<'_>) -> Result<Result<Ending, LedgerError>,
         Err((run, reason)) => return Ok(Err(LedgerError::Row { run, reason })),
     };
     ending.evidence = evidence_of(db, ending.run)?.into_iter().map(|(_, evidence)| evidence).collect();
+    if codec::revision_of(row)? > 0 {
+        ending.earlier = earlier_of(db, ending.run)?;
+    }
     let word = codec::text(row, 6)?;
     if word != ending.verdict.cause.word() {
         ending.evidence.push(codec::unknown_cause_remark(ending.ended.latest(), &word));
@@ -328,7 +331,18 @@ pub(crate) fn evidence_of(db: &Connection, run: RunId) -> Result<Vec<(EvidenceId
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Endings and acknowledgements that wait in memory.
+/// What was told of a run's end before late proof corrected it, oldest first.
+fn earlier_of(db: &Connection, run: RunId) -> Result<Vec<Earlier>, Failure> {
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT {} FROM earlier WHERE run = ?1 ORDER BY revision",
+        codec::EARLIER_COLUMNS
+    ))?;
+    let values = (run.0.cast_signed(), codec::CHANGED_CHARS as i64);
+    let rows = statement.query_map(values, codec::earlier_from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Endings and acknowledgements that wait in memory. A correction that waits is not told yet.
 #[derive(Default)]
 pub(crate) struct Waiting {
     endings: BTreeMap<RunId, Arc<Keep>>,
@@ -347,7 +361,7 @@ impl Waiting {
                 Keep::Acknowledge(run, by) => {
                     waiting.acknowledged.entry(*run).or_insert_with(|| by.clone());
                 }
-                Keep::Start(_) | Keep::Evidence(..) | Keep::Alive(_) => {}
+                Keep::Start(_) | Keep::Evidence(..) | Keep::Revised(_) | Keep::Alive(_) => {}
             }
         }
         waiting

@@ -30,6 +30,8 @@ pub enum Told {
     Kept(RunId),
     /// It cannot be written now and waits in memory. Said once; [`Told::Kept`] follows when it was written.
     NotKept(RunId),
+    /// The correction of this number of the run's ending is on disk.
+    KeptRevision(RunId, u16),
     /// Of all operations that were ever handed over, so many are on disk. Said after every commit, behind its endings.
     Written(u64),
     /// So many were handed over, and those that are not on disk wait in memory: the file cannot be written now.

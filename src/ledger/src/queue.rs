@@ -275,7 +275,7 @@ pub(crate) fn size(ending: &Ending) -> usize {
 fn cost(op: &Keep) -> usize {
     let mut bytes = Bytes(0);
     let counted = match op {
-        Keep::Ending(ending) => serde_json::to_writer(&mut bytes, ending),
+        Keep::Ending(ending) | Keep::Revised(ending) => serde_json::to_writer(&mut bytes, ending),
         Keep::Evidence(_, _, evidence) => serde_json::to_writer(&mut bytes, evidence),
         Keep::Start(_) | Keep::Acknowledge(..) | Keep::Alive(_) => Ok(()),
     };

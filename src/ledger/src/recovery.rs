@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use whydown_core::evidence::{Evidence, Fact};
 use whydown_core::id::RunId;
+use whydown_core::limits;
 use whydown_core::record::{Ending, Recovered, RunStart};
 use whydown_core::time::Wall;
 
@@ -26,6 +27,7 @@ pub(crate) fn recover(db: &Connection) -> Result<Recovered, Failure> {
     Ok(Recovered {
         open: open_runs(db)?,
         unacknowledged: unacknowledged(db)?,
+        uncertain: uncertain(db)?,
         last_run: last_run.cast_unsigned(),
         alive: number("alive")?.map(Wall),
         ages: ages(db, number("lived")?.unwrap_or(0))?,
@@ -161,4 +163,24 @@ fn unacknowledged(db: &Connection) -> Result<Vec<Ending>, Failure> {
         tracing::error!(%error, "an ending that managers still wait for cannot be shown to them");
     }
     Ok(endings)
+}
+
+/// The latest endings that late proof may be about, with how their runs began.
+fn uncertain(db: &Connection) -> Result<Vec<(RunStart, Ending)>, Failure> {
+    let sql = format!(
+        "SELECT {} FROM ending AS e WHERE e.certainty <> 'certain' ORDER BY e.ended DESC, e.run DESC LIMIT {}",
+        codec::ENDING_COLUMNS,
+        limits::ENDED_RUNS
+    );
+    // Those that make no sense are said where managers wait for them.
+    let endings = history::endings(db, &sql, [], &mut Vec::new())?;
+    let mut statement =
+        db.prepare(&format!("SELECT {} FROM run AS r WHERE r.run = ?1", codec::START_COLUMNS))?;
+    let mut found = Vec::new();
+    for ending in endings {
+        let start = statement.query_row([ending.run.0.cast_signed()], codec::start_from_row).optional()?;
+        found.extend(start.flatten().map(|start| (start, ending)));
+    }
+    found.sort_by_key(|(start, _)| start.run);
+    Ok(found)
 }

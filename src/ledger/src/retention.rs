@@ -67,6 +67,7 @@ fn take_evidence(db: &Connection, before: i64, surplus: u64) -> Result<Taken, Fa
         }
         db.prepare_cached("DELETE FROM evidence WHERE run = ?1")?.execute([run])?;
         db.prepare_cached("UPDATE ending SET facts = 0 WHERE run = ?1")?.execute([run])?;
+        db.prepare_cached("UPDATE earlier SET facts = 0, changed = '[]' WHERE run = ?1")?.execute([run])?;
         taken.endings += 1;
         taken.facts += facts;
     }

@@ -35,6 +35,10 @@ pub(crate) fn apply(db: &Transaction<'_>, op: &Keep, lived: i64, grown: &mut Gro
             }
             Ok(())
         }
+        Keep::Revised(ending) => {
+            grown.facts += keep_revision(db, ending)?;
+            Ok(())
+        }
         Keep::Acknowledge(run, acknowledged) => keep_acknowledgement(db, *run, acknowledged),
         Keep::Alive(at) => keep_alive(db, at.0, lived),
     }
@@ -186,6 +190,70 @@ fn keep_ending(db: &Transaction<'_>, ending: &Ending, lived: i64) -> rusqlite::R
         insert_evidence(db, ending.run, position, item)?;
     }
     Ok(true)
+}
+
+/// A correction of an ending that is here, numbered one higher than what is here. How many facts it adds. Its exit code is
+/// that of the first telling, whatever comes: a manager has acted on it.
+fn keep_revision(db: &Transaction<'_>, ending: &Ending) -> rusqlite::Result<u64> {
+    let number = ending.run.0.cast_signed();
+    let verdict = &ending.verdict;
+    let Some(earlier) = ending.earlier.last() else { return Ok(0) };
+    let known: Option<(i64, i64)> = db
+        .prepare_cached("SELECT revision, facts FROM ending WHERE run = ?1")?
+        .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let corrected = db
+        .prepare_cached(
+            "UPDATE ending SET cause = ?2, certainty = ?3, row = ?4, because = ?5, despite = ?6, exit_reason = ?7,
+                 message = ?8, facts = ?9, revision = ?10
+             WHERE run = ?1 AND revision = ?10 - 1 AND exit_code = ?11 AND certainty <> 'certain'",
+        )?
+        .execute(params![
+            number,
+            verdict.cause.word(),
+            verdict.certainty.word(),
+            verdict.row,
+            codec::positions_to_text(&verdict.because),
+            codec::positions_to_text(&verdict.despite),
+            ending.exit_reason,
+            ending.message,
+            ending.evidence.len() as i64,
+            ending.revision(),
+            ending.exit_code,
+        ])?;
+    let facts_before = match known {
+        Some((_, facts)) if corrected > 0 => facts,
+        // Written before: a commit may have reached the disk and failed all the same.
+        Some((revision, _)) if revision >= i64::from(ending.revision()) => return Ok(0),
+        known => {
+            let revision = ending.revision();
+            tracing::warn!(run = %ending.run, revision, ?known, "a correction found nothing that it corrects");
+            return Ok(0);
+        }
+    };
+    db.prepare_cached(
+        "INSERT INTO earlier (run, revision, until, cause, certainty, row, because, despite, exit_reason, message,
+             facts, changed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?
+    .execute(params![
+        number,
+        ending.revision() - 1,
+        earlier.until.0,
+        earlier.verdict.cause.word(),
+        earlier.verdict.certainty.word(),
+        earlier.verdict.row,
+        codec::positions_to_text(&earlier.verdict.because),
+        codec::positions_to_text(&earlier.verdict.despite),
+        earlier.exit_reason,
+        earlier.message,
+        earlier.facts,
+        codec::changed_to_text(&earlier.changed),
+    ])?;
+    for (position, item) in (0..).zip(&ending.evidence) {
+        insert_evidence(db, ending.run, position, item)?;
+    }
+    Ok((ending.evidence.len() as u64).saturating_sub(facts_before.cast_unsigned()))
 }
 
 /// A second ending of a run is no news if it says the same: a commit may have reached the disk and failed all the same.

@@ -51,6 +51,19 @@ const STEPS: &[&str] = &[
      CREATE INDEX ending_by_age ON ending (lived, run);",
     // 4: whoever asks for a name that never was must not have all endings read for it.
     "CREATE INDEX ending_by_name ON ending (name, ended, run);",
+    // 5: late proof corrects endings. `revision` counts the corrections of one; `earlier` has what was told before each,
+    // with the pieces of evidence that have changed since as they were.
+    "ALTER TABLE ending ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+     CREATE TABLE earlier (
+         run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
+         revision INTEGER NOT NULL,
+         until INTEGER NOT NULL,
+         cause TEXT NOT NULL, certainty TEXT NOT NULL, row TEXT NOT NULL,
+         because TEXT NOT NULL, despite TEXT NOT NULL,
+         exit_reason INTEGER NOT NULL, message TEXT NOT NULL,
+         facts INTEGER NOT NULL, changed TEXT NOT NULL,
+         PRIMARY KEY (run, revision)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The version that this program writes.
@@ -107,7 +120,9 @@ pub(crate) fn verify(db: &Connection) -> Result<(), Failure> {
         "SELECT run, domain, name, at, seen, libvirt_id, pid, start_ticks, boot, evidence_lost FROM run",
         "SELECT run, position, first, last, times, fact FROM evidence",
         "SELECT run, domain, name, started, ended_after, ended, cause, certainty, row, because, despite, exit_code,
-             exit_reason, message, acknowledged_at, acknowledged_by, facts, lived FROM ending",
+             exit_reason, message, acknowledged_at, acknowledged_by, facts, lived, revision FROM ending",
+        "SELECT run, revision, until, cause, certainty, row, because, despite, exit_reason, message, facts, changed
+             FROM earlier",
     ];
     for sql in USED {
         db.prepare(sql).map_err(|error| match error.sqlite_error_code() {

@@ -143,8 +143,12 @@ impl Writer {
             Ok(()) => {
                 let (endings, facts) = (store.endings, store.facts);
                 for op in &batch.ops {
-                    if let Keep::Ending(ending) = &**op {
-                        (self.told)(Told::Kept(ending.run));
+                    match &**op {
+                        Keep::Ending(ending) => (self.told)(Told::Kept(ending.run)),
+                        Keep::Revised(ending) => {
+                            (self.told)(Told::KeptRevision(ending.run, ending.revision()));
+                        }
+                        _ => {}
                     }
                 }
                 (self.told)(Told::Written(batch.upto));

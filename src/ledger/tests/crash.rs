@@ -29,6 +29,7 @@ fn keep_without_end(path: &Path) -> ! {
         Told::NotKept(run) => panic!("run {run} was not kept"),
         Told::Written(_) => {}
         Told::Unwritten(_) => panic!("it cannot be written"),
+        Told::KeptRevision(run, number) => panic!("run {run} has no correction {number}"),
     });
     assert_eq!(trouble, None);
     for run in recovered.last_run + 1.. {

@@ -20,6 +20,7 @@ fn knows_what_version_1_wrote(ledger: &Ledger, recovered: &Recovered) {
     let expected = Recovered {
         open: vec![(start(3, 3), open)],
         unacknowledged: vec![ending(1, 1)],
+        uncertain: vec![],
         last_run: 42,
         alive: Some(at(500)),
         // Ages are counted from the day on which it was brought up.
@@ -63,6 +64,19 @@ fn a_ledger_of_version_1_is_brought_up_and_opens_again() {
     let (ledger, ..) = open_with(Settings { retention, ..settings(&folder.ledger()) });
     eventually("the evidence leaves", || ledger.health().evidence == 0);
     assert_eq!(ledger.ending(RunId(1)).unwrap().unwrap().evidence, []);
+}
+
+#[test]
+fn a_ledger_of_version_2_is_brought_up_and_opens_again() {
+    let folder = Folder::new();
+    let db = rusqlite::Connection::open(folder.ledger()).unwrap();
+    db.execute_batch(include_str!("golden/ledger-v2.sql")).unwrap();
+    drop(db);
+    for _ in 0..2 {
+        let (ledger, recovered, _) = open(&folder.ledger());
+        knows_what_version_1_wrote(&ledger, &recovered);
+        assert_eq!((ledger.health().endings, ledger.health().evidence), (2, 3));
+    }
 }
 
 #[test]

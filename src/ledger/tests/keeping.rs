@@ -37,6 +37,7 @@ fn an_open_run_comes_back_with_its_evidence() {
     let expected = Recovered {
         open: vec![(start(3, 1), evidence)],
         unacknowledged: vec![],
+        uncertain: vec![],
         last_run: 3,
         alive: Some(at(50)),
         ..Recovered::default()

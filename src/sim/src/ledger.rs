@@ -1,7 +1,7 @@
 //! A ledger in memory: keeps what it is given in order, in commits, as late as it is told to, or not at all.
 //!
-//! It holds the promises of the real one: one order, a commit is whole or nothing, an ending is kept once and its first
-//! version stays, and after a crash exactly what was committed is there.
+//! It holds the promises of the real one: one order, a commit is whole or nothing, an ending is kept once, its first
+//! version stays but for numbered corrections, and after a crash exactly what was committed is there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use whydown_core::evidence::{Asked, Evidence, EvidenceId, Fact};
 use whydown_core::id::RunId;
 use whydown_core::limits;
-use whydown_core::record::{Acknowledged, Ending, Keep, Recovered, RunStart};
+use whydown_core::record::{Acknowledged, Certainty, Ending, Keep, Recovered, RunStart};
 use whydown_core::time::Wall;
 
 /// How the told disk is.
@@ -26,6 +26,8 @@ pub enum Disk {
 pub struct Tried {
     /// Endings that are on disk now.
     pub kept: Vec<RunId>,
+    /// Corrections that are on disk now.
+    pub revised: Vec<(RunId, u16)>,
     /// Endings that are told for the first time that they must wait.
     pub not_kept: Vec<RunId>,
     /// How much of what this daemon handed over it was about.
@@ -44,6 +46,8 @@ pub struct ToldLedger {
     starts: BTreeMap<RunId, RunStart>,
     evidence: BTreeMap<RunId, BTreeMap<EvidenceId, Evidence>>,
     endings: BTreeMap<RunId, Ending>,
+    /// What was told before the corrections, as it was, the first telling first.
+    before: BTreeMap<RunId, Vec<Ending>>,
     acknowledged: BTreeMap<RunId, Acknowledged>,
     /// Numbers up to here may have been given.
     last_run: u64,
@@ -93,7 +97,7 @@ impl ToldLedger {
     pub fn commit(&mut self) -> Tried {
         let mut tried = Tried { count: self.handed, written: true, ..Tried::default() };
         while let Some(keep) = self.waiting.pop_front() {
-            self.write(keep, &mut tried.kept);
+            self.write(keep, &mut tried);
         }
         tried
     }
@@ -106,7 +110,7 @@ impl ToldLedger {
         });
         let new: Vec<RunId> = waiting.filter(|run| !self.told_to_wait.contains(run)).collect();
         self.told_to_wait.extend(&new);
-        Tried { kept: Vec::new(), not_kept: new, count: self.handed, written: false }
+        Tried { not_kept: new, count: self.handed, ..Tried::default() }
     }
 
     /// The daemon is gone, and with it all that was not committed.
@@ -116,7 +120,7 @@ impl ToldLedger {
         self.handed = 0;
     }
 
-    fn write(&mut self, keep: Keep, kept: &mut Vec<RunId>) {
+    fn write(&mut self, keep: Keep, tried: &mut Tried) {
         match keep {
             Keep::Start(start) => {
                 self.given(start.run);
@@ -131,13 +135,35 @@ impl ToldLedger {
             Keep::Ending(ending) => {
                 self.given(ending.run);
                 self.written_at.entry(ending.run).or_insert(self.lived);
-                kept.push(ending.run);
+                tried.kept.push(ending.run);
                 match self.endings.get(&ending.run) {
                     Some(known) if *known != *ending => self.contradicted.push(ending.run),
                     Some(_) => {}
                     None => {
                         self.endings.insert(ending.run, *ending);
                     }
+                }
+            }
+            Keep::Revised(ending) => {
+                tried.revised.push((ending.run, ending.revision()));
+                let Some(told) = self.endings.get_mut(&ending.run) else {
+                    return self.contradicted.push(ending.run);
+                };
+                let before = self.before.entry(ending.run).or_default();
+                before.push(std::mem::replace(told, *ending));
+                let fits = |(number, told): (u16, &Ending)| {
+                    let evidence_stays = self.endings[&told.run].evidence_of(number) == told.evidence;
+                    told.revision() == number
+                        && told.verdict.certainty < Certainty::Certain
+                        && told.exit_code == self.endings[&told.run].exit_code
+                        && told.ended == self.endings[&told.run].ended
+                        && evidence_stays
+                };
+                let run = before[0].run;
+                if !(0..).zip(before.iter()).all(fits)
+                    || usize::from(self.endings[&run].revision()) != before.len()
+                {
+                    self.contradicted.push(run);
                 }
             }
             Keep::Acknowledge(run, by) => {
@@ -172,6 +198,12 @@ impl ToldLedger {
                 .filter(latest)
                 .cloned()
                 .collect(),
+            uncertain: self
+                .endings
+                .values()
+                .filter(|ending| ending.verdict.certainty < Certainty::Certain)
+                .filter_map(|ending| Some((self.starts.get(&ending.run)?.clone(), ending.clone())))
+                .collect(),
             last_run: self.last_run,
             alive: self.alive,
             ages: self.written_at.iter().map(|(run, at)| (*run, self.lived.saturating_sub(*at))).collect(),
@@ -197,6 +229,11 @@ impl ToldLedger {
     /// All endings on disk, by run.
     pub fn endings(&self) -> &BTreeMap<RunId, Ending> {
         &self.endings
+    }
+
+    /// Everything that was ever told of a run's end and is on disk, the latest last.
+    pub fn told_of(&self, run: RunId) -> impl Iterator<Item = &Ending> {
+        self.before.get(&run).into_iter().flatten().chain(self.endings.get(&run))
     }
 
     /// All starts on disk, by run.

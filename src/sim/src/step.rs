@@ -74,6 +74,8 @@ pub enum Step {
     NoAnswers(u16),
     /// Events lie in queues for so many milliseconds.
     EventDelay(u16),
+    /// Witnesses speak so many milliseconds after they saw something.
+    WitnessDelay(u16),
     /// libvirt reports so many milliseconds after it shows.
     ReportDelay(u16),
     /// Whether starts are reported with their process.
@@ -150,6 +152,7 @@ impl World {
                 self.answers = Answers::None(Duration::from_millis(u64::from(*millis)));
             }
             Step::EventDelay(millis) => self.event_delay = Duration::from_millis(u64::from(*millis)),
+            Step::WitnessDelay(millis) => self.witness_delay = Duration::from_millis(u64::from(*millis)),
             Step::ReportDelay(millis) => self.report_delay = Duration::from_millis(u64::from(*millis)),
             Step::Processes(known) => self.processes_known = *known,
             Step::Jump(millis) => self.jump(i64::from(*millis)),

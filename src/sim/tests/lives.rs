@@ -75,6 +75,7 @@ fn fault() -> impl Strategy<Value = Step> {
         1 => (0..3_000u16).prop_map(Step::NoAnswers),
         1 => (0..500u16).prop_map(Step::EventDelay),
         1 => (0..60u16).prop_map(Step::ReportDelay),
+        1 => (0..20_000u16).prop_map(Step::WitnessDelay),
         1 => any::<bool>().prop_map(Step::Processes),
         1 => any::<bool>().prop_map(Step::BreakNextAct),
     ]

@@ -61,7 +61,7 @@ impl Range {
     fn reason(self, ending: &Ending) -> u8 {
         match ending.exit_reason {
             within if within <= self.highest() => within,
-            _ => ending.verdict.cause.row().classic_reason,
+            _ => ending.numbers_of().row().classic_reason,
         }
     }
 }
@@ -256,6 +256,9 @@ fn put_exit(s: &mut Members<'_>, domain: &DomainPublic, ending: &Ending, range: 
     s.number_text("exitReasonExact", ending.exit_reason);
     s.number_text("exitRunId", ending.run);
     s.number_text("exitTime", ending.ended.latest().as_millis());
+    if ending.revision() > 0 {
+        s.number_text("exitRevision", ending.revision());
+    }
     if !domain.durable {
         s.boolean("exitDurable", false);
     }

@@ -1,10 +1,12 @@
 //! The words between the engine and its shell.
 
+use std::sync::Arc;
+
 use crate::act::Act;
 use crate::evidence::{Asked, Fact, Who};
 use crate::hypervisor::{DomainView, HostEvent, Listing, Process};
 use crate::id::{DomainId, RequestId, RunId};
-use crate::record::Keep;
+use crate::record::{Ending, Keep};
 use crate::time::Wall;
 
 /// What the world tells the engine.
@@ -43,6 +45,8 @@ pub enum Input {
     Written(u64),
     /// So many of all [`Effect::Keep`] were taken, and those that are not on disk wait in memory: it cannot be written now.
     Unwritten(u64),
+    /// The ledger has the correction of this number of the run's ending on disk.
+    KeptRevision(RunId, u16),
     /// A deadline passed (see `Engine::wake_at`).
     Wake,
 }
@@ -261,6 +265,8 @@ pub enum Effect {
     Reply(RequestId, Reply),
     /// Tell when this process exits, and how.
     Watch(Process),
+    /// An ending that is no longer shown was corrected, and the correction is on disk.
+    Corrected(Arc<Ending>),
     /// Readers should get the new snapshot.
     Publish,
 }

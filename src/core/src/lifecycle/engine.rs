@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::clock::Clock;
 use super::effect::{Effect, Input, Question, Reply, Whom};
 use super::gate::Gate;
+use super::late::Ended;
 use super::run::{Phase, Run};
 use crate::evidence::Fact;
 use crate::hypervisor::{Happening, Process};
 use crate::id::{BootId, DomainId, RequestId, RunId};
-use crate::record::{Ending, Keep, Recovered};
+use crate::record::{Ending, Keep, Recovered, RunStart};
 use crate::snapshot::{DomainPublic, Link, Snapshot, Status};
 use crate::time::{Mono, Now, Wall};
 
@@ -97,6 +98,10 @@ pub struct Engine {
     /// The latest run of each domain, while it is followed.
     pub(super) current: BTreeMap<DomainId, RunId>,
     pub(super) down: BTreeMap<DomainId, Down>,
+    /// Runs whose ending was told and is not certain, for a while: late proof may be about them.
+    pub(super) ended: BTreeMap<RunId, Ended>,
+    /// The same of the daemon before us, until the first step.
+    uncertain: Vec<(RunStart, Ending)>,
     pub(super) preludes: BTreeMap<DomainId, Vec<Prelude>>,
     pub(super) strays: BTreeMap<DomainId, Vec<Stray>>,
     /// Looks under way, one a domain; true when it was overtaken by events and says nothing.
@@ -134,6 +139,8 @@ impl Engine {
             runs: BTreeMap::new(),
             current: BTreeMap::new(),
             down: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            uncertain: recovered.uncertain,
             preludes: BTreeMap::new(),
             strays: BTreeMap::new(),
             looks: BTreeMap::new(),
@@ -185,6 +192,8 @@ impl Engine {
             for domain in known {
                 self.touch(now, domain);
             }
+            let uncertain = std::mem::take(&mut self.uncertain);
+            self.recover_ended(now, uncertain);
         }
         self.look_at_clock(now);
         match input {
@@ -199,6 +208,7 @@ impl Engine {
             Input::NotKept(run) => self.not_kept(now, run),
             Input::Written(count) => self.written(now, count),
             Input::Unwritten(count) => self.unwritten(now, count),
+            Input::KeptRevision(run, number) => self.kept_revision(now, run, number),
             Input::Wake => {}
         }
         self.pass_deadlines(now);
@@ -216,7 +226,10 @@ impl Engine {
             return Some(Mono::default());
         }
         let alarm = self.alarms.first().map(|(at, _)| *at);
-        [alarm, self.next_heartbeat, self.gate.patience_ends()].into_iter().flatten().min()
+        [alarm, self.next_heartbeat, self.gate.patience_ends(), self.next_second_look()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The present picture. Costs a copy of the map; the domains are shared.
@@ -255,6 +268,7 @@ impl Engine {
                 None => {}
             }
         }
+        self.look_again(now);
         if self.next_heartbeat.is_some_and(|at| now.mono >= at) {
             self.beat(now);
         }
@@ -279,6 +293,7 @@ impl Engine {
             !seen.is_empty()
         });
         self.echoes.retain(|_, echo| echo.ghost.is_some() || now.mono.since(echo.at) <= super::follow::ECHO);
+        self.forget_old_endings(now);
         let unsure = self.runs.values().filter(|run| run.unsure.iter().any(|(_, at)| *at <= now.mono));
         self.unseen.extend(unsure.map(|run| run.start.domain));
         for domain in std::mem::take(&mut self.unseen) {
@@ -290,7 +305,8 @@ impl Engine {
     /// A process that was begun for a domain: it is the domain's run, that of a start that has not come up, or of one that
     /// libvirt has not told of yet.
     fn witnessed_at_start(&mut self, now: Now, domain: DomainId, process: Process, at: Wall, fact: Fact) {
-        let of_run = self.runs.values().any(|run| run.start.incarnation.process == Some(process));
+        let of_run = self.runs.values().any(|run| run.start.incarnation.process == Some(process))
+            || self.ended.values().any(|ended| ended.was_run_by(process));
         if of_run {
             return self.witnessed(now, Whom::Process(process), at, &fact);
         }
@@ -345,6 +361,17 @@ impl Engine {
             .filter(|(_, run)| !matches!(run.phase, Phase::Recording(_)))
             .map(|(id, _)| *id)
             .collect();
+        let ended = match whom {
+            Whom::Process(process) => {
+                self.ended.iter().filter(|(_, run)| run.was_run_by(process)).map(|(id, _)| *id).collect()
+            }
+            Whom::Pid(pid) => self.ended_with_pid(pid, at),
+            Whom::Host if matches!(fact, Fact::HostGoingDown { .. }) => self.ended_just_before(at),
+            Whom::Host | Whom::Starting(..) => Vec::new(),
+        };
+        for id in ended {
+            self.late(now, id, [(at, fact.clone())]);
+        }
         for id in of_it {
             self.note(id, at, fact.clone());
             match fact {

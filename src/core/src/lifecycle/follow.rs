@@ -2,7 +2,7 @@
 
 use super::effect::{Effect, Question};
 use super::engine::{Echo, Engine, Prelude};
-use super::run::{Phase, Run, status_after};
+use super::run::{Phase, Run, could_be, status_after};
 use crate::evidence::{Deaf, Fact, tame};
 use crate::hypervisor::{DomainRef, Happening, HostEvent, Process, StartDetail};
 use crate::id::{DomainId, RunId};
@@ -189,12 +189,24 @@ impl Engine {
                 }
                 Phase::Recording(_) => {
                     self.echoes.remove(&event.domain.id);
+                    if echo.is_none_or(|echo| echo.ghost.is_none()) {
+                        self.late(now, id, [(event.at, fact)]);
+                    }
                 }
             }
             return;
         }
-        if echo.is_some() {
+        if let Some(echo) = echo {
             self.echoes.remove(&event.domain.id);
+            // It was found ended and told, and this is libvirt's own word on that end. One that comes for a process which had
+            // exited long before says only who tidied up.
+            if !echo.heard
+                && echo.ghost.is_none()
+                && let Some(id) = self.last_ended(event.domain.id)
+                && self.ended.get(&id).is_some_and(|ended| could_be(&ended.start, event.domain.libvirt_id))
+            {
+                self.late(now, id, [(event.at, fact)]);
+            }
             return;
         }
         // It came and went while we were not listening, and this is the first that we hear of it.

@@ -111,7 +111,7 @@ impl Engine {
                     continue;
                 }
                 Effect::Ask(question) => self.goes_out(question, OnDisk::Yes),
-                Effect::Reply(..) | Effect::Watch(_) | Effect::Publish => {}
+                Effect::Reply(..) | Effect::Watch(_) | Effect::Corrected(_) | Effect::Publish => {}
             }
             going.push(effect);
         }

@@ -22,6 +22,7 @@ mod engine;
 mod follow;
 mod gate;
 mod glance;
+mod late;
 mod reconcile;
 mod run;
 mod serve;

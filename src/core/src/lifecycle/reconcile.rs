@@ -262,6 +262,11 @@ impl Engine {
     }
 
     fn remains(&mut self, now: Now, id: RunId, view: Option<Option<DomainView>>, facts: Vec<(Wall, Fact)>) {
+        if self.ended.contains_key(&id) {
+            // It was decided without, or its log is read again. The domain's state may be a later run's by now.
+            self.late(now, id, facts.into_iter().filter(|(_, fact)| !matches!(fact, Fact::LogUnread(_))));
+            return;
+        }
         // A start that was thought to fail came up meanwhile: what was found before is not about it. And what is
         // decided takes no more evidence.
         let wanted = |phase: &Phase| matches!(phase, Phase::Launching | Phase::Settling { .. });

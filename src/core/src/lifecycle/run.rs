@@ -19,7 +19,7 @@ const REPEAT_WORTH_KEEPING: std::time::Duration = std::time::Duration::from_secs
 
 /// Different facts of one kind that a run keeps; then the oldest of them gives way. A VM that lives for years through
 /// restarts of libvirt, or a client with ever new texts, must not take the places of what tells of the end.
-const PLACES_OF_A_KIND: usize = 12;
+pub(super) const PLACES_OF_A_KIND: usize = 12;
 
 /// Whether the record of something is on disk, or waits in memory as it cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -319,10 +319,15 @@ impl Run {
 
     /// Whether this event can be about this run: numbers that are known on both sides must agree.
     pub fn could_be(&self, libvirt_id: Option<u32>) -> bool {
-        match (self.start.incarnation.libvirt_id, libvirt_id) {
-            (Some(mine), Some(theirs)) => mine == theirs,
-            _ => true,
-        }
+        could_be(&self.start, libvirt_id)
+    }
+}
+
+/// Whether an event with this number of libvirt's can be about a run that began like this.
+pub(super) fn could_be(start: &RunStart, libvirt_id: Option<u32>) -> bool {
+    match (start.incarnation.libvirt_id, libvirt_id) {
+        (Some(mine), Some(theirs)) => mine == theirs,
+        _ => true,
     }
 }
 
@@ -373,7 +378,8 @@ fn last_to_destroy(evidence: &[Evidence]) -> Option<Who> {
     asked.max_by_key(|(at, _)| *at).map(|(_, who)| who.clone())
 }
 
-fn same_kind(a: &Fact, b: &Fact) -> bool {
+/// Whether both take places of the same kind.
+pub(super) fn same_kind(a: &Fact, b: &Fact) -> bool {
     match (a, b) {
         (Fact::Host(a), Fact::Host(b)) => std::mem::discriminant(a) == std::mem::discriminant(b),
         (Fact::Requested { what: a, .. }, Fact::Requested { what: b, .. })

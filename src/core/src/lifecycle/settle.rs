@@ -93,7 +93,8 @@ impl Engine {
     /// Decides, and hands the ending to the ledger.
     pub(super) fn record(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        let Phase::Settling { end, .. } = &run.phase else { return };
+        let Phase::Settling { end, remains, .. } = &run.phase else { return };
+        let looked = *remains;
         let ended = narrowed(*end, &run.dossier);
         let verdict = verdict::decide(&run.dossier, ended.latest());
         let row = verdict.cause.row();
@@ -110,9 +111,12 @@ impl Engine {
             verdict,
             evidence: run.dossier.items().to_vec(),
             acknowledged: None,
+            earlier: Vec::new(),
         });
         run.phase = Phase::Recording(Arc::clone(&ending));
         let forgotten = run.forgotten_by.is_some();
+        let (start, dossier) = (run.start.clone(), run.dossier.clone());
+        self.remember_ended(now, start, dossier, &ending, looked);
         self.effects.push(Effect::Keep(Keep::Ending(Box::new((*ending).clone()))));
         if forgotten {
             self.acknowledge_recorded(now, id, true);

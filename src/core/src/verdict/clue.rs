@@ -455,9 +455,10 @@ fn faulted(dossier: &Dossier, end: Wall, wanted: impl Fn(Sender) -> bool) -> Vec
     seen
 }
 
+/// A log that could not be read at first may have been read later.
 fn log_without_signal(dossier: &Dossier) -> bool {
     has(dossier, |f| matches!(f, Fact::LogEnd { .. } | Fact::LogSilent))
-        && !has(dossier, |f| matches!(f, Fact::LogSignal { .. } | Fact::LogUnread(_)))
+        && !has(dossier, |f| matches!(f, Fact::LogSignal { .. }))
 }
 
 fn signal_of_libvirt(fact: &Fact) -> bool {

@@ -94,6 +94,7 @@ pub fn ending(run: u64, of: u8) -> Ending {
         message: "Admin shut down from the engine".into(),
         evidence: facts(run),
         acknowledged: None,
+        earlier: Vec::new(),
     }
 }
 
@@ -118,7 +119,9 @@ impl Heard {
         let heard = self.clone();
         move |told| {
             match told {
-                Told::Kept(_) | Told::NotKept(_) => heard.0.0.lock().unwrap().push(told),
+                Told::Kept(_) | Told::NotKept(_) | Told::KeptRevision(..) => {
+                    heard.0.0.lock().unwrap().push(told)
+                }
                 Told::Written(_) | Told::Unwritten(_) => heard.1.lock().unwrap().push(told),
             }
             heard.0.1.notify_all();

@@ -47,6 +47,10 @@ pub struct Invariants {
     destroys: BTreeMap<RequestId, Option<RunId>>,
     /// Whether the present daemon's ledger said that it cannot write, and has not written since.
     cannot_write: bool,
+    /// The exit code with which each run was first told, by any daemon.
+    exit_codes: BTreeMap<RunId, u8>,
+    /// The latest correction of each run that readers saw.
+    shown_revisions: BTreeMap<RunId, u16>,
     /// Every status and ending that readers ever saw.
     shown: BTreeSet<(DomainId, &'static str)>,
 }
@@ -113,6 +117,8 @@ impl Invariants {
 
     pub(crate) fn restarted(&mut self, now: Now, snapshot: Option<&Snapshot>, ledger: &ToldLedger) {
         self.starts = ledger.starts().clone();
+        // What was shown and never reached the disk is decided anew.
+        self.exit_codes.retain(|run, _| ledger.endings().contains_key(run));
         self.floor = ledger.latest().as_millis();
         if self.status_times_before.values().any(|shown| *shown > now.wall.as_millis()) {
             self.clock_went_back();
@@ -155,6 +161,12 @@ impl Invariants {
                 Effect::Ask(Question::Act { run, what, .. }) => self.check_act(*run, *what, ledger),
                 Effect::Ask(Question::Do { run, act, .. }) => self.check_act(*run, act.asked(), ledger),
                 Effect::Keep(Keep::Ending(ending)) => self.check_ending(ending, ledger),
+                Effect::Keep(Keep::Revised(ending)) => self.check_revision(ending, ledger),
+                Effect::Corrected(ending) => {
+                    let on_disk = ledger.told_of(ending.run).any(|told| told == &**ending);
+                    self.claim(on_disk, || format!("a correction is told before it is on disk: {ending:?}"));
+                    self.check_exit_code(ending);
+                }
                 Effect::Reply(request, reply) => {
                     let times = self.requests.get_mut(request).map(|times| {
                         *times += 1;
@@ -253,9 +265,15 @@ impl Invariants {
             self.claim(!durable || kept.is_some(), || format!("run {run} is Down before it is on disk"));
             let told = durable || self.not_kept.contains(&run);
             self.claim(told, || format!("run {run} is Down though nobody said that it cannot be kept"));
-            if let Some(kept) = kept {
-                self.claim(*kept == **ending, || format!("run {run} is shown otherwise than it was kept"));
+            if kept.is_some() {
+                let as_kept = ledger.told_of(run).any(|told| told == &**ending);
+                self.claim(as_kept, || format!("run {run} is shown otherwise than it was kept"));
             }
+            let again = self.shown_revisions.insert(run, ending.revision());
+            self.claim(again <= Some(ending.revision()), || {
+                format!("run {run} is shown as it was before its correction {again:?}")
+            });
+            self.check_exit_code(ending);
             self.shown.insert((id, ending.verdict.cause.word()));
         }
         self.shown.insert((id, word_of(public.status)));
@@ -272,15 +290,52 @@ impl Invariants {
         });
     }
 
+    /// A manager acts once on an exit code: it is the same in everything that is ever shown or kept of a run, over all
+    /// daemons.
+    fn check_exit_code(&mut self, ending: &Ending) {
+        let run = ending.run;
+        let first = *self.exit_codes.entry(run).or_insert(ending.exit_code);
+        self.claim(first == ending.exit_code, || {
+            format!("run {run} was told with exit code {first} and then {}", ending.exit_code)
+        });
+        let numbers = ending.numbers_of().row();
+        self.claim(
+            (ending.exit_code, ending.exit_reason) == (numbers.exit_code, numbers.exit_reason),
+            || format!("run {run}'s numbers are not those of a cause that was told: {ending:?}"),
+        );
+    }
+
+    fn check_revision(&mut self, ending: &Ending, ledger: &ToldLedger) {
+        let run = ending.run;
+        let told = ledger.endings().get(&run);
+        let known = self.ended.contains(&run) || told.is_some();
+        self.claim(known, || format!("run {run} is corrected and never ended"));
+        let certain = told.is_some_and(|told| told.verdict.certainty == Certainty::Certain);
+        self.claim(!certain, || format!("run {run} was certain and is corrected: {ending:?}"));
+        let before = ending.earlier.last();
+        let was_sure = before.is_some_and(|before| before.verdict.certainty <= ending.verdict.certainty);
+        self.claim(was_sure, || format!("run {run} is corrected to what is less sure: {ending:?}"));
+        self.claim(ending.earlier.len() <= limits::REVISIONS, || format!("run {run} is corrected for ever"));
+        self.check_exit_code(ending);
+        self.check_form(ending);
+    }
+
     fn check_ending(&mut self, ending: &Ending, ledger: &ToldLedger) {
         let run = ending.run;
-        let Ending { verdict, evidence, .. } = ending;
         self.claim(self.starts.contains_key(&run), || format!("run {run} ends and never began"));
         let first = self.ended.insert(run);
         self.claim(first, || format!("run {run} ends twice"));
         self.claim(!ledger.endings().contains_key(&run), || {
             format!("run {run} ends again after its ending was kept")
         });
+        self.claim(ending.revision() == 0, || format!("run {run} ends corrected: {ending:?}"));
+        self.check_exit_code(ending);
+        self.check_form(ending);
+    }
+
+    fn check_form(&mut self, ending: &Ending) {
+        let run = ending.run;
+        let Ending { verdict, evidence, .. } = ending;
         self.claim(!verdict.because.is_empty(), || format!("run {run} ends without a because: {ending:?}"));
         let ids = verdict.because.iter().chain(&verdict.despite);
         let valid = ids.clone().all(|id| usize::from(*id) < evidence.len());
@@ -292,10 +347,6 @@ impl Invariants {
             row.is_some_and(|row| row.cause == verdict.cause && verdict.certainty <= row.certainty),
             || format!("run {run} says more than its row: {verdict:?}"),
         );
-        let cause = verdict.cause.row();
-        self.claim((ending.exit_code, ending.exit_reason) == (cause.exit_code, cause.exit_reason), || {
-            format!("run {run}'s numbers are not its cause's: {ending:?}")
-        });
         self.claim(!ending.message.trim().is_empty(), || format!("run {run} ends without a message"));
         self.claim(evidence.len() <= limits::FACTS_PER_RUN, || format!("run {run} has too much evidence"));
         let ordered = match ending.ended {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use whydown_core::evidence::Fact;
 use whydown_core::id::{DomainId, RequestId};
 use whydown_core::lifecycle::{Engine, Input, Request, Wanted, Whom};
+use whydown_core::time::Wall;
 
 use super::agenda::Due;
 use super::link::Session;
@@ -81,8 +82,17 @@ impl World {
 
     /// A witness speaks to the daemon, if there is one.
     pub fn witness(&mut self, whom: Whom, fact: Fact) {
-        let at = self.now.wall;
-        self.tell(Input::Witness { whom, at, fact });
+        self.tell_as_witness(whom, self.now.wall, fact);
+    }
+
+    /// A witness tells of something that happened at this moment.
+    pub fn tell_as_witness(&mut self, whom: Whom, at: Wall, fact: Fact) {
+        let word = Input::Witness { whom, at, fact };
+        if self.witness_delay.is_zero() {
+            self.tell(word);
+        } else {
+            self.at(self.witness_delay, Due::Tell(self.daemon, word));
+        }
     }
 
     /// All faults end: disk, link and daemon are there, answers come at once. Then time passes.
@@ -91,6 +101,7 @@ impl World {
         self.answers = super::Answers::After(Duration::from_millis(3));
         self.break_next_act = None;
         self.event_delay = Duration::ZERO;
+        self.witness_delay = Duration::ZERO;
         self.start_daemon();
         self.regain_link();
         self.pass(wait);

@@ -97,6 +97,8 @@ pub struct World {
     pub event_delay: Duration,
     /// How long after a domain's state has changed libvirt reports it.
     pub report_delay: Duration,
+    /// How long a witness takes to say what it saw.
+    pub witness_delay: Duration,
     /// Whether starts are reported with their process.
     pub processes_known: bool,
     /// Whether the next request to libvirt breaks off; and whether it takes effect all the same.
@@ -144,6 +146,7 @@ impl World {
             host_says_up: false,
             event_delay: Duration::ZERO,
             report_delay: Duration::ZERO,
+            witness_delay: Duration::ZERO,
             processes_known: true,
             break_next_act: None,
             deaf_guests: BTreeSet::new(),
@@ -318,7 +321,7 @@ impl World {
             }
             Effect::Reply(request, reply) => self.replies.entry(request).or_default().push(reply),
             Effect::Watch(process) => self.watch(process),
-            Effect::Publish => {}
+            Effect::Publish | Effect::Corrected(_) => {}
         }
     }
 
@@ -352,6 +355,9 @@ impl World {
         }
         for run in tried.not_kept {
             self.tell(Input::NotKept(run));
+        }
+        for (run, number) in tried.revised {
+            self.tell(Input::KeptRevision(run, number));
         }
         let count = tried.count;
         self.tell(if tried.written { Input::Written(count) } else { Input::Unwritten(count) });

@@ -242,6 +242,31 @@ fn the_exact_reason_and_the_cause_are_told_in_every_range() {
     }
 }
 
+/// Over all pairs of causes: the code that was told first stays, and the reason always fits it.
+#[test]
+fn a_correction_keeps_the_exit_code_and_a_reason_that_fits_it() {
+    let all: Vec<Cause> = Cause::ALL.into_iter().collect();
+    let pairs = all.iter().flat_map(|first| all.iter().map(move |truth| (*first, *truth)));
+    let numbered: Vec<(u32, (Cause, Cause))> = (100..).zip(pairs).collect();
+    let vms = numbered.iter().map(|(n, (first, truth))| crate::samples::corrected(*n, *first, *truth));
+    let bodies = bodies(crate::samples::snapshot(vms));
+    for range in Range::ALL {
+        let reply = read(&bodies.all_vm_stats(range, NOW).plain);
+        let vms = entries(&reply, "statsList");
+        for (number, (first, truth)) in &numbered {
+            let vm = vms[crate::samples::id(*number).to_string().as_str()];
+            let (first, truth) = (first.row(), truth.row());
+            assert_eq!(integer(&vm["exitCode"]), i32::from(first.exit_code));
+            assert_eq!(text(&vm["exitCause"]), truth.word);
+            assert_eq!(text(&vm["exitRevision"]), "1");
+            let numbers = if first.exit_code == truth.exit_code { truth } else { first };
+            let exact = numbers.exit_reason <= range.highest();
+            let shown = if exact { numbers.exit_reason } else { numbers.classic_reason };
+            assert_eq!(integer(&vm["exitReason"]), i32::from(shown), "{} {}", first.word, truth.word);
+        }
+    }
+}
+
 #[test]
 fn a_host_gives_what_an_engine_gives_up_without() {
     let find = |wanted: &str| -> Vec<Value> {

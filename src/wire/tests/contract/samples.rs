@@ -10,7 +10,7 @@ use whydown_core::guest::{GuestAccount, GuestFileSystem, GuestInterface, GuestSy
 use whydown_core::hypervisor::WatchdogAction;
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::Reply;
-use whydown_core::record::{Certainty, Ending, Verdict, When};
+use whydown_core::record::{Certainty, Earlier, Ending, Verdict, When};
 use whydown_core::sample::{
     CpuTime, Devices, Disk, DiskCounters, DiskRates, Graphics, Memory, Nic, NicCounters, NicRates,
     Operations, Part, Rates, Sample, Samples, Traffic, Usage,
@@ -69,8 +69,31 @@ pub fn down(number: u32, cause: Cause) -> DomainPublic {
         message: cause.message(Some("internal error: x")),
         evidence: vec![],
         acknowledged: None,
+        earlier: Vec::new(),
     };
     DomainPublic { pid: None, ending: Some(Arc::new(ending)), ..vm(number, Status::Down) }
+}
+
+/// One that was told as the first and is known as the other since.
+pub fn corrected(number: u32, first: Cause, truth: Cause) -> DomainPublic {
+    let (told, row) = (down(number, first), truth.row());
+    let ending = told.ending.as_deref().expect("it is down");
+    let same_code = row.exit_code == ending.exit_code;
+    let corrected = Ending {
+        verdict: Verdict { cause: truth, ..ending.verdict.clone() },
+        exit_reason: if same_code { row.exit_reason } else { ending.exit_reason },
+        message: truth.message(None),
+        earlier: vec![Earlier {
+            until: NOW,
+            verdict: ending.verdict.clone(),
+            exit_reason: ending.exit_reason,
+            message: ending.message.clone(),
+            facts: 0,
+            changed: vec![],
+        }],
+        ..ending.clone()
+    };
+    DomainPublic { ending: Some(Arc::new(corrected)), ..told }
 }
 
 pub fn snapshot(domains: impl IntoIterator<Item = DomainPublic>) -> Snapshot {
@@ -313,7 +336,8 @@ pub fn everything() -> Snapshot {
     });
     let ended = Cause::ALL.into_iter().zip(100..).map(|(cause, number)| down(number, cause));
     let fresh = DomainPublic { durable: false, ..down(200, Cause::ProcessKilled) };
-    snapshot(running.chain(ended).chain([fresh]))
+    let late = corrected(201, Cause::UnknownVanished, Cause::GuestPoweroff);
+    snapshot(running.chain(ended).chain([fresh, late]))
 }
 
 pub fn host() -> HostFacts {
