@@ -6,14 +6,54 @@ use std::time::Instant;
 use tracing::warn;
 use whydown_core::evidence::Fact;
 use whydown_core::lifecycle::{Input, Whom};
-use whydown_witness::host::{self, Answer, GoingDown, HostWatch, HostWord};
+use whydown_core::time::Wall;
+use whydown_witness::host::{self, Answer, GoingDown, HostWatch, HostWord, Said};
 
 use super::clock;
 use super::deaf::{Deaf, Sense};
 use super::post::Postbox;
+use super::units::Units;
 
 /// When a question was put, and its answer.
-type Answered = (Instant, Option<GoingDown>);
+type Answered = (Instant, Told);
+
+/// What is so now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// The host is going down.
+    Down(GoingDown),
+    /// It is not.
+    Up {
+        /// When that was said.
+        at: Wall,
+        /// By whom, in words for an administrator.
+        by: String,
+    },
+    /// Nobody says.
+    Nothing,
+}
+
+impl Told {
+    /// The word that it goes down, if that is what was said.
+    pub fn down(self) -> Option<GoingDown> {
+        match self {
+            Self::Down(word) => Some(word),
+            Self::Up { .. } | Self::Nothing => None,
+        }
+    }
+
+    /// The same as evidence, with its time.
+    pub fn fact(self) -> Option<(Wall, Fact)> {
+        match self {
+            Self::Down(GoingDown { at, by }) => Some((at, Fact::HostGoingDown { by })),
+            Self::Up { at, by } => Some((at, Fact::HostUp { by })),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// systemd's own word, by the bus.
+const NOT_STOPPING: &str = "systemd says that it does not stop the system";
 
 /// Who is asked. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -25,7 +65,7 @@ pub struct HostsWord {
 
 impl HostsWord {
     /// Listens on the host's bus, where systemd is its init; what is heard goes to the engine at once.
-    pub fn listen(postbox: &Postbox, deaf: &Deaf) -> Self {
+    pub fn listen(postbox: &Postbox, deaf: &Deaf, units: Units) -> Self {
         let (postbox, ears) = (postbox.clone(), deaf.clone());
         let told = move |word| {
             let (at, fact) = match word {
@@ -38,6 +78,13 @@ impl HostsWord {
                         warn!("heard on the host's bus: the host is not going down any more");
                     }
                     (at, Fact::HostStays)
+                }
+                HostWord::UnitJob { at, unit } => {
+                    for process in units.processes_of(&unit) {
+                        let fact = Fact::UnitStopping { unit: unit.clone() };
+                        postbox.post_blocking(Input::Witness { whom: Whom::Process(process), at, fact });
+                    }
+                    return;
                 }
                 HostWord::Heard => return ears.lift(Sense::HostBus),
                 HostWord::Deaf { why } => return ears.add(Sense::HostBus, why),
@@ -56,17 +103,18 @@ impl HostsWord {
 
     /// What is so now. Blocks: for a millisecond with a bus; without one for some ten milliseconds as a rule, and three
     /// times [`host::ANSWER_WAIT`] at most.
-    pub fn ask(&self) -> Option<GoingDown> {
+    pub fn ask(&self) -> Told {
+        let put = clock::wall();
         match self.bus.as_ref().map(|bus| bus.ask()) {
-            Some(Answer::Heard(word)) => word,
             // During a shutdown the bus ends before the host does.
-            Some(Answer::Deaf(Some(word))) => Some(word),
+            Some(Answer::Heard(Some(word)) | Answer::Deaf(Some(word))) => Told::Down(word),
+            Some(Answer::Heard(None)) => Told::Up { at: put, by: NOT_STOPPING.into() },
             Some(Answer::Deaf(None)) | None => self.ask_systemctl(),
         }
     }
 
     /// Those who ask while it is being asked wait, and share the answer to a question that was put after they had come.
-    fn ask_systemctl(&self) -> Option<GoingDown> {
+    fn ask_systemctl(&self) -> Told {
         let came = Instant::now();
         let mut last = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
@@ -74,7 +122,11 @@ impl HostsWord {
             _ => {
                 let put = Instant::now();
                 let at = clock::wall();
-                let word = host::going_down(at).map(|by| GoingDown { at, by });
+                let word = match host::ask(at) {
+                    Said::Down(by) => Told::Down(GoingDown { at, by }),
+                    Said::Up(by) => Told::Up { at, by },
+                    Said::Nothing => Told::Nothing,
+                };
                 *last = Some((put, word.clone()));
                 word
             }

@@ -21,9 +21,11 @@ use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow};
 use whydown_witness::exit::ExitWatch;
 use whydown_witness::log::{self, LogRun};
 
-use super::going_down::HostsWord;
+use super::emulators::Emulators;
+use super::going_down::{HostsWord, Told};
 use super::post::Postbox;
 use super::threads::Threads;
+use super::units::Units;
 use super::work::{AT_ONCE, LOOK, Works};
 use super::{clock, device};
 
@@ -73,6 +75,10 @@ pub struct Witnesses {
     pub exits: Option<Arc<ExitWatch>>,
     /// Whose threads signals are sent to.
     pub threads: Threads,
+    /// Which of the processes are QEMU, and what began to run and has not come up.
+    pub emulators: Emulators,
+    /// The units in which they run.
+    pub units: Units,
     /// Whether the host goes down.
     pub host: HostsWord,
 }
@@ -85,6 +91,8 @@ pub struct Hands {
     postbox: Postbox,
     exits: Option<Arc<ExitWatch>>,
     threads: Threads,
+    emulators: Emulators,
+    units: Units,
     /// Where QEMU's logs are; `None` where the connection has none.
     logs: Option<PathBuf>,
     /// Our own process, where libvirt runs inside it.
@@ -121,7 +129,7 @@ impl Hands {
         own_pid: Option<u32>,
         works: Works,
     ) -> Self {
-        let Witnesses { exits, threads, host } = witnesses;
+        let Witnesses { exits, threads, emulators, units, host } = witnesses;
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
         let glances = Arc::new(Semaphore::new(GLANCES));
         let (own, host_wanted) = (Arc::new(OwnThreads::new()), Arc::default());
@@ -131,6 +139,8 @@ impl Hands {
             postbox,
             exits,
             threads,
+            emulators,
+            units,
             logs,
             own_pid,
             looks,
@@ -145,6 +155,24 @@ impl Hands {
     /// Has a process's exit told, and signals to its threads.
     pub fn watch(&self, process: Process) {
         self.threads.note(process.pid);
+        self.watch_exit(process);
+        let hands = self.clone();
+        // It reads some files of /proc.
+        tokio::task::spawn_blocking(move || {
+            hands.units.note(process);
+            let (facts, inner) = hands.emulators.came_up(process);
+            if let Some(inner) = inner {
+                hands.threads.note(inner.pid);
+                hands.watch_exit(inner);
+            }
+            for fact in facts {
+                let (whom, at) = (Whom::Process(process), clock::wall());
+                hands.postbox.post_blocking(Input::Witness { whom, at, fact });
+            }
+        });
+    }
+
+    fn watch_exit(&self, process: Process) {
         if let Some(exits) = &self.exits
             && let Err(error) = exits.watch(process)
         {
@@ -163,7 +191,8 @@ impl Hands {
             loop {
                 let wanted = hands.host_wanted.load(Ordering::Acquire);
                 let host = hands.host.clone();
-                if let Ok(Some(word)) = tokio::task::spawn_blocking(move || host.ask()).await {
+                let asked = tokio::task::spawn_blocking(move || host.ask()).await;
+                if let Some(word) = asked.ok().and_then(Told::down) {
                     let (at, fact) = (word.at, Fact::HostGoingDown { by: word.by });
                     hands.postbox.post(Input::Witness { whom: Whom::Host, at, fact }).await;
                 }
@@ -220,7 +249,7 @@ impl Hands {
             Question::Remains { run, domain, name, started, seen } => {
                 let view = self.view(domain);
                 let mut facts = self.log(&name, started, seen);
-                facts.extend(self.host.ask().map(|word| (word.at, Fact::HostGoingDown { by: word.by })));
+                facts.extend(self.host.ask().fact());
                 Answer::Remains { run, view, facts }
             }
             Question::Act { run, domain, what, xml } => {

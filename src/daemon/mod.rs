@@ -18,6 +18,7 @@ mod doctor;
 mod document;
 mod doors;
 mod embed;
+mod emulators;
 mod engine;
 mod going_down;
 mod hands;
@@ -30,6 +31,7 @@ mod rpc;
 mod run;
 mod sample;
 mod threads;
+mod units;
 mod work;
 
 pub use run::{StartError, run};

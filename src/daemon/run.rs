@@ -25,17 +25,19 @@ use whydown_witness::signal::{SignalTrace, SignalWord};
 use super::deaf::{Deaf, Sense};
 use super::doctor::Doctor;
 use super::doors::{Doors, reload_on};
+use super::emulators::Emulators;
 use super::engine::{EngineTask, Published};
-use super::going_down::HostsWord;
+use super::going_down::{HostsWord, Told};
 use super::hands::{self, Hands};
 use super::host::Host;
 use super::post::Postbox;
 use super::rpc::Service;
 use super::sample::{self, Sampler};
 use super::threads::Threads;
+use super::units::Units;
 use super::work::Works;
 use super::{clock, embed};
-use crate::config::{self, Profile, Settings};
+use crate::config::{Profile, Settings};
 use crate::edge;
 
 /// How long the end waits for the ledger. What is not written by then stays lost only if the disk does.
@@ -139,7 +141,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let (postbox, letters) = Postbox::new();
     let (ledger, engine, alive) = recover(&settings, &boot, &postbox);
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
-    let witnesses = witnesses(&postbox, &settings.witness, own_pid, alive);
+    let witnesses = witnesses(&postbox, &settings, own_pid, alive);
     let (news, heard) = sample::news();
     let hypervisor = listen(&settings, &postbox, news);
     let works = Works::default();
@@ -258,7 +260,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
 /// If the host is going down, its VMs end now: they should know why, and we should see it.
 async fn last_words(postbox: &Postbox, host: HostsWord, mut published: watch::Receiver<Published>) {
     let asked = tokio::task::spawn_blocking(move || host.ask()).await;
-    if let Ok(Some(GoingDown { at, by })) = asked {
+    if let Some(GoingDown { at, by }) = asked.ok().and_then(Told::down) {
         warn!("the host is going down: {by}");
         let fact = Fact::HostGoingDown { by };
         postbox.post(Input::Witness { whom: Whom::Host, at, fact }).await;
@@ -366,22 +368,25 @@ struct Witnesses {
 }
 
 /// Starts every witness that can be had; the others are named. What the kernel said after `alive` is in the postbox then.
-fn witnesses(
-    postbox: &Postbox,
-    wanted: &config::Witness,
-    own_pid: Option<u32>,
-    alive: Option<Wall>,
-) -> Witnesses {
+fn witnesses(postbox: &Postbox, settings: &Settings, own_pid: Option<u32>, alive: Option<Wall>) -> Witnesses {
+    let wanted = &settings.witness;
     let deaf = Deaf::default();
-    let told = postbox.clone();
-    let exits = ExitWatch::start(
+    let emulators = Emulators::new(settings.libvirt.run_dir.clone());
+    let (told, ended, told_begun) = (postbox.clone(), emulators.clone(), postbox.clone());
+    let begun = emulators.clone();
+    let exits = ExitWatch::start_and_choose(
+        move |pid| {
+            let begun = begun.begun(pid)?;
+            for fact in begun.facts {
+                let at = clock::wall();
+                told_begun.post_blocking(Input::Witness { whom: begun.whom, at, fact });
+            }
+            Some(begun.process)
+        },
         move |process, at, status| {
-            if let Some(status) = status {
-                told.post_blocking(Input::Witness {
-                    whom: Whom::Process(process),
-                    at,
-                    fact: Fact::Exit(status),
-                });
+            let (whom, fact) = ended.ended(process, status);
+            if let Some(fact) = fact {
+                told.post_blocking(Input::Witness { whom, at, fact });
             }
         },
         clock::wall,
@@ -398,12 +403,12 @@ fn witnesses(
             None
         }
     };
-    let (told, lost) = (postbox.clone(), deaf.clone());
+    let (told, lost, whose) = (postbox.clone(), deaf.clone(), emulators.clone());
     let kernel = KernelLog::start(
         alive,
         move |word| match word {
             KernelWord::Killed { pid, at, fact } => {
-                told.post_blocking(Input::Witness { whom: Whom::Pid(pid), at, fact });
+                told.post_blocking(Input::Witness { whom: whose.whom(pid), at, fact });
             }
             KernelWord::Overrun { .. } => {
                 warn!("the kernel's log was overrun: an out-of-memory kill may be missed")
@@ -414,13 +419,16 @@ fn witnesses(
     );
     let kernel = kernel.map_err(|error| deaf.add(Sense::KernelLog, error)).ok();
     let threads = Threads::default();
-    let tracing = |root: &Path| trace(root, own_pid, threads.clone(), postbox, &deaf);
+    let tracing = |root: &Path| trace(root, own_pid, threads.clone(), emulators.clone(), postbox, &deaf);
     let signals = wanted.tracefs.as_deref().and_then(tracing);
     let audit_names_senders = Arc::new(AtomicBool::new(false));
-    let audit = wanted.audit.then(|| listen_to_audit(own_pid, postbox, &deaf, &audit_names_senders));
-    let host = HostsWord::listen(postbox, &deaf);
+    let audit = wanted
+        .audit
+        .then(|| listen_to_audit(own_pid, emulators.clone(), postbox, &deaf, &audit_names_senders));
+    let units = Units::default();
+    let host = HostsWord::listen(postbox, &deaf, units.clone());
     Witnesses {
-        worked: hands::Witnesses { exits, threads, host },
+        worked: hands::Witnesses { exits, threads, emulators, units, host },
         _kernel: kernel,
         _signals: signals,
         _audit: audit.flatten(),
@@ -432,6 +440,7 @@ fn witnesses(
 /// Listens to the kernel's audit, or says why not.
 fn listen_to_audit(
     own_pid: Option<u32>,
+    emulators: Emulators,
     postbox: &Postbox,
     deaf: &Deaf,
     names_senders: &Arc<AtomicBool>,
@@ -441,7 +450,9 @@ fn listen_to_audit(
         own_pid,
         move |word| match word {
             AuditWord::Seen { pid, at, fact } => {
-                told.post_blocking(Input::Witness { whom: Whom::Pid(pid), at, fact });
+                let whom = emulators.whom(pid);
+                let fact = emulators.as_told_of(pid, fact);
+                told.post_blocking(Input::Witness { whom, at, fact });
             }
             AuditWord::Speaks => ears.lift(Sense::Audit),
             AuditWord::NamesSenders => names_senders.store(true, Ordering::Relaxed),
@@ -461,6 +472,7 @@ fn trace(
     root: &Path,
     own_pid: Option<u32>,
     threads: Threads,
+    emulators: Emulators,
     postbox: &Postbox,
     deaf: &Deaf,
 ) -> Option<SignalTrace> {
@@ -471,7 +483,7 @@ fn trace(
         move |word| match word {
             SignalWord::Signalled { pid, at, fact } => {
                 let pid = threads.process_of(pid);
-                told.post_blocking(Input::Witness { whom: Whom::Pid(pid), at, fact });
+                told.post_blocking(Input::Witness { whom: emulators.whom(pid), at, fact });
             }
             // The next words are as true as ever; which were missed nobody can tell.
             SignalWord::Overrun { .. } => {

@@ -156,3 +156,51 @@ fn says(ending: &serde_json::Value, list: &str, words: &str) {
     let said = pieces.iter().any(|piece| piece["what"].as_str().is_some_and(|what| what.contains(words)));
     assert!(said, "no {words:?} in {list}: {ending:#}");
 }
+
+/// What systemd ends while its host stays up: a machine's scope by hand, and a machine by its manager.
+#[test]
+fn a_machine_that_systemd_ends_is_no_shutdown_of_the_host() -> Result<()> {
+    let world = World::start()?;
+    let (guest, _line) = world.up("scoped", true)?;
+    let scope = || -> Result<String> {
+        let units =
+            world.host.run(&["systemctl", "list-units", "--plain", "--no-legend", "machine-qemu*.scope"])?;
+        Ok(units.split_whitespace().next().expect("the scope of the machine").to_owned())
+    };
+    let stopped = scope()?;
+    world.host.run(&["systemctl", "stop", &stopped])?;
+    world.wait_settled(&[&guest]);
+    let ending = world.expect(&guest, 1, ["process-terminated", "certain", "H4"]);
+    says(&ending, "because", "ended by signal 15 from process 1, ");
+    says(&ending, "because", "the host was not going down");
+    says(&ending, "because", &format!("systemd was told to stop \"{stopped}\""));
+
+    let _line = world.up_again(&guest)?;
+    let stopped = scope()?;
+    // As `machinectl terminate`, which is a package of its own.
+    let manager =
+        ["org.freedesktop.machine1", "/org/freedesktop/machine1", "org.freedesktop.machine1.Manager"];
+    let call = |what: &[&str]| world.host.run(&[&["busctl", "call"], &manager[..], what].concat());
+    let machines = call(&["ListMachines"])?;
+    call(&[
+        "TerminateMachine",
+        "s",
+        machines.split('"').find(|name| name.starts_with("qemu-")).expect("a machine"),
+    ])?;
+    world.wait_settled(&[&guest]);
+    let ending = world.expect(&guest, 2, ["process-terminated", "certain", "H4"]);
+    says(&ending, "because", &format!("systemd was told to stop \"{stopped}\""));
+
+    // The same where the bus is not heard, and systemd is asked by its command.
+    let _line = world.up_again(&guest)?;
+    let stopped = scope()?;
+    world.host.run(&["systemctl", "stop", "dbus.socket", "dbus.service"])?;
+    wait_until("whydown has lost the bus", PATIENCE, || {
+        world.whydown(&["health"]).is_ok_and(|health| health.to_string().contains("the host's bus: "))
+    });
+    world.host.run(&["systemctl", "stop", &stopped])?;
+    world.wait_settled(&[&guest]);
+    let ending = world.expect(&guest, 3, ["process-terminated", "certain", "H4"]);
+    says(&ending, "because", "the host was not going down");
+    Ok(())
+}

@@ -305,11 +305,12 @@ impl Fact {
         self == other || self.is_other_word_on(other)
     }
 
-    /// Whether it is a signal that the host's init sent.
-    pub fn is_signal_of_init(&self) -> bool {
+    /// Whether it is a signal that the host's init, or another service manager, sent.
+    pub fn is_signal_of_a_manager(&self) -> bool {
         matches!(
             self,
-            Self::LogSignal { sender: Sender::Init, .. } | Self::Signalled { sender: Sender::Init, .. }
+            Self::LogSignal { sender: Sender::Init | Sender::Manager, .. }
+                | Self::Signalled { sender: Sender::Init | Sender::Manager, .. }
         )
     }
 

@@ -20,7 +20,7 @@ pub struct DomainRef {
 }
 
 /// The QEMU process of a run. Both numbers together are never used twice within one boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {
     /// Process id on the host.
     pub pid: u32,

@@ -20,6 +20,11 @@ use crate::process::{Stat, read_start};
 /// Bytes of a command line that are read. libvirt's are some 4 KiB, and longer with hundreds of devices.
 const COMMAND_BYTES: u64 = 256 * 1024;
 
+/// The beginning of a command line, in which libvirt's arguments name the domain.
+const FIRST_BYTES: u64 = 16 * 1024;
+
+const UUID_OPTION: &[u8] = b"\0-uuid\0";
+
 /// Programs between libvirt and QEMU that are looked through.
 const DEPTH: usize = 4;
 
@@ -49,6 +54,12 @@ pub struct Emulator {
 }
 
 impl Emulator {
+    /// As [`Emulator::of`], quickly of one that was not begun to run a domain: of every program that begins on a host.
+    pub fn begun(pid: u32) -> Option<Self> {
+        let line = read_start(&format!("/proc/{pid}/cmdline"), FIRST_BYTES).ok()?;
+        line.windows(UUID_OPTION.len()).any(|bytes| bytes == UUID_OPTION).then(|| Self::of(pid))?
+    }
+
     /// What this process was begun with; `None` if it is gone, or was not begun to run a domain.
     pub fn of(pid: u32) -> Option<Self> {
         let before = Stat::of(pid)?;
@@ -69,23 +80,34 @@ impl Emulator {
         let file = run_dir.join(format!("{}.pid", self.name));
         let Some(known) = file.to_str().and_then(|file| read_start(file, 64).ok()) else { return false };
         let Ok(known) = String::from_utf8_lossy(&known).trim().parse::<u32>() else { return false };
-        let mut pid = self.process.pid;
-        let mut parent = self.parent;
-        for _ in 0..=DEPTH {
-            if pid == known {
-                return true;
-            }
-            let Some(stat) = Stat::of(parent) else { return false };
-            (pid, parent) = (parent, stat.parent);
+        self.process.pid == known || self.above().contains(&known)
+    }
+
+    /// Whether its program has a name of QEMU's.
+    pub fn calls_itself_qemu(&self) -> bool {
+        self.program.starts_with("qemu") || self.program.starts_with("kvm")
+    }
+
+    /// The name of its program.
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// The processes above it, the nearest first.
+    pub fn above(&self) -> Vec<u32> {
+        let mut above = vec![self.parent];
+        while above.len() <= DEPTH
+            && let Some(stat) = above.last().and_then(|pid| Stat::of(*pid))
+        {
+            above.push(stat.parent);
         }
-        false
+        above
     }
 
     /// Whether it is QEMU, and not a program that runs QEMU: its virtual processors are threads of it. One that calls itself
     /// QEMU and starts is taken for it.
     fn is_qemu(&self) -> bool {
-        let names_itself = self.program.starts_with("qemu") || self.program.starts_with("kvm");
-        has_processors(self.process.pid) || names_itself && self.below(DEPTH).is_none()
+        has_processors(self.process.pid) || self.calls_itself_qemu() && self.below(DEPTH).is_none()
     }
 
     /// QEMU below this process, of the same domain.

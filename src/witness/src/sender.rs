@@ -1,8 +1,13 @@
 //! Who the sender of a signal is to us. A program's name is its owner's own choice, and only the best that there is: so no
-//! name makes a process the host's init, which is process 1 alone, and one that calls itself a service manager and still
-//! runs is asked for the file of its program.
+//! name makes a process the host's init, which is process 1 alone, and one that calls itself libvirt or a service manager
+//! and still runs is asked for the file of its program, which nobody can choose without the right to write it.
 
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 use whydown_core::evidence::Sender;
+
+use crate::process::Stat;
 
 /// The program that embeds libvirt where one does.
 const EMBEDDER: &str = "whydownd";
@@ -10,18 +15,35 @@ const EMBEDDER: &str = "whydownd";
 /// The program of the service managers of users.
 const MANAGER: &str = "systemd";
 
-/// The name of the file of the program that a process runs; `None` if it is gone.
-fn program_of(pid: u32) -> Option<String> {
+/// Two clocks that date one moment may disagree by this much.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// The name of the file of the program that a process has run for at least so long; `None` if it is gone, or another has
+/// its number since. A file that was replaced meanwhile is marked by the kernel, and is the same program.
+fn program_of(pid: u32, for_so_long: Duration) -> Option<String> {
+    let now = clock_gettime(ClockId::Boottime);
+    let since_boot = Duration::new(u64::try_from(now.tv_sec).ok()?, u32::try_from(now.tv_nsec).ok()?);
+    let ticks = Stat::of(pid)?.start_ticks;
+    let began =
+        Duration::from_millis(ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1));
+    if since_boot.saturating_sub(began) + SLACK < for_so_long {
+        return None;
+    }
     let file = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    file.file_name().map(|name| name.to_string_lossy().into_owned())
+    let name = file.file_name()?.to_string_lossy().into_owned();
+    Some(name.strip_suffix(" (deleted)").map_or_else(|| name.clone(), str::to_owned))
 }
 
-/// Who this process is by the name that it gives itself: one that says that it is a service manager, and still runs, is
-/// asked for its file.
-pub(crate) fn claimed(pid: u32, program: &str, own_pid: Option<u32>) -> Sender {
-    match sender(pid, program, own_pid) {
-        Sender::Manager if program_of(pid).is_some_and(|file| file != MANAGER) => Sender::Outside,
-        known => known,
+/// Who this process is by the name that it gave itself so long ago: one that says that it is libvirt or a service manager,
+/// and still runs, is asked for its file.
+pub(crate) fn claimed(pid: u32, program: &str, own_pid: Option<u32>, ago: Duration) -> Sender {
+    let by_name = sender(pid, program, own_pid);
+    if own_pid == Some(pid) || !matches!(by_name, Sender::Libvirt | Sender::Manager) {
+        return by_name;
+    }
+    match program_of(pid, ago) {
+        Some(file) if sender(pid, &file, own_pid) != by_name => Sender::Outside,
+        _ => by_name,
     }
 }
 

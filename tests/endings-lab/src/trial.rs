@@ -1,5 +1,6 @@
 //! One case on one kind of domain: brought up, acted upon, and everything that is told of it compared.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -112,6 +113,12 @@ fn write_files(guest: &Guest) -> Result<()> {
     }
     if xml.contains(&*beside("rom").to_string_lossy()) {
         std::fs::write(beside("rom"), vec![0x5a; 32 << 20])?;
+    }
+    for (ending, script) in crate::cases::emulator::SCRIPTS {
+        if xml.contains(&*beside(ending).to_string_lossy()) {
+            std::fs::write(beside(ending), script)?;
+            std::fs::set_permissions(beside(ending), std::fs::Permissions::from_mode(0o755))?;
+        }
     }
     if xml.contains(&*beside(SWAP).to_string_lossy()) {
         std::fs::File::create(beside(SWAP))?.set_len(320 << 20)?;

@@ -49,6 +49,11 @@ impl MemoryGroup {
         fs::write(&processes, qemu.pid().to_string()).map_err(Error::file("write to", &processes))
     }
 
+    /// The file that takes the number of a process which is to count here.
+    pub fn processes(&self) -> PathBuf {
+        self.folder.join("cgroup.procs")
+    }
+
     /// Whether no process is in it.
     pub fn is_empty(&self) -> bool {
         fs::read_to_string(self.folder.join("cgroup.procs")).is_ok_and(|left| left.trim().is_empty())

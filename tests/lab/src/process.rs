@@ -34,7 +34,7 @@ impl Qemu {
             got: text.clone(),
         })?;
         let pidfd = open(pid).map_err(|source| Error::io(format!("open process {pid}"), source))?;
-        if !is_qemu(pid) {
+        if !is_qemu(pid) && !runs_qemu(pid) {
             return Err(Error::Invalid { what: "the pid file", expected: "the pid of a QEMU", got: text });
         }
         Ok(Self { pid, pidfd })
@@ -137,6 +137,12 @@ fn is_qemu(pid: u32) -> bool {
         let name = program.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         name.starts_with(b"qemu-system-")
     })
+}
+
+/// Whether it is a script that was given QEMU's arguments.
+fn runs_qemu(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"-uuid"))
 }
 
 fn open(pid: u32) -> std::io::Result<OwnedFd> {

@@ -373,6 +373,12 @@ impl Engine {
             self.late(now, id, [(at, fact.clone())]);
         }
         for id in of_it {
+            if matches!(fact, Fact::UnitStopping { .. }) {
+                if let Some(run) = self.runs.get_mut(&id) {
+                    run.unit_stopping = Some((at, fact.clone()));
+                }
+                continue;
+            }
             self.note(id, at, fact.clone());
             match fact {
                 Fact::Exit(_) => self.exited(now, id),

@@ -291,10 +291,15 @@ impl Engine {
             _ => {}
         }
         for (at, fact) in facts {
-            let idle = matches!(fact, Fact::HostUp { .. }) && !self.runs[&id].blames_init();
+            let idle = matches!(fact, Fact::HostUp { .. }) && !self.runs[&id].blames_a_manager();
             if !idle {
                 self.note(id, at, fact);
             }
+        }
+        if self.runs[&id].blames_a_manager()
+            && let Some((at, fact)) = self.runs.get_mut(&id).and_then(|run| run.unit_stopping.take())
+        {
+            self.note(id, at, fact);
         }
         if launching {
             let at = self.runs[&id].start.at;

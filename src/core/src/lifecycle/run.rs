@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::glance::Glances;
-use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, Fact, Who};
+use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, Fact, Sender, Who};
 use crate::hypervisor::{
     DomainState, Happening, IoErrorAction, PauseReason, StartDetail, SuspendDetail, WatchdogAction,
 };
@@ -124,6 +124,9 @@ pub(super) struct Run {
     pub destroys_out: u32,
     /// It is to be destroyed as soon as it is up: libvirt did not know it yet.
     pub destroy_again: bool,
+    /// Its unit was given something to do: libvirt has it stopped after every end, and it matters only if the host's service
+    /// manager sent a signal.
+    pub unit_stopping: Option<(Wall, Fact)>,
     /// Acts that broke off with the link: if it still runs at that time, they were not done.
     pub unsure: Vec<(Asked, Mono)>,
 }
@@ -160,6 +163,7 @@ impl Run {
             creating: false,
             destroys_out: 0,
             destroy_again: false,
+            unit_stopping: None,
             unsure,
         }
     }
@@ -217,13 +221,14 @@ impl Run {
         down > self.dossier.latest(|f| *f == Fact::HostStays).map(|(_, e)| e.last)
     }
 
-    /// Whether a signal of the host's init is known: only then it matters that the host is up.
-    pub fn blames_init(&self) -> bool {
-        self.dossier.find(Fact::is_signal_of_init).is_some()
+    /// Whether a signal of a service manager is known: only then it matters that the host is up, and what was stopped.
+    pub fn blames_a_manager(&self) -> bool {
+        self.dossier.find(Fact::is_signal_of_a_manager).is_some()
     }
 
     /// Adds a fact; gives the piece back if the ledger should hear of it.
     pub fn note(&mut self, at: Wall, fact: Fact) -> Option<(EvidenceId, Evidence)> {
+        let fact = self.with_own_sender(fact);
         let requested = matches!(fact, Fact::Requested { .. } | Fact::Refused { .. });
         let known = self.dossier.items().iter().position(|e| e.fact.is_same(&fact));
         let before = known.map(|index| self.dossier.items()[index].fact.clone());
@@ -250,6 +255,17 @@ impl Run {
             self.kept[index] = piece.last;
             (index as EvidenceId, piece.clone())
         })
+    }
+
+    /// What the process that libvirt started sends on to its QEMU is nobody else's signal.
+    fn with_own_sender(&self, mut fact: Fact) -> Fact {
+        if let Fact::LogSignal { pid, sender, .. } | Fact::Signalled { pid, sender, .. } = &mut fact
+            && *sender == Sender::Outside
+            && self.start.incarnation.process.is_some_and(|own| own.pid == *pid)
+        {
+            *sender = Sender::Itself;
+        }
+        fact
     }
 
     /// Where the oldest fact of the same kind stands, if that kind has all the places that it may have.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 mod faults;
 mod glances;
+mod starting;
 
 const VM: DomainId = DomainId::from_bytes([7; 16]);
 

@@ -48,7 +48,7 @@ pub fn decide(dossier: &Dossier, end: Wall) -> Verdict {
             despite.extend(clue.seen(dossier, end));
         }
     }
-    let blurs = blurs(dossier, end);
+    let blurs = blurs(dossier, end, &because);
     let found = setting::stopped(dossier).is_none() && setting != Setting::NotStarted;
     let certainty = if found || !blurs.is_empty() || dossier.dropped > 0 {
         row.certainty.min(Certainty::Probable)
@@ -86,7 +86,8 @@ fn accompanies(clue: Clue, setting: Setting, cause: Cause) -> bool {
 }
 
 /// Evidence that forbids certainty: something may have happened that we could not hear or cannot read.
-fn blurs(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
+fn blurs(dossier: &Dossier, end: Wall, because: &[EvidenceId]) -> Vec<EvidenceId> {
+    let by_exit = because.iter().any(|id| matches!(dossier.items()[usize::from(*id)].fact, Fact::Exit(_)));
     dossier
         .items()
         .iter()
@@ -94,7 +95,9 @@ fn blurs(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
         .filter(|(_, evidence)| match &evidence.fact {
             Fact::Gap { to, .. } => end <= to.after(limits::GAP_SHADOW),
             Fact::Unreadable(_) => true,
-            Fact::Wrapped { .. } | Fact::Exit(_) => process::is_second_hand(dossier, &evidence.fact),
+            Fact::Wrapped { .. } | Fact::Exit(_) => {
+                by_exit && process::is_second_hand(dossier, &evidence.fact)
+            }
             // How long before the end anything was is not known.
             Fact::ClockSet { .. } => end <= evidence.last.after(limits::REQUEST_LIFE),
             // Heard before the end and dated after it: the clock was set back, and what lay how long before what is

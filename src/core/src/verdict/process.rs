@@ -62,7 +62,7 @@ fn is_wrapped(dossier: &Dossier) -> bool {
     has(dossier, |f| matches!(f, Fact::Wrapped { .. }))
 }
 
-/// Whether this piece makes QEMU's end less sure: it tells of the program around QEMU, and nobody saw QEMU itself end.
+/// Whether this piece makes an end less sure that is known by an exit status: it tells of the program around QEMU, and nobody saw QEMU itself end.
 pub(super) fn is_second_hand(dossier: &Dossier, fact: &Fact) -> bool {
     let inner = has(dossier, |f| matches!(f, Fact::InnerExit(_)));
     match fact {
@@ -110,13 +110,7 @@ fn host_is_up(dossier: &Dossier) -> bool {
 
 /// Adds to signals from outside what shows that they were no shutdown of the host's, and which unit was stopped.
 pub(super) fn with_unit(dossier: &Dossier, mut seen: Vec<EvidenceId>) -> Vec<EvidenceId> {
-    let by_manager = seen.iter().any(|id| {
-        matches!(
-            dossier.items()[usize::from(*id)].fact,
-            Fact::LogSignal { sender: Sender::Init | Sender::Manager, .. }
-                | Fact::Signalled { sender: Sender::Init | Sender::Manager, .. }
-        )
-    });
+    let by_manager = seen.iter().any(|id| dossier.items()[usize::from(*id)].fact.is_signal_of_a_manager());
     if by_manager {
         seen.extend(ids(dossier, |f| matches!(f, Fact::HostUp { .. } | Fact::UnitStopping { .. })));
     }
@@ -193,7 +187,8 @@ pub(super) fn says_why(text: &str) -> bool {
 
 /// What ended QEMU while it started, in words, if that is known and no reason of libvirt's stands against it.
 pub(super) fn start_killer(dossier: &Dossier) -> Option<String> {
-    let line = dossier.items().iter().find_map(|e| match &e.fact {
+    // The kernel says it twice, in words last.
+    let line = dossier.items().iter().rev().find_map(|e| match &e.fact {
         Fact::OomKilled { line } => Some(line.clone()),
         _ => None,
     });

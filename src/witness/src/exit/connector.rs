@@ -1,11 +1,12 @@
-//! The kernel's process events (netlink, `CONFIG_PROC_EVENTS`): the exit status of every process of the host.
+//! The kernel's process events (netlink, `CONFIG_PROC_EVENTS`): the exit status of every process of the host, and which
+//! processes begin a program.
 //!
 //! It is not for when a process ended, which a pidfd tells without rights and without losses.
 //! Layout of a message, in the host's byte order, from `linux/netlink.h`, `linux/connector.h` and `linux/cn_proc.h`:
 //!
 //! ```text
 //! 0        16        36     40    44        52    56     60      64
-//! nlmsghdr │ cn_msg   │ what │ cpu │ time ns │ pid │ tgid │ status │ …
+//! nlmsghdr │ cn_msg   │ what │ cpu │ time ns │ pid │ tgid │ status │ …      (of a beginning without the last)
 //! ```
 
 use std::io;
@@ -28,6 +29,8 @@ const VALUE: u32 = 1;
 const LISTEN: u32 = 1;
 /// `PROC_CN_MCAST_IGNORE`
 const IGNORE: u32 = 2;
+/// `PROC_EVENT_EXEC`
+const EXEC: u32 = 2;
 /// `PROC_EVENT_EXIT`
 const EXIT: u32 = 0x8000_0000;
 /// `NLMSG_DONE`
@@ -44,6 +47,15 @@ const MESSAGES: usize = 4096;
 
 /// Bytes that the kernel may keep for us. A message costs some 800 there: room for a thousand exits at once.
 const WAITING_BYTES: usize = 1 << 20;
+
+/// One event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// A process has begun a program.
+    Began(u32),
+    /// One has ended.
+    Ended(Ended),
+}
 
 /// A process has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +87,8 @@ impl Connector {
         // Group 1 is bit 0.
         bind(&connector.0, &SocketAddrNetlink::new(0, 1 << (INDEX - 1)))?;
         connector.ask(&[LISTEN])?;
-        // Linux 6.6 narrows the events to exits; older ones do not know a question of this length, and send all.
-        connector.ask(&[LISTEN, EXIT])?;
+        // Linux 6.6 narrows the events to these; older ones do not know a question of this length, and send all.
+        connector.ask(&[LISTEN, EXEC | EXIT])?;
         Ok(connector)
     }
 
@@ -96,7 +108,7 @@ impl Connector {
     }
 
     /// All that waits, up to a bound. What the kernel had to drop is missing, and its processes end without a status.
-    pub(super) fn drain(&self) -> Vec<Ended> {
+    pub(super) fn drain(&self) -> Vec<Event> {
         let mut heard = Vec::new();
         let mut message = [0; MESSAGE_BYTES];
         for _ in 0..MESSAGES {
@@ -128,15 +140,19 @@ impl Drop for Connector {
     }
 }
 
-/// The end of a whole process; ends of mere threads are left out.
-fn parse(message: &[u8]) -> Option<Ended> {
+/// The end of a whole process, or the beginning of a program; ends of mere threads are left out.
+fn parse(message: &[u8]) -> Option<Event> {
     let word = |offset: usize| Some(u32::from_ne_bytes(message.get(offset..offset + 4)?.try_into().ok()?));
-    if (word(16)?, word(20)?, word(HEADERS)?) != (INDEX, VALUE, EXIT) {
+    if (word(16)?, word(20)?) != (INDEX, VALUE) {
         return None;
     }
     let at = u64::from_ne_bytes(message.get(44..52)?.try_into().ok()?);
-    let (thread, pid, status) = (word(52)?, word(56)?, word(60)?);
-    (thread == pid).then_some(Ended { pid, status: status as i32, at: Mono(at) })
+    let (thread, pid) = (word(52)?, word(56)?);
+    match word(HEADERS)? {
+        EXEC => Some(Event::Began(pid)),
+        EXIT if thread == pid => Some(Event::Ended(Ended { pid, status: word(60)? as i32, at: Mono(at) })),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -159,13 +175,20 @@ mod tests {
         let mut child = Command::new("sh").args(["-c", "exit 42"]).spawn().unwrap();
         child.wait().unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
+        let mut began = false;
         loop {
             assert!(Instant::now() < deadline, "the kernel said nothing");
             let mut awaited = [PollFd::new(&connector, PollFlags::IN)];
             poll(&mut awaited, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).unwrap();
-            if let Some(ended) = connector.drain().into_iter().find(|ended| ended.pid == child.id()) {
-                assert_eq!(ended.status, 42 << 8);
-                return;
+            for event in connector.drain() {
+                match event {
+                    Event::Began(pid) => began |= pid == child.id(),
+                    Event::Ended(ended) if ended.pid == child.id() => {
+                        assert_eq!(ended.status, 42 << 8);
+                        return assert!(began, "that it began to run was not told before its end");
+                    }
+                    Event::Ended(_) => {}
+                }
             }
         }
     }
@@ -184,7 +207,11 @@ mod tests {
             bytes.extend(message(&[thread, 77, 9, 17, 1, 1]));
             bytes
         };
-        assert_eq!(parse(&exit(1, EXIT, 77)), Some(Ended { pid: 77, status: 9, at: Mono(5) }));
+        let ended = Ended { pid: 77, status: 9, at: Mono(5) };
+        assert_eq!(parse(&exit(1, EXIT, 77)), Some(Event::Ended(ended)));
+        assert_eq!(parse(&exit(1, EXEC, 77)), Some(Event::Began(77)));
+        assert_eq!(parse(&exit(1, EXEC, 77)[..60]), Some(Event::Began(77)), "it has no status");
+        assert_eq!(parse(&exit(1, EXEC, 77)[..58]), None, "cut off");
         assert_eq!(parse(&exit(1, EXIT, 78)), None, "a thread");
         assert_eq!(parse(&exit(1, 1, 77)), None, "a fork");
         assert_eq!(parse(&exit(2, EXIT, 77)), None, "another connector");

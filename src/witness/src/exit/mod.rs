@@ -95,6 +95,16 @@ impl ExitWatch {
         told: impl Fn(Process, Wall, Option<ExitStatus>) + Send + 'static,
         clock: impl Fn() -> Wall + Send + 'static,
     ) -> io::Result<Self> {
+        Self::start_and_choose(|_| None, told, clock)
+    }
+
+    /// As [`ExitWatch::start`]. `began` is asked of every process of the host that begins a program, where the kernel's
+    /// process events are heard, and names those that are to be watched; it should answer within microseconds.
+    pub fn start_and_choose(
+        began: impl Fn(u32) -> Option<Process> + Send + 'static,
+        told: impl Fn(Process, Wall, Option<ExitStatus>) + Send + 'static,
+        clock: impl Fn() -> Wall + Send + 'static,
+    ) -> io::Result<Self> {
         let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let limit = WATCHES.min(usize::try_from(open_files / 2).unwrap_or(usize::MAX));
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -109,8 +119,9 @@ impl ExitWatch {
         };
         let shared = Arc::new(Shared::new(epoll, stop, limit));
         let ears = Ears::new(Arc::clone(&shared), connector);
-        let thread =
-            std::thread::Builder::new().name("exit-watch".into()).spawn(move || ears.listen(told, clock))?;
+        let thread = std::thread::Builder::new()
+            .name("exit-watch".into())
+            .spawn(move || ears.listen(began, told, clock))?;
         Ok(Self { shared, thread: Some(thread), trouble })
     }
 
@@ -119,19 +130,7 @@ impl ExitWatch {
         if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             return Err(WatchError::Ended);
         }
-        let refused = |errno: Errno| match errno {
-            Errno::SRCH => WatchError::Gone(process),
-            errno => WatchError::Refused { process, source: errno.into() },
-        };
-        let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw).ok_or(WatchError::Gone(process))?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(refused)?;
-        // Looked at after opening: if the pid still belongs to the process now, the descriptor is the process's.
-        let stat = Stat::of(process.pid).filter(|stat| stat.start_ticks == process.start_ticks);
-        let stat = stat.ok_or(WatchError::Gone(process))?;
-        self.shared.add(process, pidfd, stat.start_stack != 0).map_err(|why| match why {
-            watch::NotAdded::Full(limit) => WatchError::Full { process, limit },
-            watch::NotAdded::Refused(errno) => refused(errno),
-        })
+        watch_with(&self.shared, process)
     }
 
     /// Why the kernel's process events cannot be heard, if so. Then statuses are missing where a parent reaps at once.
@@ -153,6 +152,22 @@ impl Drop for ExitWatch {
             let _ = thread.join();
         }
     }
+}
+
+fn watch_with(shared: &Shared, process: Process) -> Result<Watching, WatchError> {
+    let refused = |errno: Errno| match errno {
+        Errno::SRCH => WatchError::Gone(process),
+        errno => WatchError::Refused { process, source: errno.into() },
+    };
+    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw).ok_or(WatchError::Gone(process))?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(refused)?;
+    // Looked at after opening: if the pid still belongs to the process now, the descriptor is the process's.
+    let stat = Stat::of(process.pid).filter(|stat| stat.start_ticks == process.start_ticks);
+    let stat = stat.ok_or(WatchError::Gone(process))?;
+    shared.add(process, pidfd, stat.start_stack != 0).map_err(|why| match why {
+        watch::NotAdded::Full(limit) => WatchError::Full { process, limit },
+        watch::NotAdded::Refused(errno) => refused(errno),
+    })
 }
 
 /// From the status as `wait` gives it.

@@ -16,8 +16,8 @@ use whydown_core::evidence::ExitStatus;
 use whydown_core::hypervisor::Process;
 use whydown_core::time::{Mono, Wall};
 
-use super::connector::{Connector, Ended};
-use super::{STATUS_WAIT, Watching, status};
+use super::connector::{Connector, Ended, Event};
+use super::{STATUS_WAIT, Watching, status, watch_with};
 use crate::process::{Stat, kernel_clock};
 
 /// The event that ends the thread.
@@ -160,6 +160,7 @@ impl Ears {
     /// Until told to stop.
     pub(super) fn listen(
         mut self,
+        began: impl Fn(u32) -> Option<Process>,
         told: impl Fn(Process, Wall, Option<ExitStatus>),
         clock: impl Fn() -> Wall,
     ) {
@@ -175,7 +176,15 @@ impl Ears {
                 match event.data.u64() {
                     STOP => return,
                     CONNECTOR => {
-                        heard.extend(self.connector.as_ref().map_or_else(Vec::new, Connector::drain))
+                        for event in self.connector.as_ref().map_or_else(Vec::new, Connector::drain) {
+                            match event {
+                                Event::Ended(ended) => heard.push(ended),
+                                // One that is gone already ends without a word.
+                                Event::Began(pid) => {
+                                    let _ = began(pid).map(|process| watch_with(&self.shared, process));
+                                }
+                            }
+                        }
                     }
                     token => self.ended(token, clock()),
                 }

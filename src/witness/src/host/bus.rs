@@ -28,12 +28,12 @@ const SYSTEMD: Peer = Peer {
     state: "systemd's state",
 };
 
-/// After each of these the world may be another.
+/// After each of these the world may be another. Of new jobs all are told: there is no rule for a kind of units.
 const NEWS: [&str; 4] = [
     "type='signal',sender='org.freedesktop.login1',path='/org/freedesktop/login1',\
      interface='org.freedesktop.login1.Manager',member='PrepareForShutdown'",
     "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',\
-     interface='org.freedesktop.systemd1.Manager',member='JobNew',arg2='shutdown.target'",
+     interface='org.freedesktop.systemd1.Manager',member='JobNew'",
     "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',\
      interface='org.freedesktop.systemd1.Manager',member='JobRemoved',arg2='shutdown.target'",
     // Whether there is a logind: to ask one that is gone would start it.
@@ -91,7 +91,15 @@ pub(super) struct State {
 pub(super) struct Bus {
     pub asking: Asking,
     messages: MessageStream,
+    /// Those that systemd was given something to do with, and nobody has taken yet.
+    units: Vec<String>,
 }
+
+/// Units that wait to be taken: they are taken after each turn.
+const UNITS: usize = 1024;
+
+/// The unit whose job is a shutdown of the host.
+const SHUTDOWN: &str = "shutdown.target";
 
 /// The asking half. Cheap to clone.
 #[derive(Clone)]
@@ -130,7 +138,7 @@ impl Bus {
             &LOGIND.name,
         );
         let logind = bound(what, asked).await?.body().deserialize().map_err(refused)?;
-        Ok(Self { asking: Asking { connection, logind }, messages })
+        Ok(Self { asking: Asking { connection, logind }, messages, units: Vec::new() })
     }
 
     /// Takes all that has come. True if there is reason to look; ready with an error when it was closed.
@@ -146,8 +154,17 @@ impl Bus {
             if message.message_type() != Type::Signal {
                 continue;
             }
-            news = true;
             let header = message.header();
+            if header.member().is_some_and(|member| member.as_str() == "JobNew")
+                && let Ok((_, _, unit)) = message.body().deserialize::<(u32, zbus::ObjectPath<'_>, &str)>()
+                && unit != SHUTDOWN
+            {
+                if self.units.len() < UNITS && (unit.ends_with(".scope") || unit.starts_with("user@")) {
+                    self.units.push(unit.to_owned());
+                }
+                continue;
+            }
+            news = true;
             // The bus lets nobody else send under its name.
             if header.sender().is_some_and(|sender| sender.as_str() == DBUS)
                 && header.member().is_some_and(|member| member.as_str() == "NameOwnerChanged")
@@ -158,6 +175,13 @@ impl Bus {
             }
         }
         if news { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+}
+
+impl Bus {
+    /// Units that came since the last time.
+    pub fn take_units(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.units)
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! HostWatch     one thread on the system bus: logind's announcement, systemd's own state; told as it happens
-//! going_down    systemctl, run for each question: where there is no bus, and while it is away
+//! ask           systemctl, run for each question: where there is no bus, and while it is away
 //! ```
 //!
 //! Signals on the bus only say when to look. What counts is what systemd and logind themselves say when they are asked
@@ -20,6 +20,7 @@ mod bus;
 mod systemctl;
 #[cfg(test)]
 mod tests;
+mod unit;
 mod watch;
 
 use std::path::Path;
@@ -28,7 +29,8 @@ use std::time::Duration;
 use whydown_core::time::Wall;
 
 pub use self::bus::BusError;
-pub use self::systemctl::going_down;
+pub use self::systemctl::{Said, ask};
+pub use self::unit::units_of;
 pub use self::watch::HostWatch;
 
 /// How long systemd may take to answer. It answers in milliseconds, but a host that goes down is busy, and the daemon
@@ -69,6 +71,13 @@ pub enum HostWord {
         at: Wall,
         /// It was going down before.
         called_off: bool,
+    },
+    /// systemd was given something to do with a unit. Of a scope that runs that is to stop it.
+    UnitJob {
+        /// When it was heard.
+        at: Wall,
+        /// The unit's name.
+        unit: String,
     },
     /// The bus is heard, from now on.
     Heard,

@@ -18,11 +18,29 @@ const SCHEDULE_SLACK: Duration = Duration::from_secs(5);
 /// Bytes of systemd's answer, and of its schedule, that are read. Both are a few words.
 const ANSWER_BYTES: u64 = 1024;
 
-/// Whether the host is going down, and who said so, in words for an administrator. `None` if nobody said so.
-/// Takes up to [`ANSWER_WAIT`], and runs `systemctl`, which changes nothing.
-pub fn going_down(now: Wall) -> Option<String> {
+/// systemd's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// The host is going down, and who says so, in words for an administrator.
+    Down(String),
+    /// It is not, and in which state it is.
+    Up(String),
+    /// There is no systemd, or it does not answer.
+    Nothing,
+}
+
+/// States of a host that does not go down, in systemd's words. `offline` and `unknown` are none of systemd's own.
+const UP: [&str; 5] = ["initializing", "starting", "running", "degraded", "maintenance"];
+
+/// Whether the host is going down. Takes up to [`ANSWER_WAIT`], and runs `systemctl`, which changes nothing.
+pub fn ask(now: Wall) -> Said {
     Host { run: "/run/systemd".into(), systemctl: vec!["/usr/bin/systemctl".into(), "/bin/systemctl".into()] }
-        .going_down(now, ANSWER_WAIT)
+        .ask(now, ANSWER_WAIT)
+}
+
+/// In words for an administrator.
+pub(super) fn up(state: &str) -> String {
+    format!("systemd says that it is {state}")
 }
 
 /// Where systemd is found.
@@ -32,16 +50,21 @@ struct Host {
 }
 
 impl Host {
-    fn going_down(&self, now: Wall, wait: Duration) -> Option<String> {
+    fn ask(&self, now: Wall, wait: Duration) -> Said {
         // systemd makes this folder where it is the init of the host (sd_booted(3)).
         if !self.run.join("system").is_dir() {
-            return None;
+            return Said::Nothing;
         }
         let systemctl = self.systemctl.iter().find(|path| path.is_file());
-        if systemctl.is_some_and(|path| state(path, wait).is_ok_and(|state| state == "stopping")) {
-            return Some(SYSTEMD.into());
+        let state = systemctl.and_then(|path| state(path, wait).ok());
+        if state.as_deref() == Some("stopping") {
+            return Said::Down(SYSTEMD.into());
         }
-        self.scheduled(now).map(|mode| format!("a scheduled {mode} is due"))
+        match (self.scheduled(now), state) {
+            (Some(mode), _) => Said::Down(format!("a scheduled {mode} is due")),
+            (None, Some(state)) if UP.contains(&state.as_str()) => Said::Up(up(&state)),
+            (None, _) => Said::Nothing,
+        }
     }
 
     /// What was scheduled for a moment that has come: `poweroff`, `reboot`, `halt` or `kexec`.
@@ -140,7 +163,12 @@ mod tests {
             ("head -c 100000 /dev/zero", false),
         ] {
             let (_folder, host) = host(script);
-            assert_eq!(host.going_down(NOW, wait).is_some(), down, "{script}");
+            let said = host.ask(NOW, wait);
+            assert_eq!(matches!(said, Said::Down(_)), down, "{script}: {said:?}");
+            let up = ["echo running", "echo degraded", "echo starting"]
+                .iter()
+                .any(|said| script.starts_with(said));
+            assert_eq!(matches!(said, Said::Up(_)), up, "{script}: {said:?}");
         }
     }
 
@@ -148,7 +176,7 @@ mod tests {
     fn a_systemd_that_does_not_answer_is_not_waited_for() {
         let (folder, host) = host("echo $$ > $0.pid; exec sleep 1000");
         let begun = Instant::now();
-        assert_eq!(host.going_down(NOW, Duration::from_secs(2)), None);
+        assert_eq!(host.ask(NOW, Duration::from_secs(2)), Said::Nothing);
         assert!(begun.elapsed() < Duration::from_secs(60));
         let pid = fs::read_to_string(folder.path().join("systemctl.pid")).unwrap();
         assert_eq!(crate::process::identify(pid.trim().parse().unwrap()), None, "nothing is left running");
@@ -169,7 +197,8 @@ mod tests {
         ] {
             let (_folder, host) = host("echo running");
             fs::write(host.run.join("shutdown/scheduled"), &schedule).unwrap();
-            assert_eq!(host.going_down(NOW, Duration::from_secs(20)).is_some(), down, "{schedule}");
+            let said = host.ask(NOW, Duration::from_secs(20));
+            assert_eq!(matches!(said, Said::Down(_)), down, "{schedule}: {said:?}");
         }
     }
 
@@ -177,11 +206,11 @@ mod tests {
     fn without_systemd_nothing_is_said() {
         let (_folder, host) = host("echo stopping");
         fs::remove_dir(host.run.join("system")).unwrap();
-        assert_eq!(host.going_down(NOW, Duration::from_secs(20)), None);
+        assert_eq!(host.ask(NOW, Duration::from_secs(20)), Said::Nothing);
     }
 
     #[test]
     fn the_host_of_this_test_is_not_going_down() {
-        assert_eq!(going_down(Wall(0)), None);
+        assert!(!matches!(ask(Wall(0)), Said::Down(_)));
     }
 }

@@ -161,6 +161,10 @@ fn next(told: &Receiver<HostWord>) -> String {
         }
         HostWord::Stays { called_off: true, .. } => "called off".into(),
         HostWord::Stays { .. } => "stays".into(),
+        HostWord::UnitJob { at, unit } => {
+            assert_eq!(at, NOW);
+            format!("unit {unit}")
+        }
         HostWord::Heard => "heard".into(),
         HostWord::Deaf { why } => format!("deaf: {why}"),
     }
@@ -215,6 +219,11 @@ fn a_question_is_answered_with_what_is_so_after_it_was_put() {
     let (watch, told) = watch(&folder);
     assert_eq!((next(&told), next(&told)), ("stays".into(), "heard".into()), "without a logind");
     init.job("JobNew", "some.service");
+    // Scopes and users' managers are told: a VM may run in one.
+    for unit in ["machine-qemu\\x2d1\\x2dvm.scope", "user@1000.service"] {
+        init.job("JobNew", unit);
+        assert_eq!(next(&told), format!("unit {unit}"));
+    }
     for stopping in [true, false, true] {
         init.say(Says { stopping, ..Says::default() });
         let answers: Vec<Answer> = std::thread::scope(|scope| {

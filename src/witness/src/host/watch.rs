@@ -202,6 +202,9 @@ impl<T: Fn(HostWord), C: Fn() -> Wall> Ears<T, C> {
                     Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
                     Poll::Pending => {}
                 }
+                for unit in bus.take_units() {
+                    (self.told)(HostWord::UnitJob { at: (self.clock)(), unit });
+                }
                 if looking.is_none() {
                     waiting = std::mem::take(&mut self.shared.lock().questions);
                     if !look && waiting.is_empty() {

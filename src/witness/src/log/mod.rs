@@ -86,7 +86,8 @@ fn facts(block: &Block<'_>, own_pid: Option<u32>, now: Wall) -> Vec<(Wall, Fact)
                 facts.push((at, Fact::LogEnd { word, at: Some(at) }));
             }
             Line::Signal { signal, pid, program, at } if chosen.signal == Some(position) => {
-                let sender = claimed(pid, &program, own_pid);
+                let ago = now.since(at.unwrap_or(now));
+                let sender = claimed(pid, &program, own_pid, ago);
                 facts.push((at.unwrap_or(now), Fact::LogSignal { signal, pid, program, sender, at }));
             }
             Line::End { at, .. } => words.add(Some(at), &line::text(bytes)),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -155,8 +156,8 @@ const GONE: u32 = 1 << 23;
 #[test]
 fn a_senders_name_tells_who_it_is() {
     for (pid, program, who) in [
-        (7371, "/usr/sbin/libvirtd", Sender::Libvirt),
-        (7371, "virtqemud", Sender::Libvirt),
+        (GONE, "/usr/sbin/libvirtd", Sender::Libvirt),
+        (GONE, "virtqemud", Sender::Libvirt),
         (42, "whatever", Sender::Libvirt),
         (1, "", Sender::Init),
         (1, "/process", Sender::Init),
@@ -165,16 +166,20 @@ fn a_senders_name_tells_who_it_is() {
         (GONE, "/lib/systemd/systemd", Sender::Manager),
         // This one runs, and is another program than it says.
         (std::process::id(), "/lib/systemd/systemd", Sender::Outside),
+        (std::process::id(), "/usr/sbin/libvirtd", Sender::Outside),
         (900, "/usr/bin/python3", Sender::Outside),
         (900, "/usr/sbin/libvirtd-not", Sender::Outside),
         (900, "", Sender::Outside),
     ] {
-        assert_eq!(claimed(pid, program, Some(42)), who, "{pid} {program}");
+        assert_eq!(claimed(pid, program, Some(42), Duration::ZERO), who, "{pid} {program}");
     }
-    assert_eq!(claimed(42, "virsh", None), Sender::Outside);
+    // This process began after that: it is not the one that had its number.
+    let long_ago = Duration::from_secs(1 << 40);
+    assert_eq!(claimed(std::process::id(), "libvirtd", None, long_ago), Sender::Libvirt);
+    assert_eq!(claimed(42, "virsh", None, Duration::ZERO), Sender::Outside);
     // An earlier daemon of ours; where libvirt is not in it, it has no business with QEMU.
-    assert_eq!(claimed(41, "/usr/sbin/whydownd", Some(42)), Sender::Libvirt);
-    assert_eq!(claimed(41, "/usr/sbin/whydownd", None), Sender::Outside);
+    assert_eq!(claimed(GONE + 1, "/usr/sbin/whydownd", Some(42), Duration::ZERO), Sender::Libvirt);
+    assert_eq!(claimed(GONE + 1, "/usr/sbin/whydownd", None, Duration::ZERO), Sender::Outside);
 }
 
 #[test]

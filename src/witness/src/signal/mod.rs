@@ -259,7 +259,11 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
             Some((thread, process, name)) => {
                 let program = tame(&name.unwrap_or_default());
                 let itself = process == to || thread == to;
-                let who = if itself { Sender::Itself } else { claimed(process, &program, self.own_pid) };
+                let who = if itself {
+                    Sender::Itself
+                } else {
+                    claimed(process, &program, self.own_pid, Duration::ZERO)
+                };
                 (process, program, who)
             }
         };

@@ -3,6 +3,7 @@
 mod absent;
 mod asked;
 mod disk;
+pub(crate) mod emulator;
 mod guest;
 mod linux;
 mod memory;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Case> {
     all.extend(process::cases());
     all.extend(traced::cases());
     all.extend(memory::cases());
+    all.extend(emulator::cases());
     all.extend(disk::cases());
     all.extend(saved::cases());
     all.extend(start::cases());
