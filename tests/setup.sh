@@ -68,6 +68,8 @@ needs_test() {
     need dbus dbus-daemon           # the host in a box: its bus
     need gettext-base gettext.sh    # libvirt-guests speaks through it
     need sysvinit-utils             # and /lib/lsb/init-functions
+    need chromium chromium          # pages of strangers (tests/hostile): 300 MB
+    need nginx-light nginx          # a proxy that still speaks TLS 1.0 (tests/tls); it is not started
     needs_peers
 }
 # XML-RPC clients of other languages, which read what the daemon writes (tests/peers): 600 MB, nearly all of it Java and Go.

@@ -67,6 +67,10 @@ pub(super) const KEYS: &[Key] = &[
     key("tls", "actors", Rule::List(Form::Holder, 256)),
     key("socket", "path", Rule::Text(Form::SocketPath)),
     key("socket", "mode", Rule::Text(Form::Mode)),
+    key("socket", "users", Rule::List(Form::User, 64)),
+    key("create", "emulators", Rule::List(Form::Path, 64)),
+    key("create", "folders", Rule::List(Form::Path, 256)),
+    key("create", "allow", Rule::List(Form::Power, 16)),
     key("log", "filter", Rule::Text(Form::Filter)),
     key("log", "target", Rule::Word(&["auto", "journald", "stderr"])),
 ];

@@ -32,12 +32,13 @@ pub use environment::OTHER_VARIABLES;
 pub use finding::{Finding, Mistakes, Wrong};
 pub use flags::Flags;
 pub use load::{Change, Loaded, Sources, load};
-pub use report::{EX_CONFIG, Report, check};
+pub use report::{EX_CONFIG, Report, check, opened};
 pub use settings::{
-    Deciding, Ledger, Libvirt, Log, Sampling, Settings, Socket, State, Tls, Unacknowledged, Witness, XmlRpc,
+    Create, Deciding, Ledger, Libvirt, Log, Sampling, Settings, Socket, State, Tls, Unacknowledged, Witness,
+    XmlRpc,
 };
 pub use uri::{ConnectUri, UriError, embed_root};
-pub use value::{Client, ExitReasons, LogTarget, Profile, SocketMode};
+pub use value::{Client, ExitReasons, LogTarget, Power, Profile, SocketMode};
 
 /// The default file: the lowest layer, and the reference of every key.
 pub const DEFAULT_FILE: &str = include_str!("../../systemd/whydown.toml");

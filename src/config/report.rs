@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::finding::Mistakes;
 use super::key::KEYS;
 use super::load::{Loaded, Sources, load};
+use super::settings::Settings;
 
 /// `EX_CONFIG` of sysexits: starting again would not help, and the unit does not.
 pub const EX_CONFIG: u8 = 78;
@@ -39,10 +40,48 @@ impl Report {
     /// of each value that differs from the default; or the mistakes, one a line. Ends with a newline.
     pub fn text(&self) -> String {
         match self {
-            Self::Right(loaded) => format!("configuration is right\n{}", in_force(loaded)),
+            Self::Right(loaded) => {
+                let doors: String =
+                    opened(&loaded.settings).iter().map(|line| format!("# {line}\n")).collect();
+                format!("configuration is right\n{doors}{}", in_force(loaded))
+            }
             Self::Wrong(mistakes) => format!("{mistakes}\n"),
         }
     }
+}
+
+/// What these settings open and to whom, in sentences; `whydown doctor` tells the same.
+pub fn opened(settings: &Settings) -> Vec<String> {
+    let list = |all: Vec<String>| all.join(", ");
+    let mut lines = Vec::new();
+    let mut inside = vec!["root".to_owned(), "the daemon's user and group".to_owned()];
+    inside.extend(settings.socket.users.iter().cloned());
+    lines.push(format!("{}: {} may act", settings.socket.path.display(), list(inside)));
+    if !settings.xmlrpc.listen.is_empty() {
+        let at = list(settings.xmlrpc.listen.iter().map(ToString::to_string).collect());
+        lines.push(match settings.xmlrpc.plain_may_act {
+            true => format!(
+                "plain TCP at {at}: everybody who reaches it may act and read everything (xmlrpc.plain_may_act is true)"
+            ),
+            false => format!(
+                "plain TCP at {at}: nobody may act, and everybody who reaches it may read what is no secret \
+                 (xmlrpc.plain_may_act is false; it was true in versions before it could be read here)"
+            ),
+        });
+    }
+    if !settings.tls.listen.is_empty() {
+        let at = list(settings.tls.listen.iter().map(ToString::to_string).collect());
+        let actors = match settings.tls.actors.as_slice() {
+            [] => "nobody".to_owned(),
+            some => list(some.to_vec()),
+        };
+        lines.push(format!("TLS at {at}: {actors} may act"));
+    }
+    if !settings.create.allow.is_empty() {
+        let words = list(settings.create.allow.iter().map(|power| power.word().to_owned()).collect());
+        lines.push(format!("create.allow: whoever may act may have on this host, by a document: {words}"));
+    }
+    lines
 }
 
 fn in_force(loaded: &Loaded) -> String {

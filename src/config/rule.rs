@@ -7,7 +7,8 @@ use config::ValueKind;
 use super::finding::{Wrong, shorten};
 use super::uri::ConnectUri;
 use super::value::{
-    Client, SocketMode, parse_absolute, parse_filter, parse_holder, parse_listen, parse_socket_path,
+    Client, Power, SocketMode, parse_absolute, parse_filter, parse_holder, parse_listen, parse_socket_path,
+    parse_user,
 };
 
 /// A value as it was found, with its place. Elements of lists have places of their own.
@@ -98,6 +99,10 @@ pub(super) enum Form {
     Client,
     /// Whose certificate.
     Holder,
+    /// A user of this host.
+    User,
+    /// Something that documents may have.
+    Power,
 }
 
 impl Form {
@@ -113,6 +118,8 @@ impl Form {
             Self::Filter => plain(parse_filter(text)),
             Self::Listen => parse_listen(text).map(|address| address.to_string()),
             Self::Holder => plain(parse_holder(text)),
+            Self::User => plain(parse_user(text)),
+            Self::Power => Power::parse(text).map(|power| power.word().to_owned()),
             Self::Client => Client::parse(text).map(|client| match client {
                 Client::Address(address) => address.to_string(),
                 Client::Unix => "unix".to_owned(),
@@ -233,6 +240,8 @@ impl fmt::Display for Rule {
                 Form::Listen => "an IP address with port",
                 Form::Client => "an IP address without port, or \"unix\"",
                 Form::Holder => "a name as certificates carry it, or \"*\" for all",
+                Form::User => "a user's name or number",
+                Form::Power => "a word",
             }),
             Self::List(Form::Listen, most) => write!(
                 f,
@@ -243,6 +252,12 @@ impl fmt::Display for Rule {
             }
             Self::List(Form::Holder, most) => {
                 write!(f, "up to {most} different names as certificates carry them, or \"*\" for all")
+            }
+            Self::List(Form::Path, most) => write!(f, "up to {most} different absolute paths"),
+            Self::List(Form::User, most) => write!(f, "up to {most} different names or numbers of users"),
+            Self::List(Form::Power, _) => {
+                let words: Vec<_> = Power::ALL.iter().map(|power| format!("{:?}", power.word())).collect();
+                write!(f, "any of {}", words.join(", "))
             }
             Self::List(form, most) => write!(f, "up to {most} times {}", Self::Text(*form)),
         }

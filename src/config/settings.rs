@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::uri::ConnectUri;
 use super::value::{
-    Client, ExitReasons, LogTarget, Profile, SocketMode, days, millis, path_or_none, seconds,
+    Client, ExitReasons, LogTarget, Power, Profile, SocketMode, days, millis, path_or_none, seconds,
 };
 
 /// All settings.
@@ -37,6 +37,8 @@ pub struct Settings {
     pub tls: Tls,
     /// The Unix socket.
     pub socket: Socket,
+    /// What documents may have.
+    pub create: Create,
     /// What whydown says of itself.
     pub log: Log,
 }
@@ -154,7 +156,7 @@ pub struct XmlRpc {
     pub listen: Vec<SocketAddr>,
     /// Whether `listen` may go beyond loopback.
     pub insecure_listen_anywhere: bool,
-    /// Whether callers without TLS may act.
+    /// Whether callers without TLS may act, and read what is secret.
     pub plain_may_act: bool,
     /// Which exit reasons callers get.
     pub exit_reasons: ExitReasons,
@@ -213,6 +215,21 @@ pub struct Socket {
     pub path: PathBuf,
     /// Its permissions; never writable for others.
     pub mode: SocketMode,
+    /// Who may come in besides root and the group, by name or number. Where there are any, the file lets everybody in
+    /// and each is judged by what the kernel says of it.
+    pub users: Vec<String>,
+}
+
+/// `[create]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    /// Programs that documents may name as their emulator.
+    pub emulators: Vec<PathBuf>,
+    /// Where the files and devices lie that documents may name.
+    pub folders: Vec<PathBuf>,
+    /// What documents may have besides.
+    pub allow: Vec<Power>,
 }
 
 /// `[log]`.

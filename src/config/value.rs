@@ -137,6 +137,65 @@ impl TryFrom<String> for SocketMode {
     }
 }
 
+/// Something that a domain document may have only by the administrator's word, as it reaches beyond its VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Power {
+    /// Elements of other name spaces: QEMU's own arguments above all.
+    Commandline,
+    /// Devices of the host, given to the VM.
+    Hostdev,
+    /// Folders of the host, and memory that VMs share.
+    Share,
+    /// Character devices and interfaces that speak over the host's network or to its sound.
+    Host,
+    /// Which user QEMU runs as, and which labels its files get.
+    Seclabel,
+    /// Elements and kinds that are not known here.
+    Unknown,
+}
+
+impl Power {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Commandline, Self::Hostdev, Self::Share, Self::Host, Self::Seclabel, Self::Unknown];
+
+    /// Its name in the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Commandline => "commandline",
+            Self::Hostdev => "hostdev",
+            Self::Share => "share",
+            Self::Host => "host",
+            Self::Seclabel => "seclabel",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|power| power.word() == text).ok_or_else(|| "there is no such word".into())
+    }
+}
+
+impl TryFrom<String> for Power {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+/// A user of this host, by name or number.
+pub(super) fn parse_user(text: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$');
+    match text.len() {
+        0 => Err("this is empty".into()),
+        1..=32 if text.bytes().all(plain) => Ok(()),
+        1..=32 => Err("this is neither a user's name nor a number".into()),
+        _ => Err("a user's name has at most 32 bytes".into()),
+    }
+}
+
 /// An address to listen at. Names are refused: what they mean may change between two starts.
 pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {

@@ -114,7 +114,7 @@ impl Client {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let request = Request::get(target)
-            .header("Host", "whydown")
+            .header("Host", "localhost")
             .body(Empty::<Bytes>::new())
             .expect("the target is made here, and its query is encoded");
         Ok(sender.send_request(request).await?)

@@ -1,9 +1,8 @@
 //! A libvirt domain document as a manager sends it: who it is about, before libvirt sees it.
 //!
-//! Only the name and the UUID are read here; what the rest means is libvirt's business.
+//! It is read strictly, and libvirt gets the same characters without their declaration: what was judged here, by
+//! [`super::policy`], is what libvirt reads. Beyond name and UUID what it means is libvirt's business.
 
-use quick_xml::Reader;
-use quick_xml::events::Event;
 use whydown_core::id::DomainId;
 use whydown_core::limits;
 
@@ -17,7 +16,7 @@ pub struct Document {
     pub domain: DomainId,
     /// `/domain/name`.
     pub name: String,
-    /// The document, with that UUID in it.
+    /// The document, with that UUID in it, and without an XML declaration.
     pub xml: String,
 }
 
@@ -26,13 +25,16 @@ pub struct Document {
 pub enum BadDocument {
     /// Not XML.
     #[error("xml: not well-formed: {0}")]
-    NotXml(#[from] quick_xml::Error),
-    /// It ends too early.
-    #[error("xml: it ends before its elements do")]
-    Unclosed,
+    NotXml(roxmltree::Error),
     /// Entities and document types have no place in a domain document.
     #[error("xml: a document type declaration is not accepted")]
     DocType,
+    /// It says that its bytes mean other characters than they do.
+    #[error("xml: its encoding is UTF-8, and not \"{0}\"")]
+    Encoding(String),
+    /// Two beginnings.
+    #[error("xml: it has a declaration or a byte order mark where its root should be")]
+    DeclaredTwice,
     /// The root is something else.
     #[error("xml: the root element must be <domain>")]
     NotADomain,
@@ -58,17 +60,15 @@ impl Document {
     ///
     /// # Errors
     /// [`BadDocument`] names the element.
-    pub fn read(mut xml: String, vm: Option<DomainId>) -> Result<Self, BadDocument> {
-        // The reader would pass over the mark without counting it, and the UUID would land before its place.
-        if xml.starts_with(BYTE_ORDER_MARK) {
-            xml.remove(0);
-        }
-        let found = scan(&xml)?;
-        let name = found.name.filter(|name| !name.is_empty()).ok_or(BadDocument::NoName)?;
+    pub fn read(xml: String, vm: Option<DomainId>) -> Result<Self, BadDocument> {
+        let mut xml = undeclared(xml)?;
+        let tree = parse(&xml)?;
+        let root = domain_of(&tree)?;
+        let name = only(root, "name")?.filter(|name| !name.is_empty()).ok_or(BadDocument::NoName)?;
         if name.len() > limits::NAME_BYTES {
             return Err(BadDocument::LongName);
         }
-        let written = match found.uuid.as_deref() {
+        let written: Option<DomainId> = match only(root, "uuid")? {
             None => None,
             Some(text) => {
                 Some(text.parse().map_err(|_| BadDocument::NotAUuid(text.chars().take(64).collect()))?)
@@ -79,90 +79,82 @@ impl Document {
             (Some(domain), _) => Ok(Self { domain, name, xml }),
             (None, vm) => {
                 let domain = vm.unwrap_or_else(|| DomainId::from_bytes(*uuid::Uuid::new_v4().as_bytes()));
-                let mut with = xml;
-                with.insert_str(found.inside, &format!("<uuid>{domain}</uuid>"));
-                Ok(Self { domain, name, xml: with })
+                let inside =
+                    root.first_child().map(|first| first.range().start).ok_or(BadDocument::NoName)?;
+                drop(tree);
+                xml.insert_str(inside, &format!("<uuid>{domain}</uuid>"));
+                Ok(Self { domain, name, xml })
             }
         }
     }
 }
 
-struct Found {
-    name: Option<String>,
-    uuid: Option<String>,
-    /// Just behind the start tag of `<domain>`.
-    inside: usize,
+/// Reads a document's elements.
+///
+/// # Errors
+/// [`BadDocument`] if it is not XML, or has a document type.
+pub fn parse(xml: &str) -> Result<roxmltree::Document<'_>, BadDocument> {
+    roxmltree::Document::parse(xml).map_err(|error| match error {
+        roxmltree::Error::DtdDetected => BadDocument::DocType,
+        other => BadDocument::NotXml(other),
+    })
 }
 
-fn scan(xml: &str) -> Result<Found, BadDocument> {
-    if xml.starts_with(BYTE_ORDER_MARK) {
-        return Err(BadDocument::NotADomain);
+/// The domain's element.
+///
+/// # Errors
+/// [`BadDocument`] if the root is another.
+pub fn domain_of<'a, 'b>(tree: &'a roxmltree::Document<'b>) -> Result<roxmltree::Node<'a, 'b>, BadDocument> {
+    let root = tree.root_element();
+    let name = root.tag_name();
+    if name.name() == "domain" && name.namespace().is_none() {
+        Ok(root)
+    } else {
+        Err(BadDocument::NotADomain)
     }
-    let mut reader = Reader::from_str(xml);
-    let mut path: Vec<String> = Vec::new();
-    let mut found = Found { name: None, uuid: None, inside: 0 };
-    loop {
-        let event = reader.read_event()?;
-        match event {
-            Event::DocType(_) => return Err(BadDocument::DocType),
-            Event::Start(start) => {
-                if path.is_empty() {
-                    if start.name().as_ref() != "domain" || found.inside > 0 {
-                        return Err(BadDocument::NotADomain);
-                    }
-                    found.inside = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
-                }
-                path.push(start.name().as_ref().to_owned());
-                if path.len() == 2 {
-                    let slot = match path[1].as_str() {
-                        "name" => Some((&mut found.name, "name")),
-                        "uuid" => Some((&mut found.uuid, "uuid")),
-                        _ => None,
-                    };
-                    if let Some((slot, element)) = slot {
-                        if slot.is_some() {
-                            return Err(BadDocument::Twice(element));
-                        }
-                        *slot = Some(String::new());
-                    }
+}
+
+/// The text without what stands before it. libvirt's reader obeys an encoding that is declared: the same bytes would then
+/// be other elements to it than to us.
+///
+/// # Errors
+/// [`BadDocument`] if it declares another encoding, or twice.
+pub fn undeclared(xml: String) -> Result<String, BadDocument> {
+    let text = xml.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&xml);
+    let rest = match text.split_once("?>").filter(|_| is_declared(text)) {
+        None => text,
+        Some((declaration, rest)) => {
+            if let Some((_, encoding)) = declaration.split_once("encoding") {
+                let named = encoding.trim_start().strip_prefix('=').unwrap_or_default().trim_start();
+                let named = named.split(['"', '\'']).nth(1).unwrap_or_default();
+                if !named.eq_ignore_ascii_case("utf-8") && !named.eq_ignore_ascii_case("us-ascii") {
+                    return Err(BadDocument::Encoding(named.chars().take(32).collect()));
                 }
             }
-            Event::End(_) => {
-                path.pop();
-            }
-            Event::Text(text) => add(&path, &mut found, &text.xml10_content()),
-            Event::CData(text) => add(&path, &mut found, &text.xml10_content()),
-            Event::GeneralRef(reference) => {
-                let text = match reference.resolve_char_ref()? {
-                    Some(character) => character.to_string(),
-                    None => quick_xml::escape::resolve_predefined_entity(reference.as_ref())
-                        .unwrap_or_default()
-                        .to_owned(),
-                };
-                add(&path, &mut found, &text);
-            }
-            Event::Eof if path.is_empty() => break,
-            Event::Eof => return Err(BadDocument::Unclosed),
-            Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+            rest
         }
+    };
+    if is_declared(rest) || rest.starts_with(BYTE_ORDER_MARK) {
+        return Err(BadDocument::DeclaredTwice);
     }
-    if found.inside == 0 {
-        return Err(BadDocument::NotADomain);
-    }
-    found.name = found.name.map(|name| name.trim().to_owned());
-    found.uuid = found.uuid.map(|uuid| uuid.trim().to_owned());
-    Ok(found)
+    Ok(rest.to_owned())
 }
 
-fn add(path: &[String], found: &mut Found, text: &str) {
-    if path.len() != 2 {
-        return;
-    }
-    match path[1].as_str() {
-        "name" => found.name.get_or_insert_default().push_str(text),
-        "uuid" => found.uuid.get_or_insert_default().push_str(text),
-        _ => {}
-    }
+fn is_declared(text: &str) -> bool {
+    text.strip_prefix("<?xml")
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_whitespace() || c == '?'))
+}
+
+/// The text of a child that may stand once, trimmed.
+fn only(root: roxmltree::Node<'_, '_>, name: &'static str) -> Result<Option<String>, BadDocument> {
+    let mut found = root.children().filter(|child| child.has_tag_name(name));
+    let first = found.next().map(|node| text_of(node).trim().to_owned());
+    if found.next().is_some() { Err(BadDocument::Twice(name)) } else { Ok(first) }
+}
+
+/// All text in an element, as XPath's `string()` has it: comments split it, and other elements may be in between.
+pub fn text_of(node: roxmltree::Node<'_, '_>) -> String {
+    node.descendants().filter(|inner| inner.is_text()).filter_map(|inner| inner.text()).collect()
 }
 
 #[cfg(test)]
@@ -177,10 +169,8 @@ mod tests {
 
     #[test]
     fn name_and_uuid_are_read_and_the_text_stays_as_it_is() {
-        let xml = format!(
-            "<?xml version='1.0'?><!-- c --><domain type='qemu'><name>a &amp; b</name><uuid>{ID}</uuid></domain>"
-        );
-        let document = read(&xml, None).unwrap();
+        let xml = format!("<!-- c --><domain type='qemu'><name>a &amp; b</name><uuid>{ID}</uuid></domain>");
+        let document = read(&format!("<?xml version='1.0'?>{xml}"), None).unwrap();
         assert_eq!((document.name.as_str(), document.domain.to_string().as_str()), ("a & b", ID));
         assert_eq!(document.xml, xml);
     }
@@ -196,25 +186,48 @@ mod tests {
     }
 
     #[test]
-    fn nested_names_are_not_the_domains() {
-        let xml = "<domain><metadata><name>x</name></metadata><name>n</name><devices><uuid>z</uuid></devices></domain>";
-        assert_eq!(read(xml, Some(ID)).unwrap().name, "n");
+    fn nested_names_are_not_the_domains_and_split_ones_are_whole() {
+        let xml = "<domain><metadata><name>x</name></metadata><name>n<!-- -->m<![CDATA[o]]></name>\
+                   <devices><uuid>z</uuid></devices></domain>";
+        assert_eq!(read(xml, Some(ID)).unwrap().name, "nmo");
+    }
+
+    #[test]
+    fn an_encoding_that_makes_other_characters_of_the_bytes_is_refused_and_no_declaration_goes_on() {
+        let with = |encoding: &str| {
+            read(
+                &format!("<?xml version='1.0' encoding={encoding}?><domain><name>n</name></domain>"),
+                Some(ID),
+            )
+        };
+        for encoding in ["'UTF-8'", "\"utf-8\"", " 'US-ASCII' standalone='yes'"] {
+            assert!(with(encoding).unwrap().xml.starts_with("<domain>"), "{encoding}");
+        }
+        let twice =
+            "<?xml version='1.0'?><?xml version='1.0' encoding='UTF-7'?><domain><name>n</name></domain>";
+        assert!(read(twice, None).unwrap_err().contains("where its root should be"));
+        for encoding in ["'UTF-7'", "\"IBM037\"", "'UTF-16'", "'ISO-2022-JP'", "''", "UTF-7"] {
+            assert!(with(encoding).unwrap_err().contains("its encoding is UTF-8"), "{encoding}");
+        }
     }
 
     #[test]
     fn bad_documents_are_refused_by_name() {
         let cases = [
-            ("", "root element"),
+            ("", "root"),
             ("<network/>", "root element"),
-            ("\u{FEFF}\u{FEFF}<domain><name>n</name></domain>", "root element"),
+            ("<domain xmlns='urn:x'><name>n</name></domain>", "root element"),
+            ("\u{FEFF}\u{FEFF}<domain><name>n</name></domain>", "xml"),
             ("<domain><name>n</name>", "xml"),
             ("<domain><name>n</domain>", "well-formed"),
             ("<domain></domain>", "<name>"),
+            ("<domain/>", "<name>"),
             ("<domain><name> </name></domain>", "<name>"),
             ("<domain><name>n</name><uuid>x</uuid></domain>", "<uuid>"),
             ("<domain><name>n</name><name>m</name></domain>", "more than once"),
             ("<!DOCTYPE d [<!ENTITY a 'b'>]><domain><name>n</name></domain>", "document type"),
-            ("<domain><name>n</name></domain><domain><name>m</name></domain>", "root element"),
+            ("<domain><name>n</name></domain><domain><name>m</name></domain>", "xml"),
+            ("<domain><name>n&evil;</name></domain>", "well-formed"),
         ];
         for (xml, wanted) in cases {
             let error = read(xml, None).unwrap_err();

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::run::StartError;
 use crate::config::Settings;
-use crate::edge::{self, Inherited, Listener, Tls, TlsFiles};
+use crate::edge::{self, Hosts, Inherited, Listener, Tls, TlsFiles};
 
 /// All doors, open.
 pub struct Doors {
@@ -35,7 +35,7 @@ impl Doors {
         let all: Vec<SocketAddr> = plain.iter().chain(secured).copied().collect();
         for address in plain {
             let listener = tcp("xmlrpc.listen", *address, &all, &mut inherited)?;
-            listeners.push(Listener::Tcp(listener));
+            listeners.push(Listener::Tcp(listener, hosts(settings, address)));
         }
         let tls = (!secured.is_empty()).then(|| Arc::new(Tls::new(files(settings))));
         for address in secured {
@@ -46,12 +46,17 @@ impl Doors {
             Some(socket) => UnixListener::from_std(socket)
                 .map(edge::UnixSocket::inherited)
                 .map_err(StartError::Inherited)?,
-            None => edge::UnixSocket::bind(&settings.socket.path, settings.socket.mode.bits())
+            None => edge::UnixSocket::bind(&settings.socket.path, socket_mode(settings))
                 .map_err(|source| StartError::Socket { source })?,
         };
         listeners.push(Listener::Unix(socket));
         if let Some(what) = inherited.left().into_iter().next() {
             return Err(StartError::Stray { what });
+        }
+        if settings.xmlrpc.plain_may_act && !settings.xmlrpc.listen.is_empty() {
+            warn!(
+                "xmlrpc.plain_may_act is true: whoever reaches xmlrpc.listen may create, change and end every VM"
+            );
         }
         if let Some(tls) = &tls {
             load(tls, "nobody can come in by tls.listen");
@@ -68,7 +73,7 @@ impl Doors {
         let mut lines = Vec::new();
         for listener in &self.listeners {
             let (listener, word, scheme) = match listener {
-                Listener::Tcp(listener) => (listener, "", "http"),
+                Listener::Tcp(listener, _) => (listener, "", "http"),
                 Listener::Tls(listener, _) => (listener, "tls ", "https"),
                 Listener::Unix(_) => continue,
             };
@@ -100,6 +105,21 @@ pub async fn reload_on(mut hangup: Signal, tls: Option<Arc<Tls>>) {
         // A task of its own would let two readings overtake each other.
         let _ = tokio::task::spawn_blocking(move || load(&tls, "the files read before stay in use")).await;
     }
+}
+
+/// Which names callers may give an address in plain text. Beyond loopback managers call by names of the host's own.
+fn hosts(settings: &Settings, address: &SocketAddr) -> Hosts {
+    match address.ip().to_canonical().is_loopback() {
+        false => Hosts::Any,
+        true if settings.xmlrpc.plain_may_act => Hosts::LoopbackToLook,
+        true => Hosts::Loopback,
+    }
+}
+
+/// Where users are named, everybody may connect, and [`super::rights`] judges.
+fn socket_mode(settings: &Settings) -> u32 {
+    const ALL: u32 = 0o006;
+    settings.socket.mode.bits() | if settings.socket.users.is_empty() { 0 } else { ALL }
 }
 
 fn load(tls: &Tls, otherwise: &str) {

@@ -12,6 +12,8 @@ use whydown_core::id::DomainId;
 use whydown_core::time::Wall;
 use whydown_ledger::{Busy, Cursor, Ledger, Page, Query};
 
+use super::rights::Sight;
+use super::sight::told_ending;
 use crate::edge::{Answer, Share};
 use crate::told;
 
@@ -44,6 +46,15 @@ enum NoPage {
     Slow,
 }
 
+/// Who reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader {
+    /// Whose share of what is scarce is taken.
+    pub share: Share,
+    /// How much they may be told.
+    pub sight: Sight,
+}
+
 /// A question of `GET /v1/history`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Asked<'a> {
@@ -70,11 +81,12 @@ impl Reads {
         Self { ledger, stopping }
     }
 
-    async fn page(&self, share: Share, query: Query) -> Result<Page, NoPage> {
+    async fn page(&self, reader: Reader, query: Query) -> Result<Page, NoPage> {
         let (deliver, delivered) = oneshot::channel();
         // If whoever asked goes, this is dropped, and the read with it.
-        let reading =
-            self.ledger.ask(&share.to_string(), query, PAGE_BYTES, move |page| drop(deliver.send(page)))?;
+        let reading = self
+            .ledger
+            .ask(&reader.share.to_string(), query, PAGE_BYTES, move |page| drop(deliver.send(page)))?;
         let page = tokio::time::timeout(PATIENCE, delivered).await;
         drop(reading);
         let page = page.map_err(|_| NoPage::Slow)?.map_err(|_| NoPage::Stopping)?;
@@ -86,21 +98,21 @@ impl Reads {
     ///
     /// # Errors
     /// The answer that says why it is not known whether there is one.
-    pub async fn newest(&self, share: Share, query: Query) -> Result<Option<told::Ending>, Answer> {
-        let page = self.page(share, Query { limit: 1, ..query }).await.map_err(turned_away)?;
+    pub async fn newest(&self, reader: Reader, query: Query) -> Result<Option<told::Ending>, Answer> {
+        let page = self.page(reader, Query { limit: 1, ..query }).await.map_err(turned_away)?;
         match (page.endings.first(), page.unread.first()) {
             (None, Some(unread)) => Err(trouble(StatusCode::SERVICE_UNAVAILABLE, &unread.to_string())),
-            (found, _) => Ok(found.map(told::Ending::of)),
+            (found, _) => Ok(found.map(|ending| told_ending(ending, reader.sight))),
         }
     }
 
     /// The answer to `GET /v1/history`.
-    pub async fn history(&self, share: Share, asked: Asked<'_>) -> Answer {
+    pub async fn history(&self, reader: Reader, asked: Asked<'_>) -> Answer {
         let query = match query(asked) {
             Ok(query) => query,
             Err(wrong) => return trouble(StatusCode::BAD_REQUEST, &wrong),
         };
-        let first = match self.page(share, query.clone()).await {
+        let first = match self.page(reader, query.clone()).await {
             Ok(page) => page,
             Err(why) => return turned_away(why),
         };
@@ -110,20 +122,20 @@ impl Reads {
         {
             return trouble(StatusCode::SERVICE_UNAVAILABLE, &unread.to_string());
         }
-        let mut writing = Writing::new(query.limit);
+        let mut writing = Writing::new(query.limit, reader.sight);
         let piece = writing.page(&first);
         if writing.is_over() {
             return Answer::json(StatusCode::OK, [piece, writing.end()].concat());
         }
         let (pieces, body) = mpsc::channel(1);
-        tokio::spawn(self.clone().go_on(share, query, writing, piece, pieces));
+        tokio::spawn(self.clone().go_on(reader, query, writing, piece, pieces));
         Answer::json_pieces(body)
     }
 
     /// Sends page after page, each read when there is room for it.
     async fn go_on(
         self,
-        share: Share,
+        reader: Reader,
         mut query: Query,
         mut writing: Writing,
         mut piece: Vec<u8>,
@@ -146,7 +158,7 @@ impl Reads {
                 biased;
                 () = pieces.closed() => return,
                 _ = stopping.wait_for(|stopping| *stopping) => Err(NoPage::Stopping),
-                page = self.page(share, query.clone()) => page,
+                page = self.page(reader, query.clone()) => page,
             };
             match page {
                 Ok(page) => piece = writing.page(&page),
@@ -163,6 +175,7 @@ impl Reads {
 /// An answer that is being written.
 struct Writing {
     left: usize,
+    sight: Sight,
     bytes: usize,
     next: Option<Cursor>,
     unread: Vec<String>,
@@ -171,8 +184,8 @@ struct Writing {
 }
 
 impl Writing {
-    fn new(limit: usize) -> Self {
-        Self { left: limit, bytes: 0, next: None, unread: Vec::new(), begun: false, stopped: false }
+    fn new(limit: usize, sight: Sight) -> Self {
+        Self { left: limit, sight, bytes: 0, next: None, unread: Vec::new(), begun: false, stopped: false }
     }
 
     fn page(&mut self, page: &Page) -> Vec<u8> {
@@ -185,7 +198,7 @@ impl Writing {
                 piece.push(b',');
             }
             self.begun = true;
-            serde_json::to_writer(&mut piece, &told::Ending::of(ending))
+            serde_json::to_writer(&mut piece, &told_ending(ending, self.sight))
                 .expect("told types have only texts, numbers and lists");
         }
         self.left = self.left.saturating_sub(page.endings.len());

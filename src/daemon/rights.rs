@@ -2,17 +2,23 @@
 //!
 //! | came by | may read | may act |
 //! |---|---|---|
+//! | Unix socket | everything | yes: root and the group, as the file's permissions say; where the file is open to all, whoever the kernel names as root, the daemon's user or group, or `socket.users` |
 //! | TLS | every certificate of the authority, or `tls.readers` | `tls.actors` |
-//! | plain TCP | yes | unless `xmlrpc.plain_may_act` is false |
-//! | Unix socket | yes | yes: the file's permissions were the check |
+//! | plain TCP, and others at an open Unix socket | what is no secret | no |
+//! | plain TCP, `xmlrpc.plain_may_act` | everything | yes |
 //!
-//! It judges names only; whether they are genuine was the handshake's business.
+//! It judges names and numbers only; whether they are genuine was the handshake's business, or the kernel's. Over TCP the
+//! kernel names a user as well, and that is no right: it is told to people only.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use whydown_core::act::Act;
+use whydown_core::lifecycle::Wanted;
 use whydown_wire::Verb;
 
 use crate::config::Settings;
-use crate::edge::{Identity, Peer};
+use crate::edge::{self, Identity, Peer, User};
 
 /// Stands for every certificate of the authority.
 const EVERYBODY: &str = "*";
@@ -20,10 +26,21 @@ const EVERYBODY: &str = "*";
 /// What somebody wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// To be told something.
+    /// To be told something, as far as they may be.
     Read,
+    /// To be told something that is secret as a whole; its name.
+    Secret(&'static str),
     /// To change what happens to a VM; the verb's name.
     Act(&'static str),
+}
+
+/// How much somebody may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// Everything.
+    Whole,
+    /// What is no secret: see [`super::sight`].
+    Plain,
 }
 
 /// Somebody may not do what they want.
@@ -32,15 +49,37 @@ pub enum Want {
 pub struct Denied {
     who: String,
     what: &'static str,
-    why: &'static str,
+    why: String,
+}
+
+/// Who was refused over plain TCP since the start: how often, and the last one.
+#[derive(Debug, Default)]
+pub struct Refusals(Mutex<(u64, String)>);
+
+impl Refusals {
+    fn add(&self, denied: &Denied) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = (kept.0.saturating_add(1), format!("{}, for {}", denied.who, denied.what));
+    }
+
+    /// How many, and the last one's words.
+    pub fn told(&self) -> (u64, String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// See the module page.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Rights {
     readers: Vec<String>,
     actors: Vec<String>,
     plain_may_act: bool,
+    refusals: Arc<Refusals>,
+    socket: PathBuf,
+    /// Numbers of the users that may act through the socket.
+    users: Vec<u32>,
+    /// The group that may.
+    group: u32,
 }
 
 impl Want {
@@ -64,16 +103,18 @@ impl Want {
             }),
             Verb::Shutdown { .. } => Self::Act("shutdown"),
             Verb::Destroy { .. } => Self::Act("destroy"),
+            // Serial numbers: the kernel shows them to root alone.
+            Verb::GetVdsHardwareInfo => Self::Secret("read the host's serial numbers"),
+            // libvirt's words on what went wrong with it stand in it.
+            Verb::MigrateStatus { .. } => Self::Secret("read how a migration went"),
             Verb::Ping
             | Verb::List { .. }
             | Verb::GetVmStats { .. }
             | Verb::GetAllVmStats
             | Verb::GetVdsCapabilities
             | Verb::GetVdsStats
-            | Verb::GetVdsHardwareInfo
             // It only asks whether a VM may come.
             | Verb::MigrationCreate { .. }
-            | Verb::MigrateStatus { .. }
             | Verb::ListMethods
             | Verb::MethodHelp { .. }
             | Verb::MethodSignature { .. } => Self::Read,
@@ -82,41 +123,139 @@ impl Want {
 }
 
 impl Rights {
-    /// As configured.
-    pub fn new(settings: &Settings) -> Self {
+    /// As configured. Users that this host does not know are named in the log, and have no rights.
+    pub fn new(settings: &Settings, refusals: Arc<Refusals>) -> Self {
+        let known = |name: &String| {
+            let uid = edge::uid(name);
+            if uid.is_none() {
+                tracing::warn!("socket.users: there is no user {name:?} in /etc/passwd: give the number");
+            }
+            uid
+        };
+        let mut users: Vec<u32> = settings.socket.users.iter().filter_map(known).collect();
+        users.extend([0, rustix::process::geteuid().as_raw()]);
         Self {
             readers: settings.tls.readers.clone(),
             actors: settings.tls.actors.clone(),
             plain_may_act: settings.xmlrpc.plain_may_act,
+            refusals,
+            socket: settings.socket.path.clone(),
+            users,
+            group: rustix::process::getegid().as_raw(),
         }
     }
 
-    /// Whether this peer may do that.
+    /// How much this peer may be told, if it may do that.
     ///
     /// # Errors
     /// [`Denied`] says who, what and by which key.
-    pub fn check(&self, peer: &Peer, want: Want) -> Result<(), Denied> {
+    pub fn check(&self, peer: &Peer, want: Want) -> Result<Sight, Denied> {
         let why = match (peer, want) {
-            (Peer::Unix { .. }, _) | (Peer::Tcp(_), Want::Read) => return Ok(()),
-            (Peer::Tcp(_), Want::Act(_)) if self.plain_may_act => return Ok(()),
-            (Peer::Tcp(_), Want::Act(_)) => "it came without TLS, and xmlrpc.plain_may_act is false",
-            (Peer::Tls { identity, .. }, _) if among(&self.actors, identity) => return Ok(()),
-            (Peer::Tls { .. }, Want::Act(_)) => "none of its certificate's names is in tls.actors",
-            (Peer::Tls { identity, .. }, Want::Read) => {
+            (Peer::Unix { user, groups, open_to_all, .. }, _) if !open_to_all || self.knows(user, groups) => {
+                return Ok(Sight::Whole);
+            }
+            (Peer::Tcp { .. }, _) if self.plain_may_act => return Ok(Sight::Whole),
+            (Peer::Tcp { .. } | Peer::Unix { .. }, Want::Read) => return Ok(Sight::Plain),
+            (Peer::Unix { .. }, _) => {
+                "this user is neither root, nor in the daemon's group, nor in socket.users".to_owned()
+            }
+            (Peer::Tcp { .. }, _) => format!(
+                "it came over TCP without TLS; use the Unix socket {}, or TLS with a name of tls.actors, or set \
+                 xmlrpc.plain_may_act = true, which lets everybody who reaches this port end VMs",
+                self.socket.display()
+            ),
+            (Peer::Tls { identity, .. }, _) if among(&self.actors, identity) => return Ok(Sight::Whole),
+            (Peer::Tls { .. }, Want::Act(_)) => "none of its certificate's names is in tls.actors".to_owned(),
+            (Peer::Tls { identity, .. }, Want::Read | Want::Secret(_)) => {
                 if self.readers.is_empty() || among(&self.readers, identity) {
-                    return Ok(());
+                    return Ok(Sight::Whole);
                 }
-                "none of its certificate's names is in tls.readers or tls.actors"
+                "none of its certificate's names is in tls.readers or tls.actors".to_owned()
             }
         };
         let what = match want {
             Want::Read => "read",
-            Want::Act(verb) => verb,
+            Want::Secret(what) | Want::Act(what) => what,
         };
-        Err(Denied { who: peer.to_string(), what, why })
+        let denied = Denied { who: peer.to_string(), what, why };
+        if matches!(peer, Peer::Tcp { .. }) {
+            self.refusals.add(&denied);
+        }
+        Err(denied)
+    }
+
+    fn knows(&self, user: &User, groups: &[u32]) -> bool {
+        self.users.contains(&user.uid) || groups.contains(&self.group)
+    }
+}
+
+/// What somebody wants done, for the log.
+pub fn told_of(what: &Wanted) -> String {
+    match what {
+        Wanted::Create { domain, .. } => format!("the start of {domain}"),
+        Wanted::Shutdown { domain, again: false, .. } => format!("the shutdown of {domain}"),
+        Wanted::Shutdown { domain, again: true, .. } => format!("the restart of {domain}"),
+        Wanted::Destroy { domain } => format!("the end of {domain}"),
+        Wanted::Do { domain, act } => format!("{:?} of {domain}", act.asked()),
     }
 }
 
 fn among(names: &[String], identity: &Identity) -> bool {
     names.iter().any(|name| name == EVERYBODY || identity.is(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rights(plain_may_act: bool) -> Rights {
+        Rights {
+            readers: Vec::new(),
+            actors: Vec::new(),
+            plain_may_act,
+            refusals: Arc::default(),
+            socket: "/s".into(),
+            users: vec![0, 33],
+            group: 998,
+        }
+    }
+
+    fn unix(uid: u32, groups: &[u32], open_to_all: bool) -> Peer {
+        Peer::Unix { user: User { uid, name: None }, groups: groups.into(), pid: None, open_to_all }
+    }
+
+    #[test]
+    fn at_an_open_socket_root_the_group_and_named_users_act_and_others_read_what_is_no_secret() {
+        let rights = rights(false);
+        for (uid, groups, may) in [
+            (0, &[0][..], true),
+            (33, &[33], true),
+            (1000, &[1000, 998], true),
+            (1000, &[998], true),
+            (1000, &[1000], false),
+            (65534, &[0], false),
+        ] {
+            let open = unix(uid, groups, true);
+            assert_eq!(rights.check(&open, Want::Act("destroy")).is_ok(), may, "{uid} {groups:?}");
+            let sight = if may { Sight::Whole } else { Sight::Plain };
+            assert_eq!(rights.check(&open, Want::Read), Ok(sight));
+            // Where the file's permissions say who comes in, they have.
+            assert_eq!(rights.check(&unix(uid, groups, false), Want::Act("destroy")), Ok(Sight::Whole));
+        }
+    }
+
+    #[test]
+    fn whoever_the_kernel_names_over_tcp_root_too_may_no_more_than_anybody() {
+        let root = Some(User { uid: 0, name: Some("root".into()) });
+        for user in [None, root] {
+            let peer = Peer::Tcp { address: "127.0.0.1:1".parse().expect("an address"), user };
+            assert_eq!(rights(false).check(&peer, Want::Read), Ok(Sight::Plain));
+            assert!(rights(false).check(&peer, Want::Secret("x")).is_err());
+            let denied = rights(false).check(&peer, Want::Act("destroy")).expect_err("no").to_string();
+            for word in ["127.0.0.1:1 may not destroy", "xmlrpc.plain_may_act = true", "/s", "tls.actors"] {
+                assert!(denied.contains(word), "{denied}");
+            }
+            assert_eq!(rights(true).check(&peer, Want::Act("destroy")), Ok(Sight::Whole));
+        }
+    }
 }

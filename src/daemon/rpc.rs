@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::sync::{Semaphore, broadcast, watch};
-use whydown_core::act::{Act, SnapshotDisk};
+use whydown_core::act::{Act, Migration, SnapshotDisk};
 use whydown_core::evidence::{self, tame};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
@@ -26,12 +26,15 @@ use super::doctor::{Doctor, Unwell};
 use super::document::Document;
 use super::engine::{Change, Published};
 use super::host::Host;
+use super::policy::{Forbidden, Policy};
 use super::post::Postbox;
-use super::reads::{Asked, Reads, json_in_pieces};
-use super::rights::{Denied, Rights, Want};
+use super::reads::{Asked, Reader, Reads, json_in_pieces};
+use super::rights::{Denied, Rights, Sight, Want, told_of};
+use super::run::generation;
+use super::sight::{PlainBoard, plain_host, seen, told_ending};
 use super::work::Works;
 use crate::config::{Client, ExitReasons, Settings, XmlRpc};
-use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request, Share, Tls};
+use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request, Tls};
 use crate::told;
 
 /// The header with which a newer manager asks for exit reasons above 8.
@@ -78,6 +81,10 @@ pub struct Service {
     /// not read again.
     poll: RwLock<Box<[u8]>>,
     rights: Rights,
+    /// What documents may have.
+    policy: Policy,
+    /// For those who may be told what is no secret only.
+    plain: PlainBoard,
     tls: Option<Arc<Tls>>,
 }
 
@@ -119,7 +126,7 @@ impl Service {
     ) -> Self {
         let call_limits = CallLimits { bytes: settings.xmlrpc.max_request_bytes, ..CallLimits::default() };
         let xmlrpc = settings.xmlrpc.clone();
-        let rights = Rights::new(settings);
+        let rights = Rights::new(settings, doctor.refusals());
         Self {
             xmlrpc,
             call_limits,
@@ -138,6 +145,8 @@ impl Service {
             stopping,
             poll: RwLock::default(),
             rights,
+            policy: Policy::new(&settings.create),
+            plain: PlainBoard::new(generation(settings.xmlrpc.profile)),
             tls,
         }
     }
@@ -146,12 +155,21 @@ impl Service {
         self.published.borrow().clone()
     }
 
+    /// As much of the picture as somebody may be told.
+    fn picture_for(&self, sight: Sight) -> Published {
+        let whole = self.picture();
+        match sight {
+            Sight::Whole => whole,
+            Sight::Plain => self.plain.published(&whole.snapshot),
+        }
+    }
+
     async fn xmlrpc(&self, peer: &Peer, asked: &Request) -> Given {
         if self.is_the_last_poll(&asked.body) {
-            if let Err(denied) = self.may(peer, Want::of(&Verb::GetAllVmStats)) {
-                return Given::Own(status_reply(Code::NotSupported, &denied.to_string()));
-            }
-            return self.perform(Verb::GetAllVmStats, peer, asked).await;
+            return match self.may(peer, Want::of(&Verb::GetAllVmStats)) {
+                Ok(sight) => self.perform(Verb::GetAllVmStats, peer, asked, sight).await,
+                Err(denied) => Given::Own(status_reply(Code::NotSupported, &denied.to_string())),
+            };
         }
         let verb = match self.read(&asked.body).await {
             Ok(verb) => verb,
@@ -167,10 +185,10 @@ impl Service {
         if matches!(verb, Verb::GetAllVmStats) && asked.body.len() <= POLL_BYTES {
             *self.poll.write().unwrap_or_else(PoisonError::into_inner) = asked.body.to_vec().into();
         }
-        if let Err(denied) = self.may(peer, Want::of(&verb)) {
-            return Given::Own(status_reply(Code::NotSupported, &denied.to_string()));
+        match self.may(peer, Want::of(&verb)) {
+            Ok(sight) => self.perform(verb, peer, asked, sight).await,
+            Err(denied) => Given::Own(status_reply(Code::NotSupported, &denied.to_string())),
         }
-        self.perform(verb, peer, asked).await
     }
 
     /// Large calls are read one at a time, on a thread of their own: however many are sent at once, polls are answered
@@ -190,12 +208,12 @@ impl Service {
     }
 
     /// Every refusal is in the log: somebody wanted something here.
-    fn may(&self, peer: &Peer, want: Want) -> Result<(), Denied> {
+    fn may(&self, peer: &Peer, want: Want) -> Result<Sight, Denied> {
         self.rights.check(peer, want).inspect_err(|denied| tracing::warn!("refused: {denied}"))
     }
 
-    async fn perform(&self, verb: Verb, peer: &Peer, asked: &Request) -> Given {
-        let now = self.picture();
+    async fn perform(&self, verb: Verb, peer: &Peer, asked: &Request, sight: Sight) -> Given {
+        let now = self.picture_for(sight);
         if !verb.answers_while_recovering()
             && let Some(recovering) = now.bodies.recovering()
         {
@@ -240,7 +258,9 @@ impl Service {
                 let outcome = self.ask(peer, asked, Wanted::Destroy { domain: vm }).await;
                 Given::Own(whydown_wire::destroy_reply(&outcome))
             }
-            Verb::GetVdsCapabilities => Given::Own(whydown_wire::capabilities(&self.host.facts(), peer.ip())),
+            Verb::GetVdsCapabilities => {
+                Given::Own(whydown_wire::capabilities(&plain_host(self.host.facts(), sight), peer.ip()))
+            }
             Verb::GetVdsStats => Given::Own(whydown_wire::host_stats(
                 &self.host.facts(),
                 &self.host.stats(),
@@ -258,13 +278,21 @@ impl Service {
             Ok(document) => document,
             Err(bad) => return Given::Own(status_reply(Code::CreateError, &tame(&bad.to_string()))),
         };
+        if let Err(forbidden) = self.policy.check(&document.xml) {
+            return refused(peer, Code::CreateError, &forbidden);
+        }
         let domain = document.domain;
         let what = Wanted::Create { domain, name: document.name, xml: document.xml };
         let outcome = self.ask(peer, asked, what).await;
         Given::Own(whydown_wire::create_reply(domain, &outcome))
     }
 
-    async fn act(&self, peer: &Peer, asked: &Request, vm: DomainId, act: Act) -> Given {
+    async fn act(&self, peer: &Peer, asked: &Request, vm: DomainId, mut act: Act) -> Given {
+        if let Act::Migrate(how) = &mut act
+            && let Err(forbidden) = self.may_migrate(how)
+        {
+            return refused(peer, Code::NotSupported, &forbidden);
+        }
         let what = act.asked();
         let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
         Given::Own(match what {
@@ -278,6 +306,15 @@ impl Service {
         })
     }
 
+    fn may_migrate(&self, how: &mut Migration) -> Result<(), Forbidden> {
+        self.policy.check_destination(&how.destination)?;
+        how.memory_uri.as_deref().map_or(Ok(()), |uri| self.policy.check_memory(uri))?;
+        if let Some(xml) = how.document.take() {
+            how.document = Some(self.policy.checked(xml)?);
+        }
+        Ok(())
+    }
+
     /// With the guest's help where it has an agent, and without where it has none: as the original did.
     async fn snapshot(
         &self,
@@ -287,6 +324,9 @@ impl Service {
         disks: Vec<SnapshotDisk>,
         frozen: bool,
     ) -> Given {
+        if let Err(forbidden) = disks.iter().try_for_each(|disk| self.policy.check_image(&disk.file)) {
+            return refused(peer, Code::NotSupported, &forbidden);
+        }
         if !frozen {
             let act = Act::Snapshot { disks: disks.clone(), quiesce: true };
             let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
@@ -301,13 +341,15 @@ impl Service {
 
     /// The engine's answer. A daemon that stops meanwhile has none, and says so.
     async fn ask(&self, peer: &Peer, asked: &Request, what: Wanted) -> Reply {
-        let answered = self.postbox.ask(who(peer, asked), what).await;
+        let who = tame(&who(peer, asked));
+        tracing::info!("{} is asked for by {who}", told_of(&what));
+        let answered = self.postbox.ask(who, what).await;
         answered.unwrap_or_else(|stopping| Reply::Unavailable(stopping.to_string()))
     }
 
     fn range(&self, peer: &Peer, asked: &Request) -> Range {
         let client = match peer {
-            Peer::Tcp(address) | Peer::Tls { address, .. } => Client::Address(address.ip()),
+            Peer::Tcp { address, .. } | Peer::Tls { address, .. } => Client::Address(address.ip()),
             Peer::Unix { .. } => Client::Unix,
         };
         let wanted = header(asked, REASONS_HEADER).map(str::trim);
@@ -318,34 +360,34 @@ impl Service {
         })
     }
 
-    async fn json(&self, peer: &Peer, asked: &Request) -> Answer {
-        let share = peer.share();
+    async fn json(&self, peer: &Peer, asked: &Request, sight: Sight) -> Answer {
+        let reader = Reader { share: peer.share(), sight };
         let query: Vec<(String, String)> =
             form_urlencoded::parse(asked.query.as_deref().unwrap_or_default().as_bytes())
                 .into_owned()
                 .collect();
         let of = |key: &str| query.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
         match asked.path.as_str() {
-            "/v1/domains" => self.domains(),
+            "/v1/domains" => self.domains(sight),
             "/v1/health" => self.health().await,
-            "/v1/doctor" => self.examine(of("vm")).await,
-            "/v1/watch" => self.watch(),
+            "/v1/doctor" => self.examine(peer, of("vm")).await,
+            "/v1/watch" => self.watch(sight),
             "/v1/why" => match of("vm") {
                 None => trouble(400, "vm is missing: a name or a UUID"),
-                Some(vm) => self.why(share, vm).await,
+                Some(vm) => self.why(reader, vm).await,
             },
             "/v1/history" => {
                 let (vm, since, limit, after) = (of("vm"), of("since"), of("limit"), of("after"));
-                self.reads.history(share, Asked { vm, since, limit, after }).await
+                self.reads.history(reader, Asked { vm, since, limit, after }).await
             }
             _ => trouble(404, "there is nothing at this path"),
         }
     }
 
     /// A name may be that of several VMs, as managers give it again: the one that began last is meant.
-    async fn why(&self, share: Share, vm: &str) -> Answer {
+    async fn why(&self, reader: Reader, vm: &str) -> Answer {
         let id: Option<DomainId> = vm.parse().ok();
-        let snapshot = self.picture().snapshot;
+        let snapshot = self.picture_for(reader.sight).snapshot;
         let mut shown: Vec<_> = match id {
             Some(id) => snapshot.domains.get(&id).into_iter().collect(),
             None => snapshot.domains.values().filter(|domain| domain.name == vm).collect(),
@@ -359,7 +401,7 @@ impl Service {
         let by_name = id.is_none().then(|| Query { name: Some(vm.into()), limit: 1, ..Query::default() });
         for query in by_id.into_iter().chain(by_name) {
             if ending.is_none() {
-                ending = match self.reads.newest(share, query).await {
+                ending = match self.reads.newest(reader, query).await {
                     Ok(ending) => ending,
                     Err(answer) => return answer,
                 };
@@ -379,8 +421,8 @@ impl Service {
     }
 
     /// All domains. Whoever takes them in slowly holds the picture, which others hold too, and a piece of the answer.
-    fn domains(&self) -> Answer {
-        let snapshot = self.picture().snapshot;
+    fn domains(&self, sight: Sight) -> Answer {
+        let snapshot = self.picture_for(sight).snapshot;
         if snapshot.domains.len() <= DOMAINS_AT_ONCE {
             return json(200, &told::Domains::of(&snapshot));
         }
@@ -395,7 +437,10 @@ impl Service {
     }
 
     /// It asks libvirt, on threads that go on when the client has gone: so few are at work at once, to their end.
-    async fn examine(&self, vm: Option<&str>) -> Answer {
+    async fn examine(&self, peer: &Peer, vm: Option<&str>) -> Answer {
+        if let Err(denied) = self.may(peer, Want::Secret("ask what this host and its VMs lack")) {
+            return trouble(403, &denied.to_string());
+        }
         let Ok(turn) = Arc::clone(&self.doctors).acquire_owned().await else {
             return trouble(503, "whydown is stopping");
         };
@@ -435,10 +480,10 @@ impl Service {
     }
 
     /// All domains as they are, then every change, a line each. A reader that is too slow hears how much it missed.
-    fn watch(&self) -> Answer {
+    fn watch(&self, sight: Sight) -> Answer {
         let mut changes = self.changes.subscribe();
         let mut stopping = self.stopping.clone();
-        let snapshot = self.picture().snapshot;
+        let snapshot = self.picture_for(sight).snapshot;
         let (lines, body) = tokio::sync::mpsc::channel(WATCH_AHEAD);
         tokio::spawn(async move {
             let line = |change: &told::Change| {
@@ -479,15 +524,17 @@ impl Service {
                     }
                 };
                 let next = match next {
-                    Ok(Change::Now(domain)) => shown(&domain),
+                    Ok(Change::Now(domain)) => shown(&seen(domain, sight)),
                     Ok(Change::Left(id, ending)) => told::Change {
                         left: Some(id.to_string()),
-                        ending: ending.as_deref().map(told::Ending::of),
+                        ending: ending.as_deref().map(|ending| told_ending(ending, sight)),
                         ..change()
                     },
-                    Ok(Change::Corrected(ending)) => {
-                        told::Change { ending: Some(told::Ending::of(&ending)), corrected: true, ..change() }
-                    }
+                    Ok(Change::Corrected(ending)) => told::Change {
+                        ending: Some(told_ending(&ending, sight)),
+                        corrected: true,
+                        ..change()
+                    },
                     Err(broadcast::error::RecvError::Lagged(missed)) => told::Change { missed, ..change() },
                     Err(broadcast::error::RecvError::Closed) => return,
                 };
@@ -509,7 +556,7 @@ impl edge::Service for Service {
                     Given::Own(bytes) => Answer::xml(bytes),
                 },
                 Door::Look => match self.may(&peer, Want::Read) {
-                    Ok(()) => self.json(&peer, &request).await,
+                    Ok(sight) => self.json(&peer, &request, sight).await,
                     Err(denied) => trouble(403, &denied.to_string()),
                 },
             }
@@ -519,6 +566,13 @@ impl edge::Service for Service {
 
 fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     request.headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// What the administrator has not allowed is in the log too: somebody tried it.
+fn refused(peer: &Peer, code: Code, forbidden: &Forbidden) -> Given {
+    let why = tame(&forbidden.to_string());
+    tracing::warn!(%peer, "refused: {why}");
+    Given::Own(status_reply(code, &why))
 }
 
 fn who(peer: &Peer, asked: &Request) -> String {

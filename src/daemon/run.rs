@@ -282,7 +282,8 @@ fn lock(folder: &Path) -> Result<std::fs::File, StartError> {
     }
 }
 
-fn generation(profile: Profile) -> Generation {
+/// The wire's word for a profile.
+pub(super) fn generation(profile: Profile) -> Generation {
     match profile {
         Profile::Common => Generation::Common,
         Profile::V3_4 => Generation::V3_4,

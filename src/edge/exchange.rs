@@ -12,12 +12,12 @@ use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tracing::{Instrument as _, debug_span, error};
+use tracing::{Instrument as _, debug, debug_span, error};
 use whydown_wire::Body;
 
 use super::guarded::{Exchange, Exchanges};
 use super::inflate::{InflateError, inflate};
-use super::{Answer, Content, Door, Limits, Peer, Request, Service};
+use super::{Answer, Content, Door, Hosts, Limits, Peer, Request, Service, manners};
 
 /// Bodies up to this size go out as they are, as VDSM did: they fit one packet.
 const PLAIN_BYTES: usize = 1400;
@@ -33,6 +33,7 @@ pub(super) struct Shared {
     pub service: Arc<dyn Service>,
     pub limits: Limits,
     pub peer: Peer,
+    pub hosts: Hosts,
     pub exchanges: Exchanges,
 }
 
@@ -43,7 +44,7 @@ pub(super) async fn answer(
 ) -> Result<Response<Outgoing>, Infallible> {
     let exchange = shared.exchanges.begin();
     let packs = accepts_gzip(request.headers());
-    let response = match read(&shared.limits, request).await {
+    let response = match read(&shared, request).await {
         Ok(request) => respond(serve(&shared, request).await, packs, exchange).await,
         Err(refusal) => refusal.response(exchange),
     };
@@ -93,11 +94,18 @@ impl Refusal {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        keep_from_pages(headers);
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         response
     }
+}
+
+/// No page of another origin may make anything of it, not even as an image or a script.
+fn keep_from_pages(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
 }
 
 /// Which door, by method and path. VDSM knew exactly `/` and `/RPC2`, without a query.
@@ -115,8 +123,13 @@ fn route(request: &hyper::Request<Incoming>) -> Result<Door, Refusal> {
     Err(Refusal { allow: Some(allow), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text) })
 }
 
-async fn read(limits: &Limits, request: hyper::Request<Incoming>) -> Result<Request, Refusal> {
+async fn read(shared: &Shared, request: hyper::Request<Incoming>) -> Result<Request, Refusal> {
+    let limits = &shared.limits;
     let door = route(&request)?;
+    manners::check(door, shared.hosts, request.uri(), request.headers()).map_err(|unmannered| {
+        debug!(peer = %shared.peer, "refused: {}", unmannered.why);
+        Refusal::new(unmannered.status, unmannered.why + "\n")
+    })?;
     let (head, body) = request.into_parts();
     let packed = is_packed(&head.headers)?;
     let body = tokio::time::timeout(limits.body_timeout, collect(body, limits.max_body_bytes))
@@ -201,6 +214,9 @@ async fn respond(answer: Answer, packs: bool, exchange: Exchange) -> Response<Ou
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     if let Some(seconds) = answer.retry_after_s {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if answer.content_type != "text/xml" {
+        keep_from_pages(headers);
     }
     if packed {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::Tls;
+use super::{Hosts, Tls};
 
 /// A place where clients come in.
 #[derive(Debug)]
 pub enum Listener {
-    /// The network, in plain text.
-    Tcp(TcpListener),
+    /// The network, in plain text, and what callers may name it.
+    Tcp(TcpListener, Hosts),
     /// The network, with TLS.
     Tls(TcpListener, Arc<Tls>),
     /// This host.
@@ -24,18 +24,18 @@ pub enum Listener {
 
 /// A connection as accepted.
 pub(super) enum Accepted {
-    Tcp(TcpStream, SocketAddr),
+    Tcp(TcpStream, SocketAddr, Hosts),
     Tls(TcpStream, SocketAddr, Arc<Tls>),
-    Unix(UnixStream, UCred),
+    Unix(UnixStream, UCred, bool),
 }
 
 impl Listener {
     /// Waits for the next connection.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener, hosts) => {
                 let (stream, address) = accept_tcp(listener).await?;
-                Ok(Accepted::Tcp(stream, address))
+                Ok(Accepted::Tcp(stream, address, *hosts))
             }
             Self::Tls(listener, tls) => {
                 let (stream, address) = accept_tcp(listener).await?;
@@ -44,7 +44,7 @@ impl Listener {
             Self::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
                 let who = stream.peer_cred()?;
-                Ok(Accepted::Unix(stream, who))
+                Ok(Accepted::Unix(stream, who, socket.open_to_all))
             }
         }
     }
@@ -58,10 +58,15 @@ async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr
     Ok((stream, SocketAddr::new(address.ip().to_canonical(), address.port())))
 }
 
+/// The permission by which others may connect.
+const OTHERS_WRITE: u32 = 0o002;
+
 /// A listening unix socket. The file that it made is removed when it is dropped.
 #[derive(Debug)]
 pub struct UnixSocket {
     listener: UnixListener,
+    /// Whether its file lets everybody in.
+    open_to_all: bool,
     _file: Option<SocketFile>,
 }
 
@@ -106,12 +111,16 @@ impl UnixSocket {
         let file = file.map_err(fail("put the socket into place"))?;
         listener.set_nonblocking(true).map_err(fail("set the socket up"))?;
         let listener = UnixListener::from_std(listener).map_err(fail("set the socket up"))?;
-        Ok(Self { listener, _file: Some(file) })
+        Ok(Self { listener, open_to_all: mode & OTHERS_WRITE != 0, _file: Some(file) })
     }
 
-    /// A socket that somebody else made, such as systemd; its file is theirs.
+    /// A socket that somebody else made, such as systemd; its file is theirs, and so are its permissions. Where they
+    /// cannot be looked at, it counts as open to all.
     pub fn inherited(listener: UnixListener) -> Self {
-        Self { listener, _file: None }
+        let path = listener.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_path_buf));
+        let mode = path.and_then(|path| Some(std::fs::metadata(path).ok()?.mode()));
+        let open_to_all = mode.is_none_or(|mode| mode & OTHERS_WRITE != 0);
+        Self { listener, open_to_all, _file: None }
     }
 }
 

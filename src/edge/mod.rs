@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! listener ─▶ [TLS] ─▶ connection ─▶ first bytes ─▶ guarded stream ─▶ hyper ─▶ exchange ─▶ Service
-//!  (limit)   (who?)    (its peer)    (HTTP?)        (time limits)              (route, body, gzip)
+//!  (limit)   (who?)    (its peer)    (HTTP?)        (time limits)       (route, manners, body, gzip)
 //! ```
 //!
 //! It knows HTTP, paths and limits. It reads no XML-RPC, knows no verb and decides nothing: that is the [`Service`].
 //! A request that has reached the service runs to its end even if the client hangs up: a destroy is not cut in half.
 
+mod caller;
 mod exchange;
 mod first_bytes;
 mod guarded;
@@ -15,6 +16,7 @@ mod identity;
 mod inflate;
 mod limits;
 mod listener;
+mod manners;
 mod open;
 mod serve;
 mod service;
@@ -27,8 +29,10 @@ mod user;
 pub use identity::{Identity, NotACertificate};
 pub use limits::Limits;
 pub use listener::{BindError, Listener, UnixSocket};
+pub use manners::Hosts;
 pub use open::{Inherited, bind};
 pub use serve::serve;
-pub use service::{Answer, AnswerFuture, Content, Door, Peer, Request, Service};
+pub use service::{Answer, AnswerFuture, Content, Door, Peer, Request, Service, User};
 pub use share::Share;
 pub use tls::{Tls, TlsError, TlsFiles};
+pub use user::uid;

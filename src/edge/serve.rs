@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -20,8 +22,7 @@ use super::first_bytes::read_http_start;
 use super::guarded::{Exchanges, Guarded};
 use super::listener::Accepted;
 use super::tls::HandshakeError;
-use super::user;
-use super::{Limits, Listener, Peer, Service};
+use super::{Hosts, Limits, Listener, Peer, Service, User, caller, user};
 
 /// How long to wait when no connection can be accepted, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -101,13 +102,17 @@ async fn welcome(
     mut stopping: watch::Receiver<bool>,
 ) {
     match accepted {
-        Accepted::Tcp(stream, address) => {
-            connection(stream, Peer::Tcp(address), service, limits, stopping).await;
+        Accepted::Tcp(stream, address, hosts) => {
+            let user = user_of(&stream, address);
+            connection(stream, Peer::Tcp { address, user }, hosts, service, limits, stopping).await;
         }
-        Accepted::Unix(stream, who) => {
-            let (uid, gid, pid) = (who.uid(), who.gid(), who.pid());
-            let peer = Peer::Unix { uid, user: user::name(uid), gid, pid };
-            connection(stream, peer, service, limits, stopping).await;
+        Accepted::Unix(stream, who, open_to_all) => {
+            let (user, mut groups, pid) = (User::of(who.uid()), vec![who.gid()], who.pid());
+            if let Some(name) = user.name.as_deref().filter(|_| open_to_all) {
+                groups.extend(user::groups(name));
+            }
+            let peer = Peer::Unix { user, groups, pid, open_to_all };
+            connection(stream, peer, Hosts::Socket, service, limits, stopping).await;
         }
         Accepted::Tls(stream, address, tls) => {
             let handshake = tokio::select! {
@@ -117,7 +122,7 @@ async fn welcome(
             match handshake {
                 Ok(Ok((stream, identity))) => {
                     let peer = Peer::Tls { address, identity };
-                    connection(stream, peer, service, limits, stopping).await;
+                    connection(stream, peer, Hosts::Any, service, limits, stopping).await;
                 }
                 Ok(Err(
                     why @ (HandshakeError::NotTls | HandshakeError::Gone | HandshakeError::Broken(_)),
@@ -131,9 +136,18 @@ async fn welcome(
     }
 }
 
+/// Who on this host is at the other end of a connection in plain text; nobody, where it comes from another.
+fn user_of(stream: &TcpStream, address: SocketAddr) -> Option<User> {
+    let own = stream.local_addr().ok()?;
+    let own = SocketAddr::new(own.ip().to_canonical(), own.port());
+    let is_here = address.ip().is_loopback() || address.ip() == own.ip();
+    is_here.then(|| caller::uid(address, own)).flatten().map(User::of)
+}
+
 async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     peer: Peer,
+    hosts: Hosts,
     service: Arc<dyn Service>,
     limits: Limits,
     mut stopping: watch::Receiver<bool>,
@@ -149,7 +163,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let exchanges = Exchanges::default();
     let stream = Guarded::new(stream, first, limits, exchanges.clone(), opened);
-    let shared = Arc::new(Shared { service, limits, peer, exchanges });
+    let shared = Arc::new(Shared { service, limits, peer, hosts, exchanges });
     let respond = service_fn(|request| answer(Arc::clone(&shared), request));
     let mut http = http1::Builder::new();
     // The guarded stream keeps the time; hyper's own watch takes idle for a slow header.

@@ -37,8 +37,8 @@ impl Peer {
     /// Whose share of what is scarce it takes.
     pub fn share(&self) -> Share {
         match self {
-            Self::Tcp(address) | Self::Tls { address, .. } => Share::of_address(address.ip()),
-            Self::Unix { uid, .. } => Share::User(*uid),
+            Self::Tcp { user: Some(user), .. } | Self::Unix { user, .. } => Share::User(user.uid),
+            Self::Tcp { address, user: None } | Self::Tls { address, .. } => Share::of_address(address.ip()),
         }
     }
 }

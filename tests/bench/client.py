@@ -11,7 +11,7 @@ def call(method, *texts):
 
 def post(body, headers=""):
     """A call over HTTP, as bytes."""
-    head = f"POST /RPC2 HTTP/1.1\r\nHost: bench\r\nContent-Type: text/xml\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+    head = f"POST /RPC2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

@@ -58,12 +58,16 @@ class Address:
     def request(self, headers=""):
         """A request for all VMs, as bytes."""
         if self.method == "get":
-            return f"GET {self.path} HTTP/1.1\r\nHost: bench\r\n{headers}\r\n".encode()
+            return f"GET {self.path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode()
         return post(ALL_STATS, headers)
 
 
+# Whoever reaches the port may act, with documents that name files of the benchmark's own.
+OPEN = {"WHYDOWN_XMLRPC__PLAIN_MAY_ACT": "true", "WHYDOWN_CREATE__FOLDERS": "/", "WHYDOWN_CREATE__EMULATORS": "/"}
+
+
 class Whydownd:
-    """A daemon. Its configuration is as delivered, and not this host's own, but for what `config` says."""
+    """A daemon. Its configuration is as delivered, and not this host's own, but for `OPEN` and what `config` says."""
 
     name = "whydownd"
 
@@ -76,6 +80,7 @@ class Whydownd:
             config += f'key = "{server.key}"\nca = "{server.ca}"\n'
         (folder / "whydown.toml").write_text(config)
         state = folder / "state"
+        env = {**(os.environ if env is None else env), **OPEN}
         command = [binary, "--config", folder / "whydown.toml", "--connect", connect, "--listen", "127.0.0.1:0"]
         command += ["--state-dir", state, "--socket", folder / "socket"]
         self.log = folder / "log"

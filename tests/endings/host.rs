@@ -91,7 +91,7 @@ impl Host {
     fn ask(&self, target: &str) -> Option<Value> {
         let mut stream = UnixStream::connect(self.daemon.socket_path()).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
@@ -207,7 +207,7 @@ pub fn post(mut stream: impl Read + Write, header: &str, verb: &str, texts: &[&s
         texts.iter().map(|text| format!("<param><value><string>{text}</string></value></param>")).collect();
     let body = format!("<methodCall><methodName>{verb}</methodName><params>{values}</params></methodCall>");
     let head = format!(
-        "POST / HTTP/1.1\r\nHost: x\r\n{header}Connection: close\r\nContent-Length: {}\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: localhost\r\n{header}Connection: close\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all((head + &body).as_bytes()).expect("sent");

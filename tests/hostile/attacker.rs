@@ -253,11 +253,12 @@ pub fn post(body: impl AsRef<[u8]>) -> Vec<u8> {
 /// A POST of this body with more headers, each with its line end.
 pub fn post_with(headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
-    let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
 /// A GET.
 pub fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }

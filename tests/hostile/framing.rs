@@ -19,8 +19,9 @@ fn a_request_that_is_not_clear_is_400_or_closed_and_hides_no_other() {
     let host = Host::start(LIMITS);
     let ping = xml("ping", "");
     let length = ping.len();
-    let line =
-        |headers: &str, body: &str| format!("POST / HTTP/1.1\r\nHost: h\r\n{headers}\r\n{body}{}", hidden());
+    let line = |headers: &str, body: &str| {
+        format!("POST / HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{body}{}", hidden())
+    };
     let unclear = [
         line(&format!("Content-Length: {length}\r\nContent-Length: 0\r\n"), &ping),
         line(&format!("Content-Length: 0\r\nContent-Length: {length}\r\n"), &ping),
@@ -83,7 +84,8 @@ fn a_length_beside_chunks_has_no_meaning_and_nothing_is_read_behind_them() {
                 ("Transfer-Encoding: chunked", "Content-Length: 100000"),
             ] {
                 let mut attacker = host.connect(door);
-                let both = format!("POST / HTTP/1.1\r\nHost: h\r\n{first}\r\n{second}\r\n\r\n{}", chunked());
+                let both =
+                    format!("POST / HTTP/1.1\r\nHost: localhost\r\n{first}\r\n{second}\r\n\r\n{}", chunked());
                 assert!(attacker.send(both + &hidden()));
                 let answer = attacker.response().expect("an answer to the chunks");
                 assert_eq!((answer.status, answer.code()), (200, 0), "{door:?} {first}, {second}");
@@ -106,11 +108,12 @@ fn unusual_but_clear_requests_are_answered() {
         assert_eq!(same_twice.ask(twice).code(), 0);
         // Without a length there is no body, and what follows is the next request.
         let mut without = host.connect(door);
-        assert_eq!(without.ask("POST / HTTP/1.1\r\nHost: h\r\n\r\n").code(), -400);
+        assert_eq!(without.ask("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").code(), -400);
         assert_eq!(without.ask(post(&ping)).code(), 0);
         let mut careful = host.connect(door);
-        let head =
-            format!("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+        );
         assert!(careful.send(head));
         assert!(careful.more(), "it is told to go on before it has sent anything");
         assert_eq!(careful.ask(&ping).code(), 0);

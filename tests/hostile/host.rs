@@ -76,11 +76,20 @@ pub struct Host {
 impl Host {
     /// With these lines in `[xmlrpc]`.
     pub fn start(limits: &str) -> Self {
-        Self::start_over(limits, |_| ())
+        Self::begin(limits, |_| (), |launch| launch)
     }
 
     /// The same, over what `fill` puts into its folder of state.
     pub fn start_over(limits: &str, fill: impl FnOnce(&Path)) -> Self {
+        Self::begin(limits, fill, |launch| launch)
+    }
+
+    /// The same, with the doors as they are delivered.
+    pub fn start_as_delivered(limits: &str) -> Self {
+        Self::begin(limits, |_| (), Launch::as_delivered)
+    }
+
+    fn begin(limits: &str, fill: impl FnOnce(&Path), how: impl FnOnce(Launch) -> Launch) -> Self {
         let folder = lab_dir().expect("a folder");
         let state = folder.path().join("d/state");
         fs::create_dir_all(&state).expect("the folder can be written");
@@ -95,7 +104,7 @@ impl Host {
              key = '{at}/host-key.pem'\nca = '{at}/ca.pem'\nactors = ['engine.example']\n"
         );
         let launch = Launch::new(env!("CARGO_BIN_EXE_whydownd"), folder.path().join("d"), "test:///default");
-        let daemon = Whydownd::start(launch.config(&config)).expect("the daemon starts");
+        let daemon = Whydownd::start(how(launch.config(&config))).expect("the daemon starts");
         let papers = issue("engine.example");
         let chain = CertificateDer::from_pem_slice(papers.certificate.as_bytes()).expect("a certificate");
         let key = PrivateKeyDer::from_pem_slice(papers.key.as_bytes()).expect("a key");

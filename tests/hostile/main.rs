@@ -9,7 +9,9 @@ mod attacker;
 mod host;
 
 mod bodies;
+mod browser;
 mod crowd;
+mod doors;
 mod framing;
 mod questions;
 mod reads;

@@ -32,7 +32,7 @@ fn a_body_of_a_hundred_megabytes_is_refused_before_it_has_come() {
                 ("Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n".to_owned(), &chunk),
             ] {
                 let mut attacker = host.connect(door);
-                assert!(attacker.send(format!("POST / HTTP/1.1\r\nHost: h\r\n{headers}\r\n")));
+                assert!(attacker.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")));
                 let sent = pour(&mut attacker, piece);
                 assert!(sent < REQUEST_BYTES + IN_FLIGHT, "{door:?} {headers}: took {sent} bytes");
                 // Whoever goes on sending may lose the answer to the reset; whoever waits for it gets it.
@@ -41,7 +41,7 @@ fn a_body_of_a_hundred_megabytes_is_refused_before_it_has_come() {
             }
             let mut waits = host.connect(door);
             let announced = format!(
-                "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {HUGE}\r\n\r\n"
+                "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {HUGE}\r\n\r\n"
             );
             let answer = waits.ask(announced);
             assert_eq!(answer.status, 413, "{door:?}");
@@ -64,7 +64,8 @@ fn as_many_large_bodies_as_there_are_connections_stay_within_the_bound() {
         for door in DOORS {
             for _ in 1..CONNECTIONS {
                 let (mut attacker, call) = (host.connect(door), call(door));
-                let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", call.len());
+                let head =
+                    format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", call.len());
                 assert!(attacker.send(head) && attacker.send(&call[..call.len() - 1]));
                 crowd.push((attacker, call));
             }

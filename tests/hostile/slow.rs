@@ -25,8 +25,8 @@ fn drip(mut attacker: Attacker, start: &str, byte: u8) -> String {
 #[test]
 fn who_is_slow_is_given_up_however_it_is_slow() {
     let host = Host::start(LIMITS);
-    let announced = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n<methodCall>";
-    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n";
+    let announced = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n<methodCall>";
+    let chunked = "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n";
     // How it begins, the byte that follows again and again, and whether it may be told that its body is late: not that it
     // hears it, for it goes on sending.
     let slow = [

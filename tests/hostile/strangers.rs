@@ -56,7 +56,7 @@ fn who_leaves_before_having_said_anything_is_let_go() {
     let before = host.open_files();
     host.under_attack(|host| {
         for door in DOORS {
-            for first in ["", "P", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab"] {
+            for first in ["", "P", "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nab"] {
                 let mut leaving = Attacker::raw(host, door).expect("it may connect");
                 assert!(leaving.send(first));
                 leaving.send_end();

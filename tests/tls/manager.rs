@@ -39,8 +39,17 @@ impl Host {
         Self::start_with(config, "actors = ['engine.example']\nreaders = ['dwh.example']\n", true)
     }
 
+    /// With everything but TLS as it is delivered.
+    fn start_as_delivered() -> Result<Self> {
+        Self::begin("", "", true, Launch::as_delivered)
+    }
+
     /// With these rights; the certificates are there if `papers`.
     fn start_with(config: &str, rights: &str, papers: bool) -> Result<Self> {
+        Self::begin(config, rights, papers, |launch| launch)
+    }
+
+    fn begin(config: &str, rights: &str, papers: bool, how: impl FnOnce(Launch) -> Launch) -> Result<Self> {
         let folder = lab_dir()?;
         let authority = Authority::new("an authority")?;
         let at = folder.path().display();
@@ -52,7 +61,7 @@ impl Host {
         if papers {
             Self::certify(&authority, &folder, "host.example")?;
         }
-        Ok(Self { daemon: Whydownd::start(launch.config(&tls))?, authority, folder })
+        Ok(Self { daemon: Whydownd::start(how(launch.config(&tls)))?, authority, folder })
     }
 
     fn certify(authority: &Authority, folder: &TempDir, name: &str) -> Result<()> {
@@ -183,12 +192,12 @@ fn every_certificate_reads_by_default_and_a_star_lets_all_act() -> Result<()> {
 }
 
 #[test]
-fn plain_text_acts_unless_it_is_told_otherwise() -> Result<()> {
+fn plain_text_does_not_act_unless_it_is_told_to() -> Result<()> {
     let destroy = format!("print(server.destroy('{VM}')['status'])");
-    let host = Host::start("xmlrpc.plain_may_act = false")?;
+    let host = Host::start_as_delivered()?;
     let port = host.daemon.port()?;
     let told = xmlrpc_client(port, &destroy)?;
-    assert!(told.contains("'code': 75") && told.contains("xmlrpc.plain_may_act is false"), "{told}");
+    assert!(told.contains("'code': 75") && told.contains("set xmlrpc.plain_may_act = true"), "{told}");
     assert_eq!(xmlrpc_client(port, "print(server.list()['status']['code'])")?, "0");
     drop(host);
     let host = Host::start("")?;

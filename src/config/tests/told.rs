@@ -12,7 +12,12 @@ fn a_right_configuration_is_told_with_the_origin_of_what_was_changed() {
     let report = check(&world.sources);
     assert_eq!(report.exit_code(), 0);
     let text = report.text();
-    assert!(text.starts_with("configuration is right\n\n[libvirt]\nuri = \"qemu:///system\"\n"), "{text}");
+    assert!(
+        text.starts_with("configuration is right\n# /run/whydown/whydown.sock: root, the daemon's user"),
+        "{text}"
+    );
+    assert!(text.contains("# plain TCP at 127.0.0.1:54321: nobody may act, and everybody"), "{text}");
+    assert!(text.contains("\n\n[libvirt]\nuri = \"qemu:///system\"\n"), "{text}");
     let commented: Vec<&str> = text.lines().filter(|line| line.contains("  # ")).collect();
     let file = world.path("whydown.toml");
     let expected = [
@@ -23,6 +28,21 @@ fn a_right_configuration_is_told_with_the_origin_of_what_was_changed() {
         "filter = \"debug\"  # flag --log".to_owned(),
     ];
     assert_eq!(commented, expected, "settle_ms was set to its default, which is no change");
+}
+
+#[test]
+fn what_the_doors_let_in_is_told_before_the_daemon_runs_with_it() {
+    let told = |text: &str| check(&World::new().file("whydown.toml", text).sources).text();
+    let wide = told("xmlrpc.plain_may_act = true\nsocket.users = ['proxy']\ncreate.allow = ['hostdev']\n");
+    for line in [
+        "# plain TCP at 127.0.0.1:54321: everybody who reaches it may act and read everything",
+        "the daemon's user and group, proxy may act",
+        "# create.allow: whoever may act may have on this host, by a document: hostdev",
+    ] {
+        assert!(wide.contains(line), "{line}: {wide}");
+    }
+    let tls = told("tls.listen = ['[::]:1']\ntls.actors = ['engine']\nxmlrpc.listen = []\n");
+    assert!(tls.contains("# TLS at [::]:1: engine may act") && !tls.contains("# plain TCP"), "{tls}");
 }
 
 #[test]

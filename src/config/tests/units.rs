@@ -109,6 +109,24 @@ fn the_drop_in_for_the_embedded_driver_takes_every_restriction_back() {
 }
 
 #[test]
+fn the_kernel_takes_no_guest_for_memory_that_we_took() {
+    // Spared as we are, only a bound of our own makes us the one to be killed. Guests of the embedded driver would be
+    // under the same bound, and inherit that they are spared.
+    let (unit, drop_in) = (text("whydown.service"), text("whydown-embed.conf"));
+    let value = |text: &str, name: &str| -> Option<String> {
+        text.lines()
+            .filter_map(|line| line.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, v)| v.to_owned())
+    };
+    assert_eq!(value(&unit, "OOMScoreAdjust").as_deref(), Some("-500"));
+    assert_eq!(value(&unit, "MemoryMax").as_deref(), Some("1G"));
+    assert_eq!(value(&unit, "OOMPolicy").as_deref(), Some("continue"));
+    assert_eq!(value(&drop_in, "OOMScoreAdjust").as_deref(), Some("0"));
+    assert_eq!(value(&drop_in, "MemoryMax").as_deref(), Some("infinity"));
+}
+
+#[test]
 fn what_keeps_guests_alive_and_the_order_at_shutdown_is_in_the_unit() {
     let unit = text("whydown.service");
     let has = |line: &str| unit.lines().any(|found| found == line);

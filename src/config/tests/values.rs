@@ -145,7 +145,7 @@ fn a_holder_is_a_whole_name_or_everybody() {
     assert!(actors(&"x".repeat(257)).wrong()[0].contains("this has 257 bytes"));
     let defaults = World::new().right().settings;
     assert!(
-        defaults.tls.listen.is_empty() && defaults.tls.actors.is_empty() && defaults.xmlrpc.plain_may_act
+        defaults.tls.listen.is_empty() && defaults.tls.actors.is_empty() && !defaults.xmlrpc.plain_may_act
     );
 }
 

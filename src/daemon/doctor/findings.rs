@@ -81,6 +81,28 @@ pub fn audit(wanted: bool, deaf: Option<String>, names_senders: bool) -> Finding
     note("audit", what, &causes, advice, AUDIT_RULES)
 }
 
+/// Who may act by the present settings, and whom they kept out.
+pub fn doors(opened: &[String], wide: bool, (refused, last): (u64, String)) -> Finding {
+    let mut what = opened.join("; ");
+    if refused == 0 && !wide {
+        return Finding { level: FindingLevel::Fine, ..note("doors", what, &[], "", "") };
+    }
+    if refused > 0 {
+        what.push_str(&format!(
+            "; {refused} requests over plain TCP were refused since the daemon started, the last of {last}"
+        ));
+    }
+    let advice = "Managers on this host should use the Unix socket (socket.users names their users), others TLS \
+        (tls.actors); see docs/security.md. What would let everybody in who reaches xmlrpc.listen:";
+    let add = if wide { "[xmlrpc]\nplain_may_act = false" } else { "[xmlrpc]\nplain_may_act = true" };
+    let advice = if wide {
+        "For less, where managers can use the Unix socket or TLS; see docs/security.md:"
+    } else {
+        advice
+    };
+    note("doors", what, &[], advice, add)
+}
+
 /// The causes of findings that cannot be told, and all others, in the order of THE TABLE.
 pub fn divided(findings: &[Finding]) -> (Vec<String>, Vec<String>) {
     let lost: BTreeSet<&str> = findings
@@ -259,6 +281,18 @@ mod tests {
             let (_, cannot) = divided(std::slice::from_ref(&one));
             assert_eq!(cannot.is_empty(), need == Need::NoAgent, "{need:?}");
         }
+    }
+
+    #[test]
+    fn the_doors_are_fine_as_delivered_and_worth_a_word_when_wide_or_somebody_stood_before_them() {
+        let opened = ["a: b".to_owned(), "c: d".to_owned()];
+        let fine = doors(&opened, false, (0, String::new()));
+        assert_eq!((fine.level, fine.what.as_str()), (FindingLevel::Fine, "a: b; c: d"));
+        let kept_out = doors(&opened, false, (2, "x, for destroy".into()));
+        assert_eq!(kept_out.level, FindingLevel::Note);
+        assert!(kept_out.what.contains("2 requests") && kept_out.what.ends_with("x, for destroy"));
+        assert!(kept_out.add.contains("plain_may_act = true"));
+        assert!(doors(&opened, true, (0, String::new())).add.contains("plain_may_act = false"));
     }
 
     #[test]

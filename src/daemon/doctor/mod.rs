@@ -20,11 +20,12 @@ use whydown_ledger::{Condition, Ledger};
 use whydown_libvirt::Hypervisor;
 
 use self::definition::Definition;
-use self::findings::{State, audit, divided, finding, note, of_definition};
+use self::findings::{State, audit, divided, doors, finding, note, of_definition};
 use self::needs::Need;
 use super::deaf::{Deaf, Sense};
 use super::engine::Published;
-use crate::config::{ExitReasons, Settings};
+use super::rights::Refusals;
+use crate::config::{ExitReasons, Settings, opened};
 use crate::told::{self, Finding, FindingLevel};
 
 /// How long libvirt may take.
@@ -50,6 +51,9 @@ pub struct Doctor {
     audits: bool,
     audit_names_senders: Arc<AtomicBool>,
     reasons: ExitReasons,
+    /// What the settings open, in sentences, and whether that is more than is delivered.
+    opened: (Vec<String>, bool),
+    refusals: Arc<Refusals>,
     room: Arc<Semaphore>,
 }
 
@@ -82,8 +86,15 @@ impl Doctor {
             audits: settings.witness.audit,
             audit_names_senders,
             reasons: settings.xmlrpc.exit_reasons,
+            opened: (opened(settings), is_wide(settings)),
+            refusals: Arc::default(),
             room: Arc::new(Semaphore::new(ROOM)),
         }
+    }
+
+    /// Where it is counted who was refused.
+    pub fn refusals(&self) -> Arc<Refusals> {
+        Arc::clone(&self.refusals)
     }
 
     /// Looks at the host, and at the VM of this name or UUID.
@@ -209,6 +220,7 @@ impl Doctor {
                 "[xmlrpc]\nexit_reasons = \"full\"",
             ));
         }
+        all.push(doors(&self.opened.0, self.opened.1, self.refusals.told()));
         all
     }
 
@@ -238,6 +250,12 @@ impl Doctor {
             Err(_) => Err(Unwell(503, format!("libvirt did not answer within {} s", PATIENCE.as_secs()))),
         }
     }
+}
+
+/// Whether people come in whom nobody has named.
+fn is_wide(settings: &Settings) -> bool {
+    let plain = settings.xmlrpc.plain_may_act && !settings.xmlrpc.listen.is_empty();
+    plain || settings.tls.actors.iter().any(|name| name == "*") || !settings.create.allow.is_empty()
 }
 
 /// Why QEMU's logs, or that of this VM, cannot be read; `None` if they can.

@@ -93,7 +93,8 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { drop(stopped.await) };
-        let task = tokio::spawn(serve(Listener::Tcp(listener), Arc::new(service), limits, shutdown));
+        let task =
+            tokio::spawn(serve(Listener::Tcp(listener, Hosts::Any), Arc::new(service), limits, shutdown));
         Self { address, stop: Some(stop), task }
     }
 

@@ -72,12 +72,14 @@ async fn what_is_no_socket_or_not_ours_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_network_peer_is_named_by_its_address() {
+async fn a_peer_on_loopback_is_named_by_its_user_and_its_address() {
     let server = Server::plain().await;
     let mut client = server.connect().await;
     client.send(get("/v1/peer")).await;
     let here = client.stream.local_addr().unwrap().to_string();
-    assert_eq!(client.response().await.text(), here);
+    let uid = rustix::process::getuid().as_raw();
+    let name = user::name(uid).unwrap_or("a user without a name".into());
+    assert_eq!(client.response().await.text(), format!("{name} (uid {uid}) at {here}"));
     server.stop().await;
 }
 

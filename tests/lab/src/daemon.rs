@@ -28,6 +28,14 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// How much of a log is shown with a failure, in bytes.
 const TAIL_BYTES: usize = 8 << 10;
 
+/// Lets everybody in, with everything.
+const OPEN: [(&str, &str); 4] = [
+    ("WHYDOWN_XMLRPC__PLAIN_MAY_ACT", "true"),
+    ("WHYDOWN_CREATE__EMULATORS", "/"),
+    ("WHYDOWN_CREATE__FOLDERS", "/"),
+    ("WHYDOWN_CREATE__ALLOW", "commandline,hostdev,share,host,seclabel,unknown"),
+];
+
 /// The word with which the reader of notifications is ended; no service manager knows it.
 const LAST_WORD: &[u8] = b"LAB_END=1";
 
@@ -44,6 +52,7 @@ pub struct Launch {
     tracefs: bool,
     audit: bool,
     without: Option<String>,
+    delivered: bool,
 }
 
 impl Launch {
@@ -61,6 +70,7 @@ impl Launch {
             tracefs: false,
             audit: false,
             without: None,
+            delivered: false,
         }
     }
 
@@ -92,6 +102,13 @@ impl Launch {
     /// With an ear for the kernel's audit. Without this it does not listen, whatever the host's audit does.
     pub fn audit(mut self) -> Self {
         self.audit = true;
+        self
+    }
+
+    /// With the doors as they are delivered. Without this everybody who reaches the TCP port may act, and documents may
+    /// have everything: most tests are about something else.
+    pub fn as_delivered(mut self) -> Self {
+        self.delivered = true;
         self
     }
 
@@ -192,6 +209,9 @@ impl Whydownd {
             command = Command::new("setpriv");
             command.args(["--inh-caps", &less, "--bounding-set", &less, "--"]);
             command.arg(whole.get_program()).args(whole.get_args());
+        }
+        if !self.launch.delivered {
+            command.envs(OPEN);
         }
         command
             .env("NOTIFY_SOCKET", &self.notifications.path)

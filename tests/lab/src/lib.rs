@@ -64,7 +64,7 @@ pub use libvirtd::{FullDisk, Libvirtd};
 pub use linux::{Agent, Console, LinuxGuest};
 pub use memory::MemoryGroup;
 pub use process::{Qemu, Signal};
-pub use python::{python, xmlrpc_client};
+pub use python::{python, unix_client, xmlrpc_client};
 pub use reap::{require_reaper, supervise};
 pub use wait::{wait_for, wait_until};
 

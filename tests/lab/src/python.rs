@@ -1,5 +1,6 @@
 //! Python as a peer: its `xmlrpc.client` is what VDSM's managers have always used.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,6 +18,26 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub fn xmlrpc_client(port: u16, code: &str) -> Result<String> {
     let start = format!(
         "import xmlrpc.client\nserver = xmlrpc.client.ServerProxy('http://127.0.0.1:{port}/', allow_none=True)\n"
+    );
+    python(&(start + code), &[])
+}
+
+/// The same with `server` connected through the unix socket at `socket`.
+///
+/// # Errors
+///
+/// As [`xmlrpc_client`].
+pub fn unix_client(socket: &Path, code: &str) -> Result<String> {
+    let start = format!(
+        "import http.client, socket, xmlrpc.client\n\
+         class Local(xmlrpc.client.Transport):\n\
+         \x20   def make_connection(self, host):\n\
+         \x20       made = http.client.HTTPConnection('localhost')\n\
+         \x20       made.sock = socket.socket(socket.AF_UNIX)\n\
+         \x20       made.sock.connect('{}')\n\
+         \x20       return made\n\
+         server = xmlrpc.client.ServerProxy('http://localhost/', transport=Local(), allow_none=True)\n",
+        socket.display()
     );
     python(&(start + code), &[])
 }

@@ -1,0 +1,100 @@
+//! What is no secret: what everybody at plain TCP may be told.
+//!
+//! Every user of a host sees its QEMU processes with their arguments, and so the VMs' names, UUIDs, processes and devices;
+//! and what runs and what does not. To that are added the states, the causes and the exit codes, in words of ours. Left out
+//! are words of others: what libvirt, QEMU, the kernel and guests said, who asked for what, and what was measured.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use whydown_core::record::Ending;
+use whydown_core::sample::Samples;
+use whydown_core::snapshot::{DomainPublic, Snapshot};
+use whydown_wire::{Board, Bodies, Generation, HostFacts};
+
+use super::engine::Published;
+use super::rights::Sight;
+use crate::told;
+
+/// An ending without words of others.
+fn plain_ending(ending: &Ending) -> Ending {
+    let mut plain = Ending { evidence: Vec::new(), acknowledged: None, ..ending.clone() };
+    let earlier = plain.earlier.iter_mut().map(|earlier| {
+        (earlier.facts, earlier.changed) = (0, Vec::new());
+        (&mut earlier.verdict, &mut earlier.message)
+    });
+    for (verdict, message) in earlier.chain([(&mut plain.verdict, &mut plain.message)]) {
+        verdict.because.clear();
+        verdict.despite.clear();
+        let row = verdict.cause.row();
+        if row.message.contains('{') {
+            *message = row.sentence.to_owned();
+        }
+    }
+    plain
+}
+
+/// An ending, as far as somebody may be told.
+pub fn told_ending(ending: &Ending, sight: Sight) -> told::Ending {
+    match sight {
+        Sight::Whole => told::Ending::of(ending),
+        Sight::Plain => told::Ending::of(&plain_ending(ending)),
+    }
+}
+
+/// A VM, as far as somebody may be told.
+pub fn seen(domain: Arc<DomainPublic>, sight: Sight) -> Arc<DomainPublic> {
+    let nothing_said = domain.ending.is_none() && domain.paused_by.is_none();
+    if nothing_said || sight == Sight::Whole {
+        return domain;
+    }
+    let ending = domain.ending.as_deref().map(|ending| Arc::new(plain_ending(ending)));
+    Arc::new(DomainPublic { ending, paused_by: None, ..(*domain).clone() })
+}
+
+/// A picture without words of others.
+fn plain_snapshot(snapshot: &Snapshot) -> Snapshot {
+    let seen = |domain: &Arc<DomainPublic>| seen(Arc::clone(domain), Sight::Plain);
+    let domains: BTreeMap<_, _> = snapshot.domains.iter().map(|(id, domain)| (*id, seen(domain))).collect();
+    Snapshot { domains, ..snapshot.clone() }
+}
+
+/// What is known of the host, as far as somebody may be told: the kernel shows its UUID to root alone.
+pub fn plain_host(facts: Arc<HostFacts>, sight: Sight) -> Arc<HostFacts> {
+    match sight {
+        Sight::Whole => facts,
+        Sight::Plain => Arc::new(HostFacts { uuid: None, ..(*facts).clone() }),
+    }
+}
+
+/// The replies to polls for those who may not be told everything, made anew when somebody asks and the picture has
+/// changed.
+pub struct PlainBoard {
+    board: Board,
+    last: Mutex<Option<(Arc<Snapshot>, Arc<Bodies>)>>,
+}
+
+impl PlainBoard {
+    /// For managers of this generation.
+    pub fn new(generation: Generation) -> Self {
+        Self { board: Board::new(generation), last: Mutex::default() }
+    }
+
+    /// As much of this picture as everybody may be told, with the replies that it gives.
+    pub fn published(&self, snapshot: &Arc<Snapshot>) -> Published {
+        let bodies = self.bodies(snapshot);
+        Published { snapshot: Arc::clone(bodies.snapshot()), bodies }
+    }
+
+    fn bodies(&self, snapshot: &Arc<Snapshot>) -> Arc<Bodies> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, bodies)) = &*last
+            && Arc::ptr_eq(of, snapshot)
+        {
+            return Arc::clone(bodies);
+        }
+        let bodies = self.board.update(&Arc::new(plain_snapshot(snapshot)), &Arc::new(Samples::default()));
+        *last = Some((Arc::clone(snapshot), Arc::clone(&bodies)));
+        bodies
+    }
+}
