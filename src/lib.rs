@@ -3,6 +3,7 @@
 //! - [`config`]: the layered configuration of the daemon.
 //! - [`edge`]: HTTP on TCP and unix sockets, with its limits.
 //! - [`told`]: what the daemon tells its own command line, as JSON.
+//! - [`visible`]: texts of strangers on a terminal.
 //! - [`daemon`]: the daemon.
 //! - [`ctl`]: the command line.
 
@@ -11,3 +12,4 @@ pub mod ctl;
 pub mod daemon;
 pub mod edge;
 pub mod told;
+pub mod visible;

@@ -201,7 +201,8 @@ pub struct Why {
     /// Its latest ending, acknowledged or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
-    /// UUIDs of other domains that are shown with the name that was asked for.
+    /// UUIDs of other domains of the name that was asked for: of those that are shown, and where none is, of those whose
+    /// endings are the latest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namesakes: Vec<String>,
 }

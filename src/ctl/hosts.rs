@@ -173,7 +173,7 @@ fn tell(wanted: &Hosts, host: &str, piece: &News, json: bool, out: &mut impl Wri
                 "run": exit.run, "then": follows(exit),
             }),
         };
-        writeln!(out, "{value}")?;
+        writeln!(out, "{}", crate::visible::json_on_a_terminal(&value.to_string()))?;
         return Ok(());
     }
     let host = super::show::clean(host);

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use self::client::Client;
 pub use self::client::ClientError;
 use crate::told::{Change, Doctor, Domains, Health, History, Why};
+use crate::visible::{json_on_a_terminal, on_a_terminal};
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/whydown/whydown.sock";
@@ -71,7 +72,7 @@ enum Command {
 
 /// There is no VM of this name or UUID, and there never was one.
 #[derive(Debug, thiserror::Error)]
-#[error("no VM is or was called \"{0}\"")]
+#[error("no VM is or was called \"{}\"", crate::visible::visible(.0))]
 struct NoSuchVm(String);
 
 /// Runs a command; errors are told on standard error.
@@ -80,7 +81,7 @@ pub fn main(cli: &Cli) -> ExitCode {
         Ok(status) => status,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "whydown: {error:#}");
+            let _ = writeln!(std::io::stderr(), "whydown: {}", on_a_terminal(&format!("{error:#}")));
             match (error.downcast_ref::<ClientError>(), error.downcast_ref::<NoSuchVm>()) {
                 (Some(ClientError::Unreachable { .. } | ClientError::Stopping), _) => ExitCode::from(69),
                 (_, Some(_)) => ExitCode::from(4),
@@ -143,10 +144,10 @@ async fn command(cli: &Cli) -> anyhow::Result<()> {
             while let Some(line) = lines.next().await? {
                 let change: Change = serde_json::from_slice(&line).context("a line of the daemon")?;
                 if cli.json {
-                    out.write_all(&line)?;
-                    out.write_all(b"\n")?;
+                    let line = std::str::from_utf8(&line).context("a line of the daemon")?;
+                    writeln!(out, "{}", json_on_a_terminal(line))?;
                 } else if !change.stopping {
-                    writeln!(out, "{}", show::change(&change))?;
+                    writeln!(out, "{}", on_a_terminal(&show::change(&change)))?;
                 }
                 out.flush()?;
                 if change.stopping {
@@ -209,14 +210,14 @@ fn print<T: serde::de::DeserializeOwned>(
     show: impl Fn(T) -> String,
 ) -> anyhow::Result<()> {
     if cli.json && !std::io::stdout().is_terminal() {
-        out.write_all(told)?;
-        writeln!(out)?;
+        let told = std::str::from_utf8(told).context("the daemon's answer")?;
+        writeln!(out, "{}", json_on_a_terminal(told))?;
     } else if cli.json {
         let value: serde_json::Value = serde_json::from_slice(told).context("the daemon's answer")?;
-        writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+        writeln!(out, "{}", json_on_a_terminal(&serde_json::to_string_pretty(&value)?))?;
     } else {
         let value = serde_json::from_slice(told).context("the daemon's answer")?;
-        writeln!(out, "{}", show(value).trim_end())?;
+        writeln!(out, "{}", on_a_terminal(show(value).trim_end()))?;
     }
     Ok(out.flush()?)
 }

@@ -1,5 +1,5 @@
-//! Answers in the form that people read. Texts from guests and managers are shown with their control characters taken
-//! out; the daemon has tamed them, and this does not rely on it.
+//! Answers in the form that people read. Texts from guests and managers, names above all, are shown with what is hidden in
+//! them made [visible](crate::visible).
 
 use std::fmt::Write;
 
@@ -43,9 +43,13 @@ pub fn domains(told: &Domains) -> String {
 pub fn why(told: &Why) -> String {
     let mut text = String::new();
     if !told.namesakes.is_empty() {
+        let meant = told.domain.as_ref().map(|domain| &domain.domain);
+        let meant = meant.or(told.ending.as_ref().map(|ending| &ending.domain));
         let _ = writeln!(
             text,
-            "Others have this name; this is about the one that began last. The others: {}\n",
+            "There are {} VMs of this name. This is about {}: it runs, or ran last. The others: {}\n",
+            told.namesakes.len() + 1,
+            meant.map_or("", String::as_str),
             told.namesakes.join(", ")
         );
     }
@@ -284,7 +288,7 @@ fn local(at: Timestamp) -> String {
     at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// A text from elsewhere, without its control characters.
+/// A text from elsewhere, with what is hidden in it made visible.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+    crate::visible::visible(text)
 }

@@ -23,6 +23,7 @@ mod engine;
 mod going_down;
 mod hands;
 mod host;
+mod meant;
 mod network;
 mod policy;
 mod post;

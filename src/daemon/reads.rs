@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::sync::{mpsc, oneshot, watch};
-use whydown_core::id::DomainId;
 use whydown_core::time::Wall;
 use whydown_ledger::{Busy, Cursor, Ledger, Page, Query};
 
+use super::meant::Meant;
 use super::rights::Sight;
 use super::sight::told_ending;
 use crate::edge::{Answer, Share};
@@ -94,24 +94,32 @@ impl Reads {
         Ok(page)
     }
 
-    /// The newest ending that fits.
+    /// The newest endings that fit, as many as are read at once.
     ///
     /// # Errors
-    /// The answer that says why it is not known whether there is one.
-    pub async fn newest(&self, reader: Reader, query: Query) -> Result<Option<told::Ending>, Answer> {
-        let page = self.page(reader, Query { limit: 1, ..query }).await.map_err(turned_away)?;
-        match (page.endings.first(), page.unread.first()) {
-            (None, Some(unread)) => Err(trouble(StatusCode::SERVICE_UNAVAILABLE, &unread.to_string())),
-            (found, _) => Ok(found.map(|ending| told_ending(ending, reader.sight))),
+    /// The answer that says why it is not known whether there are any.
+    pub async fn newest(&self, reader: Reader, query: Query) -> Result<Vec<told::Ending>, Answer> {
+        let page = self.page(reader, query).await.map_err(turned_away)?;
+        match page.unread.first() {
+            Some(unread) if page.endings.is_empty() => {
+                Err(trouble(StatusCode::SERVICE_UNAVAILABLE, &unread.to_string()))
+            }
+            _ => Ok(page.endings.iter().map(|ending| told_ending(ending, reader.sight)).collect()),
         }
     }
 
     /// The answer to `GET /v1/history`.
     pub async fn history(&self, reader: Reader, asked: Asked<'_>) -> Answer {
-        let query = match query(asked) {
+        let mut query = match query(asked) {
             Ok(query) => query,
             Err(wrong) => return trouble(StatusCode::BAD_REQUEST, &wrong),
         };
+        if let Some(meant) = asked.vm.map(Meant::by) {
+            query = match self.about(reader, &meant, query).await {
+                Ok(query) => query,
+                Err(answer) => return answer,
+            };
+        }
         let first = match self.page(reader, query.clone()).await {
             Ok(page) => page,
             Err(why) => return turned_away(why),
@@ -130,6 +138,18 @@ impl Reads {
         let (pieces, body) = mpsc::channel(1);
         tokio::spawn(self.clone().go_on(reader, query, writing, piece, pieces));
         Answer::json_pieces(body)
+    }
+
+    /// The same question about the VM that is meant: by its UUID, or by a name, which may look like one.
+    async fn about(&self, reader: Reader, meant: &Meant, query: Query) -> Result<Query, Answer> {
+        let id = match meant.id {
+            None => None,
+            Some(id) => {
+                let known = Query { domain: Some(id), limit: 1, ..Query::default() };
+                (!self.newest(reader, known).await?.is_empty()).then_some(id)
+            }
+        };
+        Ok(Query { domain: id, name: id.is_none().then(|| meant.name.clone()), ..query })
     }
 
     /// Sends page after page, each read when there is room for it.
@@ -228,8 +248,6 @@ impl Writing {
 }
 
 fn query(asked: Asked<'_>) -> Result<Query, String> {
-    let domain: Option<DomainId> = asked.vm.and_then(|vm| vm.parse().ok());
-    let name = asked.vm.filter(|_| domain.is_none()).map(str::to_owned);
     let since = asked.since.map(str::parse::<jiff::Timestamp>).transpose();
     let since = since.map_err(|error| format!("since: {error}"))?;
     let since = since.map(|at| Wall(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)));
@@ -238,7 +256,7 @@ fn query(asked: Asked<'_>) -> Result<Query, String> {
     let limit = limit.unwrap_or(100).min(ANSWER_MOST);
     let after = asked.after.map(str::parse::<Cursor>).transpose();
     let after = after.map_err(|error| format!("after: {error}"))?;
-    Ok(Query { domain, name, since, limit, after, ..Query::default() })
+    Ok(Query { since, limit, after, ..Query::default() })
 }
 
 fn turned_away(why: NoPage) -> Answer {

@@ -15,7 +15,7 @@ use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
 use whydown_core::snapshot::DomainPublic;
 use whydown_core::time::Wall;
-use whydown_ledger::{Condition, Ledger, Query};
+use whydown_ledger::{Condition, Ledger};
 use whydown_wire::{
     BadCall, Body, Call, CallLimits, Code, Range, Refused, Verb, WorkKind, done, status_reply,
 };
@@ -26,6 +26,7 @@ use super::doctor::{Doctor, Unwell};
 use super::document::Document;
 use super::engine::{Change, Published};
 use super::host::Host;
+use super::meant::Meant;
 use super::policy::{Forbidden, Policy};
 use super::post::Postbox;
 use super::reads::{Asked, Reader, Reads, json_in_pieces};
@@ -384,40 +385,17 @@ impl Service {
         }
     }
 
-    /// A name may be that of several VMs, as managers give it again: the one that began last is meant.
     async fn why(&self, reader: Reader, vm: &str) -> Answer {
-        let id: Option<DomainId> = vm.parse().ok();
         let snapshot = self.picture_for(reader.sight).snapshot;
-        let mut shown: Vec<_> = match id {
-            Some(id) => snapshot.domains.get(&id).into_iter().collect(),
-            None => snapshot.domains.values().filter(|domain| domain.name == vm).collect(),
-        };
-        shown.sort_by_key(|domain| std::cmp::Reverse(domain.run));
-        let namesakes = shown.iter().skip(1).map(|domain| domain.domain.to_string()).collect();
-        let domain = shown.first().map(|domain| told::Domain::of(domain));
-        let mut ending = domain.as_ref().and_then(|domain| domain.ending.clone());
-        let by_id = shown.first().map(|domain| domain.domain).or(id);
-        let by_id = by_id.map(|id| Query { domain: Some(id), limit: 1, ..Query::default() });
-        let by_name = id.is_none().then(|| Query { name: Some(vm.into()), limit: 1, ..Query::default() });
-        for query in by_id.into_iter().chain(by_name) {
-            if ending.is_none() {
-                ending = match self.reads.newest(reader, query).await {
-                    Ok(ending) => ending,
-                    Err(answer) => return answer,
-                };
-            }
+        match Meant::by(vm).why(&snapshot, &self.reads, reader).await {
+            Ok(Some(why)) => json(200, &why),
+            Ok(None) if snapshot.settled => trouble(404, "no VM of this name or UUID is or was known"),
+            Ok(None) => trouble(
+                503,
+                "libvirt has not listed its VMs yet, and no ending of this one is known: try again",
+            ),
+            Err(answer) => answer,
         }
-        if domain.is_none() && ending.is_none() {
-            return if snapshot.settled {
-                trouble(404, "no VM of this name or UUID is or was known")
-            } else {
-                trouble(
-                    503,
-                    "libvirt has not listed its VMs yet, and no ending of this one is known: try again",
-                )
-            };
-        }
-        json(200, &told::Why { domain, ending, namesakes })
     }
 
     /// All domains. Whoever takes them in slowly holds the picture, which others hold too, and a piece of the answer.

@@ -8,6 +8,8 @@
 mod attacker;
 mod host;
 
+mod names;
+
 mod bodies;
 mod browser;
 mod crowd;

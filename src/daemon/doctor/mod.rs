@@ -24,6 +24,7 @@ use self::findings::{State, audit, divided, doors, finding, note, of_definition}
 use self::needs::Need;
 use super::deaf::{Deaf, Sense};
 use super::engine::Published;
+use super::meant::Meant;
 use super::rights::Refusals;
 use crate::config::{ExitReasons, Settings, opened};
 use crate::told::{self, Finding, FindingLevel};
@@ -103,14 +104,8 @@ impl Doctor {
         let found = match vm {
             None => None,
             Some(name) => {
-                let id: Option<DomainId> = name.parse().ok();
-                let mut all = snapshot.domains.values();
-                let found = all.find(|domain| id.map_or(domain.name == name, |id| domain.domain == id));
-                Some(
-                    found
-                        .cloned()
-                        .ok_or_else(|| Unwell(404, "no VM of this name or UUID is shown".into()))?,
-                )
+                let found = Meant::by(name).shown(&snapshot).into_iter().next();
+                Some(found.ok_or_else(|| Unwell(404, "no VM of this name or UUID is shown".into()))?)
             }
         };
         let asked = self.ask(found.as_ref().map(|domain| domain.domain)).await?;

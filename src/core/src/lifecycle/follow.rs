@@ -3,7 +3,7 @@
 use super::effect::{Effect, Question};
 use super::engine::{Echo, Engine, Prelude};
 use super::run::{Phase, Run, could_be, status_after};
-use crate::evidence::{Deaf, Fact, tame};
+use crate::evidence::{Deaf, Fact};
 use crate::hypervisor::{DomainRef, Happening, HostEvent, Process, StartDetail};
 use crate::id::{DomainId, RunId};
 use crate::record::{Incarnation, Keep, RunStart, When};
@@ -280,7 +280,7 @@ impl Engine {
     fn renamed(&mut self, now: Now, domain: &DomainRef, run: Option<RunId>) {
         let Some(run) = run.and_then(|id| self.runs.get_mut(&id)) else { return };
         if run.name != domain.name {
-            run.name = tame(&domain.name);
+            run.name.clone_from(&domain.name);
             self.touch(now, domain.id);
         }
     }
@@ -305,7 +305,7 @@ impl Engine {
         RunStart {
             run: RunId(self.last_run),
             domain: domain.id,
-            name: tame(&domain.name),
+            name: domain.name.clone(),
             at,
             seen,
             incarnation: Incarnation {

@@ -228,7 +228,7 @@ impl Engine {
 
     pub(super) fn show(&mut self, now: Now, id: RunId, view: &DomainView) {
         if let Some(run) = self.runs.get_mut(&id) {
-            run.name = crate::evidence::tame(&view.domain.name);
+            run.name.clone_from(&view.domain.name);
             run.status = run.status_seen(view.state);
             run.shown = Some(view.state);
         }

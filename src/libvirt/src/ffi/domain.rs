@@ -320,10 +320,24 @@ pub(super) unsafe fn reference(dom: sys::virDomainPtr) -> Option<DomainRef> {
     // SAFETY: the handle is valid by contract; the name lives as long as the handle and is copied at once.
     unsafe {
         let id = uuid(dom)?;
-        let name = text(sys::virDomainGetName(dom), limits::NAME_BYTES);
+        let name = name(sys::virDomainGetName(dom));
         let number = sys::virDomainGetID(dom);
         Some(DomainRef { id, name, libvirt_id: (number != c_uint::MAX).then_some(number) })
     }
+}
+
+/// A copy of a name as it is: QEMU's log is called by it, whatever is hidden in it. Whoever shows it makes that visible.
+///
+/// # Safety
+///
+/// `name` must be NULL or a C string that lives for the time of the call.
+unsafe fn name(name: *const std::os::raw::c_char) -> String {
+    if name.is_null() {
+        return String::new();
+    }
+    // SAFETY: not NULL, and a C string by contract.
+    let bytes = unsafe { CStr::from_ptr(name) }.to_bytes();
+    String::from_utf8_lossy(&bytes[..bytes.len().min(limits::NAME_BYTES)]).into_owned()
 }
 
 /// A copy of a C string of at most `limit` bytes, with what cannot be shown replaced; empty for NULL.

@@ -1,0 +1,121 @@
+//! Which VM somebody means by a name or a UUID.
+//!
+//! Names are given again, may look like a UUID, and may hide characters, which people see and give back as numbers. Of
+//! several the one is meant that has this UUID; then one that runs; then one that ran, before one that never came up; then
+//! the one that began last.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use whydown_core::cause::Cause;
+use whydown_core::id::DomainId;
+use whydown_core::snapshot::{DomainPublic, Snapshot, Status};
+use whydown_ledger::Query;
+
+use super::reads::{Reader, Reads};
+use crate::edge::Answer;
+use crate::told;
+use crate::visible::meant;
+
+/// Endings of one name that are looked through for one that ran, as far as one page has them.
+const LOOKED_THROUGH: usize = 50;
+
+/// What somebody said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meant {
+    /// As a UUID, if it is one.
+    pub id: Option<DomainId>,
+    /// As a name.
+    pub name: String,
+}
+
+impl Meant {
+    /// By these words.
+    pub fn by(words: &str) -> Self {
+        Self { id: words.parse().ok(), name: meant(words) }
+    }
+
+    /// Those that are shown, the one that is meant first.
+    pub fn shown(&self, snapshot: &Snapshot) -> Vec<Arc<DomainPublic>> {
+        let fits = |domain: &&Arc<DomainPublic>| Some(domain.domain) == self.id || domain.name == self.name;
+        let mut all: Vec<_> = snapshot.domains.values().filter(fits).cloned().collect();
+        all.sort_by_key(|domain| {
+            let up = domain.ending.is_none() && domain.status != Status::Launching;
+            let ran =
+                domain.ending.as_deref().is_some_and(|ending| !NEVER_RAN.contains(&ending.verdict.cause));
+            Reverse((Some(domain.domain) == self.id, up, ran, domain.run))
+        });
+        all
+    }
+
+    /// Where to look for its endings, in this order, until there are some: under what is a UUID, which may be a name.
+    pub fn queries(&self) -> impl Iterator<Item = Query> {
+        let by_id = self.id.map(|id| Query { domain: Some(id), ..Query::default() });
+        let by_name = Query { name: Some(self.name.clone()), ..Query::default() };
+        by_id.into_iter().chain([by_name])
+    }
+
+    /// The answer to `GET /v1/why`; none, where nothing is known.
+    ///
+    /// # Errors
+    /// The answer that says why it is not known whether there is something.
+    pub async fn why(
+        &self,
+        snapshot: &Snapshot,
+        reads: &Reads,
+        reader: Reader,
+    ) -> Result<Option<told::Why>, Answer> {
+        let shown = self.shown(snapshot);
+        let domain = shown.first().map(|domain| told::Domain::of(domain));
+        let mut ending = domain.as_ref().and_then(|domain| domain.ending.clone());
+        let mut namesakes: Vec<String> = shown.iter().map(|domain| domain.domain.to_string()).collect();
+        let its_own = shown.first().map(|domain| Query { domain: Some(domain.domain), ..Query::default() });
+        for query in its_own.into_iter().chain(self.queries()) {
+            if ending.is_some() {
+                break;
+            }
+            let limit = if query.domain.is_some() { 1 } else { LOOKED_THROUGH };
+            let endings = reads.newest(reader, Query { limit, ..query }).await?;
+            namesakes.extend(endings.iter().map(|ending| ending.domain.clone()));
+            ending = likely(endings);
+        }
+        let told = domain.as_ref().map(|domain| &domain.domain);
+        let told = told.or(ending.as_ref().map(|ending| &ending.domain));
+        let mut seen = BTreeSet::from_iter(told.cloned());
+        namesakes.retain(|id| seen.insert(id.clone()));
+        Ok((domain.is_some() || ending.is_some()).then_some(told::Why { domain, ending, namesakes }))
+    }
+}
+
+/// Of endings, newest first, perhaps of several VMs, the one that is meant.
+fn likely(endings: Vec<told::Ending>) -> Option<told::Ending> {
+    let ran = |ending: &told::Ending| NEVER_RAN.iter().all(|cause| cause.row().word != ending.cause);
+    let place = endings.iter().position(ran).unwrap_or_default();
+    endings.into_iter().nth(place)
+}
+
+/// Causes of runs that ended before their VM was up.
+const NEVER_RAN: [Cause; 5] = [
+    Cause::StartFailed,
+    Cause::StartFailedSilent,
+    Cause::RestoreFailed,
+    Cause::DestroyedAtStart,
+    Cause::IncomingMigrationFailed,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_look_like_a_uuid_and_hidden_characters_are_given_back_as_numbers() {
+        let id = "6695eb01-f6a4-8304-79aa-97f2502e193f";
+        let meant = Meant::by(id);
+        assert!(meant.id.is_some() && meant.name == id);
+        let asked: Vec<_> = meant.queries().map(|query| (query.domain, query.name)).collect();
+        assert_eq!(asked, [(meant.id, None), (None, Some(id.to_owned()))]);
+        let hidden = Meant::by("a\\u{202e}b");
+        assert_eq!((hidden.id, hidden.name.as_str()), (None, "a\u{202e}b"));
+    }
+}
