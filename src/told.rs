@@ -9,7 +9,7 @@ use whydown_core::evidence::{Evidence, EvidenceId};
 use whydown_core::record::{self, When};
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
 use whydown_core::time::Wall;
-use whydown_core::verdict::{ROWS, describe};
+use whydown_core::verdict::{describe, story_of};
 
 /// `GET /v1/domains`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -394,10 +394,7 @@ impl Ending {
             message: ending.message.clone(),
             columns: Columns::of(row, ending.numbers_of().row()),
             row: ending.verdict.row.clone(),
-            story: ROWS
-                .iter()
-                .find(|r| r.label == ending.verdict.row)
-                .map_or_else(String::new, |r| r.story.into()),
+            story: story_of(&ending.verdict.row).unwrap_or_default().into(),
             because: chosen(&ending.verdict.because),
             despite: chosen(&ending.verdict.despite),
             evidence: ending.evidence.iter().map(Witnessed::of).collect(),

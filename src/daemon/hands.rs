@@ -12,14 +12,16 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use whydown_core::act::Act;
-use whydown_core::evidence::{Asked, Fact};
+use whydown_core::evidence::{Asked, Fact, Sender};
 use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
 use whydown_core::id::{DomainId, RequestId, RunId};
 use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom, internal_error};
+use whydown_core::limits;
 use whydown_core::time::Wall;
 use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow};
 use whydown_witness::exit::ExitWatch;
 use whydown_witness::log::{self, LogRun};
+use whydown_witness::process;
 
 use super::emulators::Emulators;
 use super::going_down::{HostsWord, Told};
@@ -356,8 +358,23 @@ impl Hands {
     fn log(&self, name: &str, started: Wall, seen: bool) -> Vec<(Wall, Fact)> {
         let Some(folder) = &self.logs else { return Vec::new() };
         let run = LogRun { started, seen_start: seen, next_start: None };
-        log::read(folder, name, run, self.own_pid, clock::wall())
+        let mut facts = log::read(folder, name, run, self.own_pid, clock::wall());
+        facts.extend(libvirt_since(&facts));
+        facts
     }
+}
+
+/// Since when the libvirt that ended the process has been running, if it runs still.
+fn libvirt_since(facts: &[(Wall, Fact)]) -> Option<(Wall, Fact)> {
+    facts.iter().find_map(|(_, fact)| match fact {
+        Fact::LogSignal { sender: Sender::Libvirt, pid, at: Some(at), .. } => {
+            // Another process has that pid now if it began later.
+            let since =
+                process::running_since(*pid).filter(|since| *since <= at.after(limits::CLOCK_GRACE))?;
+            Some((*at, Fact::LibvirtSince(since)))
+        }
+        _ => None,
+    })
 }
 
 fn outcome(done: Result<(), Refusal>) -> Outcome {

@@ -280,6 +280,9 @@ pub enum Fact {
         /// The name of the unit.
         unit: String,
     },
+    /// The libvirt that ended the process, and that runs still, has been running since then. It shows whether it can have
+    /// followed the VM, or came back to it.
+    LibvirtSince(Wall),
     /// The host has booted anew since the run was last seen.
     NewBoot {
         /// The boot in which it ran.

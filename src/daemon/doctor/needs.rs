@@ -74,6 +74,7 @@ pub const fn needs(cause: Cause) -> &'static [Need] {
         Cause::GuestExit => &[Link, ExitStatus],
         Cause::QemuFailed => &[Link, QemuLog, ExitStatus],
         Cause::ProcessTerminated => &[Link, QemuLog, ExitStatus, Signals, Systemd],
+        Cause::WindowClosed => &[Link, QemuEvents],
         Cause::MonitorQuit => &[Link, QemuEvents, QemuLog],
         Cause::HostShutdown => &[Link, QemuLog, Systemd],
         Cause::HostLost => &[Ledger, QemuLog],

@@ -103,6 +103,8 @@ pub struct Hypervisor {
     pub lives: Vec<Life>,
     /// Whether libvirtd runs.
     pub up: bool,
+    /// Since when it has been running; `None` for since long before the story.
+    pub up_since: Option<Wall>,
     boots: u32,
     next_libvirt_id: u32,
     next_pid: u32,
@@ -114,6 +116,7 @@ impl Default for Hypervisor {
             domains: BTreeMap::new(),
             lives: Vec::new(),
             up: true,
+            up_since: None,
             boots: 1,
             next_libvirt_id: 1,
             next_pid: 5000,
@@ -270,6 +273,7 @@ impl Hypervisor {
         self.boots += 1;
         self.next_libvirt_id = 1;
         self.up = true;
+        self.up_since = Some(now.wall);
     }
 
     /// The life that a run of the engine is about, as far as its marks tell.
@@ -285,7 +289,7 @@ impl Hypervisor {
     }
 
     /// What the log says of a life, as the witness of logs tells it.
-    pub fn log_facts(life: &Life, now: Wall) -> Vec<(Wall, Fact)> {
+    pub fn log_facts(&self, life: &Life, now: Wall) -> Vec<(Wall, Fact)> {
         if let Some(why) = &life.log_unread {
             return vec![(now, Fact::LogUnread(why.clone()))];
         }
@@ -303,6 +307,12 @@ impl Hypervisor {
                 LogLine::Signal { .. } => {}
                 LogLine::Text(text) => words.push(text.clone()),
             }
+        }
+        // The libvirt that sent the signal runs still.
+        let ended = facts.iter().find(|(_, f)| matches!(f, Fact::LogSignal { sender: Sender::Libvirt, .. }));
+        let since = self.up_since.unwrap_or(Wall(0));
+        if self.up && ended.is_some_and(|(at, _)| *at >= since) {
+            facts.push((now, Fact::LibvirtSince(since)));
         }
         if !facts.iter().any(|(_, fact)| matches!(fact, Fact::LogEnd { .. })) {
             facts.push((now, Fact::LogSilent));

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::time::Duration;
 
 use whydown_core::evidence::tame;
 use whydown_core::hypervisor::Process;
 use whydown_core::id::BootId;
-use whydown_core::time::Mono;
+use whydown_core::time::{Mono, Wall};
 
 /// Bytes of `/proc/PID/stat`. Its 52 fields take at most some 900.
 const STAT_BYTES: u64 = 4096;
@@ -22,6 +23,21 @@ pub fn identify(pid: u32) -> Option<Process> {
 /// Whether exactly this process runs. One that has died and waits to be reaped does not.
 pub fn alive(process: Process) -> bool {
     Stat::of(process.pid).is_some_and(|stat| stat.start_ticks == process.start_ticks && !stat.dead())
+}
+
+/// Since when the process with this pid has been running, to the hundredth of a second; `None` if it runs no more, or where
+/// `/proc` does not tell.
+pub fn running_since(pid: u32) -> Option<Wall> {
+    let stat = Stat::of(pid).filter(|stat| !stat.dead())?;
+    let ticks = u128::from(stat.start_ticks) * 1_000_000_000;
+    let began = u64::try_from(ticks / u128::from(rustix::param::clock_ticks_per_second())).ok()?;
+    // The clock by which the kernel counts from the boot, suspended times included.
+    let booted = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let since_boot = Duration::new(u64::try_from(booted.tv_sec).ok()?, u32::try_from(booted.tv_nsec).ok()?);
+    let age = since_boot.checked_sub(Duration::from_nanos(began))?;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let now = Wall(now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec));
+    Some(now.before(age))
 }
 
 /// The host's present boot. Fails where `/proc` is not mounted.
@@ -117,6 +133,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_process_that_was_begun_now_has_been_running_since_then_and_one_that_is_gone_has_not() {
+        let before = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let mut child = Command::new("sleep").arg("60").spawn().expect("sleep runs");
+        let since = running_since(child.id()).expect("it runs");
+        let after = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        child.kill().expect("it can be killed");
+        // A tick is a hundredth of a second, and the kernel cuts.
+        assert!(since.as_secs() >= before.tv_sec - 1 && since.as_secs() <= after.tv_sec, "{since:?}");
+        assert_eq!(running_since(child.id()), None, "it waits to be reaped");
+        child.wait().expect("it is reaped");
+        assert_eq!(running_since(child.id()), None);
+    }
 
     #[test]
     fn we_know_ourselves() {

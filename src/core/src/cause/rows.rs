@@ -11,7 +11,7 @@ pub enum Cause {
     GuestPoweroff,
     /// The guest suspended itself to disk and powered off.
     GuestHibernated,
-    /// The guest rebooted, and its definition says that a reboot ends the VM.
+    /// The guest rebooted or was reset, and its definition says that a reboot ends the VM.
     DestroyedOnReboot,
     /// A manager asked for a shutdown through whydown, and the guest obeyed.
     AdminShutdown,
@@ -81,11 +81,13 @@ pub enum Cause {
     UnknownVanished,
     /// The guest ended QEMU by a device that its definition has for that.
     GuestExit,
+    /// Somebody closed QEMU's own window.
+    WindowClosed,
 }
 
 impl Cause {
     /// All causes, in the order of the table.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::GuestPoweroff,
         Self::GuestHibernated,
         Self::DestroyedOnReboot,
@@ -123,11 +125,12 @@ impl Cause {
         Self::UnknownEnded,
         Self::UnknownVanished,
         Self::GuestExit,
+        Self::WindowClosed,
     ];
 }
 
 /// All rows, in the order of the variants.
-pub static ROWS: [Row; 37] = [
+pub static ROWS: [Row; 38] = [
     Row {
         word: "guest-poweroff",
         sentence: "The guest powered itself off.",
@@ -160,8 +163,8 @@ pub static ROWS: [Row; 37] = [
     },
     Row {
         word: "destroyed-on-reboot",
-        sentence: "The guest rebooted, and its definition says that a reboot ends the VM.",
-        story: "QEMU reported a guest reset as the first word of the shutdown: on_reboot is destroy. libvirt's own events look like a power-off, and so does a panic that reboots where there is no panic device.",
+        sentence: "The guest rebooted or was reset, and its definition says that a reboot ends the VM.",
+        story: "QEMU reported a reset, by the guest or through its monitor, as the first word of the shutdown: on_reboot is destroy. libvirt's own events look like a power-off, and so does a panic that reboots where there is no panic device.",
         advice: "If a restart was wanted, set on_reboot to restart, or let the manager start it again.",
         exit_code: 0,
         exit_reason: 13,
@@ -681,6 +684,21 @@ pub static ROWS: [Row; 37] = [
         vcs_monitor: 200,
         ocf_monitor: 7,
         vep362: "GuestShutdown",
+        restart: Restart::Ask,
+    },
+    Row {
+        word: "window-closed",
+        sentence: "Somebody closed QEMU's own window.",
+        story: "QEMU reported that its user interface asked it to end, as its SDL and GTK windows do when they are closed.",
+        advice: "Nothing to repair. To keep a VM running, close the viewer of a remote console instead of a window of QEMU's own.",
+        exit_code: 1,
+        exit_reason: 11,
+        classic_reason: 1,
+        message: "VM has been terminated on the host",
+        exit_status: 79,
+        vcs_monitor: 100,
+        ocf_monitor: 7,
+        vep362: "HostStoppedFailed",
         restart: Restart::Ask,
     },
 ];

@@ -71,6 +71,7 @@ pub fn describe(fact: &Fact) -> String {
         Fact::HostStays => "the host was not going down any more: its shutdown was called off".into(),
         Fact::HostUp { by } => format!("the host was not going down: {by}"),
         Fact::UnitStopping { unit } => format!("systemd was told to stop \"{unit}\", in which it ran"),
+        Fact::LibvirtSince(_) => "the libvirt that ended it had been running since".into(),
         Fact::NewBoot { .. } => "the host has booted anew since".into(),
         Fact::ClockSet { before, now } => clock_words(*before, *now),
         Fact::Unreadable(_) => "a piece of stored evidence that this version cannot read".into(),

@@ -12,15 +12,17 @@
 
 mod clue;
 mod explain;
+mod order;
 mod process;
 mod setting;
 mod table;
+mod traces;
 
 pub use clue::Clue;
 pub use explain::{describe, text_of};
 pub use setting::Setting;
 pub(crate) use setting::was_up;
-pub use table::{ROWS, Row};
+pub use table::{Place, RETIRED, ROWS, Row, story_of};
 
 use crate::cause::Cause;
 use crate::evidence::{Dossier, EvidenceId, Fact};
@@ -32,7 +34,7 @@ use crate::time::Wall;
 ///
 /// `because` always holds at least one piece of evidence if the dossier holds any.
 pub fn decide(dossier: &Dossier, end: Wall) -> Verdict {
-    let setting = Setting::of(dossier);
+    let setting = Setting::of(dossier, end);
     let row = table::choose(setting, |clue| !clue.seen(dossier, end).is_empty());
     let mut because = row.clue.map(|clue| clue.seen(dossier, end)).unwrap_or_default();
     because.extend(setting.grounds(dossier));
@@ -49,13 +51,14 @@ pub fn decide(dossier: &Dossier, end: Wall) -> Verdict {
         }
     }
     let blurs = blurs(dossier, end, &because);
-    let found = setting::stopped(dossier).is_none() && setting != Setting::NotStarted;
+    let found = !setting.was_reported(dossier, end);
+    let at_most = setting.at_most(row);
     let certainty = if found || !blurs.is_empty() || dossier.dropped > 0 {
-        row.certainty.min(Certainty::Probable)
+        at_most.min(Certainty::Probable)
     } else {
-        row.certainty
+        at_most
     };
-    if row.certainty == Certainty::Certain {
+    if at_most == Certainty::Certain {
         despite.extend(blurs);
     }
     tidy(&mut despite);
@@ -75,6 +78,9 @@ fn accompanies(clue: Clue, setting: Setting, cause: Cause) -> bool {
         Clue::PlainPoweroff | Clue::GuestHadBegun => {
             matches!(setting, Setting::ShutdownByGuest | Setting::ShutdownUnspoken)
         }
+        // QEMU's word on a signal and libvirt's own kills come with every end by the host's side.
+        Clue::SignalWord => true,
+        Clue::PanickedAndEnded => cause == Cause::GuestPanic,
         // A shutdown through us and a watchdog press the button too.
         Clue::ButtonPressed => {
             matches!(cause, Cause::AdminShutdown | Cause::AdminForcedOff | Cause::WatchdogShutdown)

@@ -3,7 +3,8 @@
 //! Between libvirt and QEMU there may be a program that runs QEMU as its child. What that one exits with is its own
 //! choice; a shell says with 128 and a number that a signal ended its child. And libvirt ends it when its QEMU is gone.
 
-use super::clue::{Clue, enumerated};
+use super::clue::Clue;
+use super::order::enumerated;
 use super::setting::{has, ids};
 use crate::evidence::{Asked, Dossier, EvidenceId, ExitStatus, Fact, Sender};
 use crate::hypervisor::Happening;

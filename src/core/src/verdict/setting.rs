@@ -1,8 +1,11 @@
 //! How the end became known: the first cut of every decision.
 
-use super::clue::ever_asked;
+use super::clue::Clue;
+use super::order;
+use super::traces::{died_before_destroy, ever_asked, handed_over};
 use crate::evidence::{Asked, Dossier, EvidenceId, Fact, LogWord};
-use crate::hypervisor::{DomainState, Happening, QemuReason, ShutOffReason, ShutdownDetail, StopDetail};
+use crate::hypervisor::{DomainState, Happening, ShutOffReason, ShutdownDetail, StopDetail};
+use crate::time::Wall;
 
 /// The first cut: what libvirt said of the end, or what was found instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,48 +59,91 @@ impl Setting {
         Self::FoundMute,
     ];
 
-    /// The setting of this dossier.
-    pub fn of(dossier: &Dossier) -> Self {
+    /// The setting of this dossier, where `end` is the latest moment at which the run can have ended.
+    ///
+    /// What libvirt says of the end comes last of what happens. So what QEMU or libvirt had said of it before, of a shutdown
+    /// inside the guest above all, decides the setting, unless libvirt names a deed of its own that such a guest cannot
+    /// undergo: a migration, a save, a snapshot.
+    pub fn of(dossier: &Dossier, end: Wall) -> Self {
+        let Some(said) = Self::said(dossier, end) else { return Self::NotStarted };
+        let panicked = || !Clue::Panicked.seen(dossier, end).is_empty();
+        if matches!(said, Self::Migrated | Self::Saved | Self::FromSnapshot)
+            || said == Self::Crashed && panicked()
+        {
+            return said;
+        }
+        let guest_began = order::guest_began(dossier, end).map(|(at, _)| at);
+        match said {
+            Self::Destroyed => {
+                let asked = we_destroyed(dossier, end);
+                match guest_began {
+                    // It was off already, and only tidied up.
+                    Some(began) if asked.is_none_or(|asked| began < asked) => Self::ShutdownByGuest,
+                    _ if asked.is_none() && died_before_destroy(dossier, end) => Self::Failed,
+                    _ => Self::Destroyed,
+                }
+            }
+            _ if guest_began.is_some() => Self::ShutdownByGuest,
+            Self::FoundCrashed | Self::FoundKilledByLibvirt | Self::FoundMute if host_began(dossier, end) => {
+                Self::ShutdownByHost
+            }
+            said => said,
+        }
+    }
+
+    /// What libvirt said of the end, or what was found; `None` if it never came up.
+    fn said(dossier: &Dossier, end: Wall) -> Option<Self> {
         if let Some(detail) = stopped(dossier) {
-            return match detail {
-                StopDetail::Shutdown => shutdown_side(dossier),
-                StopDetail::Destroyed => Self::Destroyed,
-                StopDetail::Crashed => Self::Crashed,
-                StopDetail::Migrated => Self::Migrated,
-                StopDetail::Saved => Self::Saved,
-                StopDetail::Failed => Self::Failed,
-                StopDetail::FromSnapshot => Self::FromSnapshot,
-                StopDetail::Other(_) => Self::StoppedOther,
-            };
+            return Some(Self::of_stop(detail, dossier, end));
         }
         let tried =
             begun_by_us(dossier) || has(dossier, |f| matches!(f, Fact::Host(Happening::ControlError)));
         if tried && (!was_up(dossier) || failed_unheard(dossier)) {
-            return Self::NotStarted;
+            return None;
         }
-        match found_reason(dossier) {
-            Some(ShutOffReason::Shutdown) => return shutdown_side(dossier),
-            Some(ShutOffReason::Destroyed) => return Self::Destroyed,
-            Some(ShutOffReason::Crashed) => return Self::FoundCrashed,
-            Some(ShutOffReason::Migrated) => return Self::Migrated,
-            Some(ShutOffReason::Saved) => return Self::Saved,
-            Some(ShutOffReason::FromSnapshot) => return Self::FromSnapshot,
-            Some(ShutOffReason::Daemon) => return Self::FoundKilledByLibvirt,
+        let by_reason = match found_reason(dossier) {
+            Some(ShutOffReason::Shutdown) => Some(shutdown_side(dossier, end)),
+            Some(ShutOffReason::Destroyed) => Some(Self::Destroyed),
+            Some(ShutOffReason::Crashed) => Some(Self::FoundCrashed),
+            Some(ShutOffReason::Migrated) => Some(Self::Migrated),
+            Some(ShutOffReason::Saved) => Some(Self::Saved),
+            Some(ShutOffReason::FromSnapshot) => Some(Self::FromSnapshot),
+            Some(ShutOffReason::Daemon) => Some(Self::FoundKilledByLibvirt),
             // FAILED tells of a later start that failed, not of this run: the log may know more.
-            Some(ShutOffReason::Failed | ShutOffReason::Unknown | ShutOffReason::Other(_)) | None => {}
-        }
-        match log_word(dossier) {
-            Some(LogWord::Shutdown) => shutdown_side(dossier),
+            Some(ShutOffReason::Failed | ShutOffReason::Unknown | ShutOffReason::Other(_)) | None => None,
+        };
+        let by_log = || match log_word(dossier) {
+            Some(LogWord::Shutdown) => shutdown_side(dossier, end),
             Some(LogWord::Destroyed) => Self::Destroyed,
             Some(LogWord::Crashed) => Self::FoundCrashed,
             Some(LogWord::Migrated) => Self::Migrated,
             Some(LogWord::Saved) => Self::Saved,
             // Of a run that had come up it speaks of a later start, which left its word in the same part of the log.
-            Some(LogWord::Failed) if !super::clue::handed_over(dossier) => Self::Failed,
+            Some(LogWord::Failed) if !handed_over(dossier) => Self::Failed,
             Some(LogWord::FromSnapshot) => Self::FromSnapshot,
             Some(LogWord::Daemon) => Self::FoundKilledByLibvirt,
             Some(LogWord::Failed | LogWord::Other) | None => Self::FoundMute,
+        };
+        Some(by_reason.unwrap_or_else(by_log))
+    }
+
+    fn of_stop(detail: StopDetail, dossier: &Dossier, end: Wall) -> Self {
+        match detail {
+            StopDetail::Shutdown => shutdown_side(dossier, end),
+            StopDetail::Destroyed => Self::Destroyed,
+            StopDetail::Crashed => Self::Crashed,
+            StopDetail::Migrated => Self::Migrated,
+            StopDetail::Saved => Self::Saved,
+            StopDetail::Failed => Self::Failed,
+            StopDetail::FromSnapshot => Self::FromSnapshot,
+            StopDetail::Other(_) => Self::StoppedOther,
         }
+    }
+
+    /// Whether libvirt reported the end in the very words of this setting. What is concluded from other words is probable.
+    pub(super) fn was_reported(self, dossier: &Dossier, end: Wall) -> bool {
+        self == Self::NotStarted
+            || stopped(dossier).is_some_and(|detail| Self::of_stop(detail, dossier, end) == self)
     }
 
     /// The evidence that shows that and how it ended, and who had asked for it where that is no cause of its own.
@@ -113,20 +159,29 @@ impl Setting {
 
     fn shown(self, dossier: &Dossier) -> Vec<EvidenceId> {
         let heard = ids(dossier, |f| matches!(f, Fact::Host(Happening::Stopped(_))));
-        if !heard.is_empty() {
-            let began = matches!(self, Self::ShutdownByGuest | Self::ShutdownByHost);
-            let mut all = heard;
-            if began {
-                all.extend(ids(dossier, |f| matches!(f, Fact::Host(Happening::ShutdownBegan(_)))));
+        let mut began = match self {
+            Self::ShutdownByGuest => {
+                ids(dossier, |f| matches!(f, Fact::Host(Happening::ShutdownBegan(ShutdownDetail::Guest))))
             }
-            return all;
+            Self::ShutdownByHost => {
+                ids(dossier, |f| matches!(f, Fact::Host(Happening::ShutdownBegan(ShutdownDetail::Host))))
+            }
+            _ => Vec::new(),
+        };
+        if began.is_empty() && self == Self::ShutdownByGuest {
+            began = ids(dossier, |f| matches!(f, Fact::Host(Happening::QemuShutdown { guest: true, .. })));
         }
-        ids(dossier, |f| match f {
+        if !heard.is_empty() {
+            began.extend(heard);
+            return began;
+        }
+        began.extend(ids(dossier, |f| match f {
             Fact::Found { state, .. } => !state.is_active(),
             Fact::Gone | Fact::Replaced | Fact::LogEnd { .. } => true,
             Fact::Refused { .. } | Fact::Host(Happening::ControlError) => self == Self::NotStarted,
             _ => false,
-        })
+        }));
+        began
     }
 }
 
@@ -181,30 +236,27 @@ fn log_word(dossier: &Dossier) -> Option<LogWord> {
     })
 }
 
-/// Who began the last shutdown: libvirt's latest word on it, or QEMU's first where libvirt gave none. A reset makes
-/// QEMU's earlier words void: a reboot through libvirt begins with a shutdown.
-fn shutdown_side(dossier: &Dossier) -> Setting {
-    let began = dossier.latest(|f| matches!(f, Fact::Host(Happening::ShutdownBegan(_))));
-    match began.map(|(_, e)| &e.fact) {
-        Some(Fact::Host(Happening::ShutdownBegan(ShutdownDetail::Guest))) => Setting::ShutdownByGuest,
-        Some(Fact::Host(Happening::ShutdownBegan(ShutdownDetail::Host))) => Setting::ShutdownByHost,
-        _ => match first_of_qemu(dossier) {
-            Some((true, _)) => Setting::ShutdownByGuest,
-            Some((false, QemuReason::HostQmpQuit)) => Setting::ShutdownByHost,
-            // A signal without SHUTDOWN before it is libvirt's own, which ends what had begun while we were deaf.
-            _ => Setting::ShutdownUnspoken,
-        },
+/// Who began the last shutdown.
+fn shutdown_side(dossier: &Dossier, end: Wall) -> Setting {
+    match order::telling(dossier, end) {
+        Some((_, _, word)) if word.is_the_guests() => Setting::ShutdownByGuest,
+        Some(_) => Setting::ShutdownByHost,
+        None => Setting::ShutdownUnspoken,
     }
 }
 
-fn first_of_qemu(dossier: &Dossier) -> Option<(bool, QemuReason)> {
-    let reset = dossier.last_heard(|h| matches!(h, Happening::Rebooted | Happening::QemuReset { .. }));
-    let said = dossier.items().iter().filter(|e| reset.is_none_or(|reset| e.last >= reset));
-    let words = said.filter_map(|e| match e.fact {
-        Fact::Host(Happening::QemuShutdown { guest, reason }) => Some((e.last, guest, reason)),
-        _ => None,
-    });
-    words.min_by_key(|(at, ..)| *at).map(|(_, guest, reason)| (guest, reason))
+/// Whether QEMU's first word says that the host's side began it, and that it was no signal, which may have been libvirt's.
+fn host_began(dossier: &Dossier, end: Wall) -> bool {
+    order::telling(dossier, end).is_some_and(|(_, _, word)| word.names_the_host())
+}
+
+/// When we were first asked to end it at once, if that can have ended it.
+fn we_destroyed(dossier: &Dossier, end: Wall) -> Option<Wall> {
+    [Clue::WeAskedDestroy, Clue::WeForcedOff]
+        .iter()
+        .flat_map(|clue| clue.seen(dossier, end))
+        .map(|id| dossier.items()[usize::from(id)].first)
+        .min()
 }
 
 pub(super) fn has(dossier: &Dossier, wanted: impl Fn(&Fact) -> bool) -> bool {

@@ -1,17 +1,80 @@
-//! The decision table. Within a setting the first row whose clue is seen decides; the last row of each needs none.
+//! The decision table. Each setting is a list of places; the first row in them whose clue is seen decides, and the last row
+//! of each setting needs none.
+//!
+//! What positively shows the end stands in three places of its own, which every setting goes through before it interprets
+//! what libvirt made of it: QEMU's words, what was asked of us, and what befell the process. A setting in which libvirt names
+//! a deed of its own goes through none of them, and says so in [`Setting::places`].
 
 use super::clue::Clue;
 use super::setting::Setting;
 use crate::cause::Cause;
 use crate::record::Certainty;
 
+/// Where a row stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In this setting alone, before the places that it shares.
+    First(Setting),
+    /// QEMU's own word on the shutdown, other than a guest's.
+    Words,
+    /// What was asked of us.
+    Requests,
+    /// What befell the process.
+    Deaths,
+    /// In this setting alone, after the places that it shares.
+    Then(Setting),
+}
+
+impl Setting {
+    /// The places of this setting, in the order in which they are tried.
+    pub fn places(self) -> Vec<Place> {
+        let shared: &[Place] = match self {
+            // libvirt reports a deed of its own, or the guest's word is the first.
+            Self::ShutdownByGuest
+            | Self::Destroyed
+            | Self::Migrated
+            | Self::Saved
+            | Self::FromSnapshot
+            | Self::NotStarted => &[],
+            // libvirt tells a destroy otherwise.
+            Self::ShutdownByHost | Self::ShutdownUnspoken => &[Place::Words, Place::Deaths, Place::Requests],
+            Self::Crashed
+            | Self::Failed
+            | Self::StoppedOther
+            | Self::FoundCrashed
+            | Self::FoundKilledByLibvirt
+            | Self::FoundMute => &[Place::Words, Place::Requests, Place::Deaths],
+        };
+        let words = shared.contains(&Place::Words).then_some(Place::Words);
+        let rest = shared.iter().copied().filter(|place| *place != Place::Words);
+        words.into_iter().chain([Place::First(self)]).chain(rest).chain([Place::Then(self)]).collect()
+    }
+
+    /// The rows of this setting, in the order in which they are tried.
+    pub fn rows(self) -> impl Iterator<Item = &'static Row> {
+        self.places().into_iter().flat_map(|place| ROWS.iter().filter(move |row| row.place == place))
+    }
+
+    /// How certain a row can be here at most: what befell the process, or what QEMU said, is certain only where libvirt's own
+    /// words agree with it.
+    pub fn at_most(self, row: &Row) -> Certainty {
+        let agrees = match row.place {
+            Place::Words => self == Self::ShutdownByHost,
+            Place::Deaths if row.clue == Some(Clue::OutsideSignal) => self == Self::ShutdownByHost,
+            Place::Deaths | Place::Requests => self == Self::Failed,
+            Place::First(_) | Place::Then(_) => true,
+        };
+        if agrees { row.certainty } else { row.certainty.min(Certainty::Probable) }
+    }
+}
+
 /// One row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
     /// Stable, such as `G4`; stands in every verdict.
     pub label: &'static str,
-    /// Where it applies.
-    pub setting: Setting,
+    /// Where it stands.
+    pub place: Place,
     /// What must be seen; `None` in the last row of a setting.
     pub clue: Option<Clue>,
     /// What it was.
@@ -23,11 +86,11 @@ pub struct Row {
 }
 
 macro_rules! table {
-    ($($setting:ident { $($label:literal $clue:tt => $cause:ident, $certainty:ident: $story:literal;)* })*) => {
-        /// All rows, in the order in which they are tried.
+    ($([$place:expr] { $($label:literal $clue:tt => $cause:ident, $certainty:ident: $story:literal;)* })*) => {
+        /// All rows, in the order in which they are tried within each place.
         pub const ROWS: &[Row] = &[$($(Row {
             label: $label,
-            setting: Setting::$setting,
+            place: $place,
             clue: table!(@clue $clue),
             cause: Cause::$cause,
             certainty: Certainty::$certainty,
@@ -38,10 +101,42 @@ macro_rules! table {
     (@clue $clue:ident) => { Some(Clue::$clue) };
 }
 
+use Place::{Deaths, First, Requests, Then, Words};
+use Setting::{
+    Crashed, Destroyed, Failed, FoundCrashed, FoundKilledByLibvirt, FoundMute, FromSnapshot, Migrated,
+    NotStarted, Saved, ShutdownByGuest, ShutdownByHost, ShutdownUnspoken, StoppedOther,
+};
+
 table! {
-    ShutdownByGuest {
+    [Words] {
+        "W1" MonitorQuit => MonitorQuit, Certain: "QEMU says that it was told to quit.";
+        "W2" HostResetFirst => DestroyedOnReboot, Certain: "QEMU's word is a reset from the host's side, and on_reboot ended the VM.";
+        "W3" OtherResetFirst => DestroyedOnReboot, Probable: "QEMU's word is a reset, of a part of the machine or by the load of a snapshot.";
+        "W4" WindowClosed => WindowClosed, Certain: "QEMU says that its window was closed.";
+        "W5" HostError => QemuFailed, Probable: "QEMU says that an error of the host ended it.";
+    }
+    [Requests] {
+        "Q1" WeAskedDestroy => AdminDestroyed, Probable: "Our destroy was on its way when it ended.";
+        "Q2" WeForcedOff => AdminForcedOff, Probable: "Our force was on its way when it ended.";
+    }
+    [Deaths] {
+        "E1" IncomingUnfinished => IncomingMigrationFailed, Certain: "It came by migration and was never handed over.";
+        "E2" PostcopyFailed => PostcopyFailed, Probable: "Its post-copy migration had failed.";
+        "E3" WatchdogPoweredOff => WatchdogPoweroff, Certain: "The watchdog powers off without a shutdown.";
+        "E4" OomKilled => OomKilled, Certain: "The kernel names the process.";
+        "E5" KilledBySender => ProcessKilled, Certain: "The kernel saw who sent SIGKILL.";
+        "E6" KilledByKernel => OomKilled, Probable: "The kernel itself sent SIGKILL, as it does when memory runs out, but said no word.";
+        "E7" FaultBySender => ProcessTerminated, Certain: "The kernel saw another process send the signal.";
+        "E8" FaultRaised => QemuCrashed, Certain: "The kernel saw QEMU's own fault, or its abort.";
+        "E9" OtherBySender => ProcessTerminated, Certain: "The kernel saw another process send the signal.";
+        "E10" PanickedAndEnded => GuestPanic, Probable: "The panic device had fired, and the VM was ended.";
+        "E12" InitSignal => HostShutdown, Probable: "Init ends processes when the host goes down.";
+        "E11" OutsideSignal => ProcessTerminated, Certain: "QEMU or the kernel names the signal and its sender.";
+    }
+    [First(ShutdownByGuest)] {
         "G1" Hibernating => GuestHibernated, Certain: "The guest said that it suspends to disk, then shut down.";
         "G2" CrashKernel => GuestPanic, Probable: "The crash kernel took over, wrote its dump and shut down.";
+        "G10" PanickedAndEnded => GuestPanic, Probable: "The guest had panicked, and then shut down.";
         "G3" WatchdogShutdown => WatchdogShutdown, Probable: "The watchdog had asked; whether the guest obeyed or shut down by itself leaves no trace.";
         "G4" ResetFirst => DestroyedOnReboot, Certain: "QEMU's word is reset, and on_reboot ended the VM.";
         "G5" WeAskedShutdown => AdminShutdown, Probable: "A manager had asked through us; whether the guest obeyed or its user powered it off leaves no trace.";
@@ -50,27 +145,26 @@ table! {
         "G8" PlainPoweroff => GuestPoweroff, Certain: "QEMU says guest-shutdown, and nobody could have asked.";
         "G9" _ => GuestPoweroff, Probable: "An agent, through which another client may have asked, leaves no trace.";
     }
-    ShutdownByHost {
-        "H1" MonitorQuit => MonitorQuit, Certain: "QEMU says that it was told to quit.";
+    [First(ShutdownByHost)] {
         "H2" HostGoingDown => HostShutdown, Probable: "The host was going down and ended its processes.";
-        "H3" InitSignal => HostShutdown, Probable: "Init ends processes when the host goes down.";
-        "H4" OutsideSignal => ProcessTerminated, Certain: "QEMU or the kernel names the signal and its sender.";
-        "H5" WeAskedDestroy => AdminDestroyed, Probable: "Our destroy, told as a shutdown.";
-        "H6" MonitorLost => MonitorQuit, Probable: "The monitor broke off without a signal: a quit command does that.";
-        "H7" _ => ProcessTerminated, Probable: "The host's side ended it, and the sender is unknown.";
     }
-    ShutdownUnspoken {
+    [Then(ShutdownByHost)] {
+        "H8" SignalWord => ProcessTerminated, Probable: "QEMU says that a signal ended it, and who sent it is unknown.";
+        "H6" MonitorLost => MonitorQuit, Probable: "The monitor broke off without a signal: a quit command does that.";
+        "H9" _ => UnknownEnded, Unknown: "The host's side ended it, and nothing says by what.";
+    }
+    [First(ShutdownUnspoken)] {
         "U1" SignalThenNewBoot => HostShutdown, Probable: "A signal, no farewell of libvirt, and a new boot.";
         "U2" Hibernating => GuestHibernated, Probable: "The guest said that it suspends to disk.";
         "U3" WatchdogShutdown => WatchdogShutdown, Probable: "The watchdog had asked.";
-        "U4" InitSignal => HostShutdown, Probable: "Init ends processes when the host goes down.";
-        "U5" OutsideSignal => ProcessTerminated, Probable: "QEMU or the kernel names the signal and its sender.";
+    }
+    [Then(ShutdownUnspoken)] {
         "U6" WeAskedShutdown => AdminShutdown, Probable: "A manager had asked through us.";
         "U7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "U8" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us.";
         "U9" _ => GuestPoweroff, Probable: "An orderly shutdown without another trace is the guest's own, as a rule.";
     }
-    Destroyed {
+    [First(Destroyed)] {
         "D1" WeAskedDestroyAtStart => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up.";
         "D2" WeForcedOff => AdminForcedOff, Certain: "Our own last step of a shutdown.";
         "D3" WeAskedDestroy => AdminDestroyed, Certain: "A manager destroyed it through us.";
@@ -78,50 +172,43 @@ table! {
         "D5" PausedLong => PausedTooLong, Probable: "An I/O error had paused it for long.";
         "D6" _ => OutsideDestroyed, Certain: "libvirt was told to destroy it, and not by us.";
     }
-    Crashed {
+    [First(Crashed)] {
         "C1" Panicked => GuestPanic, Certain: "The panic device fired, and on_crash ended it.";
-        "C2" _ => CoreDumped, Probable: "libvirt calls it crashed without a panic: a dump with the order to crash.";
     }
-    Migrated {
+    [Then(Crashed)] {
+        "C3" CrashKernel => GuestPanic, Probable: "The guest's crash kernel had taken over.";
+        "C4" StoppedForDump => CoreDumped, Probable: "libvirt stopped it, and called it crashed without a panic: a dump with the order to crash.";
+        "C5" _ => UnknownEnded, Unknown: "libvirt calls it crashed: a panic, or a dump with the order to crash, and nothing says which.";
+    }
+    [First(Migrated)] {
         "M1" _ => MigratedAway, Certain: "libvirt says so.";
     }
-    Saved {
+    [First(Saved)] {
         "V1" ManagedImage => ManagedSaved, Certain: "libvirt saved it and keeps the image.";
         "V2" NoManagedImage => SavedToFile, Certain: "libvirt saved it and keeps no image of its own.";
         "V3" _ => SavedToFile, Probable: "libvirt saved it; whether it keeps the image is not known.";
     }
-    Failed {
-        "F1" WeAskedDestroy => AdminDestroyed, Probable: "The process was gone while our destroy was on its way.";
-        "F2" WeForcedOff => AdminForcedOff, Probable: "The process was gone while our force was on its way.";
-        "F3" IncomingUnfinished => IncomingMigrationFailed, Certain: "It came by migration and was never handed over.";
-        "F4" PostcopyFailed => PostcopyFailed, Probable: "Its post-copy migration had failed.";
-        "F5" WatchdogPoweredOff => WatchdogPoweroff, Certain: "The watchdog powers off without a shutdown.";
-        "F6" OomKilled => OomKilled, Certain: "The kernel names the process.";
-        "F15" KilledBySender => ProcessKilled, Certain: "The kernel saw who sent SIGKILL.";
-        "F16" KilledByKernel => OomKilled, Probable: "The kernel itself sent SIGKILL, as it does when memory runs out, but said no word.";
-        "F17" KilledByLibvirt => ProcessLost, Probable: "libvirt itself sent SIGKILL, and does not say why.";
-        "F18" FaultBySender => ProcessTerminated, Certain: "The kernel saw another process send the signal.";
-        "F19" FaultRaised => QemuCrashed, Certain: "The kernel saw QEMU's own fault, or its abort.";
-        "F21" GuestExited => GuestExit, Certain: "QEMU's status is one that its guest chose, by a device that its definition has for it.";
+    [Then(Failed)] {
         "F7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
-        "F8" InitSignal => HostShutdown, Probable: "Init ends processes when the host goes down.";
-        "F9" OutsideSignal => ProcessTerminated, Probable: "QEMU or the kernel names the signal and its sender.";
+        "F17" KilledByLibvirt => ProcessLost, Probable: "libvirt itself sent SIGKILL, and does not say why.";
+        "F21" GuestExited => GuestExit, Certain: "QEMU's status is one that its guest chose, by a device that its definition has for it.";
         "F10" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "F11" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it, and nobody saw another process send it.";
-        "F12" OtherSignal => ProcessTerminated, Certain: "A signal ended it.";
+        "F12" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
         "F22" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status, and QEMU uses it for its own errors as well.";
         "F13" ExitedWithError => QemuFailed, Certain: "QEMU gave up with an error.";
         "F20" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
         "F14" _ => ProcessLost, Probable: "The process vanished and left no word.";
     }
-    FromSnapshot {
+    [First(FromSnapshot)] {
         "R1" NextFromSnapshot => SnapshotReverted, Certain: "The next run began from a snapshot at once.";
         "R2" _ => SnapshotStopped, Probable: "A snapshot operation left it off.";
     }
-    StoppedOther {
+    [Then(StoppedOther)] {
+        "O2" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "O1" _ => UnknownEnded, Unknown: "libvirt gave a detail that this version does not know.";
     }
-    NotStarted {
+    [First(NotStarted)] {
         "B1" WeAskedDestroy => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up.";
         "B6" OomKilled => StartFailed, Certain: "The kernel ran out of memory and names QEMU's process, which had not come up.";
         "B7" KilledAtStart => StartFailed, Probable: "A signal ended QEMU before it was up.";
@@ -130,74 +217,122 @@ table! {
         "B4" LogSpeaks => StartFailed, Probable: "QEMU said why in its log.";
         "B5" _ => StartFailedSilent, Probable: "Neither libvirt nor QEMU said why.";
     }
-    FoundCrashed {
-        "X1" WeAskedDestroy => AdminDestroyed, Probable: "Our destroy was on its way when we stopped hearing.";
-        "X2" OomKilled => OomKilled, Probable: "The kernel names the process.";
-        "X12" KilledBySender => ProcessKilled, Probable: "The kernel saw who sent SIGKILL.";
-        "X13" KilledByKernel => OomKilled, Probable: "The kernel itself sent SIGKILL, as it does when memory runs out.";
-        "X14" FaultBySender => ProcessTerminated, Probable: "The kernel saw another process send the signal.";
-        "X15" FaultRaised => QemuCrashed, Probable: "The kernel saw QEMU's own fault, or its abort.";
-        "X3" InitSignal => HostShutdown, Probable: "Init ends processes when the host goes down.";
-        "X4" OutsideSignal => ProcessTerminated, Probable: "libvirt, when it comes back, calls this crashed as well.";
+    [Then(FoundCrashed)] {
+        "X16" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "X5" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "X6" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it.";
         "X7" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
-        "X16" GuestExited => GuestExit, Probable: "QEMU's status is one that its guest chose.";
-        "X17" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status.";
+        "X24" GuestExited => GuestExit, Probable: "QEMU's status is one that its guest chose.";
+        "X25" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status.";
         "X8" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error.";
-        "X9" Panicked => GuestPanic, Probable: "The panic device had fired.";
-        "X11" EndedByLibvirt => GuestPanic, Probable: "libvirt called it crashed and had to end its process: the guest had crashed, not QEMU.";
+        "X17" MigrationCompleted => MigratedAway, Probable: "libvirt had migrated it.";
+        "X18" SaveCompleted => SavedToFile, Probable: "libvirt had saved it.";
+        "X19" StoppedForDump => CoreDumped, Probable: "libvirt had stopped it, as it does for a dump of its memory.";
+        "X20" EndedBeforeLoss => OutsideDestroyed, Probable: "libvirt ended it while we listened, and not for us; it was gone itself before it could say why.";
+        "X21" EndedByOldLibvirt => GuestPanic, Probable: "The libvirt that called it crashed and ended its process had followed it all along: the guest had crashed, not QEMU.";
+        "X22" EndedByNewLibvirt => KilledByLibvirt, Probable: "A libvirt that had come back ended a process that was still there: it could not take it over.";
+        "X23" LibvirtActed => UnknownEnded, Unknown: "libvirt called it crashed and ended its process: the guest had crashed, or libvirt could not take it over.";
         "X10" _ => ProcessLost, Probable: "libvirt found the process gone.";
     }
-    FoundKilledByLibvirt {
-        "K2" OomKilled => OomKilled, Probable: "The kernel names the process.";
-        "K3" OutsideSignal => ProcessTerminated, Probable: "QEMU names the signal and its sender, and it is not libvirt.";
+    [Then(FoundKilledByLibvirt)] {
         "K4" KilledSooner => ProcessKilled, Probable: "SIGKILL, sooner than libvirt sends it: it could not take over what was gone.";
         "K5" FaultSignal => QemuCrashed, Probable: "QEMU's own fault dumped its core, and libvirt could not take over what was gone.";
+        "K6" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error, and libvirt could not take over what was gone.";
+        "K7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
+        "K8" EndedBeforeLoss => OutsideDestroyed, Probable: "libvirt ended it while we listened, and not for us; it was gone itself before it could say why.";
         "K1" _ => KilledByLibvirt, Probable: "libvirt says that it could not take it over again.";
     }
-    FoundMute {
-        "N1" WeAskedDestroy => AdminDestroyed, Probable: "Our destroy was on its way when we stopped hearing.";
-        "N2" WeForcedOff => AdminForcedOff, Probable: "Our force was on its way when we stopped hearing.";
-        "N3" OomKilled => OomKilled, Probable: "The kernel names the process.";
-        "N17" KilledBySender => ProcessKilled, Probable: "The kernel saw who sent SIGKILL.";
-        "N18" KilledByKernel => OomKilled, Probable: "The kernel itself sent SIGKILL, as it does when memory runs out.";
-        "N19" FaultBySender => ProcessTerminated, Probable: "The kernel saw another process send the signal.";
-        "N20" FaultRaised => QemuCrashed, Probable: "The kernel saw QEMU's own fault, or its abort.";
+    [First(FoundMute)] {
         "N4" SignalThenNewBoot => HostShutdown, Probable: "A signal, no farewell of libvirt, and a new boot.";
+    }
+    [Then(FoundMute)] {
         "N5" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "N6" NewBoot => HostLost, Probable: "It ran, the host booted anew, and nothing says goodbye.";
-        "N7" InitSignal => HostShutdown, Probable: "Init ends processes when the host goes down.";
-        "N8" OutsideSignal => ProcessTerminated, Probable: "QEMU or the kernel names the signal and its sender.";
         "N9" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "N10" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it.";
         "N11" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
-        "N21" GuestExited => GuestExit, Probable: "QEMU's status is one that its guest chose.";
-        "N22" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status.";
+        "N28" GuestExited => GuestExit, Probable: "QEMU's status is one that its guest chose.";
+        "N29" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status.";
         "N12" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error.";
+        "N24" MigrationCompleted => MigratedAway, Probable: "libvirt had migrated it.";
+        "N25" ManagedImage => ManagedSaved, Probable: "A saved image waits.";
+        "N26" SaveCompleted => SavedToFile, Probable: "libvirt had saved it.";
+        "N27" Hibernating => GuestHibernated, Probable: "The guest had said that it suspends to disk.";
+        "N21" WatchdogShutdown => WatchdogShutdown, Probable: "The watchdog had asked.";
         "N13" WeAskedShutdown => AdminShutdown, Probable: "A manager had asked through us.";
-        "N14" GuestHadBegun => GuestPoweroff, Probable: "The guest had begun to shut down when we stopped hearing.";
+        "N22" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us.";
+        "N23" EndedBeforeLoss => OutsideDestroyed, Probable: "libvirt ended it while we listened, and not for us; it was gone itself before it could say why.";
         "N15" Gone => UnknownVanished, Unknown: "It is gone, and nothing says how.";
         "N16" _ => UnknownEnded, Unknown: "It is off, and nothing says how.";
     }
 }
 
+/// Rows that no longer decide, with what they said: verdicts of older versions name them.
+pub const RETIRED: &[(&str, &str)] = &[
+    ("C2", "libvirt calls it crashed without a panic: a dump with the order to crash."),
+    ("F1", "The process was gone while our destroy was on its way."),
+    ("F2", "The process was gone while our force was on its way."),
+    ("F3", "It came by migration and was never handed over."),
+    ("F4", "Its post-copy migration had failed."),
+    ("F5", "The watchdog powers off without a shutdown."),
+    ("F6", "The kernel names the process."),
+    ("F8", "Init ends processes when the host goes down."),
+    ("F9", "QEMU or the kernel names the signal and its sender."),
+    ("F15", "The kernel saw who sent SIGKILL."),
+    ("F16", "The kernel itself sent SIGKILL, as it does when memory runs out, but said no word."),
+    ("F18", "The kernel saw another process send the signal."),
+    ("F19", "The kernel saw QEMU's own fault, or its abort."),
+    ("H1", "QEMU says that it was told to quit."),
+    ("H3", "Init ends processes when the host goes down."),
+    ("H4", "QEMU or the kernel names the signal and its sender."),
+    ("H5", "Our destroy, told as a shutdown."),
+    ("H7", "The host's side ended it, and the sender is unknown."),
+    ("K2", "The kernel names the process."),
+    ("K3", "QEMU names the signal and its sender, and it is not libvirt."),
+    ("N1", "Our destroy was on its way when we stopped hearing."),
+    ("N2", "Our force was on its way when we stopped hearing."),
+    ("N3", "The kernel names the process."),
+    ("N7", "Init ends processes when the host goes down."),
+    ("N8", "QEMU or the kernel names the signal and its sender."),
+    ("N14", "The guest had begun to shut down when we stopped hearing."),
+    ("N17", "The kernel saw who sent SIGKILL."),
+    ("N18", "The kernel itself sent SIGKILL, as it does when memory runs out."),
+    ("N19", "The kernel saw another process send the signal."),
+    ("N20", "The kernel saw QEMU's own fault, or its abort."),
+    ("U4", "Init ends processes when the host goes down."),
+    ("U5", "QEMU or the kernel names the signal and its sender."),
+    ("X1", "Our destroy was on its way when we stopped hearing."),
+    ("X2", "The kernel names the process."),
+    ("X3", "Init ends processes when the host goes down."),
+    ("X4", "libvirt, when it comes back, calls this crashed as well."),
+    ("X9", "The panic device had fired."),
+    ("X11", "libvirt called it crashed and had to end its process: the guest had crashed, not QEMU."),
+    ("X12", "The kernel saw who sent SIGKILL."),
+    ("X13", "The kernel itself sent SIGKILL, as it does when memory runs out."),
+    ("X14", "The kernel saw another process send the signal."),
+    ("X15", "The kernel saw QEMU's own fault, or its abort."),
+];
+
+/// What a row says, be it one of today's or a retired one; `None` for a label that this version never had.
+pub fn story_of(label: &str) -> Option<&'static str> {
+    let today = ROWS.iter().map(|row| (row.label, row.story));
+    today.chain(RETIRED.iter().copied()).find(|(known, _)| *known == label).map(|(_, story)| story)
+}
+
 /// The row for a setting, where `seen` answers the clues.
 pub fn choose(setting: Setting, seen: impl Fn(Clue) -> bool) -> &'static Row {
-    ROWS.iter()
-        .filter(|row| row.setting == setting)
+    setting
+        .rows()
         .find(|row| row.clue.is_none_or(&seen))
         .expect("every setting ends in a row without a clue, which a test holds")
 }
 
 impl Row {
-    /// Whether nothing that may still come can put another row of its setting in its place: its clue, and those of all
-    /// rows before it, stand on what is heard before the end or never.
+    /// Whether nothing that may still come can put another row of its setting in its place: its clue, and those of all rows
+    /// before it, stand on what is heard before the end or never. What settings share is never settled.
     pub fn is_settled(&self) -> bool {
-        ROWS.iter()
-            .filter(|row| row.setting == self.setting)
-            .take_while(|row| row.label != self.label)
-            .chain([self])
-            .all(|row| row.clue.is_some_and(Clue::is_heard_before_the_end))
+        let (Place::First(setting) | Place::Then(setting)) = self.place else { return false };
+        let clues = setting.rows().take_while(|row| row.label != self.label).map(|row| row.clue);
+        clues.chain([self.clue]).all(|clue| clue.is_some_and(Clue::is_heard_before_the_end))
     }
 }

@@ -73,6 +73,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::HostStays
             | Fact::HostUp { .. }
             | Fact::UnitStopping { .. }
+            | Fact::LibvirtSince(_)
             | Fact::NewBoot { .. }
             | Fact::ClockSet { .. }
             | Fact::Unreadable(_) => {}
@@ -119,6 +120,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         text().prop_map(|by| Fact::HostGoingDown { by }),
         (any::<i64>(), any::<i64>())
             .prop_map(|(before, now)| Fact::ClockSet { before: Wall(before), now: Wall(now) }),
+        moment().prop_map(Fact::LibvirtSince),
         (text(), text()).prop_map(|(before, now)| Fact::NewBoot { before: BootId(before), now: BootId(now) }),
         text().prop_map(Fact::Unreadable),
         // Texts that are facts themselves: they must come back as unreadable all the same.

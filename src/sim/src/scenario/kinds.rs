@@ -40,6 +40,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::HostStays => "host-stays",
         Fact::HostUp { .. } => "host-up",
         Fact::UnitStopping { .. } => "unit-stopping",
+        Fact::LibvirtSince(_) => "libvirt-since",
         Fact::NewBoot { .. } => "new-boot",
         Fact::ClockSet { .. } => "clock-set",
         Fact::Unreadable(_) => "unreadable",

@@ -21,6 +21,7 @@
 //! | `host says up`, `unit stopping: NAME` | systemd's answer when it is asked; it was told to stop the VM's unit |
 //! | `manager create`, `manager shutdown`, `manager shutdown force 30`, `manager destroy` | requests |
 //! | `libvirt answers refused …` | to the next request: `done`, `no-domain`, `no-link`, `refused …` |
+//! | `libvirtd restarts` | it is another process from now on; whatever else comes of that is told by other lines |
 //! | `link lost`, `link back`, `daemon killed`, `daemon stopped`, `daemon started`, `host reboots` | faults and their ends |
 //! | `ledger fails`, `ledger works`, `answers none`, `answers after 2`, `clock -3600` | more of them; seconds |
 
@@ -82,6 +83,7 @@ pub enum Line {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "they are the dictionary's own words")]
 pub enum Fault {
+    LibvirtdRestarts,
     LinkLost,
     LinkBack,
     DaemonKilled,
@@ -195,6 +197,7 @@ fn signal(text: &str) -> Option<Line> {
 fn fault(line: &str) -> Option<Fault> {
     let seconds = |text: &str| text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
     Some(match line {
+        "libvirtd restarts" => Fault::LibvirtdRestarts,
         "link lost" => Fault::LinkLost,
         "link back" => Fault::LinkBack,
         "daemon killed" => Fault::DaemonKilled,
@@ -257,6 +260,7 @@ impl World {
     fn play_fault(&mut self, fault: Fault) {
         let usual = Duration::from_millis(3);
         match fault {
+            Fault::LibvirtdRestarts => self.hypervisor.up_since = Some(self.now().wall),
             Fault::LinkLost => self.lose_link(Loss::Cut),
             Fault::LinkBack => self.regain_link(),
             Fault::DaemonKilled => self.crash_daemon(),

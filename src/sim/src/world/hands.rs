@@ -11,7 +11,7 @@ use whydown_core::time::Wall;
 
 use super::agenda::Due;
 use super::{Acting, Answers, World};
-use crate::hypervisor::{Hypervisor, signalled};
+use crate::hypervisor::signalled;
 use crate::ways::{self, Act, Chatter, Way};
 
 impl World {
@@ -178,7 +178,7 @@ impl World {
     fn log_of(&self, run: RunId) -> Vec<(Wall, Fact)> {
         let life = self.invariants.start_of(run).and_then(|start| self.hypervisor.life_of(start));
         match (self.answers, life) {
-            (Answers::After(_), Some(life)) => Hypervisor::log_facts(life, self.now.wall),
+            (Answers::After(_), Some(life)) => self.hypervisor.log_facts(life, self.now.wall),
             _ => vec![(self.now.wall, Fact::LogUnread("it cannot be read".into()))],
         }
     }

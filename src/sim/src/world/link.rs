@@ -136,6 +136,7 @@ impl World {
 
     fn libvirtd_returns(&mut self) {
         self.hypervisor.up = true;
+        self.hypervisor.up_since = Some(self.now.wall);
         self.hypervisor.forget_reasons();
         let ids: Vec<DomainId> = self.hypervisor.domains.keys().copied().collect();
         for id in ids {

@@ -1,0 +1,409 @@
+//! Where clues are looked for: requests, signals, exits, pauses, and what libvirt did itself.
+
+use super::clue::Clue;
+use super::order::{self, Onset, onset, since_reset};
+use super::process::{exit, is_by, spoke_after};
+use super::setting::{has, ids};
+use crate::evidence::{Asked, Deaf, Dossier, Evidence, EvidenceId, ExitStatus, Fact, Sender};
+use crate::hypervisor::{
+    CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, ShutdownDetail,
+    StartDetail, SuspendDetail,
+};
+use crate::limits;
+use crate::time::Wall;
+
+/// How long a VM must have been paused by an I/O error for VDSM's reason 14 (its own limit).
+pub(super) const PAUSED_LONG: std::time::Duration = std::time::Duration::from_secs(80);
+
+/// QEMU handles SIGBUS, and lives on where only its guest's memory is broken: one that was sent long before the end, and
+/// is not known to have ended it, may be none of the end's business.
+const BUS: std::time::Duration = std::time::Duration::from_secs(120);
+/// libvirt sends SIGTERM first, and SIGKILL 10 s later to what is still there; half of it leaves room for both clocks.
+pub(super) const LIBVIRTS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A destroy that libvirt took ends the VM, however long that takes.
+pub(super) const EVER: std::time::Duration = std::time::Duration::MAX;
+
+const SIGBUS: i32 = 7;
+pub(super) const SIGKILL: i32 = 9;
+/// libvirt's, when it has lost the monitor: who ended the process with it is known by other evidence or not at all.
+const SIGTERM: i32 = 15;
+/// SIGHUP, SIGINT, SIGTERM: QEMU obeys them, and they need not end it.
+pub(super) const OBEYED: [i32; 3] = [1, 2, 15];
+/// SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGXCPU, SIGXFSZ, SIGSYS: those that dump core.
+pub(super) const FAULTS: [i32; 10] = [3, 4, 5, 6, 7, 8, 11, 24, 25, 31];
+
+/// Pieces last witnessed not after the onset (with a second's grace for clocks and queues) and within `life` before it.
+pub(super) fn recent(
+    dossier: &Dossier,
+    onset: Onset,
+    life: std::time::Duration,
+    wanted: impl Fn(&Fact) -> bool,
+) -> Vec<EvidenceId> {
+    let fresh =
+        |e: &Evidence| e.last <= onset.to.after(limits::CLOCK_GRACE) && onset.from.since(e.last) <= life;
+    order::enumerated(dossier).filter(|(_, e)| wanted(&e.fact) && fresh(e)).map(|(id, _)| id).collect()
+}
+
+/// Requests through us that came before `onset` and not longer than `life` before it, if libvirt did not refuse as many.
+/// Equal requests are one piece of evidence, so that a refusal does not tell which of them was refused. What was asked when
+/// the process had exited ended nothing.
+pub(super) fn asked(
+    dossier: &Dossier,
+    what: Asked,
+    onset: Onset,
+    life: std::time::Duration,
+) -> Vec<EvidenceId> {
+    let times = |wanted: fn(&Fact) -> Option<Asked>| -> u64 {
+        dossier.items().iter().filter(|e| wanted(&e.fact) == Some(what)).map(|e| u64::from(e.times)).sum()
+    };
+    let requested = times(|f| match f {
+        Fact::Requested { what, .. } => Some(*what),
+        _ => None,
+    });
+    let refused = times(|f| match f {
+        Fact::Refused { what, .. } => Some(*what),
+        _ => None,
+    });
+    if requested <= refused {
+        return Vec::new();
+    }
+    let exited = order::exited(dossier).unwrap_or(onset.to);
+    order::enumerated(dossier)
+        .filter(|(_, e)| matches!(&e.fact, Fact::Requested { what: w, .. } if *w == what))
+        .filter(|(_, e)| e.first <= onset.to.min(exited) && onset.from.since(e.last) <= life)
+        .map(|(id, _)| id)
+        .collect()
+}
+
+/// All requests of this kind through us, if libvirt did not refuse as many.
+pub(super) fn ever_asked(dossier: &Dossier, what: Asked) -> Vec<EvidenceId> {
+    asked(dossier, what, Onset::at(Wall(i64::MAX)), EVER)
+}
+
+/// Whether a managed save image waited when it was off. What was found while it ran says nothing of the end.
+pub(super) fn image(dossier: &Dossier, waits: bool) -> Vec<EvidenceId> {
+    ids(
+        dossier,
+        |f| matches!(f, Fact::Found { managed_save: Some(there), state } if *there == waits && !state.is_active()),
+    )
+}
+
+pub(super) fn signal(dossier: &Dossier, wanted: Sender) -> Vec<EvidenceId> {
+    ids(dossier, |f| matches!(f, Fact::LogSignal { sender, .. } if is_by(dossier, *sender, wanted)))
+}
+
+/// Signals that QEMU obeys, seen by the kernel not long before the end.
+pub(super) fn obeyed(dossier: &Dossier, end: Wall, wanted: Sender) -> Vec<EvidenceId> {
+    let window = Onset { from: onset(dossier, end).from, to: end };
+    recent(dossier, window, limits::REQUEST_LIFE, |f| {
+        matches!(f, Fact::Signalled { signal, sender, .. }
+                if OBEYED.contains(signal) && is_by(dossier, *sender, wanted))
+    })
+}
+
+/// SIGKILLs of this sender that can have ended it, with the exit status that they left.
+pub(super) fn killed(dossier: &Dossier, end: Wall, wanted: Sender) -> Vec<EvidenceId> {
+    let mut seen = deadly(dossier, end, EVER, |n, sender| n == SIGKILL && is_by(dossier, sender, wanted));
+    if !seen.is_empty() {
+        seen.extend(exit(dossier, |s| s == ExitStatus::Signal(SIGKILL)));
+    }
+    seen
+}
+
+/// Signals, seen by the kernel within `life` before the end, that the exit status does not contradict.
+pub(super) fn deadly(
+    dossier: &Dossier,
+    end: Wall,
+    life: std::time::Duration,
+    wanted: impl Fn(i32, Sender) -> bool,
+) -> Vec<EvidenceId> {
+    let statuses = exit(dossier, |_| true);
+    let agrees = |n: i32| statuses.is_empty() || !exit(dossier, |s| s == ExitStatus::Signal(n)).is_empty();
+    recent(
+        dossier,
+        Onset { from: onset(dossier, end).from, to: end },
+        life,
+        |f| matches!(f, Fact::Signalled { signal, sender, .. } if wanted(*signal, *sender) && agrees(*signal)),
+    )
+}
+
+/// Signals of a fault by these senders that can have ended it, with the exit status that they left. However long ago:
+/// nothing in QEMU handles them, so that it dies of the first, and is told to have ended when its memory is written down.
+pub(super) fn faulted(dossier: &Dossier, end: Wall, wanted: impl Fn(Sender) -> bool) -> Vec<EvidenceId> {
+    let mut seen =
+        deadly(dossier, end, EVER, |n, sender| FAULTS.contains(&n) && n != SIGBUS && wanted(sender));
+    seen.extend(deadly(dossier, end, BUS, |n, sender| n == SIGBUS && wanted(sender)));
+    seen.retain(|id| !spoke_after(dossier, dossier.items()[usize::from(*id)].last));
+    if !seen.is_empty() {
+        seen.extend(exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))));
+    }
+    seen
+}
+
+/// A log that could not be read at first may have been read later.
+pub(super) fn log_without_signal(dossier: &Dossier) -> bool {
+    has(dossier, |f| matches!(f, Fact::LogEnd { .. } | Fact::LogSilent))
+        && !has(dossier, |f| matches!(f, Fact::LogSignal { .. }))
+}
+
+pub(super) fn signal_of_libvirt(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::LogSignal { sender: Sender::Libvirt, .. } | Fact::Signalled { sender: Sender::Libvirt, .. }
+    )
+}
+
+pub(super) fn panicked(happening: &Happening) -> bool {
+    matches!(happening, Happening::GuestCrashed(CrashDetail::Panicked) | Happening::QemuPanicked)
+}
+
+/// Whether a guest that panicked was kept: resumed, or still there as *crashed* long after.
+pub(super) fn was_kept(dossier: &Dossier) -> bool {
+    let Some(at) = dossier.last_heard(panicked) else { return false };
+    has(dossier, |f| matches!(f, Fact::Host(Happening::GuestCrashed(_) | Happening::QemuPanicked)))
+        && dossier.items().iter().any(|e| match e.fact {
+            Fact::Host(Happening::Resumed(_)) => e.last > at,
+            Fact::Found { state: DomainState::Crashed, .. } => e.last > at.after(limits::PRELUDE_LIFE),
+            _ => false,
+        })
+}
+
+/// An end that libvirt needs this long to notice was over before it was destroyed. A destroy takes less, but for 40 s where
+/// nobody reaps the process.
+pub(super) const LONG_OVER: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Whether the process had ended by itself, or by another's doing, before libvirt was told to destroy the VM and only tidied
+/// up. libvirt ends processes by SIGTERM, on which QEMU exits with 0, and by SIGKILL.
+pub(super) fn died_before_destroy(dossier: &Dossier, end: Wall) -> bool {
+    let killed = [
+        Clue::OomKilled,
+        Clue::KilledBySender,
+        Clue::KilledByKernel,
+        Clue::FaultBySender,
+        Clue::FaultRaised,
+        Clue::FaultSignal,
+        Clue::WatchdogPoweredOff,
+    ];
+    if killed.iter().any(|clue| !clue.seen(dossier, end).is_empty()) {
+        return true;
+    }
+    let Some(exited) = order::exited(dossier) else { return false };
+    let apart = end.since(exited);
+    let failed = !Clue::ExitedWithError.seen(dossier, end).is_empty();
+    apart >= LONG_OVER && !has(dossier, signal_of_libvirt) || failed && apart >= LIBVIRTS_PATIENCE
+}
+
+/// Whether the exit status is none that libvirt's end of a panicked guest leaves: QEMU exits with 0 on its SIGTERM.
+pub(super) fn died_otherwise(dossier: &Dossier) -> bool {
+    !exit(dossier, |s| s != ExitStatus::Code(0)).is_empty() && !has(dossier, signal_of_libvirt)
+}
+
+/// A signal that is neither SIGKILL nor SIGTERM, and dumps no core.
+pub(super) fn is_another(signal: i32) -> bool {
+    signal != SIGKILL && signal != SIGTERM && !FAULTS.contains(&signal)
+}
+
+/// Which libvirt ended the process, and when.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Before we stopped hearing: in the ordinary course of something that we did not hear the end of.
+    BeforeLoss,
+    /// Meanwhile, by a libvirt that had run all along and knew what it did.
+    ByOld,
+    /// Meanwhile, by a libvirt that had come back and may not have got hold of it.
+    ByNew,
+}
+
+/// The signals of libvirt that ended the process, if that was in this way, and what else shows that.
+pub(super) fn ended_by_libvirt(dossier: &Dossier, wanted: Ended) -> Vec<EvidenceId> {
+    let signals = ids(dossier, signal_of_libvirt);
+    let Some(signalled) = signals.iter().map(|id| &dossier.items()[usize::from(*id)]).map(when_sent).min()
+    else {
+        return Vec::new();
+    };
+    let gaps = dossier.items().iter().filter_map(|e| match e.fact {
+        Fact::Gap { from, to, why } => Some((to, from, why)),
+        _ => None,
+    });
+    let gap = gaps.max_by_key(|(to, from, _)| (*to, *from));
+    let since = dossier.latest(|f| matches!(f, Fact::LibvirtSince(_)));
+    let (ended, shown) = match (gap, since.map(|(id, e)| (id, &e.fact))) {
+        (None, _) => (Ended::ByOld, None),
+        (Some((_, from, _)), _) if signalled <= from => (Ended::BeforeLoss, None),
+        (Some((_, from, _)), Some((id, Fact::LibvirtSince(since)))) if *since <= from => {
+            (Ended::ByOld, Some(id))
+        }
+        (Some(_), Some((id, _))) => (Ended::ByNew, Some(id)),
+        (Some((_, _, Deaf::LinkLost)), None) => (Ended::ByNew, None),
+        // Whether it had gone and come back while we were away is not known.
+        (Some((_, _, Deaf::DaemonAway)), None) => return Vec::new(),
+    };
+    if ended == wanted { signals.into_iter().chain(shown).collect() } else { Vec::new() }
+}
+
+pub(super) fn when_sent(piece: &Evidence) -> Wall {
+    match piece.fact {
+        Fact::LogSignal { at: Some(at), .. } => at,
+        _ => piece.first,
+    }
+}
+
+/// libvirt stops a VM that it dumps. A panic does that too, and is told with it: only where we had listened for long
+/// enough to have heard of one does the stop speak for a dump.
+pub(super) fn stopped_for_dump(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
+    let dumping =
+        ids(dossier, |f| matches!(f, Fact::Found { state: DomainState::Paused(PauseReason::Dump), .. }));
+    if !dumping.is_empty() {
+        return dumping;
+    }
+    let stopped =
+        last_pause(dossier, |f| matches!(f, Fact::Host(Happening::Suspended(SuspendDetail::Paused))));
+    let deaf = |since: Wall| {
+        has(
+            dossier,
+            |f| matches!(f, Fact::Gap { from, to, .. } if *from <= since && to.after(limits::GAP_SHADOW) >= since),
+        )
+    };
+    let since = |id: &EvidenceId| dossier.items()[usize::from(*id)].first.min(end);
+    stopped.into_iter().filter(|id| !deaf(since(id))).collect()
+}
+
+/// A save that was completed, or that a manager had asked of us when libvirt ended the process.
+pub(super) fn saved(dossier: &Dossier) -> Vec<EvidenceId> {
+    let mut seen = ids(dossier, |f| matches!(f, Fact::Host(Happening::JobCompleted(JobOperation::Save))));
+    let ended = ended_by_libvirt(dossier, Ended::BeforeLoss);
+    if !ended.is_empty() {
+        seen.extend(ever_asked(dossier, Asked::Save));
+    }
+    seen
+}
+
+/// A migration that was completed: libvirt says so, or ended the process that it had stopped for its last step.
+pub(super) fn migrated(dossier: &Dossier) -> Vec<EvidenceId> {
+    let mut seen =
+        ids(dossier, |f| matches!(f, Fact::Host(Happening::JobCompleted(JobOperation::MigrationOut))));
+    if !ended_by_libvirt(dossier, Ended::BeforeLoss).is_empty() {
+        seen.extend(last_pause(dossier, |f| {
+            matches!(f, Fact::Host(Happening::Suspended(SuspendDetail::Migrated)))
+        }));
+    }
+    seen
+}
+
+/// SIGKILL before libvirt's farewell, or so soon after it that libvirt cannot have sent it.
+pub(super) fn killed_sooner(dossier: &Dossier) -> Vec<EvidenceId> {
+    let farewell = dossier.items().iter().find_map(|e| match e.fact {
+        Fact::LogEnd { at, .. } => at,
+        _ => None,
+    });
+    let Some(farewell) = farewell else { return Vec::new() };
+    let mut seen = exit(dossier, |s| s == ExitStatus::Signal(SIGKILL));
+    seen.retain(|id| dossier.items()[usize::from(*id)].first.since(farewell) < LIBVIRTS_PATIENCE);
+    seen
+}
+
+/// Whether somebody could have asked the guest to shut down: by an agent, by its power button, or through us too long ago
+/// to explain it. An agent that came while we could not hear leaves no trace; one that goes shortly before may go because
+/// the guest shuts down as it was asked to.
+pub(super) fn somebody_may_have_asked(dossier: &Dossier, end: Wall) -> bool {
+    let agent = dossier.latest(|f| matches!(f, Fact::Host(Happening::Agent { .. })));
+    match agent {
+        Some((_, Evidence { fact: Fact::Host(Happening::Agent { connected: true }), .. })) => return true,
+        // Before the start libvirt tells of each agent's channel that nobody is there yet.
+        Some((_, gone))
+            if gone.last.after(limits::REQUEST_LIFE) >= onset(dossier, end).from
+                && started(dossier).is_none_or(|at| gone.last > at) =>
+        {
+            return true;
+        }
+        _ => {}
+    }
+    let heard_of_agents = agent.map(|(_, e)| e.last);
+    let deaf_since =
+        |f: &Fact| matches!(f, Fact::Gap { to, .. } if heard_of_agents.is_none_or(|at| *to > at));
+    let pressed = ids(dossier, |f| matches!(f, Fact::Host(Happening::QemuPowerdown)));
+    has(dossier, deaf_since)
+        || !since_reset(dossier, end, pressed).is_empty()
+        // It was asked as the guest was reset: it may obey when it is up again.
+        || !asked(dossier, Asked::Shutdown, Onset::at(end), EVER).is_empty()
+}
+
+/// When libvirt told of the start, if that was heard.
+pub(super) fn started(dossier: &Dossier) -> Option<Wall> {
+    dossier.find(|f| matches!(f, Fact::Host(Happening::Started(_)))).map(|(_, e)| e.first)
+}
+
+/// Whether an incoming migration was finished: it ran here, or was found in a state that only a VM of this host has.
+pub(super) fn handed_over(dossier: &Dossier) -> bool {
+    let arrived = dossier.find(|f| matches!(f, Fact::Host(Happening::Started(StartDetail::Migrated))));
+    let Some(arrived) = arrived.map(|(_, e)| e.first) else { return true };
+    dossier.items().iter().any(|e| {
+        e.last >= arrived
+            && match &e.fact {
+                // libvirt's own kill of what never ran here is told as a shutdown by the host's side.
+                Fact::Host(
+                    Happening::Resumed(_)
+                    | Happening::Rebooted
+                    | Happening::ShutdownBegan(ShutdownDetail::Guest | ShutdownDetail::Finished)
+                    | Happening::QemuShutdown { guest: true, .. },
+                ) => true,
+                Fact::Found { state: DomainState::Paused(reason), .. } => matches!(
+                    reason,
+                    PauseReason::User | PauseReason::IoError | PauseReason::Watchdog | PauseReason::Snapshot
+                ),
+                Fact::Found { state, .. } => state.is_active(),
+                _ => false,
+            }
+    })
+}
+
+/// The last pause, if `wanted` accepts it and nothing shows it running after it.
+pub(super) fn last_pause(dossier: &Dossier, wanted: impl Fn(&Fact) -> bool) -> Vec<EvidenceId> {
+    let last = dossier.latest(|f| {
+        matches!(
+            f,
+            Fact::Host(Happening::Suspended(_) | Happening::Resumed(_))
+                | Fact::Found { state: DomainState::Running | DomainState::Paused(_), .. }
+        )
+    });
+    match last {
+        Some((id, e)) if wanted(&e.fact) => vec![id],
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn is_io_error_pause(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::Host(Happening::Suspended(SuspendDetail::IoError))
+            | Fact::Found { state: DomainState::Paused(PauseReason::IoError), .. }
+    )
+}
+
+/// The last pause, if an I/O error made it and it lasted long enough for the original's own limit.
+pub(super) fn paused_by_io_error(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
+    if last_pause(dossier, is_io_error_pause).is_empty() {
+        return Vec::new();
+    }
+    let ran = dossier
+        .latest(|f| {
+            matches!(f, Fact::Host(Happening::Resumed(_)) | Fact::Found { state: DomainState::Running, .. })
+        })
+        .map(|(_, e)| e.last);
+    // An earlier pause for the same reason is the same piece: then only its last time speaks of the present one.
+    let since = |e: &Evidence| if ran.is_none_or(|ran| e.first >= ran) { e.first } else { e.last };
+    let mut seen: Vec<EvidenceId> = order::enumerated(dossier)
+        .filter(|(_, e)| is_io_error_pause(&e.fact) && ran.is_none_or(|ran| e.last >= ran))
+        .map(|(id, _)| id)
+        .collect();
+    if !seen.iter().any(|id| end.since(since(&dossier.items()[usize::from(*id)])) >= PAUSED_LONG) {
+        seen.clear();
+    }
+    if !seen.is_empty() {
+        seen.extend(ids(dossier, |f| {
+            matches!(f, Fact::Host(Happening::IoError { action: IoErrorAction::Pause, .. }))
+        }));
+    }
+    seen
+}
