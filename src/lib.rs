@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: the layered configuration of the daemon.
 //! - [`edge`]: HTTP on TCP and unix sockets, with its limits.
+//! - [`files`]: files that the configuration names, opened with care.
 //! - [`told`]: what the daemon tells its own command line, as JSON.
 //! - [`visible`]: texts of strangers on a terminal.
 //! - [`daemon`]: the daemon.
@@ -11,5 +12,6 @@ pub mod config;
 pub mod ctl;
 pub mod daemon;
 pub mod edge;
+pub mod files;
 pub mod told;
 pub mod visible;

@@ -241,6 +241,10 @@ pub struct Health {
     /// is in the fresh one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger_damaged: Option<String>,
+    /// What others did to the ledger's file while it was open, and what became of it; the last such thing since this
+    /// daemon runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger_mended: Option<String>,
     /// Endings and starts that found no room in memory while the ledger could not be written; each is in the log.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ledger_lost: u64,

@@ -194,6 +194,9 @@ pub fn health(told: &Health) -> String {
             "ledger: was damaged; what could be read was saved, the damaged file is {moved_to}"
         );
     }
+    if let Some(mended) = &told.ledger_mended {
+        let _ = writeln!(text, "ledger: {}", clean(mended));
+    }
     if told.ledger_lost > 0 {
         let _ = writeln!(text, "ledger: {} writes found no room and are in the log alone", told.ledger_lost);
     }

@@ -83,11 +83,17 @@ impl Doors {
             }
         }
         let write = || -> std::io::Result<()> {
-            let mut file = std::fs::File::create(folder.join("listen.new"))?;
+            // Whatever lies there is not opened: it is replaced.
+            let fresh = folder.join("listen.new");
+            match std::fs::remove_file(&fresh) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = std::fs::File::create_new(&fresh)?;
             for line in &lines {
                 writeln!(file, "{line}")?;
             }
-            std::fs::rename(folder.join("listen.new"), folder.join("listen"))
+            std::fs::rename(&fresh, folder.join("listen"))
         };
         if let Err(error) = write() {
             warn!("{}: {error}", folder.join("listen").display());

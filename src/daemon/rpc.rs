@@ -450,6 +450,7 @@ impl Service {
                 },
                 ledger_waiting: ledger.waiting,
                 ledger_damaged: ledger.damaged.map(|path| path.display().to_string()),
+                ledger_mended: ledger.mended,
                 ledger_lost: ledger.lost,
                 deaf: self.deaf.all(),
                 tls_trouble: self.tls.as_ref().and_then(|tls| tls.trouble()),

@@ -22,6 +22,7 @@ use whydown_witness::kernel::{KernelLog, KernelWord};
 use whydown_witness::process;
 use whydown_witness::signal::{SignalTrace, SignalWord};
 
+use super::alone::Alone;
 use super::deaf::{Deaf, Sense};
 use super::doctor::Doctor;
 use super::doors::{Doors, reload_on};
@@ -130,7 +131,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     let hangup = signal(tokio::signal::unix::SignalKind::hangup())?;
 
-    let _lock = lock(&folder)?;
+    let _alone = Alone::take(&folder)?;
     if let Some(root) = settings.libvirt.uri.embed_root() {
         embed::prepare(&root).map_err(|source| StartError::EmbedRoot { path: root, source })?;
     }
@@ -268,18 +269,6 @@ async fn last_words(postbox: &Postbox, host: HostsWord, mut published: watch::Re
         let _ = tokio::time::timeout(LAST_LOOK, all_down).await;
     }
     let _ = postbox.barrier().await;
-}
-
-/// One daemon a ledger. The kernel lets the lock go when the process ends, however it ends.
-fn lock(folder: &Path) -> Result<std::fs::File, StartError> {
-    let path = folder.to_path_buf();
-    let failed = |source| StartError::StateDir { path: path.clone(), source };
-    let file = std::fs::File::create(folder.join("lock")).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked { path }),
-        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
-    }
 }
 
 /// The wire's word for a profile.

@@ -70,7 +70,7 @@ pub struct Host {
     pub socket: PathBuf,
     /// What a client with a certificate needs.
     pub client: Arc<ClientConfig>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Host {
@@ -125,7 +125,7 @@ impl Host {
         })
         .expect("the daemon writes where it listens");
         let socket = daemon.socket_path();
-        Self { daemon, plain, secured, socket, client: Arc::new(client), _folder: folder }
+        Self { daemon, plain, secured, socket, client: Arc::new(client), folder }
     }
 
     /// Attacks it, with an honest manager at every door, and holds it to its bounds.
@@ -213,6 +213,26 @@ impl Host {
         self.daemon.signal(Signal::TERM).expect("the daemon runs");
         let ended = self.daemon.wait_end(within).expect("it stops in time").expect("it ran");
         assert!(ended.success(), "{ended}");
+    }
+
+    /// Stops it and starts it again.
+    pub fn restart(&mut self) {
+        self.daemon.restart().expect("the daemon ends and starts");
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.daemon.signal(signal).expect("the daemon runs");
+    }
+
+    /// Its folder of state.
+    pub fn state_dir(&self) -> PathBuf {
+        self.daemon.state_dir()
+    }
+
+    /// The folder with everything.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What the command line prints.

@@ -15,6 +15,7 @@ mod browser;
 mod crowd;
 mod doors;
 mod framing;
+mod ledger;
 mod questions;
 mod reads;
 mod sizes;

@@ -27,6 +27,7 @@ use super::engine::Published;
 use super::meant::Meant;
 use super::rights::Refusals;
 use crate::config::{ExitReasons, Settings, opened};
+use crate::files;
 use crate::told::{self, Finding, FindingLevel};
 
 /// How long libvirt may take.
@@ -262,7 +263,7 @@ fn unread_log(folder: Option<&Path>, vm: Option<&str>) -> Option<String> {
     }
     let name = vm.filter(|name| !name.contains('/'))?;
     let path = folder.join(format!("{name}.log"));
-    std::fs::File::open(&path).err().and_then(|why| said(&path, why))
+    files::open_plain(&path).err().and_then(|why| said(&path, why))
 }
 
 /// libvirt's versions are millions, thousands and ones.

@@ -13,6 +13,7 @@ use whydown_core::time::Wall;
 
 use crate::error::Salvaged;
 use crate::history::beside;
+use crate::place::only_plain_files;
 use crate::rows;
 use crate::settings::Uptime;
 use crate::store::{self, Failure, Store};
@@ -40,7 +41,12 @@ pub(crate) fn replace(
         remove_if_there(&beside(&fresh_path, suffix)).map_err(|e| failed("clearing the way", e))?;
     }
     let mut fresh = Store::open(&fresh_path, false, uptime)?;
-    let salvaged = salvage(path, fresh.db(), floor)?;
+    // What is no plain file holds nothing, and to read it may wait for ever.
+    let old = only_plain_files(path).is_ok().then(|| {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags(path, flags).ok()
+    });
+    let salvaged = salvage(old.flatten().as_ref(), fresh.db(), floor)?;
     fresh.close()?;
     let permissions =
         std::fs::metadata(path).map_err(|e| failed("reading its permissions", e))?.permissions();
@@ -65,14 +71,14 @@ pub(crate) fn replace(
     Ok((moved_to, salvaged))
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-fn free_name(path: &Path, now: Wall) -> PathBuf {
+pub(crate) fn free_name(path: &Path, now: Wall) -> PathBuf {
     (now.as_millis()..)
         .map(|millis| beside(path, &format!(".damaged-{millis}")))
         .find(|name| !name.exists())
@@ -106,20 +112,20 @@ fn remove_oldest(path: &Path) {
 }
 
 /// Copies what can be read and makes sense. Only a failure of the fresh file is a failure.
-fn salvage(damaged: &Path, fresh: &mut Connection, floor: u64) -> Result<Salvaged, Failure> {
+pub(crate) fn salvage(
+    old: Option<&Connection>,
+    fresh: &mut Connection,
+    floor: u64,
+) -> Result<Salvaged, Failure> {
     // What hangs together is made sure of at the end, not row by row.
     fresh.pragma_update(None, "foreign_keys", false)?;
     let transaction = fresh.transaction()?;
-    let old = Connection::open_with_flags(
-        damaged,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    );
     let mut last_run = false;
-    if let Ok(old) = old {
+    if let Some(old) = old {
         // Without this SQLite reads nothing of a file that is shorter than its header says.
         let _ = old.pragma_update(None, "writable_schema", true);
         let copy = |table: &str, columns: &str, key: &str, sensible: &dyn Fn(&[Value]) -> bool| {
-            copy_table(&old, &transaction, table, columns, key, sensible)
+            copy_table(old, &transaction, table, columns, key, sensible)
         };
         copy("meta", "key, value", "key", &|row| matches!(row[1], Value::Integer(0..=i64::MAX)))?;
         copy("run", RUN_COLUMNS, "run", &|row| {

@@ -37,4 +37,6 @@ pub struct Health {
     pub evidence: u64,
     /// Where the last damaged file was moved to since the ledger was opened.
     pub damaged: Option<PathBuf>,
+    /// What others did to the file while it was open, the last time, and what became of it.
+    pub mended: Option<String>,
 }

@@ -16,6 +16,7 @@ use whydown_core::time::Wall;
 
 use crate::codec;
 use crate::error::LedgerError;
+use crate::place::only_plain_files;
 use crate::queue::size;
 use crate::recovery;
 use crate::schema::{self, Kind};
@@ -182,6 +183,7 @@ impl Reader {
         let db = match self.db.take() {
             Some(db) => db,
             None => {
+                only_plain_files(&self.path)?;
                 let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
                 let db = Connection::open_with_flags(&self.path, flags)?;
                 db.busy_timeout(BUSY_WAIT)?;

@@ -11,6 +11,7 @@ use whydown_core::record::{Ending, Keep, Recovered};
 use crate::error::{LedgerError, Trouble};
 use crate::health::Health;
 use crate::history::{History, LIMIT_MAX, Page, Query};
+use crate::known::Known;
 use crate::opening;
 use crate::readers::{Busy, Readers, Reading};
 use crate::settings::Settings;
@@ -70,7 +71,8 @@ impl Ledger {
     pub fn open(settings: Settings, told: impl Fn(Told) + Send + 'static) -> Opened {
         let start = opening::start(settings);
         let shared = Arc::new(start.shared);
-        let writer = Writer::new(Arc::clone(&shared), start.store, Box::new(told));
+        let known = Known::of(&start.recovered);
+        let writer = Writer::new(Arc::clone(&shared), start.store, known, Box::new(told));
         let spawned = thread::Builder::new().name("ledger".into()).spawn(move || writer.run());
         let mut trouble = start.trouble;
         let thread = match spawned {

@@ -21,12 +21,14 @@ mod ledger;
 mod settings;
 
 // From the handle to the thread.
+mod known;
 mod queue;
 mod shared;
 mod writer;
 
 // From the thread to the file.
 mod codec;
+mod place;
 mod rows;
 mod schema;
 mod store;
@@ -37,6 +39,7 @@ mod readers;
 
 // Starting, mending, tidying.
 mod damage;
+mod mend;
 mod opening;
 mod recovery;
 mod retention;

@@ -29,6 +29,13 @@ pub(crate) struct Batch {
     pub upto: u64,
 }
 
+impl Batch {
+    /// What never was in a queue.
+    pub(crate) fn of(ops: Vec<Arc<Keep>>) -> Self {
+        Self { ops, ..Self::default() }
+    }
+}
+
 /// What became of an operation that was to wait.
 #[derive(Debug)]
 pub(crate) enum Pushed {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::InterruptHandle;
 
+use crate::error::LedgerError;
 use crate::history::{Page, Query, Reader, Waiting};
 use crate::shared::{Shared, lock};
 use crate::store::Failure;
@@ -308,8 +309,15 @@ fn run(shared: &Shared, slot: usize) {
         };
         // Memory first: what leaves it in between is then found on disk.
         let waiting = waiting(shared, &job.query);
+        let in_place = shared.when_in_place(PATIENCE);
         readers.begin(&job);
-        let (page, failure) = lock(&readers.slots[slot]).page(&job.query, job.bytes, &begin);
+        let (page, failure) = match in_place {
+            Ok(()) => lock(&readers.slots[slot]).page(&job.query, job.bytes, &begin),
+            Err(reason) => {
+                let path = shared.settings.path.clone();
+                (Page { unread: vec![LedgerError::Unreadable { path, reason }], ..Page::default() }, None)
+            }
+        };
         let again = match failure {
             Some(Failure::BrokenOff) => (!ticket.is_given_up()).then_some(job),
             failure => {

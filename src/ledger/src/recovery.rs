@@ -13,6 +13,7 @@ use whydown_core::time::Wall;
 
 use crate::codec;
 use crate::history;
+use crate::place::only_plain_files;
 use crate::schema::{self, Kind};
 use crate::store::Failure;
 
@@ -39,6 +40,7 @@ pub(crate) fn read_unwritable<T>(
     path: &Path,
     mut read: impl FnMut(&Connection) -> Result<T, Failure>,
 ) -> Option<T> {
+    only_plain_files(path).ok()?;
     let read_write = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
     // With the exclusive mode SQLite needs no shared-memory file, for which a full disk has no room. An immutable file

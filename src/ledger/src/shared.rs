@@ -10,12 +10,16 @@ use whydown_core::time::Wall;
 use crate::error::LedgerError;
 use crate::health::{Condition, Health};
 use crate::history::beside;
+use crate::place::Place;
 use crate::queue::{Pushed, Queue};
 use crate::readers::Readers;
 use crate::settings::Settings;
 
 /// How long closing goes on waiting for the file alone, when time is up and nothing waits to be written.
 const CLOSING_GRACE: Duration = Duration::from_millis(200);
+
+/// After how long a reader looks again whether the writer has looked.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// One dropped fact in so many is logged, after the first.
 const LOG_EVERY: u64 = 1000;
@@ -30,6 +34,8 @@ pub(crate) struct Shared {
     pub settings: Settings,
     pub state: Mutex<State>,
     pub readers: Readers,
+    /// Where the open file is; `None` while none is.
+    pub place: Mutex<Option<Place>>,
     /// Something changed that the writer waits for.
     pub work: Condvar,
     /// Something changed that a handle waits for.
@@ -44,6 +50,10 @@ pub(crate) struct State {
     pub closing: Option<Instant>,
     pub retry_now: bool,
     pub suspect: bool,
+    /// The file is not in its place, and whether it could not be put there.
+    pub misplaced: Option<bool>,
+    /// A reader finds the file not in its place.
+    pub look: bool,
     pub health: Counters,
 }
 
@@ -56,6 +66,7 @@ pub(crate) struct Counters {
     pub endings: u64,
     pub evidence: u64,
     pub damaged: Option<PathBuf>,
+    pub mended: Option<String>,
 }
 
 impl Shared {
@@ -67,10 +78,19 @@ impl Shared {
             closing: None,
             retry_now: false,
             suspect: false,
+            misplaced: None,
+            look: false,
             health,
         };
         let readers = Readers::new(&settings.path);
-        Self { settings, state: Mutex::new(state), readers, work: Condvar::new(), done: Condvar::new() }
+        Self {
+            settings,
+            state: Mutex::new(state),
+            readers,
+            place: Mutex::default(),
+            work: Condvar::new(),
+            done: Condvar::new(),
+        }
     }
 
     pub(crate) fn keep(&self, op: Keep) {
@@ -138,6 +158,34 @@ impl Shared {
         state
     }
 
+    /// Waits until the file is where it should be. Another file at its path, or itself without its log, would be read as if
+    /// it were the ledger.
+    ///
+    /// # Errors
+    /// What is wrong, if it cannot be put right now.
+    pub(crate) fn when_in_place(&self, patience: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let wrong = match &*lock(&self.place) {
+                Some(place) => place.look().err(),
+                None => None,
+            };
+            let mut state = lock(&self.state);
+            let error = match (wrong, state.misplaced) {
+                (None, None) => return Ok(()),
+                (_, Some(true)) => state.failing.as_ref().map(|(error, _)| error.clone()),
+                (wrong, _) if deadline <= Instant::now() => wrong.map(|wrong| wrong.to_string()),
+                _ => {
+                    state.look = true;
+                    self.work.notify_one();
+                    drop(self.done.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner));
+                    continue;
+                }
+            };
+            return Err(error.unwrap_or_else(|| "it is not in its place".into()));
+        }
+    }
+
     pub(crate) fn close(&self, deadline: Instant) -> Result<(), LedgerError> {
         let mut state = lock(&self.state);
         if state.closing.is_none() {
@@ -199,6 +247,7 @@ impl Shared {
             endings: counters.endings,
             evidence: counters.evidence,
             damaged: counters.damaged.clone(),
+            mended: counters.mended.clone(),
         }
     }
 }

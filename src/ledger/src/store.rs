@@ -4,15 +4,14 @@
 //! the connection is thrown away and the log is brought into the file (and the file synced) before anything else is
 //! trusted: a failed `fsync` leaves pages in the cache that look written and are not.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 use whydown_core::limits;
 
-use crate::history::beside;
+use crate::place::{Place, Wrong, only_plain_files};
 use crate::queue::Batch;
 use crate::rows::{self, Grown};
 use crate::schema::{self, Kind};
@@ -35,9 +34,9 @@ pub(crate) enum Failure {
     Foreign,
     #[error("it is damaged: {0}")]
     Damaged(String),
-    /// The open file is not the one at the path any more.
+    /// The open file is not what is at the path any more.
     #[error("{0}")]
-    Replaced(&'static str),
+    Misplaced(#[from] Wrong),
     /// A read was told to end.
     #[error("the read was broken off")]
     BrokenOff,
@@ -62,11 +61,8 @@ impl From<rusqlite::Error> for Failure {
 /// The open file with its one writing connection.
 pub(crate) struct Store {
     db: Connection,
-    path: PathBuf,
-    /// Device and inode: the file that was opened may no longer be the one at its path.
-    identity: (u64, u64),
-    /// The same of the log beside it.
-    log_identity: Option<(u64, u64)>,
+    /// The file that was opened may no longer be the one at its path.
+    pub place: Place,
     /// Endings in the file.
     pub endings: u64,
     /// Facts of ended runs in the file.
@@ -81,18 +77,22 @@ pub(crate) struct Store {
     uptime: Uptime,
 }
 
+/// Run numbers, and time lived through.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counted {
+    given: Option<i64>,
+    reserved: i64,
+    lived: i64,
+}
+
 impl Store {
     /// Opens or creates the file and brings it to the current schema. `thorough` reads all of it for damage.
     pub(crate) fn open(path: &Path, thorough: bool, uptime: &Uptime) -> Result<Self, Failure> {
+        only_plain_files(path)?;
         if std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0) {
             return Err(Failure::Damaged("the file is empty".into()));
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut db = Connection::open_with_flags(path, flags)?;
-        db.busy_timeout(BUSY_WAIT)?;
-        db.set_prepared_statement_cache_capacity(32);
+        let mut db = connect(path)?;
         let kind = schema::inspect(&db)?;
         if matches!(kind, Kind::Empty) {
             db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -100,7 +100,13 @@ impl Store {
         if thorough && !matches!(kind, Kind::Empty) {
             check(&db)?;
         }
+        let was: String = db.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
         let mode: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        if mode == "wal" && was != "wal" && !matches!(kind, Kind::Empty) {
+            // The connection that changed the mode of a file with something in it cannot bring the log into it.
+            db.close().map_err(|(_, error)| error)?;
+            db = connect(path)?;
+        }
         if mode != "wal" {
             return Err(Failure::Unavailable(format!("its journal stays in mode `{mode}` instead of `wal`")));
         }
@@ -114,21 +120,16 @@ impl Store {
         settle_log(&db)?;
         // A file that opens may still be one that cannot be written: a full disk shows only now.
         db.execute("INSERT INTO meta VALUES ('opened', 1) ON CONFLICT DO UPDATE SET value = value + 1", [])?;
-        let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
-        let endings = count("SELECT count(*) FROM ending")?;
-        let facts = count("SELECT coalesce(sum(facts), 0) FROM ending WHERE facts > 0")?;
-        let identity =
-            identity(path).ok_or_else(|| Failure::Unavailable("it vanished while it was opened".into()))?;
-        let log_identity = self::identity(&beside(path, "-wal"));
+        let (endings, facts) = count(&db)?;
+        let place =
+            Place::of(path).ok_or_else(|| Failure::Unavailable("it vanished while it was opened".into()))?;
         let number = |key: &str| {
             db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get::<_, i64>(0))
                 .optional()
         };
         let (reserved, lived_before) = (number("last_run")?.unwrap_or(0), number("lived")?.unwrap_or(0));
         Ok(Self {
-            path: path.to_owned(),
-            identity,
-            log_identity,
+            place,
             endings,
             facts,
             reserved,
@@ -165,7 +166,8 @@ impl Store {
 
     /// Writes the whole batch in one commit, or nothing of it.
     pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), Failure> {
-        self.same_file()?;
+        // What is written to a file that was taken away reaches nobody; and a file that was cut is longer afterwards.
+        self.place.look()?;
         let lived = self.lived();
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut grown = Grown::default();
@@ -189,6 +191,8 @@ impl Store {
             rows::raise_last_run(&transaction, reserved)?;
         }
         transaction.commit()?;
+        self.note_length()?;
+        self.place.look()?;
         self.reserved = reserved;
         self.given = self.given.map(|given| given.max(grown.last_run));
         self.endings += grown.endings;
@@ -206,44 +210,54 @@ impl Store {
         self.db.close().map_err(|(_, error)| Failure::from(error))
     }
 
-    /// Closes a file that is not the one at its path any more. Its log must not stay there: SQLite would take it for the
-    /// log of the file that came in its place, and leaves it lying when it sees that the file was moved.
+    /// Closes a file that is not the one at its path any more.
     pub(crate) fn leave(self) {
-        let (path, log_identity) = (self.path.clone(), self.log_identity);
+        self.place.leave_log();
         if let Err(failure) = self.close() {
             tracing::warn!(%failure, "the replaced ledger could not be closed properly");
         }
-        let log = beside(&path, "-wal");
-        if log_identity.is_some() && identity(&log) == log_identity {
-            for stale in [log, beside(&path, "-shm")] {
-                if let Err(error) = std::fs::remove_file(&stale) {
-                    tracing::warn!(file = %stale.display(), %error, "the log of the replaced ledger stays");
-                }
-            }
-        }
     }
 
-    /// Notices when the file was removed or replaced under us: what is written then reaches nobody. A removed file is
-    /// put back from the one that is still open.
-    fn same_file(&mut self) -> Result<(), Failure> {
-        match identity(&self.path) {
-            Some(identity) if identity == self.identity => Ok(()),
-            Some(_) => Err(Failure::Replaced("another file was put in its place")),
-            None => {
-                let target = self.path.to_string_lossy();
-                self.db.execute("VACUUM INTO ?1", [&target])?;
-                sync_file_and_folder(&self.path).map_err(|error| {
-                    Failure::Unavailable(format!("it was removed and cannot be put back: {error}"))
-                })?;
-                tracing::error!(path = %self.path.display(), "the ledger was removed while in use; put back whole");
-                Err(Failure::Replaced("it was removed and has been put back"))
-            }
-        }
+    /// What is counted on from one file to the next.
+    pub(crate) fn counted(&self) -> Counted {
+        Counted { given: self.given, reserved: self.reserved, lived: self.lived() }
+    }
+
+    /// Goes on counting from there.
+    pub(crate) fn go_on_from(&mut self, counted: Counted) -> Result<(), Failure> {
+        self.given = self.given.max(counted.given);
+        self.reserved = self.reserved.max(counted.reserved);
+        self.lived_before = self.lived_before.max(counted.lived);
+        Ok(rows::raise_last_run(&self.db, self.reserved)?)
+    }
+
+    /// To be called when something was written, before anything else is.
+    pub(crate) fn note_length(&mut self) -> Result<(), Failure> {
+        let number = |pragma: &str| self.db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).ok();
+        let bytes = || Some(number("page_count")?.saturating_mul(number("page_size")?).cast_unsigned());
+        Ok(self.place.note_length(bytes)?)
+    }
+
+    /// Counts what is in the file.
+    pub(crate) fn count(&mut self) -> Result<(), Failure> {
+        (self.endings, self.facts) = count(&self.db)?;
+        Ok(())
     }
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+fn connect(path: &Path) -> Result<Connection, Failure> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(BUSY_WAIT)?;
+    db.set_prepared_statement_cache_capacity(32);
+    Ok(db)
+}
+
+fn count(db: &Connection) -> Result<(u64, u64), Failure> {
+    let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
+    let endings = count("SELECT count(*) FROM ending")?;
+    Ok((endings, count("SELECT coalesce(sum(facts), 0) FROM ending WHERE facts > 0")?))
 }
 
 /// Makes a new file and its name durable.

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use whydown_core::record::Keep;
 
+use crate::known::Known;
 use crate::ledger::Told;
+use crate::mend::{Mended, mend, save_beside};
 use crate::opening::open_or_replace;
 use crate::queue::Batch;
 use crate::retention;
@@ -31,6 +33,9 @@ const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// How long retention may be put off by operations that wait.
 const TIDY_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often the writer looks whether the file is where it should be, when nothing is written.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// The wait between attempts while closing.
 const CLOSING_RETRY: Duration = Duration::from_millis(200);
 
@@ -38,6 +43,7 @@ enum Next {
     Write(Batch),
     Tell(Vec<Told>),
     Open { thorough: bool },
+    Look,
     Tidy,
     Stop,
 }
@@ -46,19 +52,40 @@ enum Next {
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     store: Option<Store>,
+    /// A file that is open and is not in its place, until it is made good.
+    misplaced: Option<Box<Store>>,
+    known: Known,
     told: Box<dyn Fn(Told) + Send>,
     /// Whether the whole file was read for damage since there was a reason to.
     checked: bool,
     wait: Duration,
     open_at: Instant,
     tidy_at: Instant,
+    look_at: Instant,
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, store: Option<Store>, told: Box<dyn Fn(Told) + Send>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        store: Option<Store>,
+        known: Known,
+        told: Box<dyn Fn(Told) + Send>,
+    ) -> Self {
         let now = Instant::now();
         let wait = shared.settings.retry_min;
-        Self { checked: store.is_some(), shared, store, told, wait, open_at: now + wait, tidy_at: now }
+        *lock(&shared.place) = store.as_ref().map(|store| store.place.clone());
+        Self {
+            checked: store.is_some(),
+            shared,
+            store,
+            misplaced: None,
+            known,
+            told,
+            wait,
+            open_at: now + wait,
+            tidy_at: now,
+            look_at: now,
+        }
     }
 
     /// Until closed.
@@ -70,6 +97,7 @@ impl Writer {
                 Next::Write(batch) => self.write(batch),
                 Next::Tell(words) => words.into_iter().for_each(&self.told),
                 Next::Open { thorough } => self.open(thorough),
+                Next::Look => self.look(),
                 Next::Tidy => self.tidy(),
                 Next::Stop => break,
             }
@@ -81,6 +109,18 @@ impl Writer {
             && let Err(failure) = store.give_back_runs()
         {
             tracing::warn!(%failure, "numbers of runs that were reserved are passed over");
+        }
+        if let Some(mut open) = self.misplaced.take() {
+            let now = (shared.settings.clock)();
+            match save_beside(&mut open, &shared.settings.path, now) {
+                Ok(saved) => tracing::error!(
+                    "the ledger could not be put in its place before the end: all of it lies at {}",
+                    saved.display()
+                ),
+                Err(failure) => tracing::error!(
+                    %failure, "lost: the ledger could not be put in its place before the end, nor beside it"
+                ),
+            }
         }
         if let Some(Err(failure)) = self.store.take().map(Store::close) {
             // Everything is in the log beside the file; the next opening brings it in.
@@ -97,18 +137,22 @@ impl Writer {
                 if std::mem::take(&mut state.suspect) {
                     return Next::Open { thorough: true };
                 }
+                if std::mem::take(&mut state.look) || self.look_at <= now {
+                    return Next::Look;
+                }
                 let waits = !state.queue.is_empty();
                 let tidy_late = self.tidy_at + TIDY_PATIENCE <= now;
                 if waits && !tidy_late {
                     return Next::Write(state.queue.take(BATCH_MAX));
                 }
                 if state.closing.is_some() && !waits {
-                    return Next::Stop;
+                    let in_place = self.store.as_ref().is_some_and(|store| store.place.look().is_ok());
+                    return if in_place { Next::Stop } else { Next::Look };
                 }
                 if self.tidy_at <= now {
                     return Next::Tidy;
                 }
-                self.tidy_at
+                self.tidy_at.min(self.look_at)
             } else {
                 if state.queue.has_untold() {
                     let endings = state.queue.newly_waiting_endings().into_iter().map(Told::NotKept);
@@ -120,7 +164,7 @@ impl Writer {
                     return Next::Open { thorough: !self.checked };
                 }
                 match state.closing {
-                    Some(_) if state.queue.is_empty() => return Next::Stop,
+                    Some(_) if state.queue.is_empty() && self.misplaced.is_none() => return Next::Stop,
                     Some(deadline) if deadline <= now => return Next::Stop,
                     Some(deadline) => deadline.min(self.open_at).min(now + CLOSING_RETRY),
                     None => self.open_at,
@@ -142,6 +186,8 @@ impl Writer {
         match store.write(&batch) {
             Ok(()) => {
                 let (endings, facts) = (store.endings, store.facts);
+                *lock(&self.shared.place) = Some(store.place.clone());
+                batch.ops.iter().for_each(|op| self.known.note(op));
                 for op in &batch.ops {
                     match &**op {
                         Keep::Ending(ending) => (self.told)(Told::Kept(ending.run)),
@@ -188,7 +234,21 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         // Readers let go of the file too: it may be moved, and closing an old one would take the log of a new one along.
         let standing_back = shared.readers.stand_back();
+        let misplaced = |store: &Store| store.place.look().is_err();
+        let open =
+            self.misplaced.take().or_else(|| self.store.take_if(|store| misplaced(store)).map(Box::new));
         self.store = None;
+        if let Some(open) = open {
+            return match mend(*open, &shared.settings, &self.known) {
+                Ok(mended) => self.is_mended(mended),
+                Err((failure, open)) => {
+                    self.misplaced = open;
+                    drop(standing_back);
+                    self.fail(failure);
+                    lock(&shared.state).misplaced = self.misplaced.as_ref().map(|_| true);
+                }
+            };
+        }
         match open_or_replace(&shared.settings, thorough) {
             Ok((store, replaced)) => {
                 self.checked = true;
@@ -203,6 +263,7 @@ impl Writer {
                     self.wait = shared.settings.retry_min;
                 }
                 drop(state);
+                *lock(&shared.place) = Some(store.place.clone());
                 self.store = Some(store);
             }
             Err(failure) => {
@@ -212,10 +273,42 @@ impl Writer {
         }
     }
 
+    fn is_mended(&mut self, Mended { store, told }: Mended) {
+        tracing::error!(path = %self.shared.settings.path.display(), "the ledger: {told}");
+        let mut state = lock(&self.shared.state);
+        (state.health.endings, state.health.evidence) = (store.endings, store.facts);
+        state.health.mended = Some(told);
+        state.misplaced = None;
+        if state.queue.is_empty() {
+            state.failing = None;
+        }
+        drop(state);
+        self.wait = self.shared.settings.retry_min;
+        *lock(&self.shared.place) = Some(store.place.clone());
+        self.store = Some(store);
+        self.shared.done.notify_all();
+    }
+
+    /// Whether the file is where it should be.
+    fn look(&mut self) {
+        self.look_at = Instant::now() + LOOK_EVERY;
+        match self.store.as_ref().map(|store| store.place.look()) {
+            Some(Err(wrong)) => self.fail(wrong.into()),
+            _ => self.shared.done.notify_all(),
+        }
+    }
+
     fn tidy(&mut self) {
         let Some(store) = &mut self.store else { return };
+        if let Err(wrong) = store.place.look() {
+            return self.fail(wrong.into());
+        }
         match retention::slice(store, &self.shared.settings.retention) {
             Ok(more) => {
+                if let Err(failure) = store.note_length() {
+                    return self.fail(failure);
+                }
+                *lock(&self.shared.place) = Some(store.place.clone());
                 let mut state = lock(&self.shared.state);
                 (state.health.endings, state.health.evidence) = (store.endings, store.facts);
                 self.tidy_at = Instant::now() + if more { Duration::ZERO } else { TIDY_EVERY };
@@ -236,16 +329,16 @@ impl Writer {
                 self.checked = false;
                 first
             }
-            Failure::Replaced(_) => {
-                let _standing_back = self.shared.readers.stand_back();
-                if let Some(store) = self.store.take() {
-                    store.leave();
-                }
-                first
-            }
+            Failure::Misplaced(_) => first,
             _ => false,
         };
-        self.store = None;
+        // What is open and cannot be found at its path may be all that there is: it stays open.
+        if let Some(store) = self.store.take()
+            && store.place.look().is_err()
+        {
+            self.misplaced = Some(Box::new(store));
+        }
+        *lock(&self.shared.place) = None;
         self.open_at = Instant::now() + if at_once { Duration::ZERO } else { self.wait };
         self.wait = (self.wait * 2).min(self.shared.settings.retry_max);
 
@@ -263,6 +356,7 @@ impl Writer {
             }
         };
         state.failing = Some((error, since));
+        state.misplaced = self.misplaced.as_ref().map(|_| !at_once);
         drop(state);
         self.shared.done.notify_all();
     }
