@@ -35,7 +35,7 @@ use super::run::generation;
 use super::sight::{PlainBoard, plain_host, seen, told_ending};
 use super::work::Works;
 use crate::config::{Client, ExitReasons, Settings, XmlRpc};
-use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request, Tls};
+use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request, Share, Tls, Turns, noise};
 use crate::told;
 
 /// The header with which a newer manager asks for exit reasons above 8.
@@ -65,7 +65,7 @@ pub struct Service {
     xmlrpc: XmlRpc,
     call_limits: CallLimits,
     /// Whose turn it is among the large calls.
-    large_calls: Semaphore,
+    large_calls: Turns,
     postbox: Postbox,
     works: Works,
     published: watch::Receiver<Published>,
@@ -131,7 +131,7 @@ impl Service {
         Self {
             xmlrpc,
             call_limits,
-            large_calls: Semaphore::new(1),
+            large_calls: Turns::new(1, 1),
             postbox,
             works,
             published,
@@ -172,14 +172,18 @@ impl Service {
                 Err(denied) => Given::Own(status_reply(Code::NotSupported, &denied.to_string())),
             };
         }
-        let verb = match self.read(&asked.body).await {
+        let verb = match self.read(peer.share(), &asked.body).await {
             Ok(verb) => verb,
             Err(Unread::Call(bad)) => {
-                tracing::info!(%peer, "a call that cannot be read: {bad}");
+                if noise::may_say(peer.share()) {
+                    tracing::info!(%peer, "a call that cannot be read: {bad}");
+                }
                 return Given::Own(bad.reply());
             }
             Err(Unread::Verb { method, refused }) => {
-                tracing::info!(%peer, ?method, "refused: {refused}");
+                if noise::may_say(peer.share()) {
+                    tracing::info!(%peer, ?method, "refused: {refused}");
+                }
                 return Given::Own(refused.reply());
             }
         };
@@ -192,14 +196,14 @@ impl Service {
         }
     }
 
-    /// Large calls are read one at a time, on a thread of their own: however many are sent at once, polls are answered
+    /// Large calls are read one at a time, each peer's behind its own, on a thread of their own: however many are sent at once, polls are answered
     /// meanwhile, and no more than one of them is in memory as values.
-    async fn read(&self, body: &Bytes) -> Result<Verb, Unread> {
+    async fn read(&self, share: Share, body: &Bytes) -> Result<Verb, Unread> {
         let limits = self.call_limits;
         if body.len() <= LARGE_CALL_BYTES {
             return read(body, &limits);
         }
-        let _turn = self.large_calls.acquire().await.expect("nobody closes it");
+        let _turn = self.large_calls.take(share).await;
         let body = body.clone();
         tokio::task::spawn_blocking(move || read(&body, &limits)).await.expect("reading ends")
     }
@@ -210,7 +214,11 @@ impl Service {
 
     /// Every refusal is in the log: somebody wanted something here.
     fn may(&self, peer: &Peer, want: Want) -> Result<Sight, Denied> {
-        self.rights.check(peer, want).inspect_err(|denied| tracing::warn!("refused: {denied}"))
+        self.rights.check(peer, want).inspect_err(|denied| {
+            if noise::may_say(peer.share()) {
+                tracing::warn!("refused: {denied}");
+            }
+        })
     }
 
     async fn perform(&self, verb: Verb, peer: &Peer, asked: &Request, sight: Sight) -> Given {
@@ -550,7 +558,9 @@ fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
 /// What the administrator has not allowed is in the log too: somebody tried it.
 fn refused(peer: &Peer, code: Code, forbidden: &Forbidden) -> Given {
     let why = tame(&forbidden.to_string());
-    tracing::warn!(%peer, "refused: {why}");
+    if noise::may_say(peer.share()) {
+        tracing::warn!(%peer, "refused: {why}");
+    }
     Given::Own(status_reply(code, &why))
 }
 

@@ -35,6 +35,11 @@ impl Exchanges {
         Exchange(Arc::clone(&self.0))
     }
 
+    /// Whether one is under way.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.count() % 2 == 1
+    }
+
     fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

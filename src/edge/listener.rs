@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::{Hosts, Tls};
+use super::{Hosts, Share, Tls, caller};
 
 /// A place where clients come in.
 #[derive(Debug)]
@@ -24,9 +24,21 @@ pub enum Listener {
 
 /// A connection as accepted.
 pub(super) enum Accepted {
-    Tcp(TcpStream, SocketAddr, Hosts),
-    Tls(TcpStream, SocketAddr, Arc<Tls>),
+    /// With the user, where it is one of this host.
+    Tcp(TcpStream, SocketAddr, Hosts, Option<u32>),
+    Tls(TcpStream, SocketAddr, Arc<Tls>, Option<u32>),
     Unix(UnixStream, UCred, bool),
+}
+
+impl Accepted {
+    /// Whose share of the places it takes.
+    pub(super) fn share(&self) -> Share {
+        match self {
+            Self::Tcp(_, _, _, Some(uid)) | Self::Tls(_, _, _, Some(uid)) => Share::User(*uid),
+            Self::Tcp(_, address, ..) | Self::Tls(_, address, ..) => Share::of_address(address.ip()),
+            Self::Unix(_, who, _) => Share::User(who.uid()),
+        }
+    }
 }
 
 impl Listener {
@@ -35,11 +47,13 @@ impl Listener {
         match self {
             Self::Tcp(listener, hosts) => {
                 let (stream, address) = accept_tcp(listener).await?;
-                Ok(Accepted::Tcp(stream, address, *hosts))
+                let uid = user_of(&stream, address);
+                Ok(Accepted::Tcp(stream, address, *hosts, uid))
             }
             Self::Tls(listener, tls) => {
                 let (stream, address) = accept_tcp(listener).await?;
-                Ok(Accepted::Tls(stream, address, Arc::clone(tls)))
+                let uid = user_of(&stream, address);
+                Ok(Accepted::Tls(stream, address, Arc::clone(tls), uid))
             }
             Self::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
@@ -48,6 +62,21 @@ impl Listener {
             }
         }
     }
+
+    /// Looks after it: a socket file that was taken away is made again.
+    pub(super) fn look(&mut self) {
+        if let Self::Unix(socket) = self {
+            socket.look();
+        }
+    }
+}
+
+/// Who on this host is at the other end of a connection by TCP; nobody, where it comes from another.
+fn user_of(stream: &TcpStream, address: SocketAddr) -> Option<u32> {
+    let own = stream.local_addr().ok()?;
+    let own = SocketAddr::new(own.ip().to_canonical(), own.port());
+    let is_here = address.ip().is_loopback() || address.ip() == own.ip();
+    is_here.then(|| caller::uid(address, own)).flatten()
 }
 
 /// The address is an IPv4 one where the client is, also on a socket for both.
@@ -67,7 +96,38 @@ pub struct UnixSocket {
     listener: UnixListener,
     /// Whether its file lets everybody in.
     open_to_all: bool,
-    _file: Option<SocketFile>,
+    file: Home,
+    /// What is wrong with the file was said.
+    said: bool,
+}
+
+/// Whose the socket's file is.
+#[derive(Debug)]
+enum Home {
+    /// Ours, with the permissions that it has.
+    Ours(SocketFile, u32),
+    /// Somebody else made it, such as systemd; where it was, if that could be seen.
+    Theirs(Option<Mark>),
+}
+
+/// What stands at a path. The inode alone would be that of the next file, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mark {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    born: Option<std::time::SystemTime>,
+}
+
+impl Mark {
+    fn of(path: &Path) -> io::Result<Self> {
+        let meta = std::fs::symlink_metadata(path)?;
+        Ok(Self { path: path.into(), device: meta.dev(), inode: meta.ino(), born: meta.created().ok() })
+    }
+
+    fn is_there(&self) -> bool {
+        Self::of(&self.path).is_ok_and(|found| found == *self)
+    }
 }
 
 /// Why a socket file cannot be had.
@@ -111,24 +171,65 @@ impl UnixSocket {
         let file = file.map_err(fail("put the socket into place"))?;
         listener.set_nonblocking(true).map_err(fail("set the socket up"))?;
         let listener = UnixListener::from_std(listener).map_err(fail("set the socket up"))?;
-        Ok(Self { listener, open_to_all: mode & OTHERS_WRITE != 0, _file: Some(file) })
+        let file = Home::Ours(file, mode);
+        Ok(Self { listener, open_to_all: mode & OTHERS_WRITE != 0, file, said: false })
     }
 
     /// A socket that somebody else made, such as systemd; its file is theirs, and so are its permissions. Where they
     /// cannot be looked at, it counts as open to all.
     pub fn inherited(listener: UnixListener) -> Self {
         let path = listener.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_path_buf));
-        let mode = path.and_then(|path| Some(std::fs::metadata(path).ok()?.mode()));
+        let mode = path.as_ref().and_then(|path| Some(std::fs::metadata(path).ok()?.mode()));
         let open_to_all = mode.is_none_or(|mode| mode & OTHERS_WRITE != 0);
-        Self { listener, open_to_all, _file: None }
+        let file = Home::Theirs(path.and_then(|path| Mark::of(&path).ok()));
+        Self { listener, open_to_all, file, said: false }
+    }
+
+    /// Nobody finds a socket whose file was taken away. Ours is made again, unless another listens there now; one of
+    /// systemd's only systemd can make again.
+    fn look(&mut self) {
+        let (mark, mode) = match &self.file {
+            Home::Ours(SocketFile(mark), mode) => (mark, Some(*mode)),
+            Home::Theirs(Some(mark)) => (mark, None),
+            Home::Theirs(None) => return,
+        };
+        if mark.is_there() {
+            self.said = false;
+            return;
+        }
+        let path = mark.path.clone();
+        let made = mode.map(|mode| {
+            if let Some(folder) = path.parent() {
+                let _ = std::fs::create_dir_all(folder);
+            }
+            Self::bind(&path, mode)
+        });
+        let said = std::mem::replace(&mut self.said, true);
+        match made {
+            Some(Ok(made)) => {
+                tracing::warn!(path = %path.display(), "the socket file was taken away: it is made again");
+                // The file of before is not there any more; what may have its number now is not removed.
+                let mut before = std::mem::replace(self, made);
+                before.file = Home::Theirs(None);
+            }
+            Some(Err(error)) if !said => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the socket file was taken away, and cannot be made again"
+                );
+            }
+            None if !said => tracing::error!(
+                path = %path.display(), "the socket file was taken away: whoever made it, such as a unit of systemd, must make it again"
+            ),
+            _ => {}
+        }
     }
 }
 
 fn place(made: &Path, path: &Path, mode: u32) -> io::Result<SocketFile> {
     std::fs::set_permissions(made, std::fs::Permissions::from_mode(mode))?;
     std::fs::rename(made, path)?;
-    let meta = std::fs::symlink_metadata(path)?;
-    Ok(SocketFile { path: path.into(), device: meta.dev(), inode: meta.ino() })
+    Ok(SocketFile(Mark::of(path)?))
 }
 
 /// Whether `path` may be taken: nothing is there, or a socket that nobody listens on.
@@ -149,19 +250,14 @@ fn check_free(path: &Path) -> Result<(), BindError> {
 
 /// A socket file of ours; removed with us, unless another has taken its place.
 #[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
+struct SocketFile(Mark);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = |meta: std::fs::Metadata| meta.dev() == self.device && meta.ino() == self.inode;
-        if std::fs::symlink_metadata(&self.path).is_ok_and(ours)
-            && let Err(error) = std::fs::remove_file(&self.path)
+        if self.0.is_there()
+            && let Err(error) = std::fs::remove_file(&self.0.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "the socket file stays behind");
+            tracing::warn!(path = %self.0.path.display(), %error, "the socket file stays behind");
         }
     }
 }

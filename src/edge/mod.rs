@@ -9,6 +9,7 @@
 //! A request that has reached the service runs to its end even if the client hangs up: a destroy is not cut in half.
 
 mod caller;
+mod crowd;
 mod exchange;
 mod first_bytes;
 mod guarded;
@@ -17,6 +18,7 @@ mod inflate;
 mod limits;
 mod listener;
 mod manners;
+pub mod noise;
 mod open;
 mod serve;
 mod service;
@@ -24,6 +26,7 @@ mod share;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod turns;
 mod user;
 
 pub use identity::{Identity, NotACertificate};
@@ -35,4 +38,5 @@ pub use serve::serve;
 pub use service::{Answer, AnswerFuture, Content, Door, Peer, Request, Service, User};
 pub use share::Share;
 pub use tls::{Tls, TlsError, TlsFiles};
+pub use turns::{Turn, Turns};
 pub use user::uid;

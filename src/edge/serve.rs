@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,30 +10,38 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
+use super::crowd::{Crowd, Entry, Place};
 use super::exchange::{Shared, answer};
 use super::first_bytes::read_http_start;
-use super::guarded::{Exchanges, Guarded};
+use super::guarded::Guarded;
 use super::listener::Accepted;
 use super::tls::HandshakeError;
-use super::{Hosts, Limits, Listener, Peer, Service, User, caller, user};
+use super::{Hosts, Limits, Listener, Peer, Service, Share, User, noise, user};
 
-/// How long to wait when no connection can be accepted, mostly for want of file descriptors.
+/// The pause after the first time in a row that no connection can be accepted, mostly for want of file descriptors, and the
+/// longest. They are not lost: they wait in the kernel.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How often that is said.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the listener is looked after, and what was not logged is counted up.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Bytes of an answer that wait in a connection before its next piece is asked for.
 const WRITTEN_AHEAD: usize = 32 << 10;
 
 /// Serves one listener until `shutdown` completes, then lets requests under way end for `drain_timeout`.
 ///
-/// Connections beyond `max_connections` are closed as soon as they come. A unix socket's file is gone at the end.
+/// Of `max_connections` each peer has its part; beyond, connections are closed as soon as they come. A unix socket's file is gone at the end.
 pub async fn serve(
-    listener: Listener,
+    mut listener: Listener,
     service: Arc<dyn Service>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
@@ -42,7 +49,10 @@ pub async fn serve(
     let mut shutdown = pin!(shutdown);
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
-    let mut full = false;
+    let crowd = Crowd::new(limits.max_connections);
+    let mut shortage = Shortage::default();
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -53,24 +63,31 @@ pub async fn serve(
                 }
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            _ = look.tick() => {
+                listener.look();
+                noise::say_what_was_left_out();
+                shortage.say();
+                continue;
+            }
+            accepted = async {
+                shortage.over().await;
+                listener.accept().await
+            } => accepted,
         };
-        let was_full = std::mem::replace(&mut full, connections.len() >= limits.max_connections);
         match accepted {
             Err(error) if is_the_clients(&error) => {
                 debug!(%error, "a connection was gone before it was accepted")
             }
             Err(error) => {
-                error!(%error, "no connection can be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-            Ok(_) if full => {
-                if !was_full {
-                    warn!(limit = limits.max_connections, "too many connections: new ones are closed");
-                }
+                let made_room = is_shortage(&error) && Crowd::make_room();
+                shortage.failed(error, made_room);
             }
             Ok(accepted) => {
-                connections.spawn(welcome(accepted, Arc::clone(&service), limits, stopping.clone()));
+                shortage.ended();
+                if let Some(place) = enter(&crowd, accepted.share(), limits.max_connections) {
+                    let stopping = stopping.clone();
+                    connections.spawn(welcome(accepted, place, Arc::clone(&service), limits, stopping));
+                }
             }
         }
     }
@@ -83,10 +100,76 @@ pub async fn serve(
     }
 }
 
+/// A place for a connection of this peer, if there is one.
+fn enter(crowd: &Crowd, share: Share, most: usize) -> Option<Place> {
+    match crowd.enter(share) {
+        Entry::In(place) => Some(place),
+        Entry::InsteadOf(place, greedy, count) => {
+            if noise::may_say(greedy) {
+                warn!("all {most} places are taken, {count} of them by {greedy}: one is given to {share}");
+            }
+            Some(place)
+        }
+        Entry::Full => {
+            if noise::may_say(share) {
+                warn!("all {most} places are taken, and {share} has its part: a new connection is closed");
+            }
+            None
+        }
+    }
+}
+
+/// How long no connection could be accepted.
+#[derive(Debug, Default)]
+struct Shortage {
+    unsaid: Option<(u64, io::Error)>,
+    said: Option<Instant>,
+    pause: Duration,
+    until: Option<Instant>,
+}
+
+impl Shortage {
+    fn failed(&mut self, error: io::Error, made_room: bool) {
+        let longer = if made_room { ACCEPT_PAUSE } else { self.pause * 2 };
+        self.pause = longer.clamp(ACCEPT_PAUSE, ACCEPT_PAUSE_MAX);
+        self.until = Some(Instant::now() + self.pause);
+        let count = self.unsaid.take().map_or(0, |(count, _)| count);
+        self.unsaid = Some((count + 1, error));
+        self.say();
+    }
+
+    fn ended(&mut self) {
+        (self.pause, self.until) = (Duration::ZERO, None);
+    }
+
+    /// Says it, if it was not said just before.
+    fn say(&mut self) {
+        if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY)
+            && let Some((count, error)) = self.unsaid.take()
+        {
+            error!(%error, count, "connections cannot be accepted: they wait");
+            self.said = Some(Instant::now());
+        }
+    }
+
+    /// Waits until it is time to try again.
+    async fn over(&self) {
+        if let Some(until) = self.until {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
 /// Whether accepting failed because of this one client, so that the next may be accepted at once.
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput, NotConnected};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput | NotConnected)
+}
+
+/// Whether there are no file descriptors left, in this process or on this host.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
 }
 
 /// Waits for the word to stop; a server that is gone has said it too.
@@ -97,14 +180,15 @@ async fn told_to(stopping: &mut watch::Receiver<bool>) {
 /// Finds out who is there, on the connection's own task: accepting never waits for it.
 async fn welcome(
     accepted: Accepted,
+    place: Place,
     service: Arc<dyn Service>,
     limits: Limits,
     mut stopping: watch::Receiver<bool>,
 ) {
     match accepted {
-        Accepted::Tcp(stream, address, hosts) => {
-            let user = user_of(&stream, address);
-            connection(stream, Peer::Tcp { address, user }, hosts, service, limits, stopping).await;
+        Accepted::Tcp(stream, address, hosts, uid) => {
+            let user = uid.map(User::of);
+            connection(stream, place, Peer::Tcp { address, user }, hosts, service, limits, stopping).await;
         }
         Accepted::Unix(stream, who, open_to_all) => {
             let (user, mut groups, pid) = (User::of(who.uid()), vec![who.gid()], who.pid());
@@ -112,40 +196,38 @@ async fn welcome(
                 groups.extend(user::groups(name));
             }
             let peer = Peer::Unix { user, groups, pid, open_to_all };
-            connection(stream, peer, Hosts::Socket, service, limits, stopping).await;
+            connection(stream, place, peer, Hosts::Socket, service, limits, stopping).await;
         }
-        Accepted::Tls(stream, address, tls) => {
+        Accepted::Tls(stream, address, tls, _) => {
             let handshake = tokio::select! {
                 () = told_to(&mut stopping) => return,
+                () = place.taken_away() => return,
                 handshake = tokio::time::timeout(limits.handshake_timeout, tls.accept(stream)) => handshake,
             };
             match handshake {
                 Ok(Ok((stream, identity))) => {
                     let peer = Peer::Tls { address, identity };
-                    connection(stream, peer, Hosts::Any, service, limits, stopping).await;
+                    connection(stream, place, peer, Hosts::Any, service, limits, stopping).await;
                 }
                 Ok(Err(
                     why @ (HandshakeError::NotTls | HandshakeError::Gone | HandshakeError::Broken(_)),
                 )) => {
                     debug!(peer = %address, "closed: {why}");
                 }
-                Ok(Err(why)) => info!(peer = %address, "refused: {why}"),
+                Ok(Err(why)) => {
+                    if noise::may_say(Share::of_address(address.ip())) {
+                        info!(peer = %address, "refused: {why}");
+                    }
+                }
                 Err(_) => debug!(peer = %address, "closed: the handshake did not end in time"),
             }
         }
     }
 }
 
-/// Who on this host is at the other end of a connection in plain text; nobody, where it comes from another.
-fn user_of(stream: &TcpStream, address: SocketAddr) -> Option<User> {
-    let own = stream.local_addr().ok()?;
-    let own = SocketAddr::new(own.ip().to_canonical(), own.port());
-    let is_here = address.ip().is_loopback() || address.ip() == own.ip();
-    is_here.then(|| caller::uid(address, own)).flatten().map(User::of)
-}
-
 async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
+    place: Place,
     peer: Peer,
     hosts: Hosts,
     service: Arc<dyn Service>,
@@ -155,13 +237,14 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     let opened = Instant::now();
     let first = tokio::select! {
         () = told_to(&mut stopping) => return,
+        () = place.taken_away() => return,
         first = tokio::time::timeout(limits.header_timeout, read_http_start(&mut stream)) => first,
     };
     let Ok(Ok(Some(first))) = first else {
         debug!(%peer, "closed: no HTTP came");
         return;
     };
-    let exchanges = Exchanges::default();
+    let exchanges = place.exchanges.clone();
     let stream = Guarded::new(stream, first, limits, exchanges.clone(), opened);
     let shared = Arc::new(Shared { service, limits, peer, hosts, exchanges });
     let respond = service_fn(|request| answer(Arc::clone(&shared), request));
@@ -173,6 +256,10 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), respond));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = place.taken_away() => {
+            debug!(peer = %shared.peer, "closed: another is to have its place");
+            return;
+        }
         () = told_to(&mut stopping) => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -1,5 +1,9 @@
 //! More clients than there are places.
 
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
 use crate::attacker::{Attacker, PATIENCE, post, xml};
 use crate::host::{CONNECTIONS, DOORS, Door, Host, LIMITS};
 use whydown_lab::wait_until;
@@ -69,6 +73,87 @@ fn one_more_than_the_limit_is_closed_at_once_and_who_is_in_stays_in() {
                 .is_ok_and(|mut next| next.send(post(xml("ping", ""))) && next.response().is_some())
         });
     }
+}
+
+/// Connections that an unprivileged user of this host opens and says nothing on, until this is dropped.
+struct Nobodys(Child);
+
+impl Nobodys {
+    fn hold(addresses: &[SocketAddr], each: usize) -> Self {
+        const SCRIPT: &str = "each=$0
+for port; do for ((n = 0; n < each; n++)); do exec {held}<>/dev/tcp/127.0.0.1/$port; done; done
+echo held; read -r";
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-c", SCRIPT]);
+        command.arg(each.to_string()).args(addresses.iter().map(|address| address.port().to_string()));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("bash runs");
+        let mut line = String::new();
+        let said = child.stdout.as_mut().expect("it is piped");
+        BufReader::new(said).read_line(&mut line).expect("it says when it holds them");
+        assert_eq!(line, "held\n");
+        Self(child)
+    }
+}
+
+impl Drop for Nobodys {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_many_of_one_user_keep_no_other_out() {
+    let host = Host::start("max_connections = 20\nheader_timeout_s = 600\nidle_timeout_s = 600\n");
+    let _crowd = Nobodys::hold(&[host.plain, host.secured], 60);
+    for door in [Door::Plain, Door::Tls] {
+        let mut managers: Vec<Attacker> = (0..10).map(|_| host.connect(door)).collect();
+        for manager in &mut managers {
+            assert_eq!(manager.ask(post(xml("ping", ""))).code(), 0, "{door:?}");
+        }
+        for manager in &mut managers {
+            assert_eq!(manager.ask(post(xml("ping", ""))).code(), 0, "{door:?}: who is in stays in");
+        }
+    }
+}
+
+#[test]
+fn a_lack_of_file_descriptors_is_said_once_and_ends_with_what_is_idle() {
+    let host = Host::start("header_timeout_s = 600\nidle_timeout_s = 600\n");
+    let mut inside: Vec<Attacker> = DOORS.into_iter().map(|door| host.connect(door)).collect();
+    host.limit_open_files(host.open_files() + 12);
+    let crowd = Nobodys::hold(&[host.plain, host.secured], 60);
+    wait_until("it is said", PATIENCE, || host.whole_log().contains("connections cannot be accepted"));
+    for client in &mut inside {
+        assert_eq!(client.ask(post(xml("ping", ""))).code(), 0);
+    }
+    for door in DOORS {
+        wait_until("a newcomer is answered", PATIENCE, || {
+            let answer = Attacker::connect(&host, door)
+                .ok()
+                .and_then(|mut new| new.send(post(xml("ping", ""))).then(|| new.response()).flatten());
+            answer.is_some_and(|answer| answer.code() == 0)
+        });
+    }
+    drop(crowd);
+    let said = host.whole_log().matches("connections cannot be accepted").count();
+    assert!(said <= 2 * DOORS.len(), "it is said {said} times");
+}
+
+#[test]
+fn the_nonsense_of_one_peer_is_logged_a_few_times_and_then_counted() {
+    let host = Host::start(LIMITS);
+    let nonsense = post("<methodCall>").repeat(100);
+    let mut attacker = host.connect(Door::Plain);
+    for _ in 0..50 {
+        assert!(attacker.send(&nonsense));
+        for _ in 0..100 {
+            assert_eq!(attacker.response().expect("an answer").code(), -400);
+        }
+    }
+    wait_until("the rest is counted", PATIENCE, || host.whole_log().contains("more lines on what came from"));
+    let said = host.whole_log().matches("a call that cannot be read").count();
+    assert!((1..1000).contains(&said), "{said} lines");
 }
 
 #[test]

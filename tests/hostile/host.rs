@@ -235,6 +235,20 @@ impl Host {
         self.folder.path()
     }
 
+    /// Bounds how many files and sockets it may have open from now on.
+    pub fn limit_open_files(&self, count: usize) {
+        let pid = self.daemon.pid().expect("the daemon runs");
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--pid={pid}")).arg(format!("--nofile={count}:{count}"));
+        assert!(command.status().expect("prlimit runs").success());
+    }
+
+    /// Everything that it has logged.
+    pub fn whole_log(&self) -> String {
+        let bytes = fs::read(self.daemon.output_path()).expect("it has logged");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// What the command line prints.
     pub fn whydown(&self, arguments: &[&str]) -> Vec<u8> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_whydown"));

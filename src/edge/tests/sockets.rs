@@ -49,6 +49,72 @@ async fn a_file_left_behind_is_replaced_and_a_listened_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_socket_file_that_is_taken_away_is_made_again_and_anothers_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run/rpc.sock");
+    std::fs::create_dir(folder.path().join("run")).unwrap();
+    let mut listener = Listener::Unix(UnixSocket::bind(&path, 0o640).unwrap());
+    let is_ours = || {
+        std::os::unix::net::UnixStream::connect(&path).is_ok()
+            && std::fs::metadata(&path).unwrap().permissions().mode() & 0o777 == 0o640
+    };
+    listener.look();
+    assert!(is_ours());
+    // Removed, with its folder, and replaced by a socket that nobody listens on.
+    std::fs::remove_file(&path).unwrap();
+    listener.look();
+    assert!(is_ours());
+    std::fs::remove_dir_all(folder.path().join("run")).unwrap();
+    listener.look();
+    assert!(is_ours());
+    std::fs::remove_file(&path).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    listener.look();
+    assert!(is_ours());
+    // Another's, and what is no socket.
+    std::fs::remove_file(&path).unwrap();
+    let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    other.set_nonblocking(true).unwrap();
+    listener.look();
+    drop(std::os::unix::net::UnixStream::connect(&path).unwrap());
+    assert!(other.accept().is_ok(), "the other still listens there");
+    drop(other);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    listener.look();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    // Free again, and served.
+    std::fs::remove_file(&path).unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    let task = tokio::spawn(serve(listener, Arc::new(Echo::default()), Limits::default(), shutdown));
+    patiently(async {
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(ask_unix(&path, post("hi")).await.text(), "hi");
+    drop(stop);
+    patiently(task).await.unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_socket_file_of_systemd_is_never_made_by_us() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rpc.sock");
+    let theirs = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let mut listener =
+        Listener::Unix(UnixSocket::inherited(tokio::net::UnixListener::from_std(theirs).unwrap()));
+    listener.look();
+    std::fs::remove_file(&path).unwrap();
+    listener.look();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
 async fn what_is_no_socket_or_not_ours_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rpc.sock");
