@@ -26,19 +26,22 @@ const LOOKED_THROUGH: usize = 50;
 pub struct Meant {
     /// As a UUID, if it is one.
     pub id: Option<DomainId>,
-    /// As a name.
-    pub name: String,
+    /// As a name: as it was said, and with the characters whose numbers were given.
+    pub names: Vec<String>,
 }
 
 impl Meant {
     /// By these words.
     pub fn by(words: &str) -> Self {
-        Self { id: words.parse().ok(), name: meant(words) }
+        let mut names = vec![words.to_owned(), meant(words)];
+        names.dedup();
+        Self { id: words.parse().ok(), names }
     }
 
     /// Those that are shown, the one that is meant first.
     pub fn shown(&self, snapshot: &Snapshot) -> Vec<Arc<DomainPublic>> {
-        let fits = |domain: &&Arc<DomainPublic>| Some(domain.domain) == self.id || domain.name == self.name;
+        let fits =
+            |domain: &&Arc<DomainPublic>| Some(domain.domain) == self.id || self.names.contains(&domain.name);
         let mut all: Vec<_> = snapshot.domains.values().filter(fits).cloned().collect();
         all.sort_by_key(|domain| {
             let up = domain.ending.is_none() && domain.status != Status::Launching;
@@ -52,8 +55,8 @@ impl Meant {
     /// Where to look for its endings, in this order, until there are some: under what is a UUID, which may be a name.
     pub fn queries(&self) -> impl Iterator<Item = Query> {
         let by_id = self.id.map(|id| Query { domain: Some(id), ..Query::default() });
-        let by_name = Query { name: Some(self.name.clone()), ..Query::default() };
-        by_id.into_iter().chain([by_name])
+        let by_name = |name: &String| Query { name: Some(name.clone()), ..Query::default() };
+        by_id.into_iter().chain(self.names.iter().map(by_name))
     }
 
     /// The answer to `GET /v1/why`; none, where nothing is known.
@@ -112,10 +115,13 @@ mod tests {
     fn a_name_may_look_like_a_uuid_and_hidden_characters_are_given_back_as_numbers() {
         let id = "6695eb01-f6a4-8304-79aa-97f2502e193f";
         let meant = Meant::by(id);
-        assert!(meant.id.is_some() && meant.name == id);
+        assert!(meant.id.is_some() && meant.names == [id]);
         let asked: Vec<_> = meant.queries().map(|query| (query.domain, query.name)).collect();
         assert_eq!(asked, [(meant.id, None), (None, Some(id.to_owned()))]);
         let hidden = Meant::by("a\\u{202e}b");
-        assert_eq!((hidden.id, hidden.name.as_str()), (None, "a\u{202e}b"));
+        assert_eq!(
+            (hidden.id, hidden.names),
+            (None, vec!["a\\u{202e}b".to_owned(), "a\u{202e}b".to_owned()])
+        );
     }
 }

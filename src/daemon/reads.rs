@@ -142,14 +142,15 @@ impl Reads {
 
     /// The same question about the VM that is meant: by its UUID, or by a name, which may look like one.
     async fn about(&self, reader: Reader, meant: &Meant, query: Query) -> Result<Query, Answer> {
-        let id = match meant.id {
-            None => None,
-            Some(id) => {
-                let known = Query { domain: Some(id), limit: 1, ..Query::default() };
-                (!self.newest(reader, known).await?.is_empty()).then_some(id)
+        let mut last = Query::default();
+        for known in meant.queries() {
+            let (domain, name) = (known.domain, known.name.clone());
+            last = Query { domain, name, ..query.clone() };
+            if !self.newest(reader, Query { limit: 1, ..known }).await?.is_empty() {
+                break;
             }
-        };
-        Ok(Query { domain: id, name: id.is_none().then(|| meant.name.clone()), ..query })
+        }
+        Ok(last)
     }
 
     /// Sends page after page, each read when there is room for it.
