@@ -191,6 +191,7 @@ impl EngineTask {
             Effect::Corrected(ending) => {
                 let _ = self.changes.send(Change::Corrected(ending));
             }
+            Effect::Hurry => self.ledger.hurry(),
             Effect::Publish => return true,
         }
         false

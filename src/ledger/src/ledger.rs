@@ -90,7 +90,13 @@ impl Ledger {
         Opened { ledger: Self { inner: Arc::new(inner) }, recovered: start.recovered, trouble }
     }
 
-    /// Hands over an operation, to be written in this order. Waits for no disk.
+    /// Has everything that was handed over written at once.
+    pub fn hurry(&self) {
+        self.inner.shared.hurry();
+    }
+
+    /// Hands over an operation, to be written in this order: at once with [`Self::hurry`], and else some moments later,
+    /// when more has come. Waits for no disk.
     pub fn keep(&self, op: Keep) {
         self.inner.shared.keep(op);
     }

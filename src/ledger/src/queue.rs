@@ -25,6 +25,8 @@ pub(crate) struct Batch {
     pub lost: Vec<(RunId, u32)>,
     /// The first entry behind the batch.
     until: u64,
+    /// Whether more is left behind it.
+    cut: bool,
     /// With the batch on disk, so many of the operations that were ever handed over are, or were counted as lost.
     pub upto: u64,
 }
@@ -33,6 +35,11 @@ impl Batch {
     /// What never was in a queue.
     pub(crate) fn of(ops: Vec<Arc<Keep>>) -> Self {
         Self { ops, ..Self::default() }
+    }
+
+    /// Whether more is left behind it.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
     }
 }
 
@@ -152,7 +159,9 @@ impl Queue {
         let ops: Vec<_> = self.entries.iter().take(max).map(|entry| Arc::clone(&entry.op)).collect();
         self.in_flight = self.entries.get(ops.len()).map_or(self.next_seq, |entry| entry.seq);
         let upto = self.entries.get(ops.len()).map_or(self.handed, |entry| entry.number - 1);
-        Batch { ops, lost: std::mem::take(&mut self.lost).into_iter().collect(), until: self.in_flight, upto }
+        let cut = ops.len() < self.entries.len();
+        let lost = std::mem::take(&mut self.lost).into_iter().collect();
+        Batch { ops, lost, until: self.in_flight, cut, upto }
     }
 
     /// The batch is on disk.

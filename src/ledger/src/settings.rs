@@ -26,6 +26,8 @@ pub struct Settings {
     pub retry_min: Duration,
     /// The longest such wait.
     pub retry_max: Duration,
+    /// How long what nobody waits for may wait for more, to share a commit with it.
+    pub linger: Duration,
     /// The wall clock.
     pub clock: Clock,
     /// A clock that nobody can set. Ages are counted by it, from one start to the next.
@@ -41,6 +43,8 @@ impl Default for Settings {
             memory_max_ops: 20_000,
             retry_min: Duration::from_secs(1),
             retry_max: Duration::from_secs(30),
+            // A manager that destroys one VM after another is back within this.
+            linger: Duration::from_millis(50),
             clock: Arc::new(system_clock),
             uptime: uptime(),
         }

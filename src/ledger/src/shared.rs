@@ -49,6 +49,10 @@ pub(crate) struct State {
     pub failing: Option<(String, Wall)>,
     pub closing: Option<Instant>,
     pub retry_now: bool,
+    /// Somebody waits for what is in the queue.
+    pub hurry: bool,
+    /// What is in the queue is written then, whoever waits.
+    pub lingers_until: Option<Instant>,
     pub suspect: bool,
     /// The file is not in its place, and whether it could not be put there.
     pub misplaced: Option<bool>,
@@ -77,6 +81,8 @@ impl Shared {
             failing,
             closing: None,
             retry_now: false,
+            hurry: false,
+            lingers_until: None,
             suspect: false,
             misplaced: None,
             look: false,
@@ -100,6 +106,8 @@ impl Shared {
             tracing::error!(?op, "lost: it was handed to a ledger that has stopped");
             return;
         }
+        let linger = self.settings.linger;
+        state.lingers_until.get_or_insert_with(|| Instant::now() + linger);
         match state.queue.push(op) {
             Pushed::Waits => {}
             Pushed::FactDropped | Pushed::WaitsForAFact => {
@@ -123,6 +131,13 @@ impl Shared {
         self.work.notify_one();
     }
 
+    pub(crate) fn hurry(&self) {
+        let mut state = lock(&self.state);
+        state.hurry |= !state.queue.is_empty();
+        drop(state);
+        self.work.notify_one();
+    }
+
     pub(crate) fn suspect(&self) {
         lock(&self.state).suspect = true;
         self.work.notify_one();
@@ -132,6 +147,7 @@ impl Shared {
         let mut state = lock(&self.state);
         let mark = state.queue.mark();
         state.retry_now = true;
+        state.hurry |= !state.queue.is_empty();
         self.work.notify_one();
         while !state.queue.written_up_to(mark) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -148,6 +164,8 @@ impl Shared {
         let deadline = Instant::now() + patience;
         let mut state = lock(&self.state);
         let mark = state.queue.mark();
+        state.hurry |= !state.queue.is_empty();
+        self.work.notify_one();
         while !state.queue.written_up_to(mark) && state.failing.is_none() && !state.stopped {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

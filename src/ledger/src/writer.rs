@@ -126,6 +126,8 @@ impl Writer {
             // Everything is in the log beside the file; the next opening brings it in.
             tracing::warn!(%failure, "the ledger could not be closed properly");
         }
+        // What is closed has no log beside it, and nobody misses one.
+        *lock(&self.shared.place) = None;
     }
 
     fn next(&mut self) -> Next {
@@ -142,8 +144,13 @@ impl Writer {
                 }
                 let waits = !state.queue.is_empty();
                 let tidy_late = self.tidy_at + TIDY_PATIENCE <= now;
-                if waits && !tidy_late {
-                    return Next::Write(state.queue.take(BATCH_MAX));
+                let lingers_until = state.lingers_until.unwrap_or(now);
+                let due = state.hurry || state.closing.is_some() || lingers_until <= now;
+                if waits && due && !tidy_late {
+                    let batch = state.queue.take(BATCH_MAX);
+                    state.hurry &= batch.is_cut();
+                    state.lingers_until = batch.is_cut().then_some(now);
+                    return Next::Write(batch);
                 }
                 if state.closing.is_some() && !waits {
                     let in_place = self.store.as_ref().is_some_and(|store| store.place.look().is_ok());
@@ -152,7 +159,8 @@ impl Writer {
                 if self.tidy_at <= now {
                     return Next::Tidy;
                 }
-                self.tidy_at.min(self.look_at)
+                let next = self.tidy_at.min(self.look_at);
+                if waits { lingers_until.min(next) } else { next }
             } else {
                 if state.queue.has_untold() {
                     let endings = state.queue.newly_waiting_endings().into_iter().map(Told::NotKept);

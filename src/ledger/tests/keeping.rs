@@ -7,7 +7,7 @@ use whydown_core::evidence::Fact;
 use whydown_core::id::RunId;
 use whydown_core::limits::RUNS_RESERVED;
 use whydown_core::record::{Keep, Recovered, When};
-use whydown_ledger::{Condition, Query, Told};
+use whydown_ledger::{Condition, Query, Settings, Told};
 
 #[test]
 fn a_new_ledger_knows_nothing() {
@@ -327,4 +327,23 @@ fn a_reader_is_shown_nothing_before_it_is_on_disk_and_misses_nothing_that_was_ha
         assert_eq!((shown.len() as u64, on_disk as u64), (run, run));
         assert!(shown.iter().all(|ending| ending.acknowledged.is_some()));
     }
+}
+
+#[test]
+fn what_nobody_waits_for_shares_a_commit_with_what_is_in_a_hurry() {
+    let folder = Folder::new();
+    let linger = std::time::Duration::from_secs(3_600);
+    let (ledger, _, heard) = open_with(Settings { linger, ..settings(&folder.ledger()) });
+    ledger.keep(keep_ending(1, 1));
+    ledger.keep(Keep::Start(start(2, 2)));
+    ledger.hurry();
+    heard.wait(|told| *told == kept([1]));
+    eventually("both are in one commit", || heard.counts() == [Told::Written(2)]);
+    // Who reads, and who closes, waits for nothing that lingers.
+    ledger.keep(keep_ending(3, 3));
+    assert_eq!(runs(&history(&ledger, &everything())), [3, 1]);
+    ledger.keep(keep_ending(4, 4));
+    ledger.close(PATIENCE).unwrap();
+    let (ledger, ..) = open(&folder.ledger());
+    assert_eq!(runs(&history(&ledger, &everything())), [4, 3, 1]);
 }

@@ -261,6 +261,8 @@ pub enum Effect {
     Ask(Question),
     /// Write this down, in this order. Answered by `Input::Written` or `Input::Unwritten`, which count these.
     Keep(Keep),
+    /// What was handed to the ledger is waited for: it is to be written at once. Without this it may wait a moment for more.
+    Hurry,
     /// Answer this request.
     Reply(RequestId, Reply),
     /// Tell when this process exits, and how.

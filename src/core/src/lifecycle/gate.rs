@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Nothing is counted for one domain alone: one commit serves all that wait, and nobody who adds a step can forget to wait.
-//! The one answer that does not wait is *destroyed*: what it needs was written before libvirt was asked. See
+//! What an act came to is answered without waiting: what that needs was written before libvirt was asked. See
 //! `docs/decisions/0013-first-on-disk.md`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +22,7 @@ use super::run::{OnDisk, Phase};
 use crate::evidence::Asked;
 use crate::id::{DomainId, RequestId, RunId};
 use crate::limits;
+use crate::record::Keep;
 use crate::time::{Mono, Now};
 
 /// See the module page.
@@ -46,7 +47,7 @@ pub(super) struct Gate {
     /// Since when something waits without any word from the ledger.
     since: Option<Mono>,
     /// Effects that need not wait any more.
-    ready: Vec<Effect>,
+    pub ready: Vec<Effect>,
 }
 
 impl Gate {
@@ -101,9 +102,13 @@ impl Engine {
         let effects = std::mem::take(&mut self.effects);
         let mut going = std::mem::take(&mut self.gate.ready);
         going.reserve(effects.len());
+        let mut hurry = false;
         for effect in effects {
             match &effect {
-                Effect::Keep(_) => self.gate.handed += 1,
+                Effect::Keep(keep) => {
+                    self.gate.handed += 1;
+                    hurry |= self.is_urgent(keep);
+                }
                 Effect::Ask(Question::Act { .. } | Question::Do { .. }) | Effect::Reply(..)
                     if self.gate.handed > self.gate.settled =>
                 {
@@ -111,7 +116,11 @@ impl Engine {
                     continue;
                 }
                 Effect::Ask(question) => self.goes_out(question, OnDisk::Yes),
-                Effect::Reply(..) | Effect::Watch(_) | Effect::Corrected(_) | Effect::Publish => {}
+                Effect::Reply(..)
+                | Effect::Watch(_)
+                | Effect::Publish
+                | Effect::Hurry
+                | Effect::Corrected(_) => {}
             }
             going.push(effect);
         }
@@ -129,11 +138,28 @@ impl Engine {
             self.gate.listing = waits.then_some(self.gate.handed);
             self.mark_changed();
         }
+        if hurry {
+            self.effects.push(Effect::Hurry);
+        }
         if !self.gate.is_waiting() {
             self.gate.since = None;
         } else if self.gate.since.is_none() {
             self.gate.since = Some(now.mono);
         }
+    }
+
+    /// What tells of a run whose destroy is on disk and answered need not hurry: a daemon that finds none of it ends and
+    /// forgets the run as well. Who destroys the next VM shares its commit with it, and waits for one and not for two.
+    fn is_urgent(&self, keep: &Keep) -> bool {
+        let run = match keep {
+            Keep::Alive(_) => return false,
+            Keep::Start(_) | Keep::Revised(_) => return true,
+            Keep::Evidence(run, ..) | Keep::Acknowledge(run, _) => *run,
+            Keep::Ending(ending) => ending.run,
+        };
+        !self.runs.get(&run).is_some_and(|run| {
+            run.destroy_out == Some(OnDisk::Yes) && run.forgotten_by.is_some() && run.forgetting.is_empty()
+        })
     }
 
     /// So much of what was handed over is on disk.
@@ -220,8 +246,12 @@ impl Engine {
 
     /// libvirt is asked now, and the request for it is on disk, or cannot be written.
     fn goes_out(&mut self, question: &Question, on_disk: OnDisk) {
-        let Question::Act { run, what, .. } = question else { return };
+        let (Question::Act { run, .. } | Question::Do { run, .. }) = question else { return };
         let Some(run) = self.runs.get_mut(run) else { return };
+        let Question::Act { what, .. } = question else {
+            run.act_out = Some(on_disk);
+            return;
+        };
         match what {
             Asked::Destroy => run.destroy_out = Some(on_disk),
             Asked::Shutdown | Asked::Reboot | Asked::AgentShutdown | Asked::AgentReboot => {

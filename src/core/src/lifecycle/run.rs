@@ -118,6 +118,8 @@ pub(super) struct Run {
     pub destroy_out: Option<OnDisk>,
     /// The same for a shutdown or a reboot.
     pub shutdown_out: Option<OnDisk>,
+    /// The same for the last of all other acts.
+    pub act_out: Option<OnDisk>,
     /// libvirt was asked to start it and has not answered: that it is not there yet says nothing.
     pub creating: bool,
     /// Destroys that libvirt has not answered.
@@ -160,6 +162,7 @@ impl Run {
             forgetting: Vec::new(),
             destroy_out: None,
             shutdown_out: None,
+            act_out: None,
             creating: false,
             destroys_out: 0,
             destroy_again: false,

@@ -128,7 +128,8 @@ impl Engine {
                 Outcome::Refused(text) => Reply::Refused(tame(text)),
                 Outcome::NoLink => Reply::Unavailable(NO_LINK.into()),
             };
-            self.reply(request, reply);
+            let on_disk = self.runs.get(&id).and_then(|run| run.act_out);
+            self.reply_at_once(request, as_written(reply, on_disk));
         }
         let Some(run) = self.runs.get_mut(&id).filter(|run| run.is_open()) else { return };
         let domain = run.start.domain;
@@ -222,6 +223,8 @@ impl Engine {
     pub(super) fn acted(&mut self, now: Now, id: RunId, what: Asked, outcome: Outcome) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let comes_again = what == Asked::Destroy && run.phase == Phase::Launching;
+        // Before libvirt was asked the request was on disk: the answer needs nothing that was handed over since.
+        let shutdown_out = run.shutdown_out;
         let refused = match &outcome {
             Outcome::Refused(text) => Some(tame(text)),
             // A start that came and went was done all the same.
@@ -252,7 +255,7 @@ impl Engine {
                             Outcome::NoLink => Reply::Unavailable(NO_LINK.into()),
                             Outcome::Done | Outcome::Refused(_) => Reply::Done,
                         };
-                        self.effects.push(super::Effect::Reply(request, reply));
+                        self.reply_at_once(request, as_written(reply, shutdown_out));
                     }
                 }
             },
@@ -271,7 +274,8 @@ impl Engine {
                         Outcome::Refused(text) => Reply::Refused(text.clone()),
                         Outcome::NoLink => Reply::Unavailable(NO_LINK.into()),
                     };
-                    self.effects.push(super::Effect::Reply(request, reply));
+                    let reply = as_written(reply, shutdown_out);
+                    self.gate.ready.push(super::Effect::Reply(request, reply));
                 }
             }
             // Force has no answer, and the rest is answered by `did`.
@@ -305,7 +309,7 @@ impl Engine {
                     None => run.destroyed_by = Some(now.mono.after(STOPPED_PATIENCE)),
                     Some(reply) => {
                         for (request, _) in std::mem::take(&mut run.destroying) {
-                            self.effects.push(super::Effect::Reply(request, reply.clone()));
+                            self.reply_at_once(request, reply.clone());
                         }
                     }
                 }
@@ -413,6 +417,14 @@ impl Engine {
 
 /// libvirt reports STOPPED within milliseconds of a destroy.
 const STOPPED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// The answer, and that its request cannot be written, where that is so.
+fn as_written(reply: Reply, on_disk: Option<OnDisk>) -> Reply {
+    match (reply, on_disk) {
+        (Reply::Done, Some(OnDisk::No)) => Reply::DoneUnwritten,
+        (reply, _) => reply,
+    }
+}
 
 const fn done(on_disk: OnDisk) -> Reply {
     match on_disk {

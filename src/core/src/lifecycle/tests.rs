@@ -73,7 +73,11 @@ impl World {
                 // Glances have tests of their own.
                 Effect::Ask(Question::Glance { .. }) => {}
                 Effect::Ask(question) => self.asked.push(question),
-                Effect::Keep(_) | Effect::Watch(_) | Effect::Corrected(_) | Effect::Publish => {}
+                Effect::Keep(_)
+                | Effect::Watch(_)
+                | Effect::Publish
+                | Effect::Hurry
+                | Effect::Corrected(_) => {}
             }
         }
         if self.writes && self.handed > handed {

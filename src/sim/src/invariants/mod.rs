@@ -177,7 +177,7 @@ impl Invariants {
                     });
                     self.check_destroyed(*request, reply, ledger);
                 }
-                Effect::Keep(_) | Effect::Ask(_) | Effect::Watch(_) | Effect::Publish => {}
+                Effect::Keep(_) | Effect::Ask(_) | Effect::Watch(_) | Effect::Publish | Effect::Hurry => {}
             }
         }
         let publishes = effects.iter().filter(|effect| matches!(effect, Effect::Publish)).count() as u64;

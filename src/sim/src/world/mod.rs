@@ -321,7 +321,7 @@ impl World {
             }
             Effect::Reply(request, reply) => self.replies.entry(request).or_default().push(reply),
             Effect::Watch(process) => self.watch(process),
-            Effect::Publish | Effect::Corrected(_) => {}
+            Effect::Publish | Effect::Hurry | Effect::Corrected(_) => {}
         }
     }
 
