@@ -9,7 +9,7 @@ use whydown_core::evidence::{Evidence, EvidenceId};
 use whydown_core::record::{self, When};
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
 use whydown_core::time::Wall;
-use whydown_core::verdict::{describe, story_of};
+use whydown_core::verdict::{advice, describe, led_by, story_of};
 
 /// `GET /v1/domains`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -90,6 +90,9 @@ pub struct Ending {
     pub because: Vec<Witnessed>,
     /// What points elsewhere.
     pub despite: Vec<Witnessed>,
+    /// The trouble before the end, the newest first: it speaks neither for the cause nor against it.
+    #[serde(default)]
+    pub led_by: Vec<Witnessed>,
     /// All evidence, in the order of its first appearance.
     pub evidence: Vec<Witnessed>,
     /// How often late proof has corrected it: the exit code stays, the cause, the reason and the message may change.
@@ -392,7 +395,7 @@ impl Ending {
             cause: row.word.into(),
             certainty: ending.verdict.certainty.word().into(),
             sentence: row.sentence.into(),
-            advice: row.advice.into(),
+            advice: advice(ending),
             exit_code: ending.exit_code,
             exit_reason: ending.exit_reason,
             message: ending.message.clone(),
@@ -401,6 +404,7 @@ impl Ending {
             story: story_of(&ending.verdict.row).unwrap_or_default().into(),
             because: chosen(&ending.verdict.because),
             despite: chosen(&ending.verdict.despite),
+            led_by: chosen(&led_by(&ending.evidence, &ending.verdict)),
             evidence: ending.evidence.iter().map(Witnessed::of).collect(),
             revision: ending.revision(),
             earlier: (0..).zip(&ending.earlier).map(|(n, e)| Earlier::of(n, e, ending)).collect(),

@@ -110,6 +110,7 @@ pub fn why(told: &Why) -> String {
     }
     evidence(&mut text, "Because", &ending.because);
     evidence(&mut text, "Despite", &ending.despite);
+    evidence(&mut text, "What led to it", &ending.led_by);
     let _ = writeln!(text, "\nWhat to do: {}", ending.advice);
     text
 }

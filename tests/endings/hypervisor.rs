@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use whydown_lab::{BootDisk, OnCrash, Result, Serial, Signal, WatchdogAction, empty_qcow2, wait_until};
+use serde_json::Value;
+use whydown_lab::{
+    BootDisk, Guest, OnCrash, Result, Serial, Signal, WatchdogAction, empty_qcow2, wait_until,
+};
 
 use crate::host::{Host, PATIENCE, says, told};
 
@@ -108,7 +111,8 @@ fn a_vm_without_room_is_paused_and_says_why() -> Result<()> {
     assert_eq!(whydown_lab::xmlrpc_client(host.daemon.port()?, &code)?, "Paused ENOSPC");
     host.libvirtd.destroy("full")?;
     let ending = host.check(&guest, &told("outside-destroyed", 1, 2), "certain")?;
-    assert!(says(&ending["evidence"], "(enospc): the guest was paused"), "{ending:#}");
+    assert!(says(&ending["led_by"], "(enospc): the guest was paused"), "{ending:#}");
+    assert!(ending["advice"].as_str().is_some_and(|said| said.contains("no space left")), "{ending:#}");
     Ok(())
 }
 
@@ -140,6 +144,82 @@ fn a_vm_that_goes_back_to_a_snapshot_ends_one_run_and_begins_another() -> Result
     );
     host.libvirtd.virsh(&["snapshot-create-as", "snapshot", "off", "--halt"])?;
     host.check(&guest, &told("snapshot-stopped", 0, 0), "probable")?;
+    Ok(())
+}
+
+/// A VM with a disk that keeps snapshots inside, one of them taken while it ran.
+fn with_a_snapshot(host: &Host) -> Result<(Guest, PathBuf)> {
+    let disk = host.folder.path().join("data.qcow2");
+    std::fs::write(&disk, empty_qcow2()).expect("written");
+    let guest = host.guest("snapshot")?.device_xml(&format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{}'/>\
+         <target dev='vdb' bus='virtio'/></disk>",
+        disk.display()
+    ));
+    drop(host.up_persistent(&guest)?);
+    host.libvirtd.virsh(&["snapshot-create-as", "snapshot", "before"])?;
+    Ok((guest, disk))
+}
+
+/// The next process is held while it loads, for longer than anything is waited for.
+#[test]
+fn a_revert_that_takes_long_is_a_revert() -> Result<()> {
+    let host = Host::start("slow-revert")?;
+    let (guest, _) = with_a_snapshot(&host)?;
+    let first = host.run(&guest).expect("it runs");
+    let before = host.libvirtd.qemu("snapshot")?.pid();
+    std::thread::scope(|scope| -> Result<()> {
+        let reverting = scope.spawn(|| host.libvirtd.virsh(&["snapshot-revert", "snapshot", "before"]));
+        let next = || host.libvirtd.qemu("snapshot").ok().filter(|qemu| qemu.pid() != before);
+        wait_until("the next process is there", PATIENCE, || {
+            next().is_some_and(|qemu| qemu.signal(Signal::STOP).is_ok())
+        });
+        // libvirt counts how long it waits for it.
+        let waited = |done: std::process::Output| {
+            let said = String::from_utf8_lossy(&done.stdout).into_owned();
+            let seconds = said.split_once('(').and_then(|(_, s)| s.split_once("s)")?.0.parse::<f64>().ok());
+            seconds.is_some_and(|seconds| seconds > 12.0)
+        };
+        wait_until("libvirt has waited for long", PATIENCE, || {
+            host.libvirtd.try_virsh(&["domcontrol", "snapshot"]).is_ok_and(waited)
+        });
+        assert_eq!(host.past(&guest)?.len(), 0, "nobody knows yet");
+        assert_ne!(host.status(&guest).as_deref(), Some("down"));
+        next().expect("it is held").signal(Signal::CONT)?;
+        reverting.join().expect("no panic").map(drop)
+    })?;
+    wait_until("the next run is shown", PATIENCE, || {
+        host.status(&guest).as_deref() == Some("up") && host.run(&guest).is_some_and(|run| run > first)
+    });
+    wait_until("the ending is known", PATIENCE, || host.past(&guest).is_ok_and(|past| !past.is_empty()));
+    let past = host.past(&guest)?;
+    let told = (&past[0]["cause"], &past[0]["certainty"], &past[0]["revision"]);
+    assert_eq!(told, (&"snapshot-reverted".into(), &"certain".into(), &Value::Null), "{past:#?}");
+    Ok(())
+}
+
+/// The memory in the snapshot is spoiled: libvirt stops the VM, and QEMU cannot load it.
+#[test]
+fn a_revert_that_fails_at_loading_is_a_failed_start_with_qemus_words() -> Result<()> {
+    let host = Host::start("failed-revert")?;
+    let (guest, disk) = with_a_snapshot(&host)?;
+    let bytes = std::fs::read(&disk).expect("read");
+    let memory =
+        bytes.windows(4).position(|four| four == b"QEVM").expect("a snapshot's memory begins with it");
+    {
+        use std::os::unix::fs::FileExt;
+        let open = std::fs::OpenOptions::new().write(true).open(&disk).expect("opened");
+        open.write_all_at(b"JUNK", memory as u64).expect("written");
+    }
+    let done = host.libvirtd.try_virsh(&["snapshot-revert", "snapshot", "before"])?;
+    assert!(!done.status.success(), "libvirt says that it failed");
+    wait_until("both endings are known", PATIENCE, || host.past(&guest).is_ok_and(|past| past.len() == 2));
+    let past = host.past(&guest)?;
+    assert_eq!(past[0]["cause"], "start-failed", "{past:#?}");
+    let message = past[0]["message"].as_str().expect("a text");
+    assert!(message.contains("while loading VM state"), "{message}");
+    assert_eq!(past[1]["cause"], "snapshot-stopped", "{past:#?}");
+    host.wait_status(&guest, "down");
     Ok(())
 }
 

@@ -117,6 +117,43 @@ fn what_others_do_on_the_host_is_not_the_users_doing() -> Result<()> {
     Ok(())
 }
 
+/// Something else is in the place of QEMU's log until the ending was told: who ended it is then not known, and later it is.
+#[test]
+fn a_log_that_can_be_read_only_later_corrects_the_cause_and_not_the_exit_code() -> Result<()> {
+    let host = Host::start("late")?;
+    let guest = host.guest("late")?;
+    let _serial = host.up(&guest)?;
+    let log = host.libvirtd.domain_log_path("late");
+    let kept = log.with_extension("kept");
+    std::fs::rename(&log, &kept).expect("moved away");
+    std::fs::create_dir(&log).expect("made");
+    host.libvirtd.qemu("late")?.signal(Signal::TERM)?;
+    let first = host.check(&guest, &told("process-terminated", 1, 11), "probable")?;
+    assert_eq!(
+        (first["revision"].as_u64(), says(&first["evidence"], "could not be read")),
+        (None, true),
+        "{first:#}"
+    );
+    std::fs::remove_dir(&log).expect("removed");
+    std::fs::rename(&kept, &log).expect("back");
+    wait_until("it is corrected", PATIENCE, || {
+        host.past(&guest).is_ok_and(|past| past[0]["revision"].as_u64().is_some())
+    });
+    let corrected = host.check(&guest, &told("process-terminated", 1, 11), "certain")?;
+    let me = format!("from process {}", std::process::id());
+    assert!(says(&corrected["because"], &me), "{corrected:#}");
+    let before = &corrected["earlier"][0];
+    assert_eq!((&before["certainty"], &before["row"]), (&first["certainty"], &first["row"]), "{corrected:#}");
+    assert_eq!(before["evidence"], first["evidence"], "what it stood on stays readable");
+    let code = format!(
+        "vm = server.getVmStats('{}')['statsList'][0]\nprint(vm['exitCode'], vm['exitReasonExact'], vm['exitRevision'])",
+        guest.uuid_text()
+    );
+    assert_eq!(whydown_lab::xmlrpc_client(host.daemon.port()?, &code)?, "1 11 1");
+    assert_eq!(host.past(&guest)?, [corrected]);
+    Ok(())
+}
+
 #[test]
 fn a_saved_vm_is_told_and_its_next_run_is_shown() -> Result<()> {
     let host = Host::start("saved")?;

@@ -113,7 +113,7 @@ fn the_page_of_the_causes_follows_from_the_table() {
     }
     for row in &rows {
         let _ = write!(page, "\n## {}\n\n{}\n{}\n\n", row.word, row.sentence, row.story);
-        let _ = writeln!(page, "What to do: {}\n", row.advice);
+        let _ = writeln!(page, "What to do: {}\n", whydown_core::verdict::plain_advice(&row.advice));
         let _ = writeln!(page, "- exitMessage: `{}`", row.message);
         let (status, vcs, ocf) = (row.exit_status, row.vcs_monitor, row.ocf_monitor);
         let _ = writeln!(page, "- process exit status {status}; VCS monitor {vcs}; OCF monitor {ocf}");

@@ -191,6 +191,8 @@ pub enum Fact {
     Replaced,
     /// The next run of the domain began from a snapshot.
     NextFromSnapshot,
+    /// libvirt told of a start from a snapshot, and no process was there: it tells so of one that failed as well.
+    StartedInVain,
     /// We could not hear from `from` to `to`.
     Gap {
         /// Last moment of hearing.

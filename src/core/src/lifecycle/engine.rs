@@ -260,6 +260,9 @@ impl Engine {
             let Some(run) = self.runs.get(&id) else { continue };
             match run.alarm() {
                 Some(due) if due <= now.mono => match run.phase {
+                    Phase::Settling { .. } if self.may_come_back(id) => {
+                        self.look_whether_it_comes_back(now, id)
+                    }
                     Phase::Settling { .. } => self.record(now, id),
                     Phase::Launching | Phase::Active => self.press_on(now, id),
                     Phase::Recording(_) => {}

@@ -71,7 +71,9 @@ impl Engine {
                     self.reconsider(now, id);
                 }
             }
-            Happening::ControlError if ending.is_none() => {
+            Happening::ControlError
+                if ending.is_none_or(|id| !self.runs[&id].could_be(event.domain.libvirt_id)) =>
+            {
                 // A start that fails in QEMU shows nothing but this. Whether it is one, libvirt must tell.
                 let start = self.new_start(now, &event.domain, event.at, true, None);
                 let id = self.begin(now, start, Phase::Launching, Status::Launching);
@@ -89,6 +91,13 @@ impl Engine {
 
     fn started(&mut self, now: Now, event: HostEvent, detail: StartDetail, run: Option<RunId>) {
         let fact = Fact::Host(Happening::Started(detail));
+        let nobody_runs_it = event.domain.libvirt_id.is_none() && event.process.is_none();
+        if detail == StartDetail::FromSnapshot && nobody_runs_it {
+            return self.started_in_vain(now, &event, run);
+        }
+        if detail == StartDetail::FromSnapshot {
+            self.starts_from_snapshot(now, event.domain.id, event.at);
+        }
         if let Some(id) = run {
             let known = &self.runs[&id];
             match known.phase {
@@ -145,6 +154,34 @@ impl Engine {
         self.note(id, event.at, fact);
         self.glance_soon(now, id);
         self.touch(now, event.domain.id);
+    }
+
+    /// libvirt tells of a start from a snapshot before it looks whether that came up. Nothing runs it: that start failed,
+    /// and is a run of its own, with QEMU's words.
+    fn started_in_vain(&mut self, now: Now, event: &HostEvent, run: Option<RunId>) {
+        let phase = run.map(|id| (id, &self.runs[&id].phase));
+        // The monitor's word came first, and the failed start was found and ended by it.
+        let told = self.echo(now, event.domain.id).is_some_and(|echo| !echo.heard);
+        let id = match phase {
+            Some((id, Phase::Settling { .. })) if told => {
+                self.note(id, event.at, Fact::StartedInVain);
+                return self.reconsider(now, id);
+            }
+            Some((_, Phase::Recording(_))) | None if told => return,
+            Some((id, Phase::Launching)) => id,
+            // It runs, as far as is known: libvirt must tell.
+            Some((_, Phase::Active)) => return self.look(event.domain.id),
+            Some((_, Phase::Settling { .. } | Phase::Recording(_))) | None => {
+                let start = self.new_start(now, &event.domain, event.at, true, None);
+                self.begin(now, start, Phase::Launching, Status::Launching)
+            }
+        };
+        self.preludes.remove(&event.domain.id);
+        self.note(id, event.at, Fact::StartedInVain);
+        self.ask_for_remains(id);
+        if let Some(before) = run.filter(|before| *before != id) {
+            self.reconsider(now, before);
+        }
     }
 
     fn stopped(&mut self, now: Now, event: &HostEvent, run: Option<RunId>) {

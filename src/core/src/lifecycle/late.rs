@@ -185,6 +185,21 @@ impl Engine {
             && self.down.get(&domain).is_none_or(|down| down.ending.run == id)
     }
 
+    /// The domain starts from a snapshot. If that had stopped its last run, and nobody saw it left off in between, that run
+    /// was gone back from.
+    pub(super) fn starts_from_snapshot(&mut self, now: Now, domain: DomainId, at: Wall) {
+        let Some(id) = self.last_ended(domain) else { return };
+        let Some(ended) = self.ended.get(&id) else { return };
+        let seen_off = ended.dossier.find(|f| match f {
+            Fact::Found { state, .. } => !state.is_active(),
+            Fact::Gone => true,
+            _ => false,
+        });
+        if seen_off.is_none() && verdict::was_stopped_by_a_snapshot(&ended.dossier) {
+            self.late(now, id, [(at, Fact::NextFromSnapshot)]);
+        }
+    }
+
     /// The run of this domain that ended last, if it is remembered.
     pub(super) fn last_ended(&self, domain: DomainId) -> Option<RunId> {
         self.ended.iter().rev().find(|(_, ended)| ended.start.domain == domain).map(|(id, _)| *id)

@@ -2,9 +2,9 @@
 
 use super::effect::{Answer, Question};
 use super::engine::Engine;
-use super::run::{Phase, status_of};
+use super::run::{Phase, Reverting, status_of};
 use crate::evidence::{Asked, Deaf, Fact};
-use crate::hypervisor::{DomainState, DomainView, Happening, Listing};
+use crate::hypervisor::{DomainState, DomainView, Happening, Listing, PauseReason};
 use crate::id::{DomainId, RunId};
 use crate::record::{Incarnation, Keep, When};
 use crate::snapshot::Link;
@@ -184,11 +184,15 @@ impl Engine {
                 }
                 self.show(now, id, view);
             }
+            // It is on its way up, and may still fail: STARTED comes when it is up, or libvirt shows it off.
+            None if view.state == DomainState::Paused(PauseReason::StartingUp)
+                && self.current.get(&domain).is_some_and(|id| self.may_come_back(*id)) => {}
             other => {
                 if let Some(id) = other {
                     self.note(id, now.wall, Fact::Replaced);
                     self.end_unheard(now, id, now.wall);
                 }
+                self.runs_after_a_snapshot(now, domain);
                 let start = self.new_start(now, &view.domain, now.wall, false, view.process);
                 let id = self.begin(now, start, Phase::Active, status_of(view.state));
                 self.preludes.remove(&domain);
@@ -196,6 +200,18 @@ impl Engine {
                 self.note(id, now.wall, found);
                 self.show(now, id, view);
             }
+        }
+    }
+
+    /// A run that a snapshot operation has stopped, of whose next start nothing was heard: it runs again.
+    fn runs_after_a_snapshot(&mut self, now: Now, domain: DomainId) {
+        let stopped = self.current.get(&domain).copied().filter(|id| {
+            let run = &self.runs[id];
+            matches!(run.phase, Phase::Settling { .. })
+                && crate::verdict::was_stopped_by_a_snapshot(&run.dossier)
+        });
+        if let Some(id) = stopped {
+            self.note(id, now.wall, Fact::Replaced);
         }
     }
 
@@ -306,9 +322,15 @@ impl Engine {
             self.end(now, id, When::At(at));
         }
         if let Some(run) = self.runs.get_mut(&id)
-            && let Phase::Settling { remains, .. } = &mut run.phase
+            && let Phase::Settling { remains, at_least, .. } = &mut run.phase
         {
             *remains = true;
+            // A look that came before the time for the start was over may have come before libvirt began with it.
+            let left_off = matches!(&view, Some(None)) || matches!(&view, Some(Some(view)) if !is_up(view));
+            if run.reverting == Reverting::LookedAgain && left_off {
+                run.reverting = Reverting::LeftOff;
+                *at_least = now.mono;
+            }
         }
         self.reconsider(now, id);
         self.set_alarm(id);

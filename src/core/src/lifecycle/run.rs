@@ -79,6 +79,19 @@ impl Shutting {
     }
 }
 
+/// A run that a snapshot operation has stopped: it may begin anew from the snapshot, however long its memory takes to
+/// load, or be left off. libvirt shows which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Reverting {
+    /// Nobody has looked since it was stopped, or libvirt could not say.
+    #[default]
+    Open,
+    /// Looked at again, as the start did not come soon.
+    LookedAgain,
+    /// It was left off.
+    LeftOff,
+}
+
 /// A run that the engine follows.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
@@ -129,6 +142,8 @@ pub(super) struct Run {
     /// Its unit was given something to do: libvirt has it stopped after every end, and it matters only if the host's service
     /// manager sent a signal.
     pub unit_stopping: Option<(Wall, Fact)>,
+    /// What is waited for after a snapshot operation has stopped it.
+    pub reverting: Reverting,
     /// Acts that broke off with the link: if it still runs at that time, they were not done.
     pub unsure: Vec<(Asked, Mono)>,
 }
@@ -167,6 +182,7 @@ impl Run {
             destroys_out: 0,
             destroy_again: false,
             unit_stopping: None,
+            reverting: Reverting::default(),
             unsure,
         }
     }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::effect::{Effect, Reply};
 use super::engine::{Down, Echo, Engine};
-use super::run::Phase;
+use super::run::{Phase, Reverting};
 use crate::cause::Cause;
 use crate::evidence::{Fact, Who};
 use crate::hypervisor::{Happening, StopDetail};
 use crate::id::{DomainId, RunId};
 use crate::record::{Acknowledged, Ending, Keep, When};
+use crate::snapshot::Link;
 use crate::time::Now;
 use crate::verdict;
 
@@ -85,9 +86,29 @@ impl Engine {
                 );
             verdict::is_final(&verdict) && !asks_first
         };
-        if due || !latest && *remains || last_word() {
+        if due && !self.may_come_back(id) || !latest && *remains || last_word() {
             self.record(now, id);
         }
+    }
+
+    /// Whether a snapshot operation has stopped it and libvirt has not said yet what came of that.
+    pub(super) fn may_come_back(&self, id: RunId) -> bool {
+        let Some(run) = self.runs.get(&id) else { return false };
+        let latest = self.current.get(&run.start.domain) == Some(&id);
+        let stopped = || verdict::was_stopped_by_a_snapshot(&run.dossier);
+        latest && run.reverting != Reverting::LeftOff && matches!(self.link, Link::Up) && stopped()
+    }
+
+    /// The start from the snapshot did not come soon: memory takes long to load. libvirt shows whether it is at it.
+    pub(super) fn look_whether_it_comes_back(&mut self, now: Now, id: RunId) {
+        let wait = self.settings.settle_snapshot.max(REMAINS_PATIENCE);
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Phase::Settling { end, .. } = run.phase else { return };
+        run.reverting = Reverting::LookedAgain;
+        let at = now.mono.after(wait);
+        run.phase = Phase::Settling { end, at_least: at, at_most: at, remains: false };
+        self.set_alarm(id);
+        self.ask_for_remains(id);
     }
 
     /// Decides, and hands the ending to the ledger.

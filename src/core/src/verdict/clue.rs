@@ -94,6 +94,8 @@ clues! {
     NoManagedImage => None,
     /// The next run began from a snapshot.
     NextFromSnapshot => None,
+    /// A snapshot operation was heard to stop it, and it runs again since.
+    RunsAgain => None,
     /// The kernel's out-of-memory killer named the process.
     OomKilled => Some(Cause::OomKilled),
     /// libvirt itself ended the process before the link to it was lost.
@@ -297,6 +299,9 @@ impl Clue {
                 seen.extend(ids(dossier, |f| matches!(f, Fact::Gone)));
                 seen
             }
+            // Of an operation that was not heard nobody knows how long before the next start it was.
+            Self::RunsAgain if super::setting::stopped(dossier).is_none() => Vec::new(),
+            Self::RunsAgain => ids(dossier, |f| matches!(f, Fact::Replaced)),
             Self::NextFromSnapshot => ids(dossier, |f| matches!(f, Fact::NextFromSnapshot)),
             Self::OomKilled => {
                 let mut seen = ids(dossier, |f| matches!(f, Fact::OomKilled { .. }));

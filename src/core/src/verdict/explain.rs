@@ -24,6 +24,7 @@ pub fn describe(fact: &Fact) -> String {
         Fact::Gone => "libvirt no longer knows it".into(),
         Fact::Replaced => "another process runs it now".into(),
         Fact::NextFromSnapshot => "its next run began from a snapshot".into(),
+        Fact::StartedInVain => "libvirt told of a start from a snapshot that brought no process up".into(),
         Fact::Gap { why: Deaf::DaemonAway, .. } => "whydown was not listening (it was not running)".into(),
         Fact::Gap { why: Deaf::LinkLost, .. } => {
             "whydown was not listening (the link to libvirt was lost)".into()
@@ -158,7 +159,7 @@ fn sender_words(sender: Sender) -> &'static str {
     }
 }
 
-fn signal_word(signal: i32) -> String {
+pub(super) fn signal_word(signal: i32) -> String {
     match signal {
         1 => "SIGHUP",
         2 => "SIGINT",

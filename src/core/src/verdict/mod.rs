@@ -10,7 +10,9 @@
 //! Nothing here remembers anything: the same dossier always gives the same verdict. Absence of a report is never
 //! a cause; the rows that rest on absence say *unknown*, or say what is the rule and call it probable.
 
+mod advice;
 mod clue;
+mod context;
 mod explain;
 mod order;
 mod process;
@@ -18,7 +20,9 @@ mod setting;
 mod table;
 mod traces;
 
+pub use advice::{advice, plain_advice};
 pub use clue::Clue;
+pub use context::{LED_BY, led_by};
 pub use explain::{describe, text_of};
 pub use setting::Setting;
 pub(crate) use setting::was_up;
@@ -26,6 +30,7 @@ pub use table::{Place, RETIRED, ROWS, Row, story_of};
 
 use crate::cause::Cause;
 use crate::evidence::{Dossier, EvidenceId, Fact};
+use crate::hypervisor::StopDetail;
 use crate::limits;
 use crate::record::{Certainty, Verdict};
 use crate::time::Wall;
@@ -66,6 +71,12 @@ pub fn decide(dossier: &Dossier, end: Wall) -> Verdict {
     Verdict { cause: row.cause, certainty, row: row.label.to_owned(), because, despite }
 }
 
+/// Whether a snapshot operation was heard to stop it, and no start from a snapshot after it.
+pub fn was_stopped_by_a_snapshot(dossier: &Dossier) -> bool {
+    setting::stopped(dossier) == Some(StopDetail::FromSnapshot)
+        && dossier.find(|f| matches!(f, Fact::NextFromSnapshot)).is_none()
+}
+
 /// Whether nothing that may still come can change this verdict: it is certain, or its row is [settled](Row::is_settled).
 pub fn is_final(verdict: &Verdict) -> bool {
     verdict.certainty == Certainty::Certain
@@ -74,16 +85,30 @@ pub fn is_final(verdict: &Verdict) -> bool {
 
 /// Whether this clue is seen whenever that cause is at work, and so speaks for nothing else.
 fn accompanies(clue: Clue, setting: Setting, cause: Cause) -> bool {
+    // Where libvirt says that it ended otherwise than by a shutdown, a wish for one was not what ended it: it led to it.
+    let no_shutdown = matches!(
+        setting,
+        Setting::Destroyed
+            | Setting::Crashed
+            | Setting::Migrated
+            | Setting::Saved
+            | Setting::Failed
+            | Setting::FromSnapshot
+    );
     match clue {
+        Clue::ButtonPressed | Clue::WeAskedShutdown if no_shutdown => true,
         Clue::PlainPoweroff | Clue::GuestHadBegun => {
             matches!(setting, Setting::ShutdownByGuest | Setting::ShutdownUnspoken)
         }
         // QEMU's word on a signal and libvirt's own kills come with every end by the host's side.
         Clue::SignalWord => true,
         Clue::PanickedAndEnded => cause == Cause::GuestPanic,
-        // A shutdown through us and a watchdog press the button too.
+        // A shutdown through us, a watchdog and a host that goes down press the button too.
         Clue::ButtonPressed => {
-            matches!(cause, Cause::AdminShutdown | Cause::AdminForcedOff | Cause::WatchdogShutdown)
+            matches!(
+                cause,
+                Cause::AdminShutdown | Cause::AdminForcedOff | Cause::WatchdogShutdown | Cause::HostShutdown
+            )
         }
         Clue::WeAskedShutdown => cause == Cause::AdminForcedOff,
         Clue::KilledHard => cause == Cause::OomKilled || setting == Setting::NotStarted,

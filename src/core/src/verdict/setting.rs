@@ -96,8 +96,8 @@ impl Setting {
         if let Some(detail) = stopped(dossier) {
             return Some(Self::of_stop(detail, dossier, end));
         }
-        let tried =
-            begun_by_us(dossier) || has(dossier, |f| matches!(f, Fact::Host(Happening::ControlError)));
+        let tried = begun_by_us(dossier)
+            || has(dossier, |f| matches!(f, Fact::Host(Happening::ControlError) | Fact::StartedInVain));
         if tried && (!was_up(dossier) || failed_unheard(dossier)) {
             return None;
         }
@@ -178,7 +178,9 @@ impl Setting {
         began.extend(ids(dossier, |f| match f {
             Fact::Found { state, .. } => !state.is_active(),
             Fact::Gone | Fact::Replaced | Fact::LogEnd { .. } => true,
-            Fact::Refused { .. } | Fact::Host(Happening::ControlError) => self == Self::NotStarted,
+            Fact::Refused { .. } | Fact::Host(Happening::ControlError) | Fact::StartedInVain => {
+                self == Self::NotStarted
+            }
             _ => false,
         }));
         began

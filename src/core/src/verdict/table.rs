@@ -202,6 +202,7 @@ table! {
     }
     [First(FromSnapshot)] {
         "R1" NextFromSnapshot => SnapshotReverted, Certain: "The next run began from a snapshot at once.";
+        "R3" RunsAgain => SnapshotReverted, Probable: "The snapshot operation had stopped it, and another process runs it.";
         "R2" _ => SnapshotStopped, Probable: "A snapshot operation left it off.";
     }
     [Then(StoppedOther)] {

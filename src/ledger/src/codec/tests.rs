@@ -58,7 +58,11 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::Refused { .. }
             | Fact::Found { .. }
             | Fact::Gone => {}
-            Fact::Replaced | Fact::NextFromSnapshot | Fact::Gap { .. } | Fact::LogEnd { .. } => {}
+            Fact::Replaced
+            | Fact::NextFromSnapshot
+            | Fact::StartedInVain
+            | Fact::Gap { .. }
+            | Fact::LogEnd { .. } => {}
             Fact::LogSignal { .. }
             | Fact::LogText(_)
             | Fact::LogSilent
@@ -91,6 +95,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             Just(Fact::Replaced),
             Just(Fact::HostStays),
             Just(Fact::NextFromSnapshot),
+            Just(Fact::StartedInVain),
             Just(Fact::LogSilent)
         ],
         (moment(), moment()).prop_map(|(from, to)| Fact::Gap { from, to, why: Deaf::LinkLost }),

@@ -24,6 +24,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::Gone => "gone",
         Fact::Replaced => "replaced",
         Fact::NextFromSnapshot => "next-from-snapshot",
+        Fact::StartedInVain => "started-in-vain",
         Fact::Gap { .. } => "gap",
         Fact::LogEnd { .. } => "log-end",
         Fact::LogSignal { .. } => "log-signal",

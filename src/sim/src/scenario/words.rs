@@ -110,6 +110,12 @@ fn understood(line: &str) -> Option<Line> {
     let rest = rest.trim();
     let say = |what| Some(Line::Happens(vec![Act::Say(what)]));
     match first {
+        // A process is there, and libvirt shows it on its way up; nothing is reported yet.
+        "begins" => {
+            Some(Line::Happens(vec![Act::Begin, Act::Show(DomainState::Paused(PauseReason::StartingUp))]))
+        }
+        // What libvirt reports of a start from a snapshot that has failed, too.
+        "in-vain" => say(Happening::Started(StartDetail::FromSnapshot)),
         "start" => Some(Line::Happens(vec![
             Act::Begin,
             Act::Say(Happening::Resumed(ResumeDetail::Unpaused)),

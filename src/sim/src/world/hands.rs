@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use whydown_core::cause::Cause;
 use whydown_core::evidence::{Asked, Fact};
-use whydown_core::hypervisor::{DomainState, DomainView, Happening, PauseReason};
+use whydown_core::hypervisor::{DomainState, DomainView, Happening, PauseReason, StartDetail};
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom};
 use whydown_core::time::Wall;
@@ -130,6 +130,7 @@ impl World {
     fn may_be_said(&self, id: DomainId, what: &Happening) -> bool {
         match what {
             Happening::Stopped(_)
+            | Happening::Started(StartDetail::FromSnapshot)
             | Happening::ControlError
             | Happening::JobCompleted(_)
             | Happening::Defined

@@ -140,7 +140,15 @@ fn columns(
     same("classic_reason", &ending["classic_reason"], row.classic_reason.into());
     same("sentence", &ending["sentence"], row.sentence.as_str().into());
     same("cause_story", &ending["cause_story"], row.story.as_str().into());
-    same("advice", &ending["advice"], row.advice.as_str().into());
+    if row.advice.contains('[') {
+        // It says what is in the evidence.
+        let said = ending["advice"].as_str().unwrap_or_default();
+        let whole = !said.is_empty() && !said.contains(['[', ']', '{', '}', '|']);
+        same("whole advice", &whole.into(), true.into());
+    } else {
+        let said = ending["advice"].as_str().is_some_and(|said| said.starts_with(&row.advice));
+        same("the advice of its row", &said.into(), true.into());
+    }
     same("exit_status", &ending["exit_status"], row.exit_status.into());
     same("vcs_monitor", &ending["vcs_monitor"], row.vcs_monitor.into());
     same("ocf_monitor", &ending["ocf_monitor"], row.ocf_monitor.into());
