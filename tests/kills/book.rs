@@ -85,6 +85,10 @@ impl Book {
             if destroyed.contains(&number) && (down || !comes_back) {
                 self.fault(format!("run {number} was answered as destroyed and is shown again: {domain}"));
             }
+            // The told hypervisor ended with the daemon and has undone it: what runs again may end in any way.
+            if comes_back && !down {
+                self.destroyed.remove(&number);
+            }
             if down && domain["durable"] == true {
                 self.ending(&domain["ending"]);
             }

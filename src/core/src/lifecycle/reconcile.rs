@@ -243,6 +243,10 @@ impl Engine {
     }
 
     pub(super) fn show(&mut self, now: Now, id: RunId, view: &DomainView) {
+        // A start that broke off with its libvirtd is given up without a word.
+        if view.state == DomainState::Paused(PauseReason::StartingUp) {
+            self.unseen.insert(view.domain.id);
+        }
         if let Some(run) = self.runs.get_mut(&id) {
             run.name.clone_from(&view.domain.name);
             run.status = run.status_seen(view.state);

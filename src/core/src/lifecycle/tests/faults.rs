@@ -546,3 +546,22 @@ fn years_of_gaps_and_ever_new_texts_leave_room_for_the_end() {
         "the last gap is there"
     );
 }
+
+#[test]
+fn what_is_found_starting_is_looked_at_again_and_ends_where_its_start_was_given_up() {
+    let mut world = recovered(Recovered::default());
+    let starting = DomainState::Paused(crate::hypervisor::PauseReason::StartingUp);
+    world.tell(Input::LinkUp(listing(starting, Some(1))));
+    assert_eq!(world.status(), Some(Status::Launching));
+    world.pass(31_000);
+    assert!(
+        matches!(world.asked.last(), Some(Question::Look { domain }) if *domain == VM),
+        "{:?}",
+        world.asked
+    );
+    let view = Some(Some(view(DomainState::ShutOff(ShutOffReason::Unknown), None)));
+    world.tell(Input::Answered(Answer::Looked { domain: VM, view }));
+    world.pass(6_000);
+    assert_eq!(world.endings.len(), 1);
+    assert_eq!(world.status(), Some(Status::Down));
+}
