@@ -71,9 +71,10 @@ pub fn why(told: &Why) -> String {
     let Some(ending) = &told.ending else { return text };
     let _ = writeln!(text, "{} went down: {}", clean(&ending.name), ending.sentence);
     let _ = writeln!(text);
-    let when = match ending.ended_not_before {
+    let when = match ending.ended_not_before.map(local) {
         None => local(ending.ended),
-        Some(from) => format!("between {} and {}", local(from), local(ending.ended)),
+        Some(from) if from == local(ending.ended) => format!("about {from}"),
+        Some(from) => format!("between {from} and {}", local(ending.ended)),
     };
     let mut facts: Vec<(&str, String)> = vec![
         ("When", when),

@@ -59,7 +59,7 @@ pub struct EngineTask {
     /// Endings that were decided, and are on their way to disk.
     decided: HashMap<RunId, Arc<Ending>>,
     /// Endings that may be shown, and were not yet.
-    untold: BTreeMap<DomainId, Arc<Ending>>,
+    untold: BTreeMap<(DomainId, RunId), Arc<Ending>>,
 }
 
 impl EngineTask {
@@ -148,7 +148,7 @@ impl EngineTask {
             if let Input::Kept(run) | Input::NotKept(run) = &input
                 && let Some(ending) = self.decided.remove(run)
             {
-                self.untold.insert(ending.domain, ending);
+                self.untold.insert((ending.domain, ending.run), ending);
                 publish = true;
             }
             if let Input::Host(HostEvent {
@@ -202,12 +202,12 @@ impl EngineTask {
         let old = self.show(Arc::clone(&snapshot));
         // What is shown as ended was told; of a run that is still shown its ending will be.
         let mut untold = std::mem::take(&mut self.untold);
-        untold.retain(|id, ending| match snapshot.domains.get(id) {
-            Some(domain) if domain.run == ending.run && domain.ending.is_none() => {
-                self.untold.insert(*id, Arc::clone(ending));
+        untold.retain(|(id, run), ending| match snapshot.domains.get(id) {
+            Some(domain) if domain.run == *run && domain.ending.is_none() => {
+                self.untold.insert((*id, *run), Arc::clone(ending));
                 false
             }
-            Some(domain) => domain.run != ending.run,
+            Some(domain) => domain.run != *run,
             None => true,
         });
         if self.changes.receiver_count() == 0 {
@@ -217,9 +217,14 @@ impl EngineTask {
         let gone = old.snapshot.domains.iter().filter(|(id, domain)| {
             !snapshot.domains.contains_key(*id) && !self.decided.contains_key(&domain.run)
         });
-        let left: BTreeSet<DomainId> = gone.map(|(id, _)| *id).chain(untold.keys().copied()).collect();
-        for id in left {
-            let _ = self.changes.send(Change::Left(id, untold.remove(&id)));
+        let mut gone: BTreeSet<DomainId> = gone.map(|(id, _)| *id).collect();
+        // Of a domain that had several runs while nobody listened each is told.
+        for ((id, _), ending) in untold {
+            gone.remove(&id);
+            let _ = self.changes.send(Change::Left(id, Some(ending)));
+        }
+        for id in gone {
+            let _ = self.changes.send(Change::Left(id, None));
         }
         for (id, domain) in &snapshot.domains {
             if !old.snapshot.domains.get(id).is_some_and(|before| Arc::ptr_eq(before, domain)) {

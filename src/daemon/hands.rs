@@ -15,12 +15,13 @@ use whydown_core::act::Act;
 use whydown_core::evidence::{Asked, Fact, Sender};
 use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
 use whydown_core::id::{DomainId, RequestId, RunId};
+use whydown_core::lifecycle::attribution::{self, Marks};
 use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom, internal_error};
 use whydown_core::limits;
 use whydown_core::time::Wall;
 use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow};
 use whydown_witness::exit::ExitWatch;
-use whydown_witness::log::{self, LogRun};
+use whydown_witness::log;
 use whydown_witness::process;
 
 use super::emulators::Emulators;
@@ -236,11 +237,11 @@ impl Hands {
     fn answer(&self, question: Question) -> Answer {
         match question {
             Question::Look { domain } => Answer::Looked { domain, view: self.view(domain) },
-            Question::Glance { run, domain, name, started, seen } => {
+            Question::Glance { run, domain, name, marks } => {
                 let view = self.view(domain);
                 let unsaid = DomainState::Paused(PauseReason::Unknown);
                 let mut facts = match &view {
-                    Some(Some(view)) if view.state == unsaid => self.log(&name, started, seen),
+                    Some(Some(view)) if view.state == unsaid => self.log(&name, marks),
                     _ => Vec::new(),
                 };
                 facts.retain(
@@ -248,9 +249,9 @@ impl Hands {
                 );
                 Answer::Glanced { run, view, facts }
             }
-            Question::Remains { run, domain, name, started, seen } => {
+            Question::Remains { run, domain, name, marks } => {
                 let view = self.view(domain);
-                let mut facts = self.log(&name, started, seen);
+                let mut facts = self.log(&name, marks);
                 facts.extend(self.host.ask().fact());
                 Answer::Remains { run, view, facts }
             }
@@ -355,17 +356,17 @@ impl Hands {
         }
     }
 
-    fn log(&self, name: &str, started: Wall, seen: bool) -> Vec<(Wall, Fact)> {
+    fn log(&self, name: &str, marks: Marks) -> Vec<(Wall, Fact)> {
         let Some(folder) = &self.logs else { return Vec::new() };
-        let run = LogRun { started, seen_start: seen, next_start: None };
-        let mut facts = log::read(folder, name, run, self.own_pid, clock::wall());
+        let now = clock::wall();
+        let mut facts = attribution::facts_of(&log::read(folder, name, self.own_pid, now), marks, now);
         facts.extend(libvirt_since(&facts));
         facts
     }
 }
 
 /// Since when the libvirt that ended the process has been running, if it runs still.
-fn libvirt_since(facts: &[(Wall, Fact)]) -> Option<(Wall, Fact)> {
+pub(super) fn libvirt_since(facts: &[(Wall, Fact)]) -> Option<(Wall, Fact)> {
     facts.iter().find_map(|(_, fact)| match fact {
         Fact::LogSignal { sender: Sender::Libvirt, pid, at: Some(at), .. } => {
             // Another process has that pid now if it began later.

@@ -22,6 +22,7 @@ use whydown_witness::kernel::{KernelLog, KernelWord};
 use whydown_witness::process;
 use whydown_witness::signal::{SignalTrace, SignalWord};
 
+use super::absence::Absence;
 use super::alone::Alone;
 use super::deaf::{Deaf, Sense};
 use super::doctor::Doctor;
@@ -144,7 +145,8 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
     let witnesses = witnesses(&postbox, &settings, own_pid, alive);
     let (news, heard) = sample::news();
-    let hypervisor = listen(&settings, &postbox, news);
+    let past = Absence::new(alive, settings.libvirt.log_dir.clone(), own_pid);
+    let hypervisor = listen(&settings, &postbox, news, past);
     let works = Works::default();
     let hands = Hands::new(
         hypervisor.clone(),
@@ -338,6 +340,7 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
             unacknowledged_max_age: settings.unacknowledged.max_age,
             unacknowledged_max_count: settings.unacknowledged.max_count,
             boot: boot.clone(),
+            booted: process::booted(),
         },
         opened.recovered,
     );
@@ -486,7 +489,7 @@ fn trace(
     trace.map_err(|error| deaf.add(Sense::Signals, error)).ok()
 }
 
-fn listen(settings: &Settings, postbox: &Postbox, news: sample::News) -> Hypervisor {
+fn listen(settings: &Settings, postbox: &Postbox, news: sample::News, past: Absence) -> Hypervisor {
     let told = postbox.clone();
     let libvirt = &settings.libvirt;
     let wanted = whydown_libvirt::Settings {
@@ -511,10 +514,12 @@ fn listen(settings: &Settings, postbox: &Postbox, news: sample::News) -> Hypervi
         }
         whydown_libvirt::Told::LinkLost { at, why } => {
             warn!("the link to libvirt is lost: {why}");
+            past.began(at);
             told.post_blocking(Input::LinkLost { at });
         }
         whydown_libvirt::Told::LinkUp(listing) => {
             info!("libvirt is there: {} domains", listing.domains.len());
+            told.post_blocking(Input::Past(past.ends()));
             told.post_blocking(Input::LinkUp(listing));
         }
         whydown_libvirt::Told::StillDown { why, attempts } => {

@@ -10,3 +10,4 @@ mod states;
 mod torn;
 mod trouble;
 mod unheard;
+mod unheard_runs;

@@ -187,8 +187,15 @@ pub enum Fact {
     },
     /// libvirt no longer knew the domain.
     Gone,
-    /// Another process runs the domain now: this run had ended before.
+    /// The domain has a later run: this one had ended before.
     Replaced,
+    /// QEMU's log holds its start, of which nothing was heard.
+    LogStart {
+        /// When it began.
+        at: Wall,
+        /// Whether it waited for a VM that migrates here.
+        incoming: bool,
+    },
     /// The next run of the domain began from a snapshot.
     NextFromSnapshot,
     /// libvirt told of a start from a snapshot, and no process was there: it tells so of one that failed as well.

@@ -429,4 +429,6 @@ pub struct Listing {
     pub domains: Vec<DomainView>,
     /// Domains that changed while the listing was taken: their absence or state here means nothing.
     pub changing: Vec<DomainId>,
+    /// Of what began after this moment events tell.
+    pub heard_from: Wall,
 }

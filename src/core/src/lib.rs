@@ -18,6 +18,7 @@ pub mod hypervisor;
 pub mod id;
 pub mod lifecycle;
 pub mod limits;
+pub mod log;
 pub mod record;
 pub mod sample;
 pub mod snapshot;

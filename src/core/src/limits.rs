@@ -27,6 +27,13 @@ pub const CLOCK_STEADY: Duration = Duration::from_secs(600);
 /// client that invents ever new texts gets here.
 pub const FACTS_PER_RUN: usize = 128;
 
+/// Ended runs of which it is remembered when they began, the latest one of each domain: whatever began after them while
+/// nobody listened is told apart by that.
+pub const RUNS_REMEMBERED: usize = 4096;
+
+/// The host's clock may be corrected by so much after its boot, by which the boot's own time moves.
+pub const BOOT_SLACK: Duration = Duration::from_secs(5);
+
 /// Bytes of any one text from libvirt, QEMU, a manager or a log that is kept as evidence.
 pub const TEXT_BYTES: usize = 4096;
 

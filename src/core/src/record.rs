@@ -40,6 +40,26 @@ pub struct RunStart {
     pub incarnation: Incarnation,
 }
 
+/// When a run was seen first: by that its part of QEMU's log is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Which run.
+    pub run: RunId,
+    /// Of which domain.
+    pub domain: DomainId,
+    /// When it was first seen.
+    pub at: Wall,
+    /// Whether that was its start.
+    pub start: bool,
+}
+
+impl Seen {
+    /// Of this run.
+    pub const fn of(start: &RunStart) -> Self {
+        Self { run: start.run, domain: start.domain, at: start.at, start: start.seen }
+    }
+}
+
 /// How sure the verdict is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -229,4 +249,7 @@ pub struct Recovered {
     pub alive: Option<Wall>,
     /// How old those endings are, in time that whydown lived through since they were written.
     pub ages: BTreeMap<RunId, Duration>,
+    /// The latest run of each domain that has ended, the newest [`limits::RUNS_REMEMBERED`](crate::limits::RUNS_REMEMBERED):
+    /// what stands behind it in QEMU's log is news.
+    pub latest: Vec<Seen>,
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use whydown_core::evidence::{Evidence, Fact};
 use whydown_core::id::RunId;
 use whydown_core::limits;
-use whydown_core::record::{Ending, Recovered, RunStart};
+use whydown_core::record::{Ending, Recovered, RunStart, Seen};
 use whydown_core::time::Wall;
 
 use crate::codec;
@@ -32,6 +32,7 @@ pub(crate) fn recover(db: &Connection) -> Result<Recovered, Failure> {
         last_run: last_run.cast_unsigned(),
         alive: number("alive")?.map(Wall),
         ages: ages(db, number("lived")?.unwrap_or(0))?,
+        latest: latest(db)?,
     })
 }
 
@@ -150,6 +151,25 @@ fn ages(db: &Connection, lived: i64) -> Result<BTreeMap<RunId, Duration>, Failur
         Ok((RunId(row.get::<_, i64>(0)?.cast_unsigned()), age))
     })?;
     Ok(ages.collect::<Result<_, _>>()?)
+}
+
+/// When the latest run of each domain was seen first, of those that have ended; the newest ones.
+fn latest(db: &Connection) -> Result<Vec<Seen>, Failure> {
+    let mut statement = db.prepare(
+        "SELECT max(r.run), r.domain, r.at, r.seen FROM run AS r JOIN ending AS e USING (run)
+         WHERE r.at IS NOT NULL AND r.domain IS NOT NULL GROUP BY r.domain ORDER BY 1 DESC LIMIT ?1",
+    )?;
+    let mut rows = statement.query([i64::try_from(limits::RUNS_REMEMBERED).unwrap_or(i64::MAX)])?;
+    let mut latest = Vec::new();
+    while let Some(row) = rows.next()? {
+        let domain: String = row.get(1)?;
+        // What makes no sense is said where its ending is read.
+        if let Ok(domain) = domain.parse() {
+            let run = RunId(row.get::<_, i64>(0)?.cast_unsigned());
+            latest.push(Seen { run, domain, at: Wall(row.get(2)?), start: row.get(3)? });
+        }
+    }
+    Ok(latest)
 }
 
 fn unacknowledged(db: &Connection) -> Result<Vec<Ending>, Failure> {

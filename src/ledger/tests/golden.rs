@@ -6,7 +6,7 @@ use common::*;
 use whydown_core::cause::Cause;
 use whydown_core::evidence::{Fact, Sender};
 use whydown_core::id::RunId;
-use whydown_core::record::{Certainty, Ending, Recovered, Verdict, When};
+use whydown_core::record::{Certainty, Ending, Recovered, Seen, Verdict, When};
 use whydown_ledger::{Ledger, Retention, Settings};
 
 fn knows_what_version_1_wrote(ledger: &Ledger, recovered: &Recovered) {
@@ -25,6 +25,7 @@ fn knows_what_version_1_wrote(ledger: &Ledger, recovered: &Recovered) {
         alive: Some(at(500)),
         // Ages are counted from the day on which it was brought up.
         ages: [(RunId(1), std::time::Duration::ZERO)].into(),
+        latest: vec![Seen::of(&start(1, 1))],
     };
     assert_eq!(*recovered, expected);
     // Its start had not reached the disk, nor had its evidence.

@@ -6,7 +6,7 @@ use common::*;
 use whydown_core::evidence::Fact;
 use whydown_core::id::RunId;
 use whydown_core::limits::RUNS_RESERVED;
-use whydown_core::record::{Keep, Recovered, When};
+use whydown_core::record::{Keep, Recovered, Seen, When};
 use whydown_ledger::{Condition, Query, Settings, Told};
 
 #[test]
@@ -346,4 +346,15 @@ fn what_nobody_waits_for_shares_a_commit_with_what_is_in_a_hurry() {
     ledger.close(PATIENCE).unwrap();
     let (ledger, ..) = open(&folder.ledger());
     assert_eq!(runs(&history(&ledger, &everything())), [4, 3, 1]);
+}
+
+#[test]
+fn of_every_domain_it_is_known_when_its_latest_run_that_has_ended_began() {
+    let folder = Folder::new();
+    let ops = [1, 2, 3, 4].map(|run| Keep::Start(start(run, if run == 2 { 2 } else { 1 })));
+    let endings = [1, 2, 3].map(|run| Keep::Ending(Box::new(ending(run, if run == 2 { 2 } else { 1 }))));
+    write(&folder.ledger(), ops.into_iter().chain(endings).chain([acknowledge(3)]));
+    let (_, recovered, _) = open(&folder.ledger());
+    // Run 4 goes on, and is told apart by itself.
+    assert_eq!(recovered.latest, [Seen::of(&start(3, 1)), Seen::of(&start(2, 2))]);
 }

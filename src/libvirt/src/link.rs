@@ -328,8 +328,10 @@ fn certain_until(
 /// The whole attempt: loop, connection, registrations, listing.
 fn attempt(settings: &Settings, processes: &Processes, hearing: Arc<Hearing>) -> Attempted {
     event_loop::ensure().map_err(|fault| fault.to_string())?;
+    let heard_from = (settings.clock)();
     let session = Session::open(settings, hearing).map_err(|fault| fault.to_string())?;
-    let listing = listing::take(&session.conn, &session.hearing, processes).map_err(|why| why.to_string())?;
+    let listing = listing::take(&session.conn, &session.hearing, processes, heard_from)
+        .map_err(|why| why.to_string())?;
     Ok((Arc::new(session), listing))
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use virt_sys as sys;
 use whydown_core::hypervisor::{DomainState, DomainView, Listing};
+use whydown_core::time::Wall;
 
 use crate::ffi::{Conn, Dom, Fault, event_loop};
 use crate::hearing::Hearing;
@@ -33,7 +34,14 @@ pub(crate) enum NoListing {
 }
 
 /// Takes a listing that agrees with what `hearing` keeps.
-pub(crate) fn take(conn: &Conn, hearing: &Hearing, processes: &Processes) -> Result<Listing, NoListing> {
+///
+/// `heard_from` is a moment before the callbacks were registered.
+pub(crate) fn take(
+    conn: &Conn,
+    hearing: &Hearing,
+    processes: &Processes,
+    heard_from: Wall,
+) -> Result<Listing, NoListing> {
     let mut left = TRIES;
     loop {
         left -= 1;
@@ -45,7 +53,7 @@ pub(crate) fn take(conn: &Conn, hearing: &Hearing, processes: &Processes) -> Res
         let changes = hearing.changes_since(mark).ok_or(NoListing::TooMuch)?;
         if changes.states.is_empty() || left == 0 {
             let changing = changes.runs.union(&changes.states).copied().collect();
-            return Ok(Listing { domains, changing });
+            return Ok(Listing { domains, changing, heard_from });
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Truth changes when it changes, heard or not. What is heard of it is the world's business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use whydown_core::cause::Cause;
 use whydown_core::evidence::{Fact, LogWord, Sender};
@@ -11,6 +12,7 @@ use whydown_core::hypervisor::{
     ShutOffReason, StartDetail, SuspendDetail,
 };
 use whydown_core::id::{BootId, DomainId};
+use whydown_core::log::{Log, LogBlock};
 use whydown_core::record::RunStart;
 use whydown_core::time::{Mono, Now, Wall};
 
@@ -45,6 +47,10 @@ pub struct Life {
     pub process: Process,
     /// In which boot.
     pub boot: BootId,
+    /// What the clock showed when its part of the log began.
+    pub logged: Wall,
+    /// Whether it began by an incoming migration.
+    pub incoming: bool,
     /// When it began.
     pub started: Mono,
     /// When it ended.
@@ -71,6 +77,19 @@ impl Life {
         self.way.and_then(Way::certain_cause) == Some(cause)
             || self.also.iter().any(|(also, until)| *also == cause && ended <= *until)
     }
+}
+
+/// A start, as it is logged.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Of which domain.
+    pub domain: DomainId,
+    /// What it was called then.
+    pub name: String,
+    /// What the clock showed.
+    pub at: Wall,
+    /// The life that began, as an index; `None` if it failed.
+    pub life: Option<usize>,
 }
 
 /// A domain, as libvirt has it.
@@ -101,10 +120,14 @@ pub struct Hypervisor {
     pub domains: BTreeMap<DomainId, Domain>,
     /// All lives that ever began.
     pub lives: Vec<Life>,
+    /// All starts in the order in which they were logged.
+    pub starts: Vec<Start>,
     /// Whether libvirtd runs.
     pub up: bool,
     /// Since when it has been running; `None` for since long before the story.
     pub up_since: Option<Wall>,
+    /// When the present boot began, where the story tells.
+    pub booted: Option<Wall>,
     boots: u32,
     next_libvirt_id: u32,
     next_pid: u32,
@@ -115,8 +138,10 @@ impl Default for Hypervisor {
         Self {
             domains: BTreeMap::new(),
             lives: Vec::new(),
+            starts: Vec::new(),
             up: true,
             up_since: None,
+            booted: None,
             boots: 1,
             next_libvirt_id: 1,
             next_pid: 5000,
@@ -151,6 +176,8 @@ impl Hypervisor {
             libvirt_id: self.next_libvirt_id,
             process: Process { pid: self.next_pid, start_ticks: now.mono.0 / 10_000_000 },
             boot: self.boot(),
+            logged: now.wall,
+            incoming: false,
             started: now.mono,
             ended: None,
             way: None,
@@ -161,6 +188,7 @@ impl Hypervisor {
         self.next_libvirt_id += 1;
         self.next_pid += 1;
         self.lives.push(life);
+        self.log_start(id, now.wall, Some(self.lives.len() - 1));
         if let Some(domain) = self.domains.get_mut(&id) {
             if let Some(life) = self.lives.last_mut() {
                 std::mem::take(&mut domain.also_next).into_iter().for_each(|cause| life.also_true(cause));
@@ -193,6 +221,59 @@ impl Hypervisor {
             Happening::Rebooted if domain.state == DomainState::ShuttingDown => DomainState::Running,
             _ => return,
         };
+    }
+
+    fn log_start(&mut self, domain: DomainId, mut at: Wall, life: Option<usize>) {
+        // No two starts of a domain are so close that libvirt dates them alike.
+        while self.starts.iter().any(|start| start.domain == domain && start.at == at) {
+            at = at.after(Duration::from_nanos(1));
+        }
+        if let Some(life) = life {
+            self.lives[life].logged = at;
+        }
+        let name = self.domains.get(&domain).map_or_else(|| domain.to_string(), |domain| domain.name.clone());
+        self.starts.push(Start { domain, name, at, life });
+    }
+
+    /// QEMU breaks off while it starts: that leaves a part of the log.
+    pub fn fail_to_start(&mut self, domain: DomainId, now: Now) {
+        self.log_start(domain, now.wall, None);
+    }
+
+    /// The log of this name.
+    pub fn log(&self, name: &str, now: Wall) -> Log {
+        let starts: Vec<&Start> = self.starts.iter().filter(|start| start.name == name).collect();
+        let lives = starts.iter().filter_map(|start| start.life.map(|life| &self.lives[life]));
+        let unread = lives.filter_map(|life| life.log_unread.clone()).next_back();
+        let blocks = if unread.is_some() { &[][..] } else { &starts[..] };
+        let blocks = blocks.iter().map(|start| self.block(start, now)).collect();
+        Log { name: name.to_owned(), blocks, unread }
+    }
+
+    /// All logs.
+    pub fn logs(&self, now: Wall) -> Vec<Log> {
+        let names: BTreeSet<&str> = self.starts.iter().map(|start| start.name.as_str()).collect();
+        names.into_iter().map(|name| self.log(name, now)).collect()
+    }
+
+    fn block(&self, start: &Start, now: Wall) -> LogBlock {
+        let failed = || vec![(start.at, Fact::LogEnd { word: LogWord::Failed, at: Some(start.at) })];
+        let life = start.life.map(|life| &self.lives[life]);
+        let stamps = || life.into_iter().flat_map(|life| life.log.iter().map(|(at, _)| *at));
+        let farewells = life.into_iter().flat_map(|life| &life.log).filter_map(|(at, line)| match line {
+            LogLine::Reason(word) if *word != LogWord::Failed && *at >= start.at => Some(*at),
+            _ => None,
+        });
+        LogBlock {
+            name: start.name.clone(),
+            domain: Some(start.domain),
+            began: Some(start.at),
+            incoming: life.is_some_and(|life| life.incoming),
+            first: stamps().next(),
+            last: stamps().next_back(),
+            ended: farewells.min(),
+            facts: life.map_or_else(failed, |life| self.log_facts(life, now)),
+        }
     }
 
     /// The process is gone; libvirt shows this from now on.
@@ -271,6 +352,7 @@ impl Hypervisor {
         }
         self.forget_reasons();
         self.boots += 1;
+        self.booted = Some(now.wall);
         self.next_libvirt_id = 1;
         self.up = true;
         self.up_since = Some(now.wall);
@@ -283,7 +365,11 @@ impl Hypervisor {
             life.domain == start.domain
                 && match known.process {
                     Some(process) => life.process == process,
-                    None => life.boot == known.boot && Some(life.libvirt_id) == known.libvirt_id,
+                    None if known.libvirt_id.is_some() => {
+                        life.boot == known.boot && Some(life.libvirt_id) == known.libvirt_id
+                    }
+                    // Only the log tells of it.
+                    None => !start.seen && life.logged == start.at,
                 }
         })
     }

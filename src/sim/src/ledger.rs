@@ -9,7 +9,7 @@ use std::time::Duration;
 use whydown_core::evidence::{Asked, Evidence, EvidenceId, Fact};
 use whydown_core::id::RunId;
 use whydown_core::limits;
-use whydown_core::record::{Acknowledged, Certainty, Ending, Keep, Recovered, RunStart};
+use whydown_core::record::{Acknowledged, Certainty, Ending, Keep, Recovered, RunStart, Seen};
 use whydown_core::time::Wall;
 
 /// How the told disk is.
@@ -186,16 +186,18 @@ impl ToldLedger {
     /// What a daemon that starts now is given.
     pub fn recovered(&self) -> Recovered {
         let open = self.starts.values().filter(|start| !self.endings.contains_key(&start.run));
-        let latest = |ending: &&Ending| {
+        let last = |ending: &&Ending| {
             !self.starts.values().any(|later| later.domain == ending.domain && later.run > ending.run)
         };
+        let ended = self.starts.values().filter(|start| self.endings.contains_key(&start.run));
+        let latest: BTreeMap<_, _> = ended.map(|start| (start.domain, Seen::of(start))).collect();
         Recovered {
             open: open.map(|start| (start.clone(), self.evidence_of(start.run))).collect(),
             unacknowledged: self
                 .endings
                 .values()
                 .filter(|ending| !self.acknowledged.contains_key(&ending.run))
-                .filter(latest)
+                .filter(last)
                 .cloned()
                 .collect(),
             uncertain: self
@@ -207,6 +209,7 @@ impl ToldLedger {
             last_run: self.last_run,
             alive: self.alive,
             ages: self.written_at.iter().map(|(run, at)| (*run, self.lived.saturating_sub(*at))).collect(),
+            latest: latest.into_values().collect(),
         }
     }
 

@@ -32,6 +32,10 @@ pub enum Act {
     Image(bool),
     /// A process begins to run it.
     Begin,
+    /// A process breaks off before it runs it.
+    BeginInVain,
+    /// The process that begins waits for a VM that migrates here.
+    Incoming,
     /// The process is gone and libvirt has noticed; it shows this.
     End(DomainState),
 }
@@ -444,7 +448,12 @@ pub fn start(detail: StartDetail) -> Vec<(u64, Act)> {
             (5, resumed(ResumeDetail::FromSnapshot)),
         ],
         StartDetail::Migrated => {
-            vec![(0, Act::Begin), (0, Act::Show(DomainState::Paused(PauseReason::Migration))), (1, started)]
+            vec![
+                (0, Act::Begin),
+                (0, Act::Incoming),
+                (0, Act::Show(DomainState::Paused(PauseReason::Migration))),
+                (1, started),
+            ]
         }
         _ => vec![(0, Act::Begin), (1, resumed(ResumeDetail::Unpaused)), (2, started)],
     }
@@ -457,7 +466,11 @@ pub fn handed_over() -> Vec<(u64, Act)> {
 
 /// QEMU breaks off while it starts.
 pub fn start_that_fails() -> Vec<(u64, Act)> {
-    vec![(0, Act::Show(DomainState::ShutOff(ShutOffReason::Failed))), (0, Act::Say(Happening::ControlError))]
+    vec![
+        (0, Act::BeginInVain),
+        (0, Act::Show(DomainState::ShutOff(ShutOffReason::Failed))),
+        (0, Act::Say(Happening::ControlError)),
+    ]
 }
 
 /// What is to be found when QEMU goes while libvirtd is away.

@@ -46,6 +46,13 @@ pub fn boot_id() -> io::Result<BootId> {
     Ok(BootId(tame(String::from_utf8_lossy(&text).trim())))
 }
 
+/// When the host's present boot began, by its present clock: `btime` of `/proc/stat`. `None` where `/proc` does not say.
+pub fn booted() -> Option<Wall> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let seconds: i64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    Some(Wall::from_millis(seconds.checked_mul(1000)?))
+}
+
 /// A thread, as far as `/proc` shows it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Task {

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::attribution::Marks;
 use crate::act::Act;
 use crate::evidence::{Asked, Fact, Who};
 use crate::hypervisor::{DomainView, HostEvent, Listing, Process};
 use crate::id::{DomainId, RequestId, RunId};
+use crate::log::Log;
 use crate::record::{Ending, Keep};
 use crate::time::Wall;
 
@@ -32,6 +34,8 @@ pub enum Input {
         /// Last moment of hearing.
         at: Wall,
     },
+    /// QEMU's logs that were written while nobody listened; told just before the link is there again.
+    Past(Vec<Log>),
     /// The link is there again, and this is what exists.
     LinkUp(Listing),
     /// A domain that runs as far as we know was not among those that run: libvirt says no word of processes that it
@@ -142,12 +146,10 @@ pub enum Question {
         run: RunId,
         /// Its domain.
         domain: DomainId,
-        /// Its name, which is the name of its log.
+        /// What it was called when it was started, which is the name of its log.
         name: String,
-        /// When the run was first seen, to find its part of the log.
-        started: Wall,
-        /// Whether that was its start.
-        seen: bool,
+        /// By what its part of the log is found.
+        marks: Marks,
     },
     /// What libvirt shows of this domain now.
     Look {
@@ -163,9 +165,7 @@ pub enum Question {
         /// As in `Remains`.
         name: String,
         /// As in `Remains`.
-        started: Wall,
-        /// As in `Remains`.
-        seen: bool,
+        marks: Marks,
     },
     /// Do what was asked.
     Act {

@@ -12,7 +12,8 @@ use super::run::{Phase, Run};
 use crate::evidence::Fact;
 use crate::hypervisor::{Happening, Process};
 use crate::id::{BootId, DomainId, RequestId, RunId};
-use crate::record::{Ending, Keep, Recovered, RunStart};
+use crate::log::{Log, LogBlock};
+use crate::record::{Ending, Keep, Recovered, RunStart, Seen};
 use crate::snapshot::{DomainPublic, Link, Snapshot, Status};
 use crate::time::{Mono, Now, Wall};
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub unacknowledged_max_count: usize,
     /// The present boot of the host.
     pub boot: BootId,
+    /// When that began, as far as the host's clock tells.
+    pub booted: Option<Wall>,
 }
 
 /// A Down domain that no manager has acknowledged.
@@ -110,6 +113,12 @@ pub struct Engine {
     pub(super) unseen: BTreeSet<DomainId>,
     /// Domains whose last run ended a moment ago: a STOPPED that comes now may be about that run.
     pub(super) echoes: BTreeMap<DomainId, Echo>,
+    /// The latest run of each domain that is no more followed.
+    pub(super) latest: BTreeMap<DomainId, Seen>,
+    /// Logs that were written while nobody listened, until the listing comes.
+    pub(super) past: Vec<Log>,
+    /// Starts in those logs of which events or a look must tell whether they are over, with the gap.
+    pub(super) doubtful: BTreeMap<DomainId, (LogBlock, Fact)>,
     pub(super) next_heartbeat: Option<Mono>,
     alarms: BTreeSet<(Mono, RunId)>,
     pub(super) effects: Vec<Effect>,
@@ -146,6 +155,9 @@ impl Engine {
             looks: BTreeMap::new(),
             unseen: BTreeSet::new(),
             echoes: BTreeMap::new(),
+            latest: recovered.latest.into_iter().map(|seen| (seen.domain, seen)).collect(),
+            past: Vec::new(),
+            doubtful: BTreeMap::new(),
             next_heartbeat: None,
             alarms: BTreeSet::new(),
             effects: Vec::new(),
@@ -202,6 +214,7 @@ impl Engine {
             Input::Witness { whom, at, fact } => self.witnessed(now, whom, at, &fact),
             Input::Asked(request) => self.serve(now, request),
             Input::LinkLost { at } => self.link_lost(at),
+            Input::Past(logs) => self.past = logs,
             Input::LinkUp(listing) => self.link_up(now, listing),
             Input::Missed(domain) => self.missed(domain),
             Input::Kept(run) => self.kept(now, run),

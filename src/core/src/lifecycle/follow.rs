@@ -1,5 +1,6 @@
 //! What the hypervisor reports, event by event.
 
+use super::attribution::Marks;
 use super::effect::{Effect, Question};
 use super::engine::{Echo, Engine, Prelude};
 use super::run::{Phase, Run, could_be, status_after};
@@ -22,8 +23,13 @@ impl Engine {
         if let Some(overtaken) = self.looks.get_mut(&domain) {
             *overtaken = true;
         }
-        let run = self.current.get(&domain).copied();
+        // What is said from now on is not about a run of which is known that another came after it.
+        let followed = |id: &RunId| self.runs[id].next.is_some() && !self.runs[id].is_open();
+        let run = self.current.get(&domain).copied().filter(|id| !followed(id));
         let open = run.filter(|id| self.runs[id].is_open());
+        if matches!(event.what, Happening::Started(_) | Happening::Stopped(_)) {
+            self.doubtful.remove(&domain);
+        }
         match event.what {
             Happening::Started(detail) => self.started(now, event, detail, run),
             Happening::Stopped(_) => self.stopped(now, &event, run),
@@ -102,6 +108,10 @@ impl Engine {
             let known = &self.runs[&id];
             match known.phase {
                 Phase::Launching => {
+                    // By the time of its start its part of the log is found; it was asked for long before, maybe.
+                    if let Some(run) = self.runs.get_mut(&id) {
+                        run.start.at = event.at;
+                    }
                     self.came_up(now, id, &event.domain, event.process);
                     self.note(id, event.at, fact);
                     self.glance_soon(now, id);
@@ -383,8 +393,26 @@ impl Engine {
     /// A run has ended somewhere between the last moment at which it was surely alive and this one. A clock that was
     /// set back must not turn the window round.
     pub(super) fn end_unheard(&mut self, now: Now, id: RunId, at: Wall) {
-        let from = self.last_sure(id).min(at);
-        self.end(now, id, When::Between(from, at));
+        let bounds = self.runs.get(&id).map(|run| {
+            // The next run began after it, and no process lives through a boot of the host.
+            let boot = self.settings.booted.filter(|_| run.start.incarnation.boot != self.settings.boot);
+            (self.last_sure(id), [run.next, boot])
+        });
+        let (sure, earlier) = bounds.unwrap_or((at, [None; 2]));
+        let at = earlier.into_iter().flatten().filter(|bound| *bound >= sure).fold(at, Wall::min);
+        self.end(now, id, When::Between(sure.min(at), at));
+    }
+
+    /// By what a run's part of QEMU's log is told from those of its domain's other runs.
+    pub(super) fn marks(&self, run: &Run) -> Marks {
+        let RunStart { domain, at: started, seen: seen_start, .. } = run.start;
+        let later = self.runs.values().find(|r| r.start.domain == domain && r.start.run > run.start.run);
+        let next_start = run.next.or(later.map(|later| later.start.at));
+        let before =
+            self.runs.values().rev().find(|r| r.start.domain == domain && r.start.run < run.start.run);
+        let kept = self.latest.get(&domain).filter(|seen| seen.run < run.start.run).map(|seen| seen.at);
+        let previous = before.map(|before| before.start.at).or(kept);
+        Marks { domain, started, seen_start, next_start, previous }
     }
 
     pub(super) fn ask_for_remains(&mut self, id: RunId) {
@@ -392,9 +420,8 @@ impl Engine {
         let question = Question::Remains {
             run: id,
             domain: run.start.domain,
-            name: run.name.clone(),
-            started: run.start.at,
-            seen: run.start.seen,
+            name: run.start.name.clone(),
+            marks: self.marks(run),
         };
         self.ask(question);
     }

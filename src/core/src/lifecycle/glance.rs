@@ -64,14 +64,9 @@ impl Engine {
             return;
         }
         run.glances = Glances { due: None, out: true, overtaken: false };
-        let question = Question::Glance {
-            run: id,
-            domain: run.start.domain,
-            name: run.name.clone(),
-            started: run.start.at,
-            seen: run.start.seen,
-        };
-        self.ask(question);
+        let Some(run) = self.runs.get(&id) else { return };
+        let (domain, name, marks) = (run.start.domain, run.start.name.clone(), self.marks(run));
+        self.ask(Question::Glance { run: id, domain, name, marks });
     }
 
     /// What a glance has seen.

@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use super::attribution::Marks;
 use super::effect::{Effect, Question};
 use super::engine::Engine;
 use super::run::{PLACES_OF_A_KIND, same_kind};
@@ -169,14 +170,10 @@ impl Engine {
 
     fn ask_for_remains_of_ended(&mut self, id: RunId) {
         let Some(ended) = self.ended.get(&id) else { return };
-        let question = Question::Remains {
-            run: id,
-            domain: ended.start.domain,
-            name: ended.ending.name.clone(),
-            started: ended.start.at,
-            seen: ended.start.seen,
-        };
-        self.ask(question);
+        let RunStart { domain, at: started, seen: seen_start, .. } = ended.start;
+        let marks = Marks { domain, started, seen_start, next_start: None, previous: None };
+        let name = ended.start.name.clone();
+        self.ask(Question::Remains { run: id, domain, name, marks });
     }
 
     /// Whether no later run of this domain is known.

@@ -16,6 +16,7 @@
 //! asked of libvirt, answered or shown before the record that it needs is on disk (`gate`). An event for an older run never
 //! closes a newer one.
 
+pub mod attribution;
 mod clock;
 mod effect;
 mod engine;
@@ -27,6 +28,7 @@ mod reconcile;
 mod run;
 mod serve;
 mod settle;
+mod unheard;
 
 pub use effect::{Answer, Effect, Input, Outcome, Question, Reply, Request, Wanted, Whom};
 pub use engine::{Engine, Settings};

@@ -1,8 +1,11 @@
 //! Listings, looks and remains: what is found instead of heard.
 
+use std::collections::BTreeSet;
+
 use super::effect::{Answer, Question};
 use super::engine::Engine;
 use super::run::{Phase, Reverting, status_of};
+use super::unheard::Hearing;
 use crate::evidence::{Asked, Deaf, Fact};
 use crate::hypervisor::{DomainState, DomainView, Happening, Listing, PauseReason};
 use crate::id::{DomainId, RunId};
@@ -23,6 +26,7 @@ impl Engine {
         }
         self.unseen.clear();
         self.glances_are_void();
+        self.doubtful.clear();
     }
 
     pub(super) fn link_up(&mut self, now: Now, listing: Listing) {
@@ -32,6 +36,11 @@ impl Engine {
             (false, _) => (self.alive_before.unwrap_or(now.wall), Deaf::DaemonAway),
         };
         let gap = Fact::Gap { from: from.min(now.wall), to: now.wall, why };
+        let changing: BTreeSet<DomainId> = listing.changing.iter().copied().collect();
+        let up = listing.domains.iter().filter(|view| is_up(view)).map(|view| view.domain.id);
+        let up = up.filter(|domain| !changing.contains(domain)).collect();
+        let hearing = Hearing { from: listing.heard_from, now: now.wall, changing, up };
+        let mut unheard = self.unheard(from.min(now.wall), &hearing);
         self.link = Link::Up;
         if !std::mem::replace(&mut self.settled, true) {
             self.listed();
@@ -39,26 +48,47 @@ impl Engine {
         self.mark_changed();
 
         let open: Vec<RunId> = self.runs.iter().filter(|(_, run)| run.is_open()).map(|(id, _)| *id).collect();
+        for view in listing.domains.iter().filter(|view| self.goes_on(view)) {
+            unheard.remove(&view.domain.id);
+        }
         for id in &open {
             self.note(*id, now.wall, gap.clone());
+            self.expect(*id, &unheard);
         }
         for id in &open {
             self.end_what_is_over(now, *id);
         }
-        let listed: std::collections::BTreeSet<DomainId> =
-            listing.domains.iter().map(|v| v.domain.id).collect();
-        let changing: std::collections::BTreeSet<DomainId> = listing.changing.iter().copied().collect();
+        let listed: BTreeSet<DomainId> = listing.domains.iter().map(|v| v.domain.id).collect();
         for view in listing.domains {
-            if !changing.contains(&view.domain.id) {
-                self.saw(now, &view, &gap);
+            let domain = view.domain.id;
+            let starts = unheard.remove(&domain).unwrap_or_default();
+            let changing = hearing.changing.contains(&domain);
+            let later = Self::sort_out(domain, starts, is_up(&view), &hearing);
+            let shown = match changing {
+                true => None,
+                false if is_up(&view) => Some(Fact::Replaced),
+                false => Some(Fact::Found { state: view.state, managed_save: view.managed_save }),
+            };
+            self.tell_unheard(now, domain, &later, &gap, shown.as_ref());
+            if changing {
+                self.doubtful.extend(later.present.map(|block| (domain, (block, gap.clone()))));
+            } else if is_up(&view) || later.over.is_empty() {
+                let began = later.present.and_then(|block| block.began);
+                self.saw(now, &view, &gap, began);
             }
+        }
+        for (domain, starts) in unheard {
+            let later = Self::sort_out(domain, starts, false, &hearing);
+            let shown = Some(Fact::Gone).filter(|_| !hearing.changing.contains(&domain));
+            self.tell_unheard(now, domain, &later, &gap, shown.as_ref());
+            self.doubtful.extend(later.present.map(|block| (domain, (block, gap.clone()))));
         }
         let absent: Vec<DomainId> = self
             .current
             .iter()
             .filter(|(domain, id)| {
                 !listed.contains(domain)
-                    && !changing.contains(domain)
+                    && !hearing.changing.contains(domain)
                     && self.runs.get(id).is_some_and(|r| r.is_open())
             })
             .map(|(domain, _)| *domain)
@@ -66,7 +96,7 @@ impl Engine {
         for domain in absent {
             self.saw_nothing(now, domain);
         }
-        for domain in changing {
+        for domain in hearing.changing {
             self.look(domain);
         }
         for id in open {
@@ -83,7 +113,7 @@ impl Engine {
         let stopped = run.dossier.last_heard(|h| matches!(h, Happening::Stopped(_)));
         if let Some(at) = stopped {
             self.end(now, id, When::At(at));
-        } else if self.current.get(&run.start.domain) != Some(&id) {
+        } else if self.current.get(&run.start.domain) != Some(&id) || run.next.is_some() {
             self.note(id, now.wall, Fact::Replaced);
             self.end_unheard(now, id, now.wall);
         } else if run.start.incarnation.boot != self.settings.boot {
@@ -132,16 +162,23 @@ impl Engine {
         }
         let gap = Fact::Gap { from: now.wall, to: now.wall, why: Deaf::LinkLost };
         match view {
-            Some(Some(view)) => self.saw(now, &view, &gap),
-            Some(None) => self.saw_nothing(now, domain),
+            Some(Some(view)) => {
+                let shown = Fact::Found { state: view.state, managed_save: view.managed_save };
+                let began = self.resolve_doubt(now, domain, Some(shown).filter(|_| !is_up(&view)));
+                self.saw(now, &view, &gap, began);
+            }
+            Some(None) => {
+                self.resolve_doubt(now, domain, Some(Fact::Gone));
+                self.saw_nothing(now, domain);
+            }
             None => {
                 self.unseen.insert(domain);
             }
         }
     }
 
-    /// A domain as libvirt shows it now.
-    fn saw(&mut self, now: Now, view: &DomainView, gap: &Fact) {
+    /// A domain as libvirt shows it now, and when its run began, if the log tells of that.
+    fn saw(&mut self, now: Now, view: &DomainView, gap: &Fact, began: Option<Wall>) {
         let domain = view.domain.id;
         let run = self.current.get(&domain).copied().filter(|id| self.runs[id].is_open());
         let found = Fact::Found { state: view.state, managed_save: view.managed_save };
@@ -193,7 +230,8 @@ impl Engine {
                     self.end_unheard(now, id, now.wall);
                 }
                 self.runs_after_a_snapshot(now, domain);
-                let start = self.new_start(now, &view.domain, now.wall, false, view.process);
+                let began = began.unwrap_or(now.wall);
+                let start = self.new_start(now, &view.domain, began, false, view.process);
                 let id = self.begin(now, start, Phase::Active, status_of(view.state));
                 self.preludes.remove(&domain);
                 self.note(id, now.wall, gap.clone());
@@ -292,7 +330,7 @@ impl Engine {
         let wanted = |phase: &Phase| matches!(phase, Phase::Launching | Phase::Settling { .. });
         let Some(run) = self.runs.get(&id).filter(|run| wanted(&run.phase)) else { return };
         let (domain, launching) = (run.start.domain, run.phase == Phase::Launching);
-        let latest = self.current.get(&domain) == Some(&id);
+        let latest = self.current.get(&domain) == Some(&id) && run.next.is_none();
         let replaced = run.dossier.find(|f| matches!(f, Fact::Replaced)).is_some();
         match &view {
             // It goes up after all: the next word or listing tells.

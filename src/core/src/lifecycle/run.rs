@@ -144,6 +144,11 @@ pub(super) struct Run {
     pub unit_stopping: Option<(Wall, Fact)>,
     /// What is waited for after a snapshot operation has stopped it.
     pub reverting: Reverting,
+    /// When the domain's next run began, where that is known before it is followed: then what libvirt shows or says of
+    /// the domain is no more about this one.
+    pub next: Option<Wall>,
+    /// All that is left of it is known: nothing is asked when it ends.
+    pub remains_known: bool,
     /// Acts that broke off with the link: if it still runs at that time, they were not done.
     pub unsure: Vec<(Asked, Mono)>,
 }
@@ -183,6 +188,8 @@ impl Run {
             destroy_again: false,
             unit_stopping: None,
             reverting: Reverting::default(),
+            next: None,
+            remains_known: false,
             unsure,
         }
     }

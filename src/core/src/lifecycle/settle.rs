@@ -28,7 +28,9 @@ impl Engine {
             Fact::Host(Happening::Stopped(detail)) => Some(detail),
             _ => None,
         });
+        let remains = run.remains_known;
         let wait = match stopped {
+            _ if remains => Duration::ZERO,
             Some(StopDetail::Failed) => self.settings.settle,
             Some(StopDetail::FromSnapshot) => self.settings.settle_snapshot,
             _ => Duration::ZERO,
@@ -37,7 +39,7 @@ impl Engine {
             end,
             at_least: now.mono.after(wait),
             at_most: now.mono.after(wait.max(REMAINS_PATIENCE)),
-            remains: false,
+            remains,
         };
         run.press_at = None;
         run.force_at = None;
@@ -49,8 +51,9 @@ impl Engine {
         run.destroy_again = false;
         let before = run.start.incarnation.boot.clone();
         let libvirt_id = run.start.incarnation.libvirt_id;
+        let followed = run.next.is_some();
         let domain = run.start.domain;
-        if self.current.get(&domain) == Some(&id) {
+        if self.current.get(&domain) == Some(&id) && !followed {
             self.echoes
                 .insert(domain, Echo { at: now.mono, heard: stopped.is_some(), libvirt_id, ghost: None });
         }
@@ -64,7 +67,7 @@ impl Engine {
         self.touch(now, domain);
         self.reconsider(now, id);
         self.set_alarm(id);
-        if matches!(self.runs.get(&id).map(|run| &run.phase), Some(Phase::Settling { .. })) {
+        if !remains && matches!(self.runs.get(&id).map(|run| &run.phase), Some(Phase::Settling { .. })) {
             self.ask_for_remains(id);
         }
     }
@@ -74,7 +77,7 @@ impl Engine {
         let Some(run) = self.runs.get(&id) else { return };
         let Phase::Settling { end, at_least, at_most, remains } = &run.phase else { return };
         let due = now.mono >= *at_most || (*remains && now.mono >= *at_least);
-        let latest = self.current.get(&run.start.domain) == Some(&id);
+        let latest = self.current.get(&run.start.domain) == Some(&id) && run.next.is_none();
         let last_word = || {
             let verdict = verdict::decide(&run.dossier, end.latest());
             // A refused start was a restore where a saved image waits, and only the remains tell of one. And what QEMU
@@ -117,7 +120,9 @@ impl Engine {
         let Phase::Settling { end, remains, .. } = &run.phase else { return };
         let looked = *remains;
         let ended = narrowed(*end, &run.dossier);
-        let verdict = verdict::decide(&run.dossier, ended.latest());
+        // What is heard of an end is dated by when it was heard: against that, what came before it is measured.
+        let heard = if let When::At(at) = end { *at } else { ended.latest() };
+        let verdict = verdict::decide(&run.dossier, heard);
         let row = verdict.cause.row();
         let text = verdict::text_of(verdict.cause, &run.dossier);
         let ending = Arc::new(Ending {
@@ -174,7 +179,10 @@ impl Engine {
         match self.runs.get(&id).map(|run| (&run.phase, run.start.domain)) {
             Some((Phase::Recording(ending), domain)) => {
                 let ending = Arc::clone(ending);
-                let forgotten = self.runs.remove(&id).is_some_and(|run| run.forgotten_by.is_some());
+                let forgotten = self.runs.remove(&id).is_some_and(|run| {
+                    self.remember_run(&run.start);
+                    run.forgotten_by.is_some()
+                });
                 if self.current.get(&domain) == Some(&id) {
                     self.current.remove(&domain);
                     if !forgotten {
@@ -237,9 +245,16 @@ impl Engine {
 /// Why an act counts as refused that was still waiting for the disk.
 const NOT_ASKED: &str = "it had ended before libvirt was asked";
 
-/// Evidence with a time of its own narrows the window in which an unheard end lies.
+/// Evidence with a time of its own narrows the window in which an unheard end lies. The process's own exit is the end,
+/// however much later libvirt noticed it.
 fn narrowed(end: When, dossier: &crate::evidence::Dossier) -> When {
-    let When::Between(mut from, mut to) = end else { return end };
+    let (mut from, mut to) = match end {
+        When::At(heard) => {
+            let exit = dossier.find(|fact| matches!(fact, Fact::Exit(_))).map(|(_, exit)| exit.first);
+            return When::At(exit.unwrap_or(heard).min(heard));
+        }
+        When::Between(from, to) => (from, to),
+    };
     for evidence in dossier.items() {
         match evidence.fact {
             // The process's own exit is the end.

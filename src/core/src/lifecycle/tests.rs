@@ -38,6 +38,7 @@ impl World {
             unacknowledged_max_age: Duration::from_secs(86_400),
             unacknowledged_max_count: 10,
             boot: BootId("boot".into()),
+            booted: None,
         };
         let engine = Engine::recover(settings, Recovered::default());
         let mut world = Self {

@@ -291,7 +291,11 @@ impl Clue {
                 )
             }),
             Self::IncomingUnfinished if handed_over(dossier) => Vec::new(),
-            Self::IncomingUnfinished => heard(|h| matches!(h, Happening::Started(StartDetail::Migrated))),
+            Self::IncomingUnfinished => {
+                let mut seen = heard(|h| matches!(h, Happening::Started(StartDetail::Migrated)));
+                seen.extend(ids(dossier, |f| matches!(f, Fact::LogStart { incoming: true, .. })));
+                seen
+            }
             Self::PausedLong => paused_by_io_error(dossier, end),
             Self::ManagedImage => image(dossier, true),
             Self::NoManagedImage => {

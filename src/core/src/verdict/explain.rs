@@ -22,7 +22,14 @@ pub fn describe(fact: &Fact) -> String {
             format!("libvirt shows it {}{image}", state_words(*state))
         }
         Fact::Gone => "libvirt no longer knows it".into(),
-        Fact::Replaced => "another process runs it now".into(),
+        Fact::Replaced => "the VM was started again since".into(),
+        Fact::LogStart { incoming: false, .. } => {
+            "QEMU's log tells of its start; whydown was not listening then".into()
+        }
+        Fact::LogStart { incoming: true, .. } => {
+            "QEMU's log tells that it was started for a VM that migrates here; whydown was not listening then"
+                .into()
+        }
         Fact::NextFromSnapshot => "its next run began from a snapshot".into(),
         Fact::StartedInVain => "libvirt told of a start from a snapshot that brought no process up".into(),
         Fact::Gap { why: Deaf::DaemonAway, .. } => "whydown was not listening (it was not running)".into(),

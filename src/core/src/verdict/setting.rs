@@ -96,6 +96,10 @@ impl Setting {
         if let Some(detail) = stopped(dossier) {
             return Some(Self::of_stop(detail, dossier, end));
         }
+        // A start of which only the log tells, and which libvirt calls failed there.
+        if let Some(incoming) = failed_in_log(dossier) {
+            return incoming.then_some(Self::Failed);
+        }
         let tried = begun_by_us(dossier)
             || has(dossier, |f| matches!(f, Fact::Host(Happening::ControlError) | Fact::StartedInVain));
         if tried && (!was_up(dossier) || failed_unheard(dossier)) {
@@ -177,7 +181,7 @@ impl Setting {
         }
         began.extend(ids(dossier, |f| match f {
             Fact::Found { state, .. } => !state.is_active(),
-            Fact::Gone | Fact::Replaced | Fact::LogEnd { .. } => true,
+            Fact::Gone | Fact::Replaced | Fact::LogEnd { .. } | Fact::LogStart { .. } => true,
             Fact::Refused { .. } | Fact::Host(Happening::ControlError) | Fact::StartedInVain => {
                 self == Self::NotStarted
             }
@@ -213,6 +217,15 @@ fn failed_unheard(dossier: &Dossier) -> bool {
             Fact::Found { state, .. } => state.is_active(),
             _ => false,
         })
+}
+
+/// Whether only the log tells of this start, and calls it failed; and whether it waited for a VM that migrates here.
+pub(super) fn failed_in_log(dossier: &Dossier) -> Option<bool> {
+    let start = dossier.items().iter().find_map(|e| match e.fact {
+        Fact::LogStart { incoming, .. } => Some(incoming),
+        _ => None,
+    });
+    start.filter(|_| log_word(dossier) == Some(LogWord::Failed))
 }
 
 fn begun_by_us(dossier: &Dossier) -> bool {

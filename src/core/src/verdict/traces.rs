@@ -3,7 +3,7 @@
 use super::clue::Clue;
 use super::order::{self, Onset, onset, since_reset};
 use super::process::{exit, is_by, spoke_after};
-use super::setting::{has, ids};
+use super::setting::{failed_in_log, has, ids};
 use crate::evidence::{Asked, Deaf, Dossier, Evidence, EvidenceId, ExitStatus, Fact, Sender};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, ShutdownDetail,
@@ -336,6 +336,9 @@ pub(super) fn started(dossier: &Dossier) -> Option<Wall> {
 
 /// Whether an incoming migration was finished: it ran here, or was found in a state that only a VM of this host has.
 pub(super) fn handed_over(dossier: &Dossier) -> bool {
+    if failed_in_log(dossier) == Some(true) {
+        return false;
+    }
     let arrived = dossier.find(|f| matches!(f, Fact::Host(Happening::Started(StartDetail::Migrated))));
     let Some(arrived) = arrived.map(|(_, e)| e.first) else { return true };
     dossier.items().iter().any(|e| {

@@ -80,6 +80,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::LibvirtSince(_)
             | Fact::NewBoot { .. }
             | Fact::ClockSet { .. }
+            | Fact::LogStart { .. }
             | Fact::Unreadable(_) => {}
         }
     }
@@ -99,6 +100,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             Just(Fact::LogSilent)
         ],
         (moment(), moment()).prop_map(|(from, to)| Fact::Gap { from, to, why: Deaf::LinkLost }),
+        (moment(), any::<bool>()).prop_map(|(at, incoming)| Fact::LogStart { at, incoming }),
         proptest::option::of(moment()).prop_map(|at| Fact::LogEnd { word: LogWord::FromSnapshot, at }),
         (any::<i32>(), any::<u32>(), text(), proptest::option::of(moment())).prop_map(
             |(signal, pid, program, at)| {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use whydown_core::evidence::{Asked, Fact};
+use whydown_core::evidence::{Asked, Fact, LogWord};
 use whydown_core::hypervisor::Happening;
 use whydown_core::id::RunId;
 use whydown_core::limits;
@@ -121,20 +121,35 @@ impl World {
             match self.hypervisor.life_of(start) {
                 Some(life) => {
                     let key = (life.process.pid, life.process.start_ticks);
-                    if let Some(other) = lives.insert(key, *run) {
+                    // Where the clock is set during a life its start may be dated by one clock and what is found by another.
+                    let unsure = self.was_jumped_in(life);
+                    if let Some(other) = lives.insert(key, *run).filter(|_| !unsure) {
                         wrong.push(format!("runs {other} and {run} are the same life"));
                     }
                 }
                 None => without_life.entry(start.domain).or_default().push(start),
             }
         }
-        for (domain, runs) in without_life {
-            let unknown = self.hypervisor.lives.iter().filter(|life| {
-                life.domain == domain && !lives.contains_key(&(life.process.pid, life.process.start_ticks))
-            });
+        let untold = |life: &&Life| !lives.contains_key(&(life.process.pid, life.process.start_ticks));
+        for (domain, runs) in &without_life {
+            let unknown = self.hypervisor.lives.iter().filter(untold).filter(|life| life.domain == *domain);
             let unexplained = runs.iter().filter(|start| !self.was_an_attempt(start.run)).count();
-            if unexplained > unknown.count() {
+            // A clock that is set within moments of a start dates the start and what is heard of it too far apart.
+            let jumped = self.hypervisor.lives.iter().any(|l| l.domain == *domain && self.was_jumped_in(l));
+            if unexplained > unknown.count() && !jumped {
                 wrong.push(format!("there are more runs than lives: {runs:?}"));
+            }
+        }
+        if self.logs_were_unread || !self.jumps().is_empty() {
+            return;
+        }
+        for id in self.hypervisor.domains.keys() {
+            let missed = self.hypervisor.lives.iter().filter(untold);
+            let missed =
+                missed.filter(|life| life.domain == *id && self.listened_since <= Some(life.started));
+            let missed: Vec<&Life> = missed.filter(|_| self.listened_since.is_some()).collect();
+            if missed.len() > without_life.get(id).map_or(0, Vec::len) {
+                wrong.push(format!("there are lives that no run tells of: {missed:?}, {without_life:?}"));
             }
         }
     }
@@ -145,7 +160,9 @@ impl World {
             ending.evidence.iter().any(|piece| {
                 matches!(
                     piece.fact,
-                    Fact::Requested { what: Asked::Create, .. } | Fact::Host(Happening::ControlError)
+                    Fact::Requested { what: Asked::Create, .. }
+                        | Fact::Host(Happening::ControlError)
+                        | Fact::LogEnd { word: LogWord::Failed, .. }
                 )
             })
         })

@@ -23,6 +23,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::Found { .. } => "found",
         Fact::Gone => "gone",
         Fact::Replaced => "replaced",
+        Fact::LogStart { .. } => "log-start",
         Fact::NextFromSnapshot => "next-from-snapshot",
         Fact::StartedInVain => "started-in-vain",
         Fact::Gap { .. } => "gap",

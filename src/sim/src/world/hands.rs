@@ -6,6 +6,7 @@ use whydown_core::cause::Cause;
 use whydown_core::evidence::{Asked, Fact};
 use whydown_core::hypervisor::{DomainState, DomainView, Happening, PauseReason, StartDetail};
 use whydown_core::id::{DomainId, RunId};
+use whydown_core::lifecycle::attribution::{self, Marks};
 use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom};
 use whydown_core::time::Wall;
 
@@ -115,6 +116,12 @@ impl World {
                     self.hypervisor.begin(id, now);
                 }
             }
+            Act::BeginInVain => self.hypervisor.fail_to_start(id, now),
+            Act::Incoming => {
+                if let Some(life) = self.hypervisor.life_mut(id) {
+                    life.incoming = true;
+                }
+            }
             Act::End(shown) => {
                 if self.hypervisor.up {
                     self.hypervisor.end(id, shown, now);
@@ -146,8 +153,8 @@ impl World {
             Question::Glance { run, domain, .. } => {
                 Answer::Glanced { run, view: self.looked_at(domain), facts: Vec::new() }
             }
-            Question::Remains { run, domain, .. } => {
-                let mut facts = self.log_of(run);
+            Question::Remains { run, domain, name, marks } => {
+                let mut facts = self.log_of(&name, marks);
                 if self.host_says_up {
                     facts.push((self.now.wall, Fact::HostUp { by: "systemd says running".into() }));
                 }
@@ -176,11 +183,12 @@ impl World {
         asked.then(|| self.hypervisor.view(domain))
     }
 
-    fn log_of(&self, run: RunId) -> Vec<(Wall, Fact)> {
-        let life = self.invariants.start_of(run).and_then(|start| self.hypervisor.life_of(start));
-        match (self.answers, life) {
-            (Answers::After(_), Some(life)) => self.hypervisor.log_facts(life, self.now.wall),
-            _ => vec![(self.now.wall, Fact::LogUnread("it cannot be read".into()))],
+    fn log_of(&self, name: &str, marks: Marks) -> Vec<(Wall, Fact)> {
+        match self.answers {
+            Answers::After(_) => {
+                attribution::facts_of(&self.hypervisor.log(name, self.now.wall), marks, self.now.wall)
+            }
+            Answers::None(_) => vec![(self.now.wall, Fact::LogUnread("it cannot be read".into()))],
         }
     }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use whydown_core::hypervisor::{Happening, HostEvent, Listing};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::Input;
-use whydown_core::time::{Mono, Now};
+use whydown_core::time::Now;
 
-use super::World;
 use super::agenda::Due;
+use super::{Answers, World};
 
 /// What becomes of a link, and of libvirtd with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) enum Session {
     /// Not connected.
     None,
     /// Connected since then; the listing is being taken, and events wait for it.
-    Listing(u32, Mono, Vec<HostEvent>),
+    Listing(u32, Now, Vec<HostEvent>),
     /// Connected and listening.
     Live(u32),
 }
@@ -101,7 +101,7 @@ impl World {
             self.libvirtd_returns();
         }
         self.sessions += 1;
-        self.session = Session::Listing(self.sessions, self.now.mono, Vec::new());
+        self.session = Session::Listing(self.sessions, self.now, Vec::new());
     }
 
     /// The listing is taken and told, and what had waited for it behind it.
@@ -111,11 +111,15 @@ impl World {
         self.session = Session::Live(number);
         let changing: BTreeSet<DomainId> =
             waiting.iter().filter(|event| changes_state(&event.what)).map(|event| event.domain.id).collect();
-        let listing = Listing { domains: self.hypervisor.views(), changing: changing.into_iter().collect() };
+        let changing = changing.into_iter().collect();
+        let listing = Listing { domains: self.hypervisor.views(), changing, heard_from: began.wall };
         if let Some(since) = self.deaf_since.take() {
-            self.deaf.push((since, began));
+            self.deaf.push((since, began.mono));
         }
         self.hear_last = self.now.mono;
+        let readable = matches!(self.answers, Answers::After(_));
+        self.logs_were_unread |= !readable;
+        self.tell(Input::Past(if readable { self.hypervisor.logs(self.now.wall) } else { Vec::new() }));
         self.tell(Input::LinkUp(listing));
         for event in waiting {
             self.agenda.add(self.now.mono, Due::Hear(number, event, self.now.mono));

@@ -73,6 +73,7 @@ pub fn settings(hypervisor: &Hypervisor) -> Settings {
         unacknowledged_max_age: Duration::from_secs(86_400),
         unacknowledged_max_count: 1000,
         boot: hypervisor.boot(),
+        booted: hypervisor.booted,
     }
 }
 
@@ -121,6 +122,10 @@ pub struct World {
     deaf: Vec<(Mono, Mono)>,
     deaf_since: Option<Mono>,
     jumps: Vec<Mono>,
+    /// Whether a listing came while the logs could not be read.
+    pub(crate) logs_were_unread: bool,
+    /// Since when it is on disk that a daemon listened.
+    pub(crate) listened_since: Option<Mono>,
     invariants: Invariants,
 }
 
@@ -164,6 +169,8 @@ impl World {
             deaf: Vec::new(),
             deaf_since: Some(Mono(0)),
             jumps: Vec::new(),
+            logs_were_unread: false,
+            listened_since: None,
             invariants: Invariants::default(),
         }
     }
@@ -219,7 +226,10 @@ impl World {
     }
 
     /// Sets the wall clock by so many milliseconds.
+    ///
+    /// Not while a listing is taken: that takes some milliseconds, and which starts were logged before it is told by dates.
     pub fn jump(&mut self, millis: i64) {
+        self.finish_session();
         self.now.wall = Wall(self.now.wall.0.saturating_add(millis.saturating_mul(1_000_000)));
         self.jumps.push(self.now.mono);
         if millis < 0 {
@@ -346,6 +356,9 @@ impl World {
             Disk::Fails => self.ledger.fail(),
         };
         self.invariants.committed(&tried);
+        if self.ledger.recovered().alive.is_some() {
+            self.listened_since.get_or_insert(self.now.mono);
+        }
         if self.ledger.is_waiting() {
             self.commit_due = true;
             self.at(Duration::from_secs(1), Due::Commit(self.daemon));

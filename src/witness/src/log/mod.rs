@@ -1,4 +1,4 @@
-//! What QEMU's log of a domain (`NAME.log`) says about one run.
+//! What QEMU's log of a domain (`NAME.log`) says: a part for each start. Which of them is about which run, core decides.
 //!
 //! libvirt opens a block for every start, with a line that begins the run's part; QEMU's standard error and libvirt's
 //! farewell follow. Their order differs from ending to ending, so the whole block is read, never only its last line.
@@ -27,6 +27,7 @@
 mod block;
 mod command;
 mod line;
+mod scan;
 mod tail;
 
 use std::collections::VecDeque;
@@ -34,42 +35,51 @@ use std::path::Path;
 
 use whydown_core::evidence::{Fact, LogWord};
 use whydown_core::limits;
+use whydown_core::log::{Log, LogBlock};
 use whydown_core::time::Wall;
 
 use self::block::{Block, blocks};
 use self::line::{Line, parse};
 use crate::sender::claimed;
 
+pub use self::scan::{Scan, written_since};
 pub use self::tail::{BACKUPS, TAIL_BYTES};
 
-/// Which run's part of the log is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogRun {
-    /// When the run was seen first.
-    pub started: Wall,
-    /// True if that was its start; false if it was found running.
-    pub seen_start: bool,
-    /// When the domain's next run was seen first, if there is one already.
-    pub next_start: Option<Wall>,
+/// Blocks of one log that are told: the last ones. A run leaves one, and so does a start that fails in QEMU.
+pub const BLOCKS: usize = 64;
+
+/// What the log `NAME.log` in `folder`, and its rotated parts `NAME.log.0` and so on, hold: the last [`BLOCKS`] starts,
+/// each fact with the time at which it was written, or `now` if it bears none.
+///
+/// `own_pid` is the process that embeds libvirt, where one does: a signal from it is libvirt's. Never fails: what cannot
+/// be read is said. Blocks for as long as the disk takes.
+pub fn read(folder: &Path, name: &str, own_pid: Option<u32>, now: Wall) -> Log {
+    match tail::read(folder, name) {
+        Ok(tail) => {
+            Log { name: name.to_owned(), blocks: told(name, &tail.bytes, own_pid, now), unread: None }
+        }
+        Err(error) => Log { name: name.to_owned(), blocks: Vec::new(), unread: Some(error.to_string()) },
+    }
 }
 
-/// What the log `NAME.log` in `folder`, and its rotated parts `NAME.log.0` and so on, say about `run`, each with the
-/// time at which it was written, or `now` if it bears none.
-///
-/// `own_pid` is the process that embeds libvirt, where one does: a signal from it is libvirt's. Never fails: either one
-/// [`Fact::LogUnread`] with the reason is returned, or [`Fact::LogEnd`] or [`Fact::LogSilent`], with
-/// [`Fact::LogSignal`] and [`Fact::LogText`] if there are any. Blocks for as long as the disk takes.
-pub fn read(folder: &Path, name: &str, run: LogRun, own_pid: Option<u32>, now: Wall) -> Vec<(Wall, Fact)> {
-    let unread = |why: String| vec![(now, Fact::LogUnread(whydown_core::evidence::tame(&why)))];
-    let tail = match tail::read(folder, name) {
-        Ok(tail) => tail,
-        Err(error) => return unread(error.to_string()),
+fn told(name: &str, log: &[u8], own_pid: Option<u32>, now: Wall) -> Vec<LogBlock> {
+    let blocks = blocks(log);
+    let surplus = blocks.len().saturating_sub(BLOCKS);
+    let told = |block: &Block<'_>| {
+        let mut stamps = block.stamps();
+        let first = stamps.next();
+        LogBlock {
+            name: name.to_owned(),
+            domain: block.said.domain,
+            began: block.start,
+            incoming: block.said.incoming,
+            first,
+            last: stamps.last().or(first),
+            ended: block.ended(),
+            facts: facts(block, own_pid, now),
+        }
     };
-    let blocks = blocks(&tail);
-    match block::select(&blocks, run) {
-        Some(block) => facts(block, own_pid, now),
-        None => unread(format!("no part of {name}.log belongs to this run")),
-    }
+    blocks[surplus..].iter().map(told).collect()
 }
 
 /// The farewells, signals and words in one block, in the order of the log, and the words last.
@@ -189,5 +199,7 @@ impl Words {
     }
 }
 
+#[cfg(test)]
+mod starts;
 #[cfg(test)]
 mod tests;

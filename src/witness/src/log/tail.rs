@@ -31,14 +31,19 @@ pub(super) struct Tail {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Reads at most [`TAIL_BYTES`]. Rotated parts are read only as far as the newer ones leave room, and only the newest
-/// part must be readable: without the others its lines still stand.
+/// Reads at most [`TAIL_BYTES`].
 pub(super) fn read(folder: &Path, name: &str) -> Result<Tail, TailError> {
+    read_at_most(folder, name, TAIL_BYTES)
+}
+
+/// Reads at most so many bytes. Rotated parts are read only as far as the newer ones leave room, and only the newest
+/// part must be readable: without the others its lines still stand.
+pub(super) fn read_at_most(folder: &Path, name: &str, bytes: u64) -> Result<Tail, TailError> {
     if name.is_empty() || name.len() > limits::NAME_BYTES || name.contains(['/', '\0']) {
         return Err(TailError::Name);
     }
     let mut parts = Vec::new();
-    let mut room = TAIL_BYTES;
+    let mut room = bytes;
     let mut missing = match part(&folder.join(format!("{name}.log")), room) {
         Ok(newest) => {
             parts.push(newest);

@@ -9,11 +9,13 @@ use tempfile::TempDir;
 use whydown_core::evidence::LogWord::{self, *};
 
 use whydown_core::evidence::Sender;
+use whydown_core::id::DomainId;
+use whydown_core::lifecycle::attribution::{Marks, facts_of};
 
 use super::*;
 
 /// libvirt's first line of a block, and the end of the command line that follows it.
-fn begin(time: &str) -> String {
+pub(super) fn begin(time: &str) -> String {
     format!(
         "2026-11-21 {time}+0000: starting up libvirt version: 9.0.0, package: 9.0.0-4+deb12u2 (Debian), qemu version: \
          7.2.22, kernel: 6.1, hostname: host\nLC_ALL=C \\\nPATH=/usr/bin \\\n/usr/bin/qemu-system-x86_64 \\\n-name \
@@ -28,7 +30,7 @@ fn libvirt(time: &str, said: &str) -> String {
     format!("2026-11-21 {time}+0000: {said}\n")
 }
 
-fn end(time: &str, word: &str) -> String {
+pub(super) fn end(time: &str, word: &str) -> String {
     libvirt(time, &format!("shutting down, reason={word}"))
 }
 
@@ -40,42 +42,49 @@ fn term(time: &str, pid: u32, program: &str) -> String {
     qemu(time, &format!("terminating on signal 15 from pid {pid} ({program})"))
 }
 
-fn at(time: &str) -> Wall {
+pub(super) fn at(time: &str) -> Wall {
     let moment: jiff::Timestamp = format!("2026-11-21T{time}Z").parse().unwrap();
     Wall(moment.as_nanosecond().try_into().unwrap())
 }
 
-const NOW: Wall = Wall(i64::MAX);
+pub(super) const NOW: Wall = Wall(i64::MAX);
 
-fn seen(time: &str) -> LogRun {
-    LogRun { started: at(time), seen_start: true, next_start: None }
+const VM: DomainId = DomainId::from_bytes([1; 16]);
+
+fn seen(time: &str) -> Marks {
+    Marks { domain: VM, started: at(time), seen_start: true, next_start: None, previous: None }
 }
 
-fn found(time: &str) -> LogRun {
-    LogRun { seen_start: false, ..seen(time) }
+pub(super) fn found(time: &str) -> Marks {
+    Marks { seen_start: false, ..seen(time) }
+}
+
+/// What the log of a domain says of one of its runs.
+fn read_run(folder: &Path, name: &str, run: Marks) -> Vec<(Wall, Fact)> {
+    facts_of(&read(folder, name, None, NOW), run, NOW)
 }
 
 /// The log of a domain `w1`.
-struct Log(TempDir);
+pub(super) struct Log(pub(super) TempDir);
 
 impl Log {
-    fn of(text: impl AsRef<[u8]>) -> Self {
+    pub(super) fn of(text: impl AsRef<[u8]>) -> Self {
         let log = Self(tempfile::tempdir().unwrap());
         fs::write(log.0.path().join("w1.log"), text).unwrap();
         log
     }
 
-    fn with(self, backup: &str, text: &str) -> Self {
+    pub(super) fn with(self, backup: &str, text: &str) -> Self {
         fs::write(self.0.path().join(backup), text).unwrap();
         self
     }
 
-    fn read(&self, run: LogRun) -> Vec<Fact> {
-        read(self.0.path(), "w1", run, None, NOW).into_iter().map(|(_, fact)| fact).collect()
+    pub(super) fn read(&self, run: Marks) -> Vec<Fact> {
+        read_run(self.0.path(), "w1", run).into_iter().map(|(_, fact)| fact).collect()
     }
 }
 
-fn word(facts: &[Fact]) -> Option<(LogWord, Wall)> {
+pub(super) fn word(facts: &[Fact]) -> Option<(LogWord, Wall)> {
     facts.iter().find_map(|f| match f {
         Fact::LogEnd { word, at: Some(at) } => Some((*word, *at)),
         _ => None,
@@ -89,7 +98,7 @@ fn words(facts: &[Fact]) -> Option<&str> {
     })
 }
 
-fn unread(facts: &[Fact]) -> Option<&str> {
+pub(super) fn unread(facts: &[Fact]) -> Option<&str> {
     match facts {
         [Fact::LogUnread(why)] => Some(why),
         _ => None,
@@ -146,7 +155,7 @@ fn every_recorded_ending_is_read_in_either_order() {
 fn every_fact_has_the_time_of_its_line_or_of_the_reading() {
     let log = Log::of(begin("10:00:00.100") + "words\n" + &term("10:05:00.1", 7, "x"));
     let times: Vec<Wall> =
-        read(log.0.path(), "w1", seen("10:00:01"), None, NOW).into_iter().map(|(time, _)| time).collect();
+        read_run(log.0.path(), "w1", seen("10:00:01")).into_iter().map(|(time, _)| time).collect();
     assert_eq!(times, [at("10:05:00.1"), NOW, NOW]);
 }
 
@@ -217,7 +226,7 @@ fn a_next_run_is_never_taken_for_this_one() {
     let log = Log::of(
         begin("10:00:00.000") + "first\n" + &begin("09:30:00.000") + &end("09:40:00.000", "destroyed"),
     );
-    let run = LogRun { next_start: Some(at("09:30:00.400")), ..found("10:10:00") };
+    let run = Marks { next_start: Some(at("09:30:00.400")), ..found("10:10:00") };
     assert_eq!(log.read(run), [Fact::LogSilent, Fact::LogText("first".into())]);
     assert_eq!(log.read(seen("10:00:00.400")), [Fact::LogSilent, Fact::LogText("first".into())]);
     assert_eq!(word(&log.read(seen("09:30:00.400"))), Some((Destroyed, at("09:40:00"))));
@@ -394,7 +403,7 @@ fn a_part_without_its_beginning_belongs_to_the_run_that_was_alive_then() {
     assert_eq!(word(&log.read(seen("10:00:00"))), Some((Destroyed, at("10:10:00"))));
     assert_eq!(word(&log.read(found("10:07:00"))), Some((Destroyed, at("10:10:00"))));
     assert!(unread(&log.read(seen("11:00:00"))).is_some(), "it had ended");
-    let run = LogRun { next_start: Some(at("10:04:00")), ..seen("10:00:00") };
+    let run = Marks { next_start: Some(at("10:04:00")), ..seen("10:00:00") };
     assert!(unread(&log.read(run)).is_some(), "it is the next run's");
 }
 
@@ -467,11 +476,11 @@ fn what_is_no_readable_file_is_said_with_its_reason() {
         (&"n".repeat(3000), "cannot be the name"),
     ] {
         let facts: Vec<Fact> =
-            read(folder.path(), name, seen("10:00:00.4"), None, NOW).into_iter().map(|(_, f)| f).collect();
+            read_run(folder.path(), name, seen("10:00:00.4")).into_iter().map(|(_, f)| f).collect();
         let why = unread(&facts).unwrap_or_else(|| panic!("{name}: {facts:?}"));
         assert!(why.contains(reason), "{name}: {why}");
     }
-    assert_eq!(read(folder.path(), "real", seen("10:00:00.4"), None, NOW), [(NOW, Fact::LogSilent)]);
+    assert_eq!(read_run(folder.path(), "real", seen("10:00:00.4")), [(NOW, Fact::LogSilent)]);
 }
 
 /// Lines that steer the reader, in any order, with any times.
@@ -501,7 +510,7 @@ proptest! {
     ) {
         let midnight = at("00:00:00").0;
         let moment = |s: i64| Wall(midnight + s * 1_000_000_000);
-        let run = LogRun { started: moment(started), seen_start, next_start: next.map(moment) };
+        let run = Marks { domain: VM, started: moment(started), seen_start, next_start: next.map(moment), previous: None };
         let facts = Log::of(pieces.concat()).read(run);
         let count = |wanted: fn(&Fact) -> bool| facts.iter().filter(|f| wanted(f)).count();
         let unread = count(|f| matches!(f, Fact::LogUnread(_)));

@@ -19,6 +19,7 @@ fn settings() -> Settings {
         unacknowledged_max_age: Duration::from_secs(86_400),
         unacknowledged_max_count: 10,
         boot: boot(),
+        booted: None,
     }
 }
 
@@ -33,7 +34,7 @@ fn view(state: DomainState, libvirt_id: Option<u32>) -> DomainView {
 }
 
 fn listing(state: DomainState, libvirt_id: Option<u32>) -> Listing {
-    Listing { domains: vec![view(state, libvirt_id)], changing: vec![] }
+    Listing { domains: vec![view(state, libvirt_id)], ..Listing::default() }
 }
 
 fn start_of(run: u64, boot: BootId) -> RunStart {
@@ -158,7 +159,7 @@ fn an_older_run_that_was_left_open_never_takes_the_place_of_a_newer_ending() {
 #[test]
 fn a_create_that_finds_the_vm_up_did_not_hear_it_begin() {
     let mut world = World::new();
-    world.tell(Input::LinkUp(Listing { domains: vec![], changing: vec![VM] }));
+    world.tell(Input::LinkUp(Listing { changing: vec![VM], ..Listing::default() }));
     world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into() });
     world.looked(Some(Some(view(DomainState::Running, Some(8)))));
     world.heard(Happening::Stopped(StopDetail::Migrated));
@@ -169,7 +170,7 @@ fn a_create_that_finds_the_vm_up_did_not_hear_it_begin() {
 #[test]
 fn a_run_of_an_earlier_boot_is_over_even_if_its_domain_is_changing() {
     let mut world = recovered(open_run(BootId("before".into()), &[]));
-    world.tell(Input::LinkUp(Listing { domains: vec![], changing: vec![VM] }));
+    world.tell(Input::LinkUp(Listing { changing: vec![VM], ..Listing::default() }));
     // libvirt's numbers begin anew with every boot: this start bears the old run's.
     let domain = DomainRef { id: VM, name: "vm".into(), libvirt_id: Some(1) };
     let what = Happening::Started(StartDetail::Booted);
@@ -183,7 +184,7 @@ fn a_run_of_an_earlier_boot_is_over_even_if_its_domain_is_changing() {
 #[test]
 fn a_start_of_another_process_is_another_run_even_without_libvirts_number() {
     let mut world = recovered(open_run(boot(), &[]));
-    world.tell(Input::LinkUp(Listing { domains: vec![], changing: vec![VM] }));
+    world.tell(Input::LinkUp(Listing { changing: vec![VM], ..Listing::default() }));
     let domain = DomainRef { id: VM, name: "vm".into(), libvirt_id: None };
     let process = Some(Process { pid: 2000, start_ticks: 9 });
     let what = Happening::Started(StartDetail::Booted);
@@ -197,10 +198,11 @@ fn an_answer_from_before_a_lost_link_is_not_taken_for_one_of_now() {
     world.tell(Input::LinkUp(Listing {
         domains: vec![view(DomainState::Running, Some(1))],
         changing: vec![VM],
+        ..Listing::default()
     }));
     assert_eq!(world.looks(), 1);
     world.lose_link();
-    world.tell(Input::LinkUp(Listing { domains: vec![], changing: vec![VM] }));
+    world.tell(Input::LinkUp(Listing { changing: vec![VM], ..Listing::default() }));
     world.looked(Some(Some(view(DomainState::Running, Some(1)))));
     assert_eq!(world.status(), None, "that was asked before");
     assert_eq!(world.looks(), 2, "it is asked again");
@@ -211,7 +213,7 @@ fn an_answer_from_before_a_lost_link_is_not_taken_for_one_of_now() {
 #[test]
 fn a_domain_of_which_libvirt_cannot_tell_is_asked_for_again() {
     let mut world = recovered(open_run(boot(), &[]));
-    world.tell(Input::LinkUp(Listing { domains: vec![], changing: vec![VM] }));
+    world.tell(Input::LinkUp(Listing { changing: vec![VM], ..Listing::default() }));
     world.looked(None);
     assert_eq!(world.looks(), 1);
     world.pass(31_000);

@@ -244,7 +244,7 @@ fn a_vm_whose_process_is_gone_is_not_up_and_ends_by_what_was_seen_where_libvirt_
 
     // libvirt's listing still has it, much later somebody tidies up, and that is no other run.
     shown.pass(100_000);
-    let listing = Listing { domains: vec![shown.view()], changing: vec![] };
+    let listing = Listing { domains: vec![shown.view()], ..Listing::default() };
     let at = shown.world.now().wall;
     shown.tell(Input::LinkLost { at });
     shown.tell(Input::LinkUp(listing));

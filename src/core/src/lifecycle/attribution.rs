@@ -1,0 +1,173 @@
+//! To which run what was found belongs. What is heard is told apart by the process and by libvirt's number
+//! ([`super::run::Run::could_be`], `Engine::is_same_incarnation`); what lies in QEMU's log, here.
+//!
+//! Each block of a log is a start, and the order of the file is the truth: the clock may have been set between two of
+//! them. A block is a run's by its domain's UUID and by when the run was seen first. What stands after the block of the
+//! last run that is known are runs that nobody heard of. What libvirt shows of a domain that is off is about the last of
+//! all of them, and about no other.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::evidence::{Fact, tame};
+use crate::id::DomainId;
+use crate::log::{Log, LogBlock};
+use crate::time::Wall;
+
+/// How far two readings of the host's clock may disagree about one moment: what a time service corrects in one step in
+/// daily use, and how late an event may be stamped.
+const CLOCK_SLACK: Duration = Duration::from_secs(5);
+
+/// How long before the event of its start a block may begin. QEMU reserves and clears the guest's memory in between.
+pub const START_TAKES: Duration = Duration::from_secs(600);
+
+/// What tells a run's block from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// Its domain.
+    pub domain: DomainId,
+    /// When the run was seen first.
+    pub started: Wall,
+    /// True if that was its start; false if it was found running, or in the log.
+    pub seen_start: bool,
+    /// When the domain's next run began, if there is one already.
+    pub next_start: Option<Wall>,
+    /// When the domain's run before was seen first, where that is known: its own part began after that. A start that
+    /// failed early has none.
+    pub previous: Option<Wall>,
+}
+
+/// What a log says of a run: the facts of its block, or why there is none.
+pub fn facts_of(log: &Log, marks: Marks, now: Wall) -> Vec<(Wall, Fact)> {
+    let unread = |why: &str| vec![(now, Fact::LogUnread(tame(why)))];
+    if let Some(why) = &log.unread {
+        return unread(why);
+    }
+    match block_of(&log.blocks, marks) {
+        Some(index) => log.blocks[index].facts.clone(),
+        None => unread(&format!("no part of {}.log belongs to this run", log.name)),
+    }
+}
+
+/// The block of a run. Blocks of its domain's next run, and later ones, are out of the question; they may be in the log of
+/// another name.
+pub fn block_of(blocks: &[LogBlock], run: Marks) -> Option<usize> {
+    let within = |blocks: &[LogBlock]| {
+        begun(blocks, run.domain, run.started, run.seen_start, run.previous)
+            .or_else(|| blocks.first().filter(|block| headless_is_of(block, run)).map(|_| 0))
+    };
+    let Some(next) = run.next_start else { return within(blocks) };
+    if let Some(until) = exactly(blocks, run.domain, next) {
+        return within(&blocks[..until]);
+    }
+    let until = begun(blocks, run.domain, next, true, None).unwrap_or(blocks.len());
+    within(&blocks[..until]).or_else(|| within(blocks))
+}
+
+/// The block that a process seen at `moment` began with. If that was its start, the nearest in time before; otherwise
+/// the last in the log that had begun, whatever the clock was then. Never one that had ended by then.
+fn begun(
+    blocks: &[LogBlock],
+    domain: DomainId,
+    moment: Wall,
+    seen_start: bool,
+    previous: Option<Wall>,
+) -> Option<usize> {
+    // A run that was found in the log began with exactly this.
+    if let Some(found) = exactly(blocks, domain, moment).filter(|_| !seen_start) {
+        return Some(found);
+    }
+    let its = |block: &LogBlock| is_of(block, domain);
+    let mut best: Option<(Wall, usize)> = None;
+    for (index, block) in blocks.iter().enumerate().filter(|(_, block)| its(block)) {
+        let Some(start) = block.began.filter(|start| *start <= moment) else { continue };
+        if seen_start && moment.since(start) > START_TAKES {
+            continue;
+        }
+        // A clock that was set back between the two says nothing.
+        if previous.is_some_and(|previous| start <= previous && previous <= moment) {
+            continue;
+        }
+        if best.is_none_or(|(known, _)| !seen_start || start >= known) && !ended_before(block, moment) {
+            best = Some((start, index));
+        }
+    }
+    best.map(|(_, index)| index).or_else(|| {
+        // The clock was set back a little between the line and the event.
+        blocks
+            .iter()
+            .position(|b| its(b) && b.began.is_some_and(|s| s > moment && s <= moment.after(CLOCK_SLACK)))
+    })
+}
+
+fn exactly(blocks: &[LogBlock], domain: DomainId, began: Wall) -> Option<usize> {
+    blocks.iter().rposition(|block| is_of(block, domain) && block.began == Some(began))
+}
+
+fn is_of(block: &LogBlock, domain: DomainId) -> bool {
+    block.domain.is_none_or(|other| other == domain)
+}
+
+/// Whether libvirt had said farewell in it before `moment`. A clock that was set back within the block tells nothing.
+fn ended_before(block: &LogBlock, moment: Wall) -> bool {
+    block.ended.is_some_and(|at| at.after(CLOCK_SLACK) < moment)
+}
+
+/// Whether a block without its beginning can be the run's: it was still written when the run was seen, had not ended
+/// before, and had begun before the next run.
+fn headless_is_of(block: &LogBlock, run: Marks) -> bool {
+    let (Some(first), Some(last)) = (block.first, block.last) else { return false };
+    block.began.is_none()
+        && last.after(CLOCK_SLACK) >= run.started
+        && !ended_before(block, run.started)
+        && run.next_start.is_none_or(|next| first < next)
+}
+
+/// The blocks of each domain in one order: that of their files, and by their times where a domain was called by another
+/// name meanwhile. A block without its beginning comes first, and may be of any domain of its log.
+pub(super) fn by_domain(logs: Vec<Log>) -> BTreeMap<DomainId, Vec<LogBlock>> {
+    let mut parts: BTreeMap<DomainId, Vec<Vec<LogBlock>>> = BTreeMap::new();
+    for log in logs {
+        let mut domains: Vec<DomainId> = log.blocks.iter().filter_map(|block| block.domain).collect();
+        domains.sort_unstable();
+        domains.dedup();
+        for domain in domains {
+            let its = log.blocks.iter().filter(|block| is_of(block, domain));
+            parts.entry(domain).or_default().push(its.cloned().collect());
+        }
+    }
+    parts.into_iter().map(|(domain, parts)| (domain, merged(parts))).collect()
+}
+
+fn merged(parts: Vec<Vec<LogBlock>>) -> Vec<LogBlock> {
+    let mut parts: Vec<_> = parts.into_iter().map(|part| part.into_iter().peekable()).collect();
+    let mut whole = Vec::new();
+    loop {
+        let heads = parts.iter_mut().enumerate();
+        let heads = heads.filter_map(|(place, part)| part.peek().map(|head| (head.began, place)));
+        let Some((_, first)) = heads.min() else { return whole };
+        whole.extend(parts[first].next());
+    }
+}
+
+/// The starts that nobody heard of: what stands behind the block of the last known run. Where no block is the known
+/// run's, or none is known, it is what began when nobody listened, and what stands behind that.
+pub(super) fn unheard(mut blocks: Vec<LogBlock>, known: Option<Marks>, deaf_since: Wall) -> Vec<LogBlock> {
+    let first = match known.and_then(|marks| block_of(&blocks, marks)) {
+        Some(its) => its + 1,
+        None => {
+            // One that was being started when hearing ended had begun before.
+            let starting = |b: &LogBlock, began: Wall| {
+                began.after(START_TAKES) >= deaf_since && b.farewell().is_none_or(|(_, at)| at >= deaf_since)
+            };
+            let behind = |b: &LogBlock| {
+                let new = |at: Wall| at >= deaf_since || starting(b, at);
+                b.began.is_some_and(|at| new(at) && known.is_none_or(|known| at > known.started))
+            };
+            blocks.iter().position(behind).unwrap_or(blocks.len())
+        }
+    };
+    let mut blocks = blocks.split_off(first);
+    blocks.retain(|block| block.began.is_some() && block.domain.is_some());
+    blocks
+}

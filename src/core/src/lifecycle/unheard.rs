@@ -1,0 +1,207 @@
+//! Runs that began while nobody listened, as QEMU's logs tell of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::attribution::{self, Marks};
+use super::engine::Engine;
+use super::run::Phase;
+use crate::evidence::{Fact, LogWord};
+use crate::hypervisor::{DomainRef, DomainView};
+use crate::id::{BootId, DomainId, RunId};
+use crate::limits;
+use crate::log::LogBlock;
+use crate::record::{RunStart, Seen};
+use crate::snapshot::Status;
+use crate::time::{Now, Wall};
+
+/// From libvirt's farewell to the end of a process that does not obey: it gets SIGTERM, then SIGKILL, and time to go.
+const STOP_TAKES: Duration = Duration::from_secs(60);
+
+/// Starts of each domain that nobody heard of, in their order.
+pub(super) type Unheard = BTreeMap<DomainId, Starts>;
+
+/// Starts of one domain.
+#[derive(Debug, Default)]
+pub(super) struct Starts {
+    blocks: Vec<LogBlock>,
+    /// Whether another start came after them, of which events tell.
+    followed: bool,
+}
+
+/// What an absence left of one domain.
+#[derive(Debug, Default)]
+pub(super) struct Remnants {
+    /// Runs that are over, in their order.
+    pub over: Vec<LogBlock>,
+    /// What may be about the run that the domain is in, or about one of which events tell.
+    pub present: Option<LogBlock>,
+}
+
+impl Engine {
+    /// The starts that the logs tell of and that nobody heard; what began since `heard_from` is heard.
+    pub(super) fn unheard(&mut self, deaf_since: Wall, hearing: &Hearing) -> Unheard {
+        let logs = std::mem::take(&mut self.past);
+        let mut unheard = Unheard::new();
+        for (domain, blocks) in attribution::by_domain(logs) {
+            // Which part is that of a start which libvirt has not answered yet, its answer tells.
+            if self.is_launching(domain) {
+                continue;
+            }
+            let mut blocks = attribution::unheard(blocks, self.latest_known(domain), deaf_since);
+            // The last start of a domain that is up is the one that it is in, however it is dated.
+            let present = if hearing.up.contains(&domain) { blocks.pop() } else { None };
+            let heard = |block: &LogBlock| block.began.is_some_and(|at| hearing.tells_of(domain, at));
+            let unheard_until = blocks.iter().rposition(|block| !heard(block)).map_or(0, |last| last + 1);
+            let followed = present.is_none() && unheard_until < blocks.len();
+            blocks.truncate(unheard_until);
+            blocks.extend(present);
+            if !blocks.is_empty() {
+                unheard.insert(domain, Starts { blocks, followed });
+            }
+        }
+        unheard
+    }
+
+    /// The latest run of a domain of which anything is known.
+    fn latest_known(&self, domain: DomainId) -> Option<Marks> {
+        let followed = self.runs.values().rev().find(|run| run.start.domain == domain);
+        let followed = followed.map(|run| Seen::of(&run.start));
+        let seen =
+            followed.into_iter().chain(self.latest.get(&domain).copied()).max_by_key(|seen| seen.run)?;
+        Some(Marks { domain, started: seen.at, seen_start: seen.start, next_start: None, previous: None })
+    }
+
+    fn is_launching(&self, domain: DomainId) -> bool {
+        self.current.get(&domain).is_some_and(|id| self.runs[id].phase == Phase::Launching)
+    }
+
+    /// Which of these starts are over. One that libvirt shows as active goes on; so may, where events are still to
+    /// come, one that had not ended when they began to be heard.
+    pub(super) fn sort_out(domain: DomainId, starts: Starts, up: bool, hearing: &Hearing) -> Remnants {
+        let Starts { mut blocks, followed } = starts;
+        let changing = hearing.changing.contains(&domain);
+        let goes_on = |last: &LogBlock| match last.farewell() {
+            None => (up || changing) && !followed,
+            // libvirt says farewell to some of them before it ends their process.
+            Some((_, at)) if up && !followed && hearing.now.since(at) <= STOP_TAKES => true,
+            Some((word, at)) => (changing || word == LogWord::Failed) && hearing.is_later(at),
+        };
+        let present = if blocks.last().is_some_and(goes_on) { blocks.pop() } else { None };
+        Remnants { over: blocks, present }
+    }
+
+    /// Whether what libvirt shows of this domain is about a run that no block tells of: the one that was open goes on.
+    pub(super) fn goes_on(&self, view: &DomainView) -> bool {
+        let open = self.current.get(&view.domain.id).filter(|id| self.runs[*id].is_open());
+        open.is_some_and(|id| {
+            // libvirt gives a number again when it has started anew; only the process is sure.
+            let sure = view.process.is_some() && self.runs[id].start.incarnation.process.is_some();
+            sure && self.is_same_incarnation(*id, view)
+        })
+    }
+
+    /// Another start came after this run, unless it is the one that is still being begun.
+    pub(super) fn expect(&mut self, id: RunId, later: &Unheard) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if self.current.get(&run.start.domain) == Some(&id) {
+            run.next = later.get(&run.start.domain).and_then(|starts| starts.blocks.first()?.began);
+        }
+    }
+
+    /// Runs that began and ended while nobody listened, each by what its own block says. What libvirt shows now is
+    /// about the last of them, if no other run came after it.
+    pub(super) fn tell_unheard(
+        &mut self,
+        now: Now,
+        domain: DomainId,
+        later: &Remnants,
+        gap: &Fact,
+        shown: Option<&Fact>,
+    ) {
+        let next = later.over.iter().skip(1).chain(&later.present).map(|block| block.began);
+        let next: Vec<Option<Wall>> = next.chain([None]).collect();
+        for (block, next) in later.over.iter().zip(next) {
+            let Some(began) = block.began else { continue };
+            let named = DomainRef { id: domain, name: block.name.clone(), libvirt_id: None };
+            let mut start = self.new_start(now, &named, began, false, None);
+            if self.settings.booted.is_some_and(|booted| began.after(limits::BOOT_SLACK) < booted) {
+                start.incarnation.boot = self.boot_before(domain);
+            }
+            let id = self.begin(now, start, Phase::Active, Status::PoweringDown);
+            self.note(id, now.wall, gap.clone());
+            self.note(id, began, Fact::LogStart { at: began, incoming: block.incoming });
+            for (at, fact) in &block.facts {
+                self.note(id, *at, fact.clone());
+            }
+            let left = if next.is_some() { Some(&Fact::Replaced) } else { shown };
+            if let Some(left) = left {
+                self.note(id, now.wall, left.clone());
+            }
+            if let Some(run) = self.runs.get_mut(&id) {
+                run.next = next;
+                run.remains_known = true;
+            }
+            self.end_unheard(now, id, now.wall);
+        }
+    }
+
+    /// Nothing was heard of a start that had not ended when the listing came. It is over, if the domain is off or gone now;
+    /// otherwise it is the one that the domain is in, and began then.
+    pub(super) fn resolve_doubt(&mut self, now: Now, domain: DomainId, off: Option<Fact>) -> Option<Wall> {
+        let (block, gap) = self.doubtful.remove(&domain)?;
+        let began = block.began;
+        if off.is_some() && !self.current.get(&domain).is_some_and(|id| self.runs[id].is_open()) {
+            let later = Remnants { over: vec![block], present: None };
+            self.tell_unheard(now, domain, &later, &gap, off.as_ref());
+        }
+        began
+    }
+
+    /// A boot before the present one: the one of the domain's run before, where that is known.
+    fn boot_before(&self, domain: DomainId) -> BootId {
+        let runs = self.runs.values().rev().filter(|run| run.start.domain == domain);
+        let known = runs.map(|run| &run.start.incarnation.boot).find(|boot| **boot != self.settings.boot);
+        known.cloned().unwrap_or_else(|| BootId("(an earlier boot)".into()))
+    }
+
+    /// Keeps when a run that is no more followed began.
+    pub(super) fn remember_run(&mut self, start: &RunStart) {
+        let seen = Seen::of(start);
+        let known = self.latest.entry(start.domain).or_insert(seen);
+        if known.run < seen.run {
+            *known = seen;
+        }
+        if self.latest.len() > 2 * limits::RUNS_REMEMBERED {
+            let mut runs: Vec<RunId> = self.latest.values().map(|seen| seen.run).collect();
+            runs.sort_unstable();
+            let oldest = runs[runs.len() - limits::RUNS_REMEMBERED];
+            self.latest.retain(|_, seen| seen.run >= oldest);
+        }
+    }
+}
+
+/// From when on events tell of what happens.
+#[derive(Debug)]
+pub(super) struct Hearing {
+    /// The moment.
+    pub from: Wall,
+    /// The clock now. Both are dated by it, and it may have been set between them.
+    pub now: Wall,
+    /// Domains of which events are still to come.
+    pub changing: BTreeSet<DomainId>,
+    /// Domains that are up, of the others.
+    pub up: BTreeSet<DomainId>,
+}
+
+impl Hearing {
+    /// Whether events tell of what is dated so. What is dated ahead was written before the clock was set back.
+    fn tells_of(&self, domain: DomainId, at: Wall) -> bool {
+        // Of a domain that changes events come in any case.
+        self.is_later(at) || at >= self.from && self.changing.contains(&domain)
+    }
+
+    fn is_later(&self, at: Wall) -> bool {
+        at > self.from && (at <= self.now || self.from > self.now)
+    }
+}

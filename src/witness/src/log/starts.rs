@@ -1,0 +1,89 @@
+//! Starts of several domains in one log, and many logs.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use whydown_core::evidence::LogWord::{Destroyed, Failed, Shutdown};
+use whydown_core::id::DomainId;
+use whydown_core::lifecycle::attribution::Marks;
+use whydown_core::time::Wall;
+
+use super::tests::{Log, NOW, at, begin, end, found, unread, word};
+use super::{Scan, read, written_since};
+
+/// A start with its domain in its command line.
+fn begin_of(time: &str, uuid: &str) -> String {
+    begin(&format!("{time}00")).replace("-msg", &format!("-uuid {uuid} \\\n-msg"))
+}
+
+const A: &str = "0a0a0a0a-0a0a-0a0a-0a0a-0a0a0a0a0a0a";
+const B: &str = "0b0b0b0b-0b0b-0b0b-0b0b-0b0b0b0b0b0b";
+
+#[test]
+fn every_start_is_told_with_the_domain_that_its_command_line_names() {
+    let quoted = "-name 'guest=x\n-uuid 00000000-0000-0000-0000-000000000000 \\\ny' \\\n";
+    let second =
+        begin_of("10:20:00.0", B).replace("-msg", &format!("{quoted}-uuid {A} \\\n-incoming defer \\\n-msg"));
+    let log = Log::of(
+        begin_of("10:00:00.0", A) + &end("10:10:00.0", "shutdown") + &second + &end("10:30:00.0", "failed"),
+    );
+    let told = read(log.0.path(), "w1", None, NOW);
+    let of = |text: &str| Some(text.parse::<DomainId>().unwrap());
+    let [first, second] = &told.blocks[..] else { panic!("{told:?}") };
+    assert_eq!((first.domain, first.began, first.incoming), (of(A), Some(at("10:00:00.0")), false));
+    assert_eq!((first.ended, first.farewell()), (Some(at("10:10:00.0")), Some((Shutdown, at("10:10:00.0")))));
+    assert_eq!((second.domain, second.incoming), (of(B), true), "its first -uuid is libvirt's");
+    assert_eq!((second.ended, second.farewell()), (None, Some((Failed, at("10:30:00.0")))));
+}
+
+#[test]
+fn a_block_of_another_domain_with_the_same_name_is_nobody_elses() {
+    let log = Log::of(
+        begin_of("10:00:00.0", A)
+            + &end("10:10:00.0", "shutdown")
+            + &begin_of("10:20:00.0", B)
+            + &end("10:30:00.0", "destroyed"),
+    );
+    let [a, b] = [A, B].map(|uuid| uuid.parse::<DomainId>().unwrap());
+    let of = |domain, time| log.read(Marks { domain, ..found(time) });
+    assert_eq!(word(&of(a, "10:05:00")), Some((Shutdown, at("10:10:00.0"))));
+    assert_eq!(word(&of(b, "10:25:00")), Some((Destroyed, at("10:30:00.0"))));
+    assert!(unread(&of(a, "10:25:00")).is_some() && unread(&of(b, "10:05:00")).is_some());
+}
+
+#[test]
+fn logs_that_were_written_since_are_found_whatever_lies_beside_them() {
+    let log = Log::of(begin_of("10:00:00.0", A)).with("w2.log.1", &begin_of("10:00:00.0", B));
+    let folder = log.0.path();
+    for beside in ["w3.log.gz", "w3.txt", "log", ".log.x", "w3.log.", "w4"] {
+        fs::write(folder.join(beside), begin_of("10:00:00.0", B)).unwrap();
+    }
+    symlink(folder.join("w4"), folder.join("link.log")).unwrap();
+    fs::create_dir(folder.join("folder.log")).unwrap();
+    let now = Wall(jiff::Timestamp::now().as_nanosecond().try_into().unwrap());
+    let names = |scan: Scan| {
+        assert_eq!(scan.left_out, None);
+        let mut names: Vec<_> = scan.logs.into_iter().map(|log| (log.name, log.blocks.len())).collect();
+        names.sort();
+        names
+    };
+    let both = vec![("w1".to_owned(), 1), ("w2".to_owned(), 1)];
+    assert_eq!(names(written_since(folder, now, None, now)), both);
+    let long_ago = fs::File::options().append(true).open(folder.join("w1.log")).unwrap();
+    long_ago.set_modified(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(names(written_since(folder, now, None, now)), both[1..]);
+    assert_eq!(names(written_since(&folder.join("missing"), now, None, now)), []);
+}
+
+#[test]
+fn what_lies_beyond_the_bound_is_said_and_what_was_written_last_is_read_first() {
+    let log = Log::of("");
+    let many = "x\n".repeat(200 << 10);
+    for number in 0..200 {
+        fs::write(log.0.path().join(format!("n{number:03}.log")), begin_of("10:00:00.0", A) + &many).unwrap();
+    }
+    let scan = written_since(log.0.path(), Wall(0), None, NOW);
+    assert!(scan.left_out.is_some_and(|said| said.contains("more logs")), "{}", scan.logs.len());
+    assert!((100..200).contains(&scan.logs.len()), "{}", scan.logs.len());
+    assert!(scan.logs.iter().any(|log| log.name == "n199") && scan.logs.iter().all(|log| log.name != "n000"));
+}
