@@ -196,7 +196,7 @@ pub struct Change {
 }
 
 /// `GET /v1/why?vm=`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Why {
     /// The domain, where it is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,10 +204,27 @@ pub struct Why {
     /// Its latest ending, acknowledged or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
+    /// What libvirt has under this name or UUID, where it is not shown: it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defined: Option<Defined>,
     /// UUIDs of other domains of the name that was asked for: of those that are shown, and where none is, of those whose
     /// endings are the latest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namesakes: Vec<String>,
+}
+
+/// A domain that libvirt has and that is off.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Defined {
+    /// UUID.
+    pub domain: String,
+    /// Name.
+    pub name: String,
+    /// libvirt's state of it, in words.
+    pub state: String,
+    /// Whether its last start failed, and no ending tells of that yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub start_failed: bool,
 }
 
 /// `GET /v1/history`.
@@ -436,6 +453,13 @@ impl Earlier {
 
 fn chosen(ids: &[EvidenceId], evidence: &[Evidence]) -> Vec<Witnessed> {
     ids.iter().filter_map(|id| evidence.get(usize::from(*id))).map(Witnessed::of).collect()
+}
+
+impl Ending {
+    /// Whether it tells of a start that failed.
+    pub fn tells_a_failed_start(&self) -> bool {
+        ["start-failed", "start-failed-silent", "restore-failed"].contains(&self.cause.as_str())
+    }
 }
 
 impl Columns {

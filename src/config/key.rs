@@ -30,6 +30,7 @@ pub(super) const KEYS: &[Key] = &[
     key("libvirt", "reconnect_max_ms", number(10, 600_000, "milliseconds")),
     key("libvirt", "log_dir", Rule::Text(Form::PathOrEmpty)),
     key("libvirt", "run_dir", Rule::Text(Form::PathOrEmpty)),
+    key("libvirt", "daemon_log", Rule::Text(Form::PathOrEmpty)),
     key("state", "dir", Rule::Text(Form::Path)),
     key("ledger", "endings_max_age_days", number(1, 36_500, "days")),
     key("ledger", "endings_max_count", number(1, 10_000_000, "endings")),

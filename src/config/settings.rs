@@ -66,6 +66,9 @@ pub struct Libvirt {
     /// Directory of the process id files. `None`: the driver has none.
     #[serde(deserialize_with = "path_or_none")]
     pub run_dir: Option<PathBuf>,
+    /// The file in which libvirt's daemon writes its errors. `None`: systemd's journal.
+    #[serde(deserialize_with = "path_or_none")]
+    pub daemon_log: Option<PathBuf>,
 }
 
 /// `[state]`.

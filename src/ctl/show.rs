@@ -62,11 +62,37 @@ pub fn why(told: &Why) -> String {
             domain.run,
             local(domain.started)
         );
-        text.push_str(match &told.ending {
-            Some(ending) if ending.domain == domain.domain => "Its last ending:\n\n",
-            Some(_) => "No ending of it is known; the last one of another VM of this name:\n\n",
-            None => "No ending of it is known.\n",
-        });
+        let _ = match &told.ending {
+            Some(ending) if ending.domain == domain.domain => {
+                write!(
+                    text,
+                    "It has not gone down since {}. Its last ending before that:\n\n",
+                    local(domain.started)
+                )
+            }
+            Some(_) => write!(text, "No ending of it is known; the last one of another VM of this name:\n\n"),
+            None => writeln!(
+                text,
+                "It has not gone down since {}, and no ending of it is known.",
+                local(domain.started)
+            ),
+        };
+    }
+    if let Some(defined) = &told.defined {
+        let name = clean(&defined.name);
+        let _ = match &told.ending {
+            _ if defined.start_failed => writeln!(
+                text,
+                "The last start of {name} failed, and why is being found out: {}.\n",
+                clean(&defined.state)
+            ),
+            None => writeln!(
+                text,
+                "{name} is defined and has never run, as far as is known: {}.",
+                clean(&defined.state)
+            ),
+            Some(_) => Ok(()),
+        };
     }
     let Some(ending) = &told.ending else { return text };
     let _ = writeln!(text, "{} went down: {}", clean(&ending.name), ending.sentence);

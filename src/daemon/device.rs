@@ -105,20 +105,33 @@ pub fn snapshot(disks: &[SnapshotDisk], all: &[String]) -> String {
     text_of(writer)
 }
 
+/// The names of the networks that a domain's document connects it to.
+///
+/// # Errors
+/// The document cannot be read.
+pub fn networks(domain: &str) -> Result<Vec<String>, quick_xml::Error> {
+    named(domain, "interface", "source", "network")
+}
+
 /// The targets of all disks of a domain's document, such as `vda`.
 ///
 /// # Errors
 /// The document cannot be read.
 pub fn disk_targets(domain: &str) -> Result<Vec<String>, quick_xml::Error> {
+    named(domain, "disk", "target", "dev")
+}
+
+/// This attribute of this part of all devices of a kind.
+fn named(domain: &str, kind: &str, part: &str, attribute: &str) -> Result<Vec<String>, quick_xml::Error> {
     let mut reader = Reader::from_str(domain);
     let (mut targets, mut path) = (Vec::new(), Vec::<String>::new());
     loop {
         let event = reader.read_event()?;
         if let Event::Start(start) | Event::Empty(start) = &event {
-            let in_disk = path.len() == 3 && path[1] == "devices" && path[2] == "disk";
-            if in_disk
-                && start.name().as_ref() == "target"
-                && let Some(dev) = start.try_get_attribute("dev")?
+            let in_device = path.len() == 3 && path[1] == "devices" && path[2] == kind;
+            if in_device
+                && start.name().as_ref() == part
+                && let Some(dev) = start.try_get_attribute(attribute)?
             {
                 targets.push(dev.value.into_owned());
             }

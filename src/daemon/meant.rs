@@ -87,15 +87,20 @@ impl Meant {
         let told = told.or(ending.as_ref().map(|ending| &ending.domain));
         let mut seen = BTreeSet::from_iter(told.cloned());
         namesakes.retain(|id| seen.insert(id.clone()));
-        Ok((domain.is_some() || ending.is_some()).then_some(told::Why { domain, ending, namesakes }))
+        Ok((domain.is_some() || ending.is_some()).then_some(told::Why {
+            domain,
+            ending,
+            defined: None,
+            namesakes,
+        }))
     }
 }
 
-/// Of endings, newest first, perhaps of several VMs, the one that is meant.
+/// Of endings, newest first, perhaps of several VMs, the newest of the VM that is meant.
 fn likely(endings: Vec<told::Ending>) -> Option<told::Ending> {
     let ran = |ending: &told::Ending| NEVER_RAN.iter().all(|cause| cause.row().word != ending.cause);
-    let place = endings.iter().position(ran).unwrap_or_default();
-    endings.into_iter().nth(place)
+    let domain = endings.iter().find(|ending| ran(ending)).or(endings.first())?.domain.clone();
+    endings.into_iter().find(|ending| ending.domain == domain)
 }
 
 /// Causes of runs that ended before their VM was up.

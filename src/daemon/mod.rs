@@ -22,6 +22,7 @@ mod doors;
 mod embed;
 mod emulators;
 mod engine;
+mod failed;
 mod going_down;
 mod hands;
 mod host;

@@ -395,14 +395,21 @@ impl Service {
 
     async fn why(&self, reader: Reader, vm: &str) -> Answer {
         let snapshot = self.picture_for(reader.sight).snapshot;
-        match Meant::by(vm).why(&snapshot, &self.reads, reader).await {
-            Ok(Some(why)) => json(200, &why),
-            Ok(None) if snapshot.settled => trouble(404, "no VM of this name or UUID is or was known"),
-            Ok(None) => trouble(
+        let meant = Meant::by(vm);
+        let known = match meant.why(&snapshot, &self.reads, reader).await {
+            Ok(known) => known,
+            Err(answer) => return answer,
+        };
+        let shown = known.as_ref().is_some_and(|known| known.domain.is_some());
+        let ending = known.as_ref().and_then(|known| known.ending.as_ref());
+        let defined = if shown { None } else { self.doctor.find_off(&meant, ending).await };
+        match (known, defined) {
+            (None, None) if snapshot.settled => trouble(404, "no VM of this name or UUID is or was known"),
+            (None, None) => trouble(
                 503,
                 "libvirt has not listed its VMs yet, and no ending of this one is known: try again",
             ),
-            Err(answer) => answer,
+            (known, defined) => json(200, &told::Why { defined, ..known.unwrap_or_default() }),
         }
     }
 

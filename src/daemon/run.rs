@@ -29,6 +29,7 @@ use super::doctor::Doctor;
 use super::doors::{Doors, reload_on};
 use super::emulators::Emulators;
 use super::engine::{EngineTask, Published};
+use super::failed::FailedStarts;
 use super::going_down::{HostsWord, Told};
 use super::hands::{self, Hands};
 use super::host::Host;
@@ -170,6 +171,16 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         tokio::spawn(sampler.run(heard))
     });
 
+    let failed = FailedStarts::new(
+        hypervisor.clone(),
+        postbox.clone(),
+        ledger.clone(),
+        published.clone(),
+        settings.libvirt.log_dir.clone(),
+        own_pid,
+        settings.libvirt.daemon_log.clone(),
+    );
+    let failed = tokio::spawn(failed.run());
     let host = Host::read(&folder, started);
     let sampler = tokio::spawn(host.clone().sample(folder.clone()));
     let versions = tokio::spawn(learn_versions(host.clone(), hypervisor.clone(), published.clone()));
@@ -239,6 +250,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     if let Some(vm_sampler) = vm_sampler {
         vm_sampler.abort();
     }
+    failed.abort();
     versions.abort();
     // No event may come behind the last heartbeat, or it would be lost in a window that we call heard.
     let stopping = hypervisor.clone();

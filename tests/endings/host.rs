@@ -46,9 +46,10 @@ impl Host {
         // This libvirtd lives in namespaces of its own: its files are elsewhere than its address says.
         let its = libvirtd.directory();
         let config = format!(
-            "[libvirt]\nlog_dir = '{}'\nrun_dir = '{}'\n{libvirt}",
+            "[libvirt]\nlog_dir = '{}'\nrun_dir = '{}'\ndaemon_log = '{}'\n{libvirt}",
             its.join("log/qemu").display(),
-            its.join("run/qemu").display()
+            its.join("run/qemu").display(),
+            libvirtd.log_path().display()
         );
         let launch = Launch::new(env!("CARGO_BIN_EXE_whydownd"), folder.path().join("d"), &libvirtd.uri());
         let launch = launch.config(&config);

@@ -2,6 +2,7 @@
 
 mod asked;
 mod daemon;
+mod failed;
 mod host;
 mod hypervisor;
 mod live;

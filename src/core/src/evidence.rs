@@ -306,6 +306,14 @@ pub enum Fact {
         /// What it showed instead.
         now: Wall,
     },
+    /// A start by another client failed.
+    StartFailed {
+        /// Who says so.
+        told_by: String,
+    },
+    /// What libvirt says about a start that failed: its own log at that moment, or its answer when it is asked for what the
+    /// start needed.
+    StartTrouble(String),
     /// Stored evidence that this version cannot read.
     Unreadable(String),
 }

@@ -14,8 +14,11 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use whydown_core::cause::Cause;
+use whydown_core::evidence::{Fact, tame};
+use whydown_core::hypervisor::{DomainState, ShutOffReason};
 use whydown_core::id::DomainId;
 use whydown_core::snapshot::Link;
+use whydown_core::verdict::describe;
 use whydown_ledger::{Condition, Ledger};
 use whydown_libvirt::Hypervisor;
 
@@ -136,6 +139,30 @@ impl Doctor {
             can_tell,
             cannot_tell,
             findings: all,
+        })
+    }
+
+    /// What libvirt has under this name or UUID, if that is off. Where it does not answer soon, nothing is told of it.
+    pub async fn find_off(&self, meant: &Meant, ending: Option<&told::Ending>) -> Option<told::Defined> {
+        let place = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        let (hypervisor, name) = (self.hypervisor.clone(), meant.name.clone());
+        // An ending knows its domain by its UUID, and the name may be another's by now.
+        let id = ending.and_then(|ending| ending.domain.parse().ok()).or(meant.id);
+        let looking = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            match id.map(|id| hypervisor.view(id)) {
+                Some(Ok(None)) | None => hypervisor.view_named(&name),
+                Some(view) => view,
+            }
+        });
+        let view = tokio::time::timeout(PATIENCE, looking).await.ok()?.ok()?.ok()??;
+        let DomainState::ShutOff(reason) = view.state else { return None };
+        let told = ending.is_some_and(told::Ending::tells_a_failed_start);
+        Some(told::Defined {
+            domain: view.domain.id.to_string(),
+            name: tame(&view.domain.name),
+            state: describe(&Fact::Found { state: view.state, managed_save: view.managed_save }),
+            start_failed: reason == ShutOffReason::Failed && !told,
         })
     }
 

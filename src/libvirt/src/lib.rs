@@ -17,6 +17,7 @@
 mod act;
 mod deeds;
 mod devices;
+mod failed;
 mod ffi;
 mod guest;
 mod hearing;

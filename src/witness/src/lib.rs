@@ -12,9 +12,11 @@
 //! | [`kernel`] | out-of-memory kills | `/dev/kmsg` (`CAP_SYSLOG`), in the host's pid namespace |
 //! | [`signal`] | who sent the signal that ends a process | tracefs, as root and in the host's pid namespace |
 //! | [`audit`] | crashes, what QEMU's sandbox forbids, who sent a signal and as whom they logged in | `CAP_AUDIT_READ`, in the host's own namespaces; an audit that runs, and for senders a rule |
+//! | [`daemon_log`] | why libvirt refused a start | `journalctl`, or read access to the file where libvirt's daemon writes |
 //! | [`host`] | whether the host goes down | systemd; its bus, or `systemctl` |
 
 pub mod audit;
+pub mod daemon_log;
 pub mod emulator;
 pub mod exit;
 pub mod host;

@@ -41,6 +41,15 @@ pub enum Input {
     /// A domain that runs as far as we know was not among those that run: libvirt says no word of processes that it
     /// finds gone while it takes them over after its own start.
     Missed(DomainId),
+    /// A start by another client failed.
+    StartFailed {
+        /// Of which domain.
+        domain: crate::hypervisor::DomainRef,
+        /// When.
+        at: Wall,
+        /// All that is known of it, with the times.
+        facts: Vec<(Wall, Fact)>,
+    },
     /// The ledger has the ending of this run on disk.
     Kept(RunId),
     /// The ledger could not keep it now; it is held in memory and tried again.

@@ -119,6 +119,8 @@ pub struct Engine {
     pub(super) past: Vec<Log>,
     /// Starts in those logs of which events or a look must tell whether they are over, with the gap.
     pub(super) doubtful: BTreeMap<DomainId, (LogBlock, Fact)>,
+    /// Of each domain whose last start failed, the latest moment that this is known to be about.
+    pub(super) failed: BTreeMap<DomainId, Wall>,
     pub(super) next_heartbeat: Option<Mono>,
     alarms: BTreeSet<(Mono, RunId)>,
     pub(super) effects: Vec<Effect>,
@@ -158,6 +160,7 @@ impl Engine {
             latest: recovered.latest.into_iter().map(|seen| (seen.domain, seen)).collect(),
             past: Vec::new(),
             doubtful: BTreeMap::new(),
+            failed: BTreeMap::new(),
             next_heartbeat: None,
             alarms: BTreeSet::new(),
             effects: Vec::new(),
@@ -217,6 +220,7 @@ impl Engine {
             Input::Past(logs) => self.past = logs,
             Input::LinkUp(listing) => self.link_up(now, listing),
             Input::Missed(domain) => self.missed(domain),
+            Input::StartFailed { domain, at, facts } => self.start_failed(now, &domain, at, facts),
             Input::Kept(run) => self.kept(now, run),
             Input::NotKept(run) => self.not_kept(now, run),
             Input::Written(count) => self.written(now, count),

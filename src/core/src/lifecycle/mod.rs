@@ -20,6 +20,7 @@ pub mod attribution;
 mod clock;
 mod effect;
 mod engine;
+mod failed;
 mod follow;
 mod gate;
 mod glance;

@@ -333,8 +333,8 @@ impl Engine {
         let latest = self.current.get(&domain) == Some(&id) && run.next.is_none();
         let replaced = run.dossier.find(|f| matches!(f, Fact::Replaced)).is_some();
         match &view {
-            // It goes up after all: the next word or listing tells.
-            Some(Some(view)) if is_up(view) && launching => return,
+            // It goes up after all, or libvirt is still clearing up after it.
+            Some(Some(view)) if is_up(view) && launching => return self.doubt(now, id),
             // libvirt cannot say, and must be asked again.
             None if launching => {
                 if matches!(self.link, Link::Up) {

@@ -133,6 +133,8 @@ pub(super) struct Run {
     pub shutdown_out: Option<OnDisk>,
     /// The same for the last of all other acts.
     pub act_out: Option<OnDisk>,
+    /// Its remains were looked at before it was told to us.
+    pub looked_into: bool,
     /// libvirt was asked to start it and has not answered: that it is not there yet says nothing.
     pub creating: bool,
     /// Destroys that libvirt has not answered.
@@ -183,6 +185,7 @@ impl Run {
             destroy_out: None,
             shutdown_out: None,
             act_out: None,
+            looked_into: false,
             creating: false,
             destroys_out: 0,
             destroy_again: false,

@@ -28,13 +28,14 @@ impl Engine {
             Fact::Host(Happening::Stopped(detail)) => Some(detail),
             _ => None,
         });
-        let remains = run.remains_known;
+        let remains = run.remains_known || run.looked_into;
         let wait = match stopped {
             _ if remains => Duration::ZERO,
             Some(StopDetail::Failed) => self.settings.settle,
             Some(StopDetail::FromSnapshot) => self.settings.settle_snapshot,
             _ => Duration::ZERO,
         };
+        let (never_came_up, looked_into) = (run.phase == Phase::Launching, run.looked_into);
         run.phase = Phase::Settling {
             end,
             at_least: now.mono.after(wait),
@@ -54,8 +55,13 @@ impl Engine {
         let followed = run.next.is_some();
         let domain = run.start.domain;
         if self.current.get(&domain) == Some(&id) && !followed {
-            self.echoes
-                .insert(domain, Echo { at: now.mono, heard: stopped.is_some(), libvirt_id, ghost: None });
+            self.echoes.insert(
+                domain,
+                Echo { at: now.mono, heard: stopped.is_some() || looked_into, libvirt_id, ghost: None },
+            );
+        }
+        if never_came_up {
+            self.never_came_up(now, id, domain);
         }
         for what in self.take_back(id) {
             self.note(id, now.wall, Fact::Refused { what, text: NOT_ASKED.into() });

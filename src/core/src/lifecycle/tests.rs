@@ -12,6 +12,7 @@ use crate::snapshot::Status;
 use crate::time::{Mono, Now, Wall};
 use std::time::Duration;
 
+mod failed;
 mod faults;
 mod glances;
 mod starting;

@@ -144,6 +144,8 @@ clues! {
     LeftCleanly => None,
     /// libvirt refused the start in its own words.
     StartRefused => None,
+    /// libvirt's own log, or libvirt asked anew, says why a start by another client failed.
+    LibvirtSpeaks => None,
     /// QEMU left words in its log.
     LogSpeaks => None,
     /// A shutdown inside the guest had begun.
@@ -359,6 +361,7 @@ impl Clue {
             Self::StartRefused => {
                 ids(dossier, |f| matches!(f, Fact::Refused { what: Asked::Create, text } if says_why(text)))
             }
+            Self::LibvirtSpeaks => ids(dossier, |f| matches!(f, Fact::StartTrouble(text) if says_why(text))),
             Self::LogSpeaks => ids(dossier, |f| matches!(f, Fact::LogText(text) if !text.trim().is_empty())),
             Self::GuestHadBegun => order::guest_began(dossier, end).map(|(_, ids)| ids).unwrap_or_default(),
             Self::Gone => ids(dossier, |f| matches!(f, Fact::Gone)),

@@ -61,6 +61,8 @@ pub fn describe(fact: &Fact) -> String {
             format!("{name} from process {pid}, {program}: {who}{}", audited(audit.as_ref()))
         }
         Fact::LogText(text) => format!("QEMU's log says: \"{text}\""),
+        Fact::StartFailed { told_by } => format!("a start by another client failed: {told_by}"),
+        Fact::StartTrouble(text) => format!("libvirt says of the start: \"{text}\""),
         Fact::LogSilent => "QEMU's log ends without a farewell".into(),
         Fact::LogUnread(why) => format!("QEMU's log could not be read: {why}"),
         Fact::Exit(ExitStatus::Code(code)) => format!("the process exited with status {code}"),
@@ -104,7 +106,13 @@ pub fn text_of(cause: Cause, dossier: &Dossier) -> Option<String> {
             _ => None,
         })
     };
-    refused.or_else(logged).map(|text| text.trim().to_owned())
+    let troubled = || {
+        dossier.items().iter().rev().find_map(|e| match &e.fact {
+            Fact::StartTrouble(text) if super::process::says_why(text) => Some(text),
+            _ => None,
+        })
+    };
+    refused.or_else(troubled).or_else(logged).map(|text| text.trim().to_owned())
 }
 
 /// What the audit adds, to be put behind the rest.

@@ -101,7 +101,12 @@ impl Setting {
             return incoming.then_some(Self::Failed);
         }
         let tried = begun_by_us(dossier)
-            || has(dossier, |f| matches!(f, Fact::Host(Happening::ControlError) | Fact::StartedInVain));
+            || has(dossier, |f| {
+                matches!(
+                    f,
+                    Fact::Host(Happening::ControlError) | Fact::StartedInVain | Fact::StartFailed { .. }
+                )
+            });
         if tried && (!was_up(dossier) || failed_unheard(dossier)) {
             return None;
         }
@@ -182,9 +187,10 @@ impl Setting {
         began.extend(ids(dossier, |f| match f {
             Fact::Found { state, .. } => !state.is_active(),
             Fact::Gone | Fact::Replaced | Fact::LogEnd { .. } | Fact::LogStart { .. } => true,
-            Fact::Refused { .. } | Fact::Host(Happening::ControlError) | Fact::StartedInVain => {
-                self == Self::NotStarted
-            }
+            Fact::Refused { .. }
+            | Fact::Host(Happening::ControlError)
+            | Fact::StartedInVain
+            | Fact::StartFailed { .. } => self == Self::NotStarted,
             _ => false,
         }));
         began

@@ -215,6 +215,7 @@ table! {
         "B7" KilledAtStart => StartFailed, Probable: "A signal ended QEMU before it was up.";
         "B2" ManagedImage => RestoreFailed, Probable: "A saved image was there, so the start was a restore.";
         "B3" StartRefused => StartFailed, Certain: "libvirt said why.";
+        "B8" LibvirtSpeaks => StartFailed, Probable: "libvirt's log said why at that moment, or libvirt says what the start lacks.";
         "B4" LogSpeaks => StartFailed, Probable: "QEMU said why in its log.";
         "B5" _ => StartFailedSilent, Probable: "Neither libvirt nor QEMU said why.";
     }

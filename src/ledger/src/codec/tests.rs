@@ -65,6 +65,8 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::LogEnd { .. } => {}
             Fact::LogSignal { .. }
             | Fact::LogText(_)
+            | Fact::StartFailed { .. }
+            | Fact::StartTrouble(_)
             | Fact::LogSilent
             | Fact::LogUnread(_)
             | Fact::Exit(_)
@@ -117,6 +119,8 @@ fn fact() -> impl Strategy<Value = Fact> {
             text().prop_map(|device| Fact::GuestMayExit { device }),
             text().prop_map(|by| Fact::HostUp { by }),
             text().prop_map(|unit| Fact::UnitStopping { unit }),
+            text().prop_map(|told_by| Fact::StartFailed { told_by }),
+            text().prop_map(Fact::StartTrouble),
         ],
         (any::<i32>(), any::<i32>(), any::<u32>(), text(), audited()).prop_map(
             |(signal, code, pid, program, audit)| {

@@ -109,6 +109,28 @@ impl Conn {
         Dom::owned(dom)
     }
 
+    /// The domain of this name.
+    pub(crate) fn lookup_name(&self, name: &str) -> Result<Dom, Fault> {
+        let name = CString::new(name).map_err(|_| Fault::zero_byte("the name"))?;
+        // SAFETY: `name` is a C string that outlives the call; the result is ours.
+        let dom = unsafe { sys::virDomainLookupByName(self.raw(), name.as_ptr()) };
+        Dom::owned(dom)
+    }
+
+    /// Whether the network of this name is active.
+    pub(crate) fn network_is_active(&self, name: &str) -> Result<bool, Fault> {
+        let name = CString::new(name).map_err(|_| Fault::zero_byte("the name"))?;
+        // SAFETY: `name` is a C string that outlives the call; the result is ours to free.
+        let network = unsafe { sys::virNetworkLookupByName(self.raw(), name.as_ptr()) };
+        let network = NonNull::new(network).ok_or_else(Fault::last)?;
+        // SAFETY: the handle is valid until it is freed below.
+        let active = unsafe { sys::virNetworkIsActive(network.as_ptr()) };
+        let active = if active < 0 { Err(Fault::last()) } else { Ok(active == 1) };
+        // SAFETY: we own this reference and give it back once.
+        unsafe { sys::virNetworkFree(network.as_ptr()) };
+        active
+    }
+
     /// Starts a transient domain.
     pub(crate) fn create_xml(&self, xml: &str) -> Result<Dom, Fault> {
         let xml = CString::new(xml).map_err(|_| Fault::zero_byte("the domain's document"))?;

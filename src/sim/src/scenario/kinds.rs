@@ -30,6 +30,8 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::LogEnd { .. } => "log-end",
         Fact::LogSignal { .. } => "log-signal",
         Fact::LogText(_) => "log-text",
+        Fact::StartFailed { .. } => "start-failed",
+        Fact::StartTrouble(_) => "start-trouble",
         Fact::LogSilent => "log-silent",
         Fact::LogUnread(_) => "log-unread",
         Fact::Exit(_) => "exit",

@@ -17,6 +17,7 @@
 //! | `exit 1`, `exit signal 9`, `oom-kill` | the process's exit; the kernel's out-of-memory killer |
 //! | `wrapped by sh`, `inner exit signal 9`, `may exit by isa-debug-exit` | what is known of its process |
 //! | `qemu starts: exit signal 31`, `qemu starts: oom-kill` | of a process that was begun for it, and has not come up |
+//! | `another start fails`, `another start fails: …` | as libvirt's state shows it, and its log says why |
 //! | `host going down: …`, `host stays` | the host begins to shut down; it does not, or not any more |
 //! | `host says up`, `unit stopping: NAME` | systemd's answer when it is asked; it was told to stop the VM's unit |
 //! | `manager create`, `manager shutdown`, `manager shutdown force 30`, `manager destroy` | requests |
@@ -71,6 +72,8 @@ pub enum Line {
     OfProcess(Fact),
     /// Something is witnessed of a process that has not come up.
     AtStart(Fact),
+    /// A start by another client fails, and libvirt's log says why.
+    StartFails(Option<String>),
     /// A manager asks.
     Manager(Wanted),
     /// libvirt's answer to a later request.
@@ -154,6 +157,11 @@ fn understood(line: &str) -> Option<Line> {
         }
         "may" => {
             Some(Line::OfProcess(Fact::GuestMayExit { device: rest.strip_prefix("exit by ")?.to_owned() }))
+        }
+        "another" => {
+            let why = rest.strip_prefix("start fails")?;
+            let why = if why.is_empty() { None } else { Some(why.strip_prefix(": ")?.to_owned()) };
+            Some(Line::StartFails(why))
         }
         "unit" => {
             Some(Line::OfProcess(Fact::UnitStopping { unit: rest.strip_prefix("stopping: ")?.to_owned() }))
@@ -252,6 +260,7 @@ impl World {
                 let process = Process { pid: 4999, start_ticks: 77 };
                 self.witness(Whom::Starting(VM, process), fact.clone());
             }
+            Line::StartFails(why) => self.start_fails(VM, why.as_deref()),
             Line::HostStays => self.witness(Whom::Host, Fact::HostStays),
             Line::Manager(wanted) => asked.extend(self.ask("engine", wanted.clone())),
             Line::Answer(outcome) => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use whydown_core::cause::Cause;
 use whydown_core::evidence::{Asked, Fact};
-use whydown_core::hypervisor::{DomainState, DomainView, Happening, PauseReason, StartDetail};
+use whydown_core::hypervisor::{DomainState, DomainView, Happening, PauseReason, ShutOffReason, StartDetail};
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::attribution::{self, Marks};
 use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom};
@@ -47,6 +47,24 @@ impl World {
             self.happens(id, chatter.sequence());
         }
         fits
+    }
+
+    /// A start fails before QEMU runs: libvirt shows it, and whoever looks tells the daemon.
+    pub fn start_fails(&mut self, id: DomainId, why: Option<&str>) {
+        let shown = DomainState::ShutOff(ShutOffReason::Failed);
+        self.hypervisor.end(id, shown, self.now);
+        if !self.is_listening() {
+            return;
+        }
+        let at = self.now.wall;
+        let managed_save = self.hypervisor.view(id).and_then(|view| view.managed_save);
+        let mut facts = vec![
+            (at, Fact::StartFailed { told_by: "libvirt calls it off for that reason".into() }),
+            (at, Fact::Found { state: shown, managed_save }),
+        ];
+        facts.extend(why.map(|why| (at, Fact::StartTrouble(why.to_owned()))));
+        let domain = self.hypervisor.reference(id);
+        self.tell(Input::StartFailed { domain, at, facts });
     }
 
     /// Whether nothing more is on its way to happen to this domain.

@@ -82,6 +82,37 @@ fn told(name: &str, log: &[u8], own_pid: Option<u32>, now: Wall) -> Vec<LogBlock
     blocks[surplus..].iter().map(told).collect()
 }
 
+/// The last start of the domain `name` that failed, if its log ends with it: when, and what the log says of it. Of one that
+/// libvirt refused before QEMU ran there is only libvirt's farewell, in the block of the run before it.
+///
+/// # Errors
+/// Why the log cannot be read.
+pub fn last_failed(
+    folder: &Path,
+    name: &str,
+    own_pid: Option<u32>,
+    now: Wall,
+) -> Result<Option<(Wall, Vec<(Wall, Fact)>)>, String> {
+    let tail = tail::read(folder, name).map_err(|error| error.to_string())?;
+    let blocks = blocks(&tail);
+    let Some(block) = blocks.last() else { return Ok(None) };
+    let mut farewells = block.lines().filter_map(|bytes| match parse(bytes) {
+        Line::End { word, at } => Some((word, at)),
+        _ => None,
+    });
+    let Some((first, last)) = farewells.next().map(|first| (first, farewells.last().unwrap_or(first))) else {
+        return Ok(None);
+    };
+    Ok(match last {
+        // The block's first farewell ends the QEMU that began it.
+        (LogWord::Failed, at) if first == last && block.start.is_some() => {
+            Some((at, facts(block, own_pid, now)))
+        }
+        (LogWord::Failed, at) => Some((at, vec![(at, Fact::LogEnd { word: LogWord::Failed, at: Some(at) })])),
+        _ => None,
+    })
+}
+
 /// The farewells, signals and words in one block, in the order of the log, and the words last.
 fn facts(block: &Block<'_>, own_pid: Option<u32>, now: Wall) -> Vec<(Wall, Fact)> {
     let chosen = Chosen::of(block);

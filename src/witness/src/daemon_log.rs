@@ -1,0 +1,205 @@
+//! What libvirt's own daemon says of an error: in the journal, or in a file of its own.
+//!
+//! libvirt writes its errors without the domain's name, so only the moment tells what they are about: whoever asks says how
+//! long before and after counts.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use whydown_core::evidence::tame;
+use whydown_core::time::Wall;
+
+/// Bytes of the end of the file, or of the journal's answer, that are read.
+const BYTES: u64 = 256 * 1024;
+
+/// How long the journal may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where systemd's journal is, if there is one.
+const JOURNAL: &str = "/run/systemd/journal";
+
+/// What starts an error's line in a file, behind the thread's number.
+const ERROR: &str = ": error : ";
+
+/// Where libvirt's daemon writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DaemonLog {
+    /// systemd's journal.
+    Journal,
+    /// This file.
+    File(PathBuf),
+}
+
+impl DaemonLog {
+    /// Whether there is such a thing here, in words if not.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Journal if !Path::new(JOURNAL).is_dir() => {
+                Some("this host has no journal of systemd's".into())
+            }
+            Self::Journal if journalctl().is_none() => Some("there is no journalctl".into()),
+            Self::Journal => None,
+            Self::File(path) => open(path).err().map(|error| format!("{}: {error}", path.display())),
+        }
+    }
+
+    /// The errors that it wrote from one moment to another, the oldest first. Blocks for as long as that takes, some
+    /// seconds at most.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn errors(&self, from: Wall, to: Wall) -> io::Result<Vec<(Wall, String)>> {
+        let all = match self {
+            Self::Journal => of_journal(&ask_journal(from, to)?),
+            Self::File(path) => of_file(&end_of(path)?),
+        };
+        Ok(all.into_iter().filter(|(at, _)| (from..=to).contains(at)).collect())
+    }
+}
+
+/// The last of these errors that says why something failed: libvirt reports what it only works around as an error, too.
+pub fn telling(errors: &[(Wall, String)]) -> Option<&(Wall, String)> {
+    const NOISE: [&str; 3] = [
+        "At least one cgroup controller is required",
+        "Unable to read from monitor",
+        "End of file while reading data",
+    ];
+    errors.iter().rev().find(|(_, text)| !NOISE.iter().any(|noise| text.contains(noise)))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("not a regular file")),
+    }
+}
+
+fn end_of(path: &Path) -> io::Result<String> {
+    let mut file = open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// `2026-11-28 05:30:13.171+0000: 28327: error : virFunction:1283 : Cannot access …`
+fn of_file(text: &str) -> Vec<(Wall, String)> {
+    let read = |line: &str| {
+        let (head, rest) = line.split_once(ERROR)?;
+        let (stamp, _thread) = head.rsplit_once(": ")?;
+        let at = jiff::fmt::strtime::parse("%Y-%m-%d %H:%M:%S%.3f%z", stamp).ok()?.to_timestamp().ok()?;
+        let (place, said) = rest.split_once(" : ")?;
+        let is_place = place.rsplit_once(':').is_some_and(|(_, number)| number.parse::<u32>().is_ok());
+        is_place.then(|| (Wall(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)), tame(said)))
+    };
+    text.lines().filter_map(read).collect()
+}
+
+fn journalctl() -> Option<&'static Path> {
+    ["/usr/bin/journalctl", "/bin/journalctl"].map(Path::new).into_iter().find(|path| path.is_file())
+}
+
+fn ask_journal(from: Wall, to: Wall) -> io::Result<String> {
+    let program = journalctl().ok_or(io::ErrorKind::NotFound)?;
+    // Whole seconds: the journal is asked for more, and what does not fit is left out.
+    let second = |at: Wall, more: i64| format!("@{}", at.as_millis().div_euclid(1000) + more);
+    let child = Command::new(program)
+        .args([
+            "--quiet",
+            "--no-pager",
+            "--output=json",
+            "--output-fields=MESSAGE",
+            "--priority=err",
+            "--lines=200",
+        ])
+        .args([format!("--since={}", second(from, 0)), format!("--until={}", second(to, 1))])
+        .args(["_COMM=libvirtd", "+", "_COMM=virtqemud"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut child = Reaped(child);
+    let Some(mut answers) = child.0.stdout.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
+    let mut said = Vec::new();
+    let mut piece = vec![0; 16 * 1024];
+    let wait = Timespec::try_from(PATIENCE).ok();
+    while said.len() < BYTES as usize {
+        match poll(&mut [PollFd::new(&answers, PollFlags::IN)], wait.as_ref()) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => match answers.read(&mut piece)? {
+                0 => break,
+                count => said.extend_from_slice(&piece[..count]),
+            },
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// One JSON object a line, with a time in microseconds.
+fn of_journal(text: &str) -> Vec<(Wall, String)> {
+    let read = |line: &str| {
+        let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+        let at: i64 = entry["__REALTIME_TIMESTAMP"].as_str()?.parse().ok()?;
+        Some((Wall(at.checked_mul(1000)?), tame(entry["MESSAGE"].as_str()?)))
+    };
+    text.lines().filter_map(read).collect()
+}
+
+struct Reaped(std::process::Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "\
+2026-11-28 05:30:13.071+0000: 28327: warning : qemuDomainObjTaintMsg:6603 : Domain id=4 name='x' is tainted
+2026-11-28 05:30:13.171+0000: 28327: error : virStorageSourceReportBrokenChain:1283 : Cannot access storage file '/a: error : b:1 : c': No such file or directory
+2026-11-28 05:30:14.504+0000: 28325: error : virCgroupDetectControllers:451 : At least one cgroup controller is required: No such device or address
+what: error : is no line of libvirt's
+";
+
+    #[test]
+    fn errors_of_a_file_are_read_with_their_moment_and_the_one_that_tells_is_chosen() {
+        let at = |millis: i64| Wall::from_millis(1_795_843_813_000 + millis);
+        let all = of_file(FILE);
+        assert_eq!(all.len(), 2, "{all:?}");
+        let text = "Cannot access storage file '/a: error : b:1 : c': No such file or directory";
+        assert_eq!(all[0], (at(171), text.to_owned()));
+        assert_eq!(telling(&all).map(|(_, text)| text.as_str()), Some(text));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("libvirtd.log");
+        std::fs::write(&path, FILE).unwrap();
+        let log = DaemonLog::File(path);
+        assert_eq!(log.trouble(), None);
+        assert_eq!(log.errors(at(0), at(1_000)).unwrap().len(), 1);
+        assert_eq!(log.errors(at(172), at(1_000)).unwrap(), []);
+        let none = DaemonLog::File(folder.path().join("none"));
+        assert!(none.trouble().is_some_and(|why| why.contains("none")));
+        assert!(DaemonLog::File(folder.path().into()).errors(at(0), at(1)).is_err());
+    }
+
+    #[test]
+    fn errors_of_the_journal_are_read_line_by_line() {
+        let text = "{\"MESSAGE\":\"internal error: Unknown CPU model X\",\"__REALTIME_TIMESTAMP\":\"1795843813171000\"}\n\
+                    {\"MESSAGE\":[1,2],\"__REALTIME_TIMESTAMP\":\"1\"}\nnonsense\n";
+        let said = (Wall::from_millis(1_795_843_813_171), "internal error: Unknown CPU model X".to_owned());
+        assert_eq!(of_journal(text), [said]);
+    }
+}

@@ -1,0 +1,110 @@
+//! Starts by other clients that fail, of which libvirt reports no event: seen, told with libvirt's text, each once.
+
+use serde_json::Value;
+use whydown_lab::{Guest, Result, wait_until};
+
+use crate::host::{Host, PATIENCE, says};
+
+const NETWORK: &str = "<interface type='network'><source network='nowhere'/></interface>";
+const CPU: &str = "<cpu mode='custom' match='exact'><model fallback='forbid'>Nonesuch</model></cpu>";
+
+fn start_refused(host: &Host, guest: &Guest) {
+    assert!(host.libvirtd.start_domain(guest.name()).is_err(), "{} started", guest.name());
+}
+
+/// Waits until so many endings of it are in history; gives them, the newest first.
+fn past(host: &Host, guest: &Guest, count: usize) -> Result<Vec<Value>> {
+    wait_until(&format!("{} has {count} endings", guest.name()), PATIENCE, || {
+        host.past(guest).is_ok_and(|past| past.len() >= count)
+    });
+    let past = host.past(guest)?;
+    assert_eq!(past.len(), count, "{past:#?}");
+    Ok(past)
+}
+
+fn tells(ending: &Value, words: &str) {
+    assert_eq!(
+        (&ending["cause"], &ending["exit_code"], &ending["exit_reason"]),
+        (&"start-failed".into(), &1.into(), &1.into()),
+        "{ending:#}"
+    );
+    assert!(ending["message"].as_str().is_some_and(|message| message.contains(words)), "{ending:#}");
+}
+
+fn why(host: &Host, guest: &Guest) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_whydown"));
+    command.arg("--socket").arg(host.daemon.socket_path()).args(["why", guest.name()]);
+    let done = whydown_lab::run(&mut command, PATIENCE).expect("it is known");
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+#[test]
+fn starts_that_libvirt_refuses_to_others_are_told_with_its_text_each_once() -> Result<()> {
+    let mut host = Host::start("refused")?;
+    let disk = host.guest("nodisk")?;
+    let network = host.guest("nonet")?.device_xml(NETWORK);
+    let cpu = host.guest("nocpu")?.domain_xml(CPU);
+    for guest in [&disk, &network, &cpu] {
+        host.libvirtd.define(guest)?;
+    }
+    std::fs::rename(disk.image_path(), disk.image_path().with_extension("away")).expect("moved");
+    let said = why(&host, &network);
+    assert!(said.contains("nonet is defined and has never run"), "{said}");
+
+    for guest in [&disk, &network, &cpu] {
+        start_refused(&host, guest);
+    }
+    tells(&past(&host, &disk, 1)?[0], "Cannot access storage file");
+    let told = past(&host, &network, 1)?;
+    tells(&told[0], "no network with matching name 'nowhere'");
+    assert!(says(&told[0]["because"], "a start by another client failed"), "{told:#?}");
+    tells(&past(&host, &cpu, 1)?[0], "Unknown CPU model Nonesuch");
+    assert_eq!(host.status(&disk).as_deref(), Some("down"));
+    let said = why(&host, &disk);
+    assert!(said.contains("Cannot access storage file"), "{said}");
+
+    // Another one is another ending, also where nobody has looked in between.
+    start_refused(&host, &disk);
+    past(&host, &disk, 2)?;
+
+    // One while whydown is away is found, and the others are not told again.
+    host.daemon.terminate()?;
+    start_refused(&host, &disk);
+    host.daemon.start_again()?;
+    past(&host, &disk, 3)?;
+    assert_eq!((host.past(&network)?.len(), host.past(&cpu)?.len()), (1, 1));
+
+    // It comes up after all, ends well, and fails again: the newest is told.
+    std::fs::rename(disk.image_path().with_extension("away"), disk.image_path()).expect("moved");
+    host.libvirtd.start_domain("nodisk")?;
+    let mut serial = disk.serial(PATIENCE)?;
+    host.wait_status(&disk, "up");
+    let said = why(&host, &disk);
+    assert!(said.contains("It has not gone down since"), "{said}");
+    serial.power_off()?;
+    assert_eq!(past(&host, &disk, 4)?[0]["cause"], "guest-poweroff");
+    host.libvirtd.wait_state("nodisk", Some("shut off (shutdown)"), PATIENCE)?;
+    std::fs::remove_file(disk.image_path()).expect("removed");
+    start_refused(&host, &disk);
+    tells(&past(&host, &disk, 5)?[0], "Cannot access storage file");
+    Ok(())
+}
+
+#[test]
+fn a_start_that_qemu_refuses_to_another_is_told_once_with_qemus_text() -> Result<()> {
+    let host = Host::start_with("taken", "[log]\nfilter = 'debug'\n")?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let number = port.local_addr().expect("an address").port().max(5900);
+    let graphics = format!("<graphics type='vnc' port='{number}' autoport='no' listen='127.0.0.1'/>");
+    let guest = host.guest("vnc")?.device_xml(&graphics);
+    host.libvirtd.define(&guest)?;
+    start_refused(&host, &guest);
+    tells(&past(&host, &guest, 1)?[0], "Address already in use");
+    // What is looked for every few seconds finds others in the meantime, and this one is not told again.
+    let later = host.guest("later")?.domain_xml(CPU);
+    host.libvirtd.define(&later)?;
+    start_refused(&host, &later);
+    past(&host, &later, 1)?;
+    past(&host, &guest, 1)?;
+    Ok(())
+}
