@@ -467,7 +467,11 @@ impl Service {
                 ledger_damaged: ledger.damaged.map(|path| path.display().to_string()),
                 ledger_mended: ledger.mended,
                 ledger_lost: ledger.lost,
-                deaf: self.deaf.all(),
+                deaf: {
+                    let unseen = self.doctor.unseen_processes();
+                    let unseen = unseen.map(|why| format!("some exit statuses of QEMU: {why}"));
+                    self.deaf.all().into_iter().chain(unseen).collect()
+                },
                 tls_trouble: self.tls.as_ref().and_then(|tls| tls.trouble()),
             },
         )

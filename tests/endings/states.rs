@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use whydown_lab::{BootDisk, Guest, OnCrash, Result, WatchdogAction, wait_until, xmlrpc_client};
+use whydown_lab::{BootDisk, Guest, OnCrash, Result, WatchdogAction, lab_dir, wait_until, xmlrpc_client};
 
 use crate::host::{Host, PATIENCE};
 
@@ -163,6 +163,34 @@ fn after_any_orders_of_several_clients_states_and_pause_codes_are_libvirts() -> 
             }
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_host_whose_vms_have_processes_that_cannot_be_seen_says_so() -> Result<()> {
+    // As where libvirt runs in a pid namespace of its own: its numbers are of no process here, or of a foreign one.
+    let foreign = lab_dir()?;
+    std::fs::write(foreign.path().join("far.pid"), std::process::id().to_string()).expect("written");
+    let run_dir = foreign.path().display().to_string();
+    let host = Host::start_as("far", "", |launch| launch.environment("WHYDOWN_LIBVIRT__RUN_DIR", &run_dir))?;
+    let unseen = |host: &Host| -> Result<bool> {
+        let health = host.whydown(&["--json", "health"])?;
+        let deaf = health["deaf"].as_array().expect("a list");
+        Ok(deaf.iter().any(|one| one.as_str().is_some_and(|one| one.contains("process of 1 of 1 VMs"))))
+    };
+    assert!(!unseen(&host)?, "nothing runs");
+    let guest = host.guest("far")?;
+    let _serial = host.up(&guest)?;
+    assert!(unseen(&host)?);
+    let doctor = whydown_lab::run(
+        std::process::Command::new(env!("CARGO_BIN_EXE_whydown"))
+            .arg("--socket")
+            .arg(host.daemon.socket_path())
+            .arg("doctor"),
+        PATIENCE,
+    );
+    let said = format!("{doctor:?}");
+    assert!(said.contains("exit-status: the process of 1 of 1 VMs that run cannot be seen"), "{said}");
     Ok(())
 }
 

@@ -9,6 +9,8 @@ const AGENT: &str = "org.qemu.guest_agent.0";
 /// The parts of a definition that matter here. Absent ones are libvirt's defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Definition {
+    /// Its architecture, as libvirt calls it.
+    pub arch: String,
     /// A panic device.
     pub panic_device: bool,
     /// The watchdog's action; libvirt's default where it has none of its own.
@@ -67,6 +69,7 @@ impl Definition {
         };
         let inside: Vec<&str> = path.iter().map(String::as_str).collect();
         match (inside.as_slice(), start.name().as_ref()) {
+            (["domain", "os"], "type") => self.arch = attribute("arch")?.unwrap_or_default(),
             (["domain", "devices"], "panic") => self.panic_device = true,
             (["domain", "devices"], "watchdog") => {
                 self.watchdog = Some(attribute("action")?.unwrap_or_else(|| "reset".into()));
@@ -93,7 +96,7 @@ mod tests {
     #[test]
     fn what_matters_is_read_from_its_own_place() {
         let all = Definition::read(
-            "<domain><name>panic</name><on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot>\
+            "<domain><os><type arch='aarch64' machine='virt'>hvm</type></os><name>panic</name><on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot>\
              <on_crash>preserve</on_crash><metadata><panic/><on_crash>x</on_crash></metadata><devices>\
              <panic model='isa'/><watchdog model='i6300esb' action='poweroff'/><watchdog2/>\
              <channel type='unix'><source mode='bind'/>\
@@ -104,6 +107,7 @@ mod tests {
         .unwrap();
         let words = |text: &str| Some(text.to_owned());
         let wanted = Definition {
+            arch: "aarch64".into(),
             panic_device: true,
             watchdog: words("poweroff"),
             agent: Some(true),

@@ -183,8 +183,40 @@ fn words(need: Need) -> (&'static str, &'static str, &'static str) {
     }
 }
 
-/// What a VM's definition lets be told.
-pub fn of_definition(vm: &Definition, persistent: bool) -> Vec<Finding> {
+/// The first libvirt that has a panic device for machines with a PCI bus and no ISA: 9.1.0. It needs a QEMU of 6.0.
+const PANIC_BY_PCI: u64 = 9_001_000;
+
+/// The model of a panic device that this libvirt takes for this architecture; `None` if it has none.
+fn panic_model(arch: &str, libvirt: u64) -> Option<&'static str> {
+    match arch {
+        "i686" | "x86_64" | "" => Some("isa"),
+        "ppc64" | "ppc64le" => Some("pseries"),
+        "s390x" => Some("s390"),
+        _ if libvirt >= PANIC_BY_PCI => Some("pvpanic"),
+        _ => None,
+    }
+}
+
+fn panic_device(vm: &Definition, libvirt: u64) -> Finding {
+    let why = "no panic device: a panic looks like a hang, a reset or a power-off";
+    let mut panic = finding(Need::PanicDevice, State::of((!vm.panic_device).then(|| why.to_owned())));
+    if !vm.panic_device {
+        match panic_model(&vm.arch, libvirt) {
+            Some(model) => panic.add = format!("<devices>\n  <panic model='{model}'/>\n</devices>"),
+            None => {
+                panic.advice = format!(
+                    "This libvirt has no panic device for {}: it takes libvirt 9.1 or later.",
+                    vm.arch
+                );
+                panic.add.clear();
+            }
+        }
+    }
+    panic
+}
+
+/// What a VM's definition lets be told by this libvirt (1,000,000 * major + 1,000 * minor + release).
+pub fn of_definition(vm: &Definition, persistent: bool, libvirt: u64) -> Vec<Finding> {
     let missing = |met: bool, why: &str| State::of((!met).then(|| why.to_owned()));
     let agent = match vm.agent {
         Some(true) => {
@@ -196,10 +228,7 @@ pub fn of_definition(vm: &Definition, persistent: bool) -> Vec<Finding> {
         None => None,
     };
     let mut all = vec![
-        finding(
-            Need::PanicDevice,
-            missing(vm.panic_device, "no panic device: a panic looks like a hang, a reset or a power-off"),
-        ),
+        panic_device(vm, libvirt),
         finding(
             Need::Persistent,
             missing(persistent, "transient: if it ends while libvirt is away, nothing tells how"),
@@ -283,6 +312,31 @@ mod tests {
         }
     }
 
+    /// Debian 12's.
+    const OLD: u64 = 9_000_000;
+
+    #[test]
+    fn the_panic_device_that_is_advised_is_one_that_libvirt_takes() {
+        let advised = |arch: &str, libvirt: u64| {
+            let vm = Definition { arch: arch.into(), ..Definition::default() };
+            let all = of_definition(&vm, true, libvirt);
+            all.into_iter().find(|one| one.about == "panic-device").unwrap()
+        };
+        for (arch, libvirt, model) in [
+            ("x86_64", OLD, "isa"),
+            ("i686", 11_003_000, "isa"),
+            ("aarch64", 11_003_000, "pvpanic"),
+            ("riscv64", PANIC_BY_PCI, "pvpanic"),
+            ("ppc64le", OLD, "pseries"),
+            ("s390x", OLD, "s390"),
+        ] {
+            assert!(advised(arch, libvirt).add.contains(&format!("<panic model='{model}'/>")), "{arch}");
+        }
+        let none = advised("aarch64", OLD);
+        assert_eq!((none.level, none.add.as_str()), (FindingLevel::Cannot, ""));
+        assert!(none.advice.contains("no panic device for aarch64"), "{none:?}");
+    }
+
     #[test]
     fn the_doors_are_fine_as_delivered_and_worth_a_word_when_wide_or_somebody_stood_before_them() {
         let opened = ["a: b".to_owned(), "c: d".to_owned()];
@@ -297,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_definition_is_told_with_what_to_add() {
-        let bare = of_definition(&Definition::default(), true);
+        let bare = of_definition(&Definition::default(), true, OLD);
         let about = |all: &[Finding], about: &str| all.iter().find(|one| one.about == about).cloned();
         let panic = about(&bare, "panic-device").unwrap();
         assert_eq!(panic.level, FindingLevel::Cannot);
@@ -306,6 +360,7 @@ mod tests {
         assert_eq!(about(&bare, "persistent").unwrap().level, FindingLevel::Fine);
         assert!(about(&bare, "watchdog").unwrap().add.contains("<watchdog"));
         let vm = Definition {
+            arch: "x86_64".into(),
             panic_device: true,
             watchdog: Some("poweroff".into()),
             agent: Some(true),
@@ -315,12 +370,12 @@ mod tests {
             on_crash: Some("preserve".into()),
             on_poweroff: Some("restart".into()),
         };
-        let all = of_definition(&vm, true);
+        let all = of_definition(&vm, true, OLD);
         assert!(all.iter().all(|one| one.level != FindingLevel::Cannot), "{all:?}");
         for word in ["agent", "on_crash", "on_reboot", "on_poweroff"] {
             assert_eq!(about(&all, word).unwrap().level, FindingLevel::Note, "{word}");
         }
         assert!(about(&all, "watchdog").is_none() && about(&all, "balloon").is_none());
-        assert_eq!(about(&of_definition(&vm, false), "persistent").unwrap().level, FindingLevel::Cannot);
+        assert_eq!(about(&of_definition(&vm, false, OLD), "persistent").unwrap().level, FindingLevel::Cannot);
     }
 }

@@ -17,7 +17,7 @@ use whydown_core::cause::Cause;
 use whydown_core::evidence::{Fact, tame};
 use whydown_core::hypervisor::{DomainState, ShutOffReason};
 use whydown_core::id::DomainId;
-use whydown_core::snapshot::Link;
+use whydown_core::snapshot::{DomainPublic, Link};
 use whydown_core::verdict::describe;
 use whydown_ledger::{Condition, Ledger};
 use whydown_libvirt::Hypervisor;
@@ -52,6 +52,8 @@ pub struct Doctor {
     ledger: Ledger,
     deaf: Deaf,
     logs: Option<PathBuf>,
+    /// Whether this libvirt keeps pid files of VMs.
+    has_processes: bool,
     traces: bool,
     audits: bool,
     audit_names_senders: Arc<AtomicBool>,
@@ -68,6 +70,8 @@ pub struct Unwell(pub u16, pub String);
 /// What libvirt says of a VM, and of itself.
 struct Asked {
     versions: Result<(String, String, String), String>,
+    /// libvirt's version as a number; zero where it is not known.
+    libvirt: u64,
     vm: Option<Result<(Definition, bool), String>>,
 }
 
@@ -87,6 +91,7 @@ impl Doctor {
             ledger,
             deaf,
             logs: settings.libvirt.log_dir.clone(),
+            has_processes: settings.libvirt.run_dir.is_some(),
             traces: settings.witness.tracefs.is_some(),
             audits: settings.witness.audit,
             audit_names_senders,
@@ -124,7 +129,9 @@ impl Doctor {
         let mut all = self.host(link, &asked, unread.unwrap_or_else(|broken| Some(broken.to_string())));
         match asked.vm {
             None => {}
-            Some(Ok((definition, persistent))) => all.extend(of_definition(&definition, persistent)),
+            Some(Ok((definition, persistent))) => {
+                all.extend(of_definition(&definition, persistent, asked.libvirt))
+            }
             Some(Err(why)) => {
                 return Err(Unwell(503, format!("libvirt does not tell the VM's definition: {why}")));
             }
@@ -139,6 +146,27 @@ impl Doctor {
             can_tell,
             cannot_tell,
             findings: all,
+        })
+    }
+
+    /// Why the ends of VMs that run now will not be seen: their processes are not, as where libvirt runs in a pid namespace of
+    /// its own. `None` where all are seen, and with drivers that have no processes.
+    pub fn unseen_processes(&self) -> Option<String> {
+        if !self.has_processes {
+            return None;
+        }
+        let snapshot = self.published.borrow().snapshot.clone();
+        let runs = |domain: &&Arc<DomainPublic>| {
+            use whydown_core::snapshot::Status::{Ending, Launching, PoweringDown};
+            domain.ending.is_none() && !matches!(domain.status, Launching | PoweringDown | Ending)
+        };
+        let all = snapshot.domains.values().filter(runs).count();
+        let unseen = snapshot.domains.values().filter(runs).filter(|domain| domain.pid.is_none()).count();
+        (unseen > 0).then(|| {
+            format!(
+                "the process of {unseen} of {all} VMs that run cannot be seen: libvirt's pids are not those that whydown sees, \
+                 or libvirt.run_dir is elsewhere"
+            )
         })
     }
 
@@ -194,6 +222,7 @@ impl Doctor {
             systemd.add = "systemctl enable --now dbus.service".into();
         }
         let exits = self.deaf.of(Sense::Exits).or_else(|| self.deaf.of(Sense::ExitStatuses));
+        let exits = exits.or_else(|| self.unseen_processes());
         let deaf_audit = self.deaf.of(Sense::Audit);
         let by_audit =
             self.audits && deaf_audit.is_none() && self.audit_names_senders.load(Ordering::Relaxed);
@@ -255,6 +284,7 @@ impl Doctor {
         let asking = tokio::task::spawn_blocking(move || {
             let _place = place;
             let versions = libvirt.versions().map_err(|refusal| refusal.to_string());
+            let number = versions.as_ref().map_or(0, |all| all.libvirt);
             let versions = versions.map(|all| {
                 let hypervisor = all.hypervisor.map(dotted).unwrap_or_default();
                 (dotted(all.libvirt), hypervisor, all.driver)
@@ -265,7 +295,7 @@ impl Doctor {
                 let xml = libvirt.domain_xml(id).map_err(|refusal| refusal.to_string())?;
                 Definition::read(&xml).map(|read| (read, persistent)).map_err(|bad| bad.to_string())
             });
-            Asked { versions, vm }
+            Asked { versions, libvirt: number, vm }
         });
         match tokio::time::timeout(PATIENCE, asking).await {
             Ok(Ok(asked)) => Ok(asked),
