@@ -102,9 +102,10 @@ impl Host {
         // This libvirtd lives in namespaces of its own: its files are elsewhere than its address says.
         let its = libvirtd.directory();
         let config = format!(
-            "[libvirt]\nlog_dir = '{}'\nrun_dir = '{}'\n",
+            "[libvirt]\nlog_dir = '{}'\nrun_dir = '{}'\ndaemon_log = '{}'\n",
             its.join("log/qemu").display(),
-            its.join("run/qemu").display()
+            its.join("run/qemu").display(),
+            libvirtd.log_path().display()
         );
         let launch = Launch::new(program(folder.path())?, folder.path().join("d"), &libvirtd.uri());
         let recorder = Recorder::start(&libvirtd.uri())?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use whydown_lab::{Guest, Signal};
 
 use super::{certain, nothing, probable};
-use crate::case::{Asked, Case, PERSISTENT, TRANSIENT};
+use crate::case::{Asked, Case, Expect, Kind, PERSISTENT, TRANSIENT};
 use crate::scene::Scene;
 
 /// No program has this path.
@@ -33,6 +33,14 @@ fn locked_disk(guest: Guest) -> Guest {
 /// Not a disk of this format.
 fn wrong_format(guest: Guest) -> Guest {
     disk(guest, "qcow2", "img")
+}
+
+/// libvirt keeps a domain that is defined, with the reason why it is off.
+fn kept(kind: Kind) -> Expect {
+    match kind {
+        Kind::Persistent => probable("start-failed"),
+        Kind::Transient => nothing(kind),
+    }
 }
 
 fn refused(scene: &mut Scene<'_>) -> Result<()> {
@@ -91,10 +99,27 @@ pub(super) fn cases() -> Vec<Case> {
         .message_has("in use"),
         by_others(
             "start-by-others-disk-missing",
-            "another client starts it, and its disk is missing: libvirt tells only that client",
-            nothing,
+            "another client starts it, and its disk is missing: libvirt keeps only that it failed, and of a transient one nothing",
+            kept,
         )
-        .guest(missing_disk),
+        .guest(missing_disk)
+        .because("a start by another client failed"),
+        by_others(
+            "start-by-others-network-missing",
+            "another client starts it, and its network does not exist: not even libvirt's log says so",
+            kept,
+        )
+        .guest(|guest| guest.device_xml("<interface type='network'><source network='nowhere'/></interface>"))
+        .only(PERSISTENT)
+        .message_has("nowhere"),
+        by_others("start-by-others-unknown-cpu", "another client starts it, and libvirt knows no such processor", kept)
+            .guest(|guest| {
+                guest.domain_xml(
+                    "<cpu mode='custom' match='exact'><model fallback='forbid'>Nonesuch</model></cpu>",
+                )
+            })
+            .only(PERSISTENT)
+            .message_has("Nonesuch"),
         by_others(
             "start-by-others-wrong-format",
             "another client starts it, and QEMU refuses its disk",
