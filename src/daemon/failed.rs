@@ -130,13 +130,13 @@ impl FailedStarts {
             debug!(uuid = %domain.id, "when its start failed is not known: {why}");
             None
         });
-        let at = logged.as_ref().map(|(at, _)| *at);
+        let at = logged.as_ref().map(|failed| failed.at);
         let before = self.known.insert(domain.id, at);
         if before == Some(at) || (at.is_none() && !self.looked) || self.is_told(domain.id, at.unwrap_or(now))
         {
             return None;
         }
-        let facts = self.facts(&domain, at, logged.map(|(_, facts)| facts).unwrap_or_default(), now);
+        let facts = self.facts(&domain, at, logged.map(|failed| failed.facts).unwrap_or_default(), now);
         Some(Input::StartFailed { domain, at: at.unwrap_or(now), facts })
     }
 

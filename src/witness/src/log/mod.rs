@@ -82,6 +82,15 @@ fn told(name: &str, log: &[u8], own_pid: Option<u32>, now: Wall) -> Vec<LogBlock
     blocks[surplus..].iter().map(told).collect()
 }
 
+/// The last start of a domain that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedStart {
+    /// When, by libvirt's farewell.
+    pub at: Wall,
+    /// What the log says of it, with the times.
+    pub facts: Vec<(Wall, Fact)>,
+}
+
 /// The last start of the domain `name` that failed, if its log ends with it: when, and what the log says of it. Of one that
 /// libvirt refused before QEMU ran there is only libvirt's farewell, in the block of the run before it.
 ///
@@ -92,7 +101,7 @@ pub fn last_failed(
     name: &str,
     own_pid: Option<u32>,
     now: Wall,
-) -> Result<Option<(Wall, Vec<(Wall, Fact)>)>, String> {
+) -> Result<Option<FailedStart>, String> {
     let tail = tail::read(folder, name).map_err(|error| error.to_string())?;
     let blocks = blocks(&tail);
     let Some(block) = blocks.last() else { return Ok(None) };
@@ -106,9 +115,11 @@ pub fn last_failed(
     Ok(match last {
         // The block's first farewell ends the QEMU that began it.
         (LogWord::Failed, at) if first == last && block.start.is_some() => {
-            Some((at, facts(block, own_pid, now)))
+            Some(FailedStart { at, facts: facts(block, own_pid, now) })
         }
-        (LogWord::Failed, at) => Some((at, vec![(at, Fact::LogEnd { word: LogWord::Failed, at: Some(at) })])),
+        (word @ LogWord::Failed, at) => {
+            Some(FailedStart { at, facts: vec![(at, Fact::LogEnd { word, at: Some(at) })] })
+        }
         _ => None,
     })
 }

@@ -542,16 +542,16 @@ fn the_last_start_that_failed_is_found_with_qemus_words_only_where_it_ran() {
                2026-11-28T05:30:14.659431Z qemu-system-x86_64: -vnc 127.0.0.1:99: Address already in use\n\
                2026-11-28 05:30:14.675+0000: shutting down, reason=failed\n";
     write(ran);
-    let (at, facts) = last().unwrap().unwrap();
+    let FailedStart { at, facts } = last().unwrap().unwrap();
     assert_eq!(at, Wall::from_millis(1_795_843_814_675));
     assert!(facts.iter().any(|(_, f)| matches!(f, Fact::LogText(text) if text.contains("already in use"))));
     // Refused before QEMU ran, twice, after a run that ended otherwise: its words are not about that.
     let refused = "2026-11-28 05:31:00.000+0000: shutting down, reason=failed\n";
     write(&(ran.replace("reason=failed", "reason=destroyed") + refused));
-    let (at, facts) = last().unwrap().unwrap();
+    let FailedStart { at, facts } = last().unwrap().unwrap();
     assert_eq!((at, facts.len()), (Wall::from_millis(1_795_843_860_000), 1), "{facts:?}");
     write(refused);
-    assert_eq!(last().unwrap().unwrap().1.len(), 1);
+    assert_eq!(last().unwrap().unwrap().facts.len(), 1);
     write(&(refused.to_owned() + ran.replace("reason=failed", "reason=shutdown").as_str()));
     assert_eq!(last(), Ok(None));
 }
