@@ -173,13 +173,17 @@ impl Doctor {
     /// What libvirt has under this name or UUID, if that is off. Where it does not answer soon, nothing is told of it.
     pub async fn find_off(&self, meant: &Meant, ending: Option<&told::Ending>) -> Option<told::Defined> {
         let place = Arc::clone(&self.room).try_acquire_owned().ok()?;
-        let (hypervisor, name) = (self.hypervisor.clone(), meant.name.clone());
+        let (hypervisor, names) = (self.hypervisor.clone(), meant.names.clone());
         // An ending knows its domain by its UUID, and the name may be another's by now.
         let id = ending.and_then(|ending| ending.domain.parse().ok()).or(meant.id);
         let looking = tokio::task::spawn_blocking(move || {
             let _place = place;
             match id.map(|id| hypervisor.view(id)) {
-                Some(Ok(None)) | None => hypervisor.view_named(&name),
+                Some(Ok(None)) | None => names
+                    .iter()
+                    .map(|name| hypervisor.view_named(name))
+                    .find(|view| !matches!(view, Ok(None)))
+                    .unwrap_or(Ok(None)),
                 Some(view) => view,
             }
         });
