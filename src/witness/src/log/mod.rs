@@ -103,7 +103,7 @@ pub fn last_failed(
     now: Wall,
 ) -> Result<Option<FailedStart>, String> {
     let tail = tail::read(folder, name).map_err(|error| error.to_string())?;
-    let blocks = blocks(&tail);
+    let blocks = blocks(&tail.bytes);
     let Some(block) = blocks.last() else { return Ok(None) };
     let mut farewells = block.lines().filter_map(|bytes| match parse(bytes) {
         Line::End { word, at } => Some((word, at)),
