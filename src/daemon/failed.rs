@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::debug;
 use whydown_core::cause::Cause;
-use whydown_core::evidence::Fact;
+use whydown_core::evidence::{Fact, LogWord};
 use whydown_core::hypervisor::{DomainRef, DomainState, ShutOffReason};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::Input;
@@ -192,5 +192,7 @@ fn covers(ending: &Ending, at: Wall) -> bool {
     let failed =
         matches!(ending.verdict.cause, Cause::StartFailed | Cause::StartFailedSilent | Cause::RestoreFailed);
     let looked_for = ending.evidence.iter().any(|piece| matches!(piece.fact, Fact::StartFailed { .. }));
-    ended >= at || failed && !looked_for && ended.after(SAME) >= at
+    let farewell = Fact::LogEnd { word: LogWord::Failed, at: Some(at) };
+    let by_its_log = ending.evidence.iter().any(|piece| piece.fact == farewell);
+    ended >= at || by_its_log || failed && !looked_for && ended.after(SAME) >= at
 }

@@ -92,7 +92,7 @@ fn starts_that_libvirt_refuses_to_others_are_told_with_its_text_each_once() -> R
 
 #[test]
 fn a_start_that_qemu_refuses_to_another_is_told_once_with_qemus_text() -> Result<()> {
-    let host = Host::start_with("taken", "[log]\nfilter = 'debug'\n")?;
+    let mut host = Host::start("taken")?;
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let number = port.local_addr().expect("an address").port().max(5900);
     let graphics = format!("<graphics type='vnc' port='{number}' autoport='no' listen='127.0.0.1'/>");
@@ -106,5 +106,14 @@ fn a_start_that_qemu_refuses_to_another_is_told_once_with_qemus_text() -> Result
     start_refused(&host, &later);
     past(&host, &later, 1)?;
     past(&host, &guest, 1)?;
+
+    // One while whydown is away has a part of its own in QEMU's log, and is found in libvirt's state as well.
+    host.daemon.terminate()?;
+    start_refused(&host, &guest);
+    host.daemon.start_again()?;
+    tells(&past(&host, &guest, 2)?[0], "Address already in use");
+    start_refused(&host, &later);
+    past(&host, &later, 2)?;
+    past(&host, &guest, 2)?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::run::Phase;
-use crate::evidence::Fact;
+use crate::evidence::{Fact, LogWord};
 use crate::hypervisor::DomainRef;
 use crate::id::{DomainId, RunId};
 use crate::record::When;
@@ -34,7 +34,18 @@ impl Engine {
             Some((_, run)) if run.is_open() => return,
             _ => {}
         }
-        if self.failed.get(&domain.id).is_some_and(|told| *told >= at) {
+        // Whoever reads QEMU's logs after an absence may have told of it.
+        let farewell = Fact::LogEnd { word: LogWord::Failed, at: Some(at) };
+        let told = self.failed.get(&domain.id).is_some_and(|told| *told >= at)
+            || self
+                .runs
+                .values()
+                .any(|run| run.start.domain == domain.id && run.dossier.find(|f| *f == farewell).is_some())
+            || self
+                .down
+                .get(&domain.id)
+                .is_some_and(|down| down.ending.evidence.iter().any(|e| e.fact == farewell));
+        if told {
             return;
         }
         let start = self.new_start(now, domain, at, true, None);
