@@ -217,6 +217,10 @@ pub(super) enum Ended {
 
 /// The signals of libvirt that ended the process, if that was in this way, and what else shows that.
 pub(super) fn ended_by_libvirt(dossier: &Dossier, wanted: Ended) -> Vec<EvidenceId> {
+    // What came before what is told by dates alone here.
+    if has(dossier, |f| matches!(f, Fact::ClockSet { .. })) {
+        return Vec::new();
+    }
     let signals = ids(dossier, signal_of_libvirt);
     let Some(signalled) = signals.iter().map(|id| &dossier.items()[usize::from(*id)]).map(when_sent).min()
     else {
