@@ -30,7 +30,7 @@ fn who_destroyed_a_vm_is_in_its_history() -> Result<()> {
         assert!(!all.contains(by_socket.uuid_text()), "{all}");
     }
     for (guest, who) in [
-        (&by_address, format!("{address}, flow 4f2a")),
+        (&by_address, format!("root (uid 0) at {address}, flow 4f2a")),
         (&by_socket, format!("root (uid 0, pid {})", std::process::id())),
     ] {
         wait_until("its ending is known", PATIENCE, || host.past(guest).is_ok_and(|past| !past.is_empty()));

@@ -112,8 +112,12 @@ fn a_vm_that_ended_and_was_started_again_behind_our_back_has_its_old_ending_and_
         );
         assert_eq!(past[0]["run"], first);
     }
-    // The state tells of the start that failed; the log still tells of the run before it.
-    host.check(&broken, &told("guest-poweroff", 0, 7), "probable")?;
+    // The state tells of the start that failed, and of nothing else; the log still tells of the run before it.
+    host.check(&broken, &told("start-failed", 1, 1), "probable")?;
+    let past = host.past(&broken)?;
+    let causes: Vec<_> = past.iter().map(|ending| ending["cause"].as_str().unwrap_or_default()).collect();
+    assert_eq!(causes, ["start-failed", "guest-poweroff"], "{past:#?}");
+    assert_eq!(past[1]["certainty"], "probable", "{past:#?}");
     Ok(())
 }
 
