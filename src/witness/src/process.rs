@@ -148,6 +148,9 @@ mod tests {
         let since = running_since(child.id()).expect("it runs");
         let after = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
         child.kill().expect("it can be killed");
+        let child_pid = rustix::process::Pid::from_child(&child);
+        let dead = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(child_pid), dead).expect("it dies");
         // A tick is a hundredth of a second, and the kernel cuts.
         assert!(since.as_secs() >= before.tv_sec - 1 && since.as_secs() <= after.tv_sec, "{since:?}");
         assert_eq!(running_since(child.id()), None, "it waits to be reaped");
