@@ -46,8 +46,9 @@ fn a_ledger_that_is_taken_away_is_put_back_and_history_is_never_empty_meanwhile(
         deed();
         let (status, count) = endings(&host);
         assert!(status == 503 || count == 1, "{what}: {status} with {count} endings");
-        wait_until(what, PATIENCE, || ledger.is_file() && endings(&host) == (200, 1));
-        assert!(health(&host)["ledger_trouble"].is_null(), "{what}: {}", health(&host));
+        wait_until(what, PATIENCE, || {
+            ledger.is_file() && endings(&host) == (200, 1) && health(&host)["ledger_trouble"].is_null()
+        });
         let mended = health(&host)["ledger_mended"].as_str().expect("health says it").to_owned();
         assert!(mended.contains("put back whole"), "{what}: {mended}");
         host.restart();

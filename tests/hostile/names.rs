@@ -77,7 +77,11 @@ fn a_name_that_hides_something_is_found_by_what_is_shown_and_its_log_is_read() -
     ];
     for (number, name) in names.iter().enumerate() {
         let guest = host.create(&format!("guest-{number}"), name)?;
-        let pid = host.wait(&guest, "up")["pid"].as_u64().expect("a process");
+        host.wait(&guest, "up");
+        wait_until("its process is known", PATIENCE, || {
+            host.status(&guest).is_some_and(|domain| domain["pid"].is_u64())
+        });
+        let pid = host.status(&guest).expect("it runs")["pid"].as_u64().expect("a process");
         // Its sender is told by QEMU's log, which has the machine's name.
         run(Command::new("/bin/kill").args(["-TERM", &pid.to_string()]), PATIENCE)?;
         host.wait(&guest, "down");
