@@ -92,12 +92,22 @@ fn begun(
             best = Some((start, index));
         }
     }
-    best.map(|(_, index)| index).or_else(|| {
-        // The clock was set back a little between the line and the event.
-        blocks
-            .iter()
-            .position(|b| its(b) && b.began.is_some_and(|s| s > moment && s <= moment.after(CLOCK_SLACK)))
-    })
+    // The clock was set back a little between the line and the event; or the run was seen first when it was asked for.
+    let soon = blocks
+        .iter()
+        .position(|b| its(b) && b.began.is_some_and(|s| s > moment && s <= moment.after(CLOCK_SLACK)));
+    match best.map(|(_, index)| index) {
+        // It was over when the run was seen, a moment ago.
+        Some(index) if seen_start && over_at(&blocks[index]).is_some_and(|at| at <= moment) => {
+            soon.or(Some(index))
+        }
+        best => best.or(soon),
+    }
+}
+
+/// When libvirt said farewell in it, be it to a run or to a start that failed.
+fn over_at(block: &LogBlock) -> Option<Wall> {
+    block.ended.or_else(|| block.farewell().map(|(_, at)| at))
 }
 
 fn exactly(blocks: &[LogBlock], domain: DomainId, began: Wall) -> Option<usize> {
@@ -170,4 +180,41 @@ pub(super) fn unheard(mut blocks: Vec<LogBlock>, known: Option<Marks>, deaf_sinc
     let mut blocks = blocks.split_off(first);
     blocks.retain(|block| block.began.is_some() && block.domain.is_some());
     blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VM: DomainId = DomainId::from_bytes([7; 16]);
+
+    fn at(millis: i64) -> Wall {
+        Wall::from_millis(1_763_690_000_000 + millis)
+    }
+
+    fn block(began: i64, ended: Option<i64>) -> LogBlock {
+        LogBlock {
+            name: "vm".into(),
+            domain: Some(VM),
+            began: Some(at(began)),
+            ended: ended.map(at),
+            ..LogBlock::default()
+        }
+    }
+
+    fn asked_for(started: i64) -> Marks {
+        Marks { domain: VM, started: at(started), seen_start: true, next_start: None, previous: None }
+    }
+
+    #[test]
+    fn a_run_that_was_asked_for_a_moment_after_another_ended_has_the_block_that_begins_next() {
+        let blocks = [block(0, Some(9_000)), block(10_067, None)];
+        assert_eq!(block_of(&blocks, asked_for(10_000)), Some(1));
+        assert_eq!(unheard(blocks.to_vec(), Some(asked_for(10_000)), at(10_000)), []);
+        // Without a next one, what ended a moment ago may be its own, by a clock that was set a little.
+        assert_eq!(block_of(&blocks[..1], asked_for(10_000)), Some(0));
+        // A start that is heard is told after its block began.
+        assert_eq!(block_of(&[block(0, Some(9_000)), block(9_900, None)], asked_for(10_000)), Some(1));
+        assert_eq!(block_of(&[block(9_900, Some(10_200)), block(10_300, None)], asked_for(10_000)), Some(0));
+    }
 }
