@@ -228,11 +228,16 @@ impl Invariants {
         }
     }
 
-    /// What is no longer shown was acknowledged on disk, or destroyed at a request that is on disk.
+    /// What is no longer shown was acknowledged on disk, or destroyed at a request that is on disk: it, or a later run of its
+    /// domain that took its place before it could be shown.
     fn check_gone(&mut self, before: &Snapshot, after: &Snapshot, ledger: &ToldLedger) {
         let gone = before.domains.iter().filter(|(id, _)| !after.domains.contains_key(id));
-        for run in gone.map(|(_, public)| public.run).collect::<Vec<_>>() {
-            let on_disk = ledger.acknowledged().contains_key(&run) || ledger.asked(run, Asked::Destroy);
+        for (domain, run) in gone.map(|(id, public)| (*id, public.run)).collect::<Vec<_>>() {
+            let later = self.starts.values().filter(|start| start.domain == domain).map(|start| start.run);
+            let on_disk = later
+                .chain([run])
+                .filter(|later| *later >= run)
+                .any(|run| ledger.acknowledged().contains_key(&run) || ledger.asked(run, Asked::Destroy));
             self.claim(on_disk || self.cannot_write, || {
                 format!("run {run} is not shown any more, and nothing on disk says why")
             });
