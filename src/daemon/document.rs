@@ -1,7 +1,7 @@
 //! A libvirt domain document as a manager sends it: who it is about, before libvirt sees it.
 //!
 //! It is read strictly, and libvirt gets the same characters without their declaration: what was judged here, by
-//! [`super::policy`], is what libvirt reads. Beyond name and UUID what it means is libvirt's business.
+//! `policy`, is what libvirt reads. Beyond name and UUID what it means is libvirt's business.
 
 use whydown_core::id::DomainId;
 use whydown_core::limits;

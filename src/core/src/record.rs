@@ -249,7 +249,7 @@ pub struct Recovered {
     pub alive: Option<Wall>,
     /// How old those endings are, in time that whydown lived through since they were written.
     pub ages: BTreeMap<RunId, Duration>,
-    /// The latest run of each domain that has ended, the newest [`limits::RUNS_REMEMBERED`](crate::limits::RUNS_REMEMBERED):
+    /// The latest run of each domain that has ended, the newest [`limits::RUNS_REMEMBERED`](crate::limits):
     /// what stands behind it in QEMU's log is news.
     pub latest: Vec<Seen>,
 }

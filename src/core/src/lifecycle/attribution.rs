@@ -1,5 +1,5 @@
 //! To which run what was found belongs. What is heard is told apart by the process and by libvirt's number
-//! ([`super::run::Run::could_be`], `Engine::is_same_incarnation`); what lies in QEMU's log, here.
+//! (`Run::could_be`, `Engine::is_same_incarnation`); what lies in QEMU's log, here.
 //!
 //! Each block of a log is a start, and the order of the file is the truth: the clock may have been set between two of
 //! them. A block is a run's by its domain's UUID and by when the run was seen first. What stands after the block of the
