@@ -7,6 +7,7 @@ mod host;
 mod hypervisor;
 mod live;
 mod manager;
+mod returns;
 mod states;
 mod torn;
 mod trouble;
