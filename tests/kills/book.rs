@@ -8,7 +8,8 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     pub uuid: String,
-    pub started: String,
+    /// When it began; unknown while it was only asked for.
+    pub started: Option<String>,
 }
 
 /// An ending as it was first told: its cause may be corrected by later proof, its exit code never.
@@ -44,18 +45,20 @@ impl Book {
         }
     }
 
-    fn run(&mut self, number: u64, uuid: &Value, started: &Value) {
+    fn run(&mut self, number: u64, uuid: &Value, started: Option<&Value>) {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let now = Shown { uuid: text(uuid), started: text(started) };
-        let first = self.runs.entry(number).or_insert_with(|| now.clone()).clone();
-        if first != now {
-            self.fault(format!("run {number} was {first:?} and is {now:?}"));
+        let now = Shown { uuid: text(uuid), started: started.map(text) };
+        let first = self.runs.entry(number).or_insert_with(|| now.clone());
+        let before = first.clone();
+        first.started = before.started.clone().or(now.started.clone());
+        if before.uuid != now.uuid || now.started.is_some() && first.started != now.started {
+            self.fault(format!("run {number} was {before:?} and is {now:?}"));
         }
     }
 
     fn ending(&mut self, ending: &Value) {
         let number = ending["run"].as_u64().unwrap_or_default();
-        self.run(number, &ending["domain"], &ending["started"]);
+        self.run(number, &ending["domain"], Some(&ending["started"]));
         let now = Told {
             cause: ending["cause"].as_str().unwrap_or_default().to_owned(),
             certain: ending["certainty"] == "certain",
@@ -80,7 +83,8 @@ impl Book {
         self.pictures += 1;
         for domain in picture["domains"].as_array().into_iter().flatten() {
             let number = domain["run"].as_u64().unwrap_or_default();
-            self.run(number, &domain["domain"], &domain["started"]);
+            let launching = domain["status"] == "launching";
+            self.run(number, &domain["domain"], Some(&domain["started"]).filter(|_| !launching));
             let down = domain["status"] == "down";
             if destroyed.contains(&number) && (down || !comes_back) {
                 self.fault(format!("run {number} was answered as destroyed and is shown again: {domain}"));

@@ -163,12 +163,12 @@ impl Host {
     pub fn ask(&self, target: &str) -> Option<Value> {
         let mut stream = UnixStream::connect(self.daemon.socket_path()).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {target} HTTP/1.0\r\nHost: x\r\n\r\n");
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
-        if !head.starts_with("HTTP/1.1 200 ") {
+        if !head.starts_with("HTTP/1.0 200 ") {
             return None;
         }
         serde_json::from_str(body).ok()

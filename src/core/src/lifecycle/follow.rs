@@ -113,6 +113,7 @@ impl Engine {
                         run.start.at = event.at;
                     }
                     self.came_up(now, id, &event.domain, event.process);
+                    self.news(event.domain.id);
                     self.note(id, event.at, fact);
                     self.glance_soon(now, id);
                     self.touch(now, event.domain.id);
