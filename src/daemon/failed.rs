@@ -193,7 +193,14 @@ fn covers(ending: &Ending, at: Wall) -> bool {
     let failed =
         matches!(ending.verdict.cause, Cause::StartFailed | Cause::StartFailedSilent | Cause::RestoreFailed);
     let looked_for = ending.evidence.iter().any(|piece| matches!(piece.fact, Fact::StartFailed { .. }));
-    let farewell = Fact::LogEnd { word: LogWord::Failed, at: Some(at) };
-    let by_its_log = ending.evidence.iter().any(|piece| piece.fact == farewell);
-    ended >= at || by_its_log || failed && !looked_for && ended.after(SAME) >= at
+    // Its own farewell, where QEMU's log was read when it was decided.
+    let farewell = ending.evidence.iter().rev().find_map(|piece| match piece.fact {
+        Fact::LogEnd { word: LogWord::Failed, at: Some(at) } => Some(at),
+        _ => None,
+    });
+    ended >= at
+        || match farewell {
+            Some(farewell) => farewell >= at,
+            None => failed && !looked_for && ended.after(SAME) >= at,
+        }
 }

@@ -4,7 +4,7 @@ use super::clue::Clue;
 use super::order::{self, Onset, onset, since_reset};
 use super::process::{exit, is_by, spoke_after};
 use super::setting::{failed_in_log, has, ids};
-use crate::evidence::{Asked, Deaf, Dossier, Evidence, EvidenceId, ExitStatus, Fact, Sender};
+use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, ExitStatus, Fact, Sender};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, ShutdownDetail,
     StartDetail, SuspendDetail,
@@ -215,6 +215,9 @@ pub(super) enum Ended {
     ByNew,
 }
 
+/// A libvirt that comes back and cannot reach a VM ends it this soon after its own start.
+const TAKES_OVER: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// The signals of libvirt that ended the process, if that was in this way, and what else shows that.
 pub(super) fn ended_by_libvirt(dossier: &Dossier, wanted: Ended) -> Vec<EvidenceId> {
     // What came before what is told by dates alone here.
@@ -226,24 +229,34 @@ pub(super) fn ended_by_libvirt(dossier: &Dossier, wanted: Ended) -> Vec<Evidence
     else {
         return Vec::new();
     };
-    let gaps = dossier.items().iter().filter_map(|e| match e.fact {
-        Fact::Gap { from, to, why } => Some((to, from, why)),
-        _ => None,
-    });
-    let gap = gaps.max_by_key(|(to, from, _)| (*to, *from));
+    let listening =
+        dossier.items().iter().any(|e| matches!(e.fact, Fact::Gap { from, .. } if signalled <= from));
+    let deaf = has(
+        dossier,
+        |f| matches!(f, Fact::Gap { from, to, .. } if *from < signalled && signalled <= to.after(limits::CLOCK_GRACE)),
+    );
     let since = dossier.latest(|f| matches!(f, Fact::LibvirtSince(_)));
-    let (ended, shown) = match (gap, since.map(|(id, e)| (id, &e.fact))) {
-        (None, _) => (Ended::ByOld, None),
-        (Some((_, from, _)), _) if signalled <= from => (Ended::BeforeLoss, None),
-        (Some((_, from, _)), Some((id, Fact::LibvirtSince(since)))) if *since <= from => {
-            (Ended::ByOld, Some(id))
+    let (ended, shown) = match since.map(|(id, e)| (id, &e.fact)) {
+        Some((id, Fact::LibvirtSince(since))) => {
+            let came_back = began(dossier) < *since && signalled.since(*since) <= TAKES_OVER;
+            match (came_back, listening && !deaf) {
+                (true, _) => (Ended::ByNew, Some(id)),
+                (false, true) => (Ended::BeforeLoss, None),
+                (false, false) => (Ended::ByOld, Some(id)),
+            }
         }
-        (Some(_), Some((id, _))) => (Ended::ByNew, Some(id)),
-        (Some((_, _, Deaf::LinkLost)), None) => (Ended::ByNew, None),
-        // Whether it had gone and come back while we were away is not known.
-        (Some((_, _, Deaf::DaemonAway)), None) => return Vec::new(),
+        // That libvirt is gone itself. What it did while we listened it did in the ordinary course.
+        _ if listening && !deaf => (Ended::BeforeLoss, None),
+        _ if deaf => return Vec::new(),
+        _ => (Ended::ByOld, None),
     };
     if ended == wanted { signals.into_iter().chain(shown).collect() } else { Vec::new() }
+}
+
+/// When anything was known of the run first.
+fn began(dossier: &Dossier) -> Wall {
+    let known = dossier.items().iter().filter(|e| !matches!(e.fact, Fact::LibvirtSince(_)));
+    known.map(|e| e.first).min().unwrap_or_default()
 }
 
 pub(super) fn when_sent(piece: &Evidence) -> Wall {
