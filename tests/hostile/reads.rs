@@ -110,7 +110,13 @@ fn hundreds_who_ask_for_all_of_history_and_read_nothing_take_little_memory_and_h
         unread.push(attacker);
     }
     for path in ["/v1/domains", "/v1/health", "/v1/why?vm=vm-7", "/v1/history?limit=1"] {
-        assert_eq!(host.connect(Door::Unix).ask(get(path)).status, 200, "{path}");
+        // The user's own share may be taken by what is still read for the others: who is told so comes again.
+        wait_until(path, PATIENCE, || {
+            let answer = host.connect(Door::Unix).ask(get(path));
+            let turned_away = answer.status == 503 && answer.head.contains("retry-after: 1");
+            assert!(answer.status == 200 || turned_away, "{path}: {answer:?}");
+            answer.status == 200
+        });
     }
     assert_eq!(host.connect(Door::Unix).ask(post(xml("destroy", &param(VM)))).code(), 0);
     assert!(host.memory_peak_kib() < MEMORY_KIB, "{} KiB", host.memory_peak_kib());
