@@ -7,6 +7,7 @@ use clap::Parser;
 use tracing_subscriber::prelude::*;
 use whydown::config::{self, Flags, Log, LogTarget, Sources};
 use whydown::edge;
+use whydown::visible::on_a_terminal;
 
 fn main() -> ExitCode {
     // First of all: it takes variables out of the environment, which must have no other reader yet.
@@ -67,10 +68,34 @@ fn start_log(log: &Log) -> Result<(), String> {
         registry
             .with(
                 tracing_subscriber::fmt::layer()
-                    .with_writer(std::io::stderr)
+                    .with_writer(|| Lines)
                     .with_ansi(std::io::stderr().is_terminal()),
             )
             .init();
     }
     Ok(())
+}
+
+/// Standard error, where people read: nothing that strangers named hides in it. Each write is whole lines.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, lines: &[u8]) -> std::io::Result<usize> {
+        let ansi = std::io::stderr().is_terminal();
+        let text = String::from_utf8_lossy(lines);
+        // On a terminal colours are ours: the text of events comes without the character that begins them.
+        let shown: String = text
+            .split_inclusive('\u{1b}')
+            .map(|piece| match piece.strip_suffix('\u{1b}') {
+                Some(before) if ansi => on_a_terminal(before) + "\u{1b}",
+                _ => on_a_terminal(piece),
+            })
+            .collect();
+        std::io::stderr().lock().write_all(shown.as_bytes())?;
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }

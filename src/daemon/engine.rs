@@ -17,6 +17,7 @@ use whydown_wire::{Board, Bodies};
 use super::clock;
 use super::hands::Hands;
 use super::post::Post;
+use crate::visible::visible;
 
 /// Letters that are stepped before readers get a new picture, and a poll that shares our thread its turn: some
 /// milliseconds. A storm costs one picture a batch, not one an event.
@@ -256,7 +257,7 @@ impl Runs {
     fn say(&mut self, keep: &Keep) {
         match keep {
             Keep::Start(start) => {
-                let (run, vm, uuid) = (start.run.0, &start.name, start.domain);
+                let (run, vm, uuid) = (start.run.0, visible(&start.name), start.domain);
                 let span = self.spans.entry(start.run).or_insert_with(|| info_span!("run", run, %vm, %uuid));
                 span.in_scope(|| info!(seen = start.seen, process = ?start.incarnation.process, "runs"));
             }

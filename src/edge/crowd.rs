@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::Share;
 use super::guarded::Exchanges;
+use super::held::Holder;
 
 /// See the module page. Clones are one crowd.
 #[derive(Debug, Clone)]
@@ -45,6 +46,7 @@ struct Seat {
 #[derive(Debug)]
 pub(super) struct Place {
     crowd: Crowd,
+    share: Share,
     number: u64,
     leave: Arc<Notify>,
     /// What is said on it.
@@ -114,7 +116,7 @@ impl Crowd {
         let seat = Seat { share, exchanges: exchanges.clone(), leave: Arc::clone(&leave) };
         state.places.insert(number, seat);
         *state.taken.entry(share).or_default() += 1;
-        Place { crowd: self.clone(), number, leave, exchanges }
+        Place { crowd: self.clone(), share, number, leave, exchanges }
     }
 }
 
@@ -144,6 +146,11 @@ impl State {
 }
 
 impl Place {
+    /// Whose it is, and what tells it to end.
+    pub(super) fn holder(&self) -> Holder {
+        Holder { share: self.share, leave: Arc::clone(&self.leave) }
+    }
+
     /// Waits until another is to have it.
     pub(super) async fn taken_away(&self) {
         self.leave.notified().await;

@@ -16,6 +16,7 @@ use tracing::{Instrument as _, debug, debug_span, error};
 use whydown_wire::Body;
 
 use super::guarded::{Exchange, Exchanges};
+use super::held::{Hold, Holder};
 use super::inflate::{InflateError, inflate};
 use super::{Answer, Content, Door, Hosts, Limits, Peer, Request, Service, manners};
 
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     pub peer: Peer,
     pub hosts: Hosts,
     pub exchanges: Exchanges,
+    /// Who holds what comes in and goes out.
+    pub holder: Holder,
 }
 
 /// Answers one request. It cannot fail: what goes wrong is an HTTP status.
@@ -45,7 +48,7 @@ pub(super) async fn answer(
     let exchange = shared.exchanges.begin();
     let packs = accepts_gzip(request.headers());
     let response = match read(&shared, request).await {
-        Ok(request) => respond(serve(&shared, request).await, packs, exchange).await,
+        Ok(request) => respond(serve(&shared, request).await, packs, &shared.holder, exchange).await,
         Err(refusal) => refusal.response(exchange),
     };
     Ok(response)
@@ -132,9 +135,12 @@ async fn read(shared: &Shared, request: hyper::Request<Incoming>) -> Result<Requ
     })?;
     let (head, body) = request.into_parts();
     let packed = is_packed(&head.headers)?;
-    let body = tokio::time::timeout(limits.body_timeout, collect(body, limits.max_body_bytes))
-        .await
-        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"))??;
+    let body = tokio::time::timeout(
+        limits.body_timeout,
+        collect(body, limits.max_body_bytes, shared.holder.request()),
+    )
+    .await
+    .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"))??;
     let body = match packed {
         false => body,
         true => inflate(&body, limits.max_body_bytes).map_err(|error| match error {
@@ -164,7 +170,7 @@ fn too_large(limit: usize) -> Refusal {
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have {limit} bytes\n"))
 }
 
-async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+async fn collect(mut body: Incoming, limit: usize, hold: Hold) -> Result<Bytes, Refusal> {
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large(limit));
     }
@@ -179,8 +185,9 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
             return Ok(piece);
         }
         whole.extend_from_slice(&piece);
+        hold.has(whole.capacity());
     }
-    Ok(whole.freeze())
+    Ok(hold.keep_with(whole.freeze()))
 }
 
 /// Whether the client can unpack gzip: it names it, and not with a quality of zero.
@@ -197,15 +204,15 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-async fn respond(answer: Answer, packs: bool, exchange: Exchange) -> Response<Outgoing> {
+async fn respond(answer: Answer, packs: bool, holder: &Holder, exchange: Exchange) -> Response<Outgoing> {
     let mut packed = false;
     let rest = match answer.content {
         Content::Stream(pieces) => Rest::Stream(pieces),
         Content::Whole(body) if packs && body.plain.len() > PLAIN_BYTES => {
             packed = true;
-            Rest::Whole(Some(pack(body).await))
+            Rest::Whole(Some(holder.answer(pack(body).await)))
         }
-        Content::Whole(body) => Rest::Whole(Some(body.plain.clone())),
+        Content::Whole(body) => Rest::Whole(Some(holder.answer(body.plain.clone()))),
     };
     let mut response = Response::new(Outgoing { rest, _exchange: exchange });
     *response.status_mut() = answer.status;

@@ -13,6 +13,7 @@ mod crowd;
 mod exchange;
 mod first_bytes;
 mod guarded;
+mod held;
 mod identity;
 mod inflate;
 mod limits;

@@ -246,7 +246,8 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let exchanges = place.exchanges.clone();
     let stream = Guarded::new(stream, first, limits, exchanges.clone(), opened);
-    let shared = Arc::new(Shared { service, limits, peer, hosts, exchanges });
+    let holder = place.holder();
+    let shared = Arc::new(Shared { service, limits, peer, hosts, exchanges, holder });
     let respond = service_fn(|request| answer(Arc::clone(&shared), request));
     let mut http = http1::Builder::new();
     // The guarded stream keeps the time; hyper's own watch takes idle for a slow header.
@@ -257,7 +258,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = place.taken_away() => {
-            debug!(peer = %shared.peer, "closed: another is to have its place");
+            debug!(peer = %shared.peer, "closed: others need its place, or what it holds");
             return;
         }
         () = told_to(&mut stopping) => {

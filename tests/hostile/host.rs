@@ -30,7 +30,7 @@ pub const REQUEST_BYTES: usize = 256 << 10;
 
 /// How much memory the daemon may take above what it had, at any moment of an attack that does not fill all places with
 /// large requests: one of them read into values (64 bytes for a byte, as `tests/fuzz` holds it), and buffers.
-const MEMORY_KIB: u64 = 64 * 256 + 16 * 1024;
+pub const MEMORY_KIB: u64 = 64 * 256 + 16 * 1024;
 
 /// The same where every place at three doors holds a request of the largest size, in a buffer that may be twice as
 /// large, beside what was read and is not in it yet.
@@ -44,6 +44,11 @@ const POLL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The one domain of libvirt's test driver, running from the start.
 pub const VM: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";
+
+/// One of the VMs of [`Host::start_with`].
+pub fn other_vm(number: usize) -> String {
+    format!("00000000-0000-4000-8000-{number:012x}")
+}
 
 /// A way in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,20 +81,36 @@ pub struct Host {
 impl Host {
     /// With these lines in `[xmlrpc]`.
     pub fn start(limits: &str) -> Self {
-        Self::begin(limits, |_| (), |launch| launch)
+        Self::begin(limits, "test:///default", |_| (), |launch| launch)
+    }
+
+    /// The same, with so many more VMs on the host.
+    pub fn start_with(limits: &str, more: usize) -> Self {
+        let node = lab_dir().expect("a folder");
+        let domain = |name: &str, uuid: &str| {
+            format!(
+                "<domain type='test'><name>{name}</name><uuid>{uuid}</uuid><memory>8192</memory>\
+                 <os><type>hvm</type></os></domain>"
+            )
+        };
+        let others: String = (0..more).map(|n| domain(&format!("vm-{n}"), &other_vm(n))).collect();
+        let file = node.path().join("node.xml");
+        fs::write(&file, format!("<node>{}{others}</node>", domain("test", VM)))
+            .expect("the folder can be written");
+        Self::begin(limits, &format!("test://{}", file.display()), |_| (), |launch| launch)
     }
 
     /// The same, over what `fill` puts into its folder of state.
     pub fn start_over(limits: &str, fill: impl FnOnce(&Path)) -> Self {
-        Self::begin(limits, fill, |launch| launch)
+        Self::begin(limits, "test:///default", fill, |launch| launch)
     }
 
     /// The same, with the doors as they are delivered.
     pub fn start_as_delivered(limits: &str) -> Self {
-        Self::begin(limits, |_| (), Launch::as_delivered)
+        Self::begin(limits, "test:///default", |_| (), Launch::as_delivered)
     }
 
-    fn begin(limits: &str, fill: impl FnOnce(&Path), how: impl FnOnce(Launch) -> Launch) -> Self {
+    fn begin(limits: &str, uri: &str, fill: impl FnOnce(&Path), how: impl FnOnce(Launch) -> Launch) -> Self {
         let folder = lab_dir().expect("a folder");
         let state = folder.path().join("d/state");
         fs::create_dir_all(&state).expect("the folder can be written");
@@ -103,7 +124,7 @@ impl Host {
             "[xmlrpc]\n{limits}[tls]\nlisten = ['127.0.0.1:0']\ncertificate = '{at}/host-cert.pem'\n\
              key = '{at}/host-key.pem'\nca = '{at}/ca.pem'\nactors = ['engine.example']\n"
         );
-        let launch = Launch::new(env!("CARGO_BIN_EXE_whydownd"), folder.path().join("d"), "test:///default");
+        let launch = Launch::new(env!("CARGO_BIN_EXE_whydownd"), folder.path().join("d"), uri);
         let daemon = Whydownd::start(how(launch.config(&config))).expect("the daemon starts");
         let papers = issue("engine.example");
         let chain = CertificateDer::from_pem_slice(papers.certificate.as_bytes()).expect("a certificate");

@@ -107,6 +107,10 @@ fn a_name_that_hides_something_is_found_by_what_is_shown_and_its_log_is_read() -
             assert!(!told.contains(hidden.as_slice()), "{arguments:?}: {told:?}");
             assert!(arguments[0] == "--json" || told.contains(&shown), "{arguments:?}: {told:?}");
         }
+        // What libvirt inside prints by itself is its own.
+        let log = std::fs::read_to_string(host.daemon.output_path()).expect("it logs");
+        let log: String = log.lines().filter(|line| line.contains(" whydown")).collect();
+        assert!(log.contains(&shown) && !log.contains(hidden.as_slice()), "{shown}: {log}");
     }
     Ok(())
 }

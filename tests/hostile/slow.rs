@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::attacker::{Attacker, PATIENCE, get, post, xml};
-use crate::host::{DOORS, Door, Host, LIMITS};
+use crate::host::{CONNECTIONS, DOORS, Door, Host, LIMITS, MEMORY_KIB, other_vm};
 
 /// Between two bytes of a slow sender: well within any limit that begins anew with each byte.
 const DRIP: Duration = Duration::from_millis(50);
@@ -136,4 +136,44 @@ fn who_watches_and_never_reads_holds_nobody_up() {
         }
         watching.into_iter().for_each(Attacker::reset);
     });
+}
+
+/// VMs of a host whose whole list has more than a megabyte.
+const MANY_VMS: usize = 1500;
+
+/// What the daemon may hold of requests and answers, as `docs/operating.md` says.
+const HELD_KIB: u64 = 64 << 10;
+
+#[test]
+fn who_takes_large_answers_in_drop_by_drop_takes_little_memory_and_loses_the_oldest() {
+    // Nobody is given up for slowness alone.
+    let limits = LIMITS.replace("write_timeout_s = 2", "write_timeout_s = 600");
+    let host = Host::start_with(&limits, MANY_VMS);
+    let ids: String = (0..MANY_VMS).map(|n| format!("<value>{}</value>", other_vm(n))).collect();
+    let all = format!(
+        "<param><value>true</value></param><param><value><array><data>{ids}</data></array></value></param>"
+    );
+    // An answer of its own for each: none is shared.
+    let list = post(xml("list", &all));
+    let whole = host.connect(Door::Unix).ask(&list);
+    assert!(whole.text().contains(&other_vm(MANY_VMS - 1)));
+    let held = CONNECTIONS * DOORS.len() * whole.body.len();
+    assert!(held > 2 * (HELD_KIB as usize) << 10, "{held} bytes are no attack");
+    host.under_attack_within(MEMORY_KIB + HELD_KIB, |host| {
+        let mut slow = Vec::new();
+        for door in DOORS {
+            for _ in 2..CONNECTIONS {
+                let mut attacker = host.connect(door);
+                attacker.take_little();
+                assert!(attacker.send(&list));
+                assert_eq!(attacker.peek_status(), 200);
+                slow.push(attacker);
+            }
+        }
+        let first = slow.first_mut().expect("there are many");
+        assert!(first.response().is_none(), "the oldest is cut");
+        let last = slow.last_mut().expect("there are many").response().expect("the newest is not");
+        assert!(last.text().contains(&other_vm(MANY_VMS - 1)));
+    });
+    assert!(host.log().contains("too slowly"), "{}", host.log());
 }
