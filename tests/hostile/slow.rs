@@ -158,7 +158,7 @@ fn who_takes_large_answers_in_drop_by_drop_takes_little_memory_and_loses_the_old
     let whole = host.connect(Door::Unix).ask(&list);
     assert!(whole.text().contains(&other_vm(MANY_VMS - 1)));
     let held = CONNECTIONS * DOORS.len() * whole.body.len();
-    assert!(held > 2 * (HELD_KIB as usize) << 10, "{held} bytes are no attack");
+    assert!(held > (2 * HELD_KIB as usize) << 10, "{held} bytes are no attack");
     host.under_attack_within(MEMORY_KIB + HELD_KIB, |host| {
         let mut slow = Vec::new();
         for door in DOORS {
