@@ -121,6 +121,38 @@ pub fn disk_targets(domain: &str) -> Result<Vec<String>, quick_xml::Error> {
     named(domain, "disk", "target", "dev")
 }
 
+/// The disks of a running domain's document that are files or devices of the host: libvirt's alias of each, and its path.
+///
+/// # Errors
+/// The document cannot be read.
+pub fn disk_places(domain: &str) -> Result<Vec<(String, String)>, quick_xml::Error> {
+    let mut reader = Reader::from_str(domain);
+    let (mut places, mut path) = (Vec::new(), Vec::<String>::new());
+    let (mut alias, mut place) = (None, None);
+    loop {
+        let event = reader.read_event()?;
+        if let Event::Start(start) | Event::Empty(start) = &event {
+            let in_disk = path.len() == 3 && path[1] == "devices" && path[2] == "disk";
+            match start.name().as_ref() {
+                "source" if in_disk => place = value(start, "file")?.or(value(start, "dev")?),
+                "alias" if in_disk => alias = value(start, "name")?,
+                _ => {}
+            }
+        }
+        match event {
+            Event::Start(start) => path.push(start.name().as_ref().to_owned()),
+            Event::End(_) => {
+                path.pop();
+                if path.len() == 2 {
+                    places.extend(alias.take().zip(place.take()));
+                }
+            }
+            Event::Eof => return Ok(places),
+            _ => {}
+        }
+    }
+}
+
 /// This attribute of this part of all devices of a kind.
 fn named(domain: &str, kind: &str, part: &str, attribute: &str) -> Result<Vec<String>, quick_xml::Error> {
     let mut reader = Reader::from_str(domain);
@@ -131,9 +163,9 @@ fn named(domain: &str, kind: &str, part: &str, attribute: &str) -> Result<Vec<St
             let in_device = path.len() == 3 && path[1] == "devices" && path[2] == kind;
             if in_device
                 && start.name().as_ref() == part
-                && let Some(dev) = start.try_get_attribute(attribute)?
+                && let Some(dev) = value(start, attribute)?
             {
-                targets.push(dev.value.into_owned());
+                targets.push(dev);
             }
         }
         match event {
@@ -145,6 +177,12 @@ fn named(domain: &str, kind: &str, part: &str, attribute: &str) -> Result<Vec<St
             _ => {}
         }
     }
+}
+
+/// An attribute as it is meant.
+fn value(start: &BytesStart<'_>, name: &str) -> Result<Option<String>, quick_xml::Error> {
+    let Some(attribute) = start.try_get_attribute(name)? else { return Ok(None) };
+    Ok(Some(attribute.normalized_value(quick_xml::XmlVersion::Explicit1_0)?.into_owned()))
 }
 
 fn text_of(writer: Writer<Vec<u8>>) -> String {
@@ -198,6 +236,20 @@ mod tests {
             "<domainsnapshot><disks><disk name=\"vdb\" snapshot=\"external\"><driver type=\"qcow2\"/>\
              <source file=\"/a &amp; b\"/></disk><disk name=\"vda\" snapshot=\"no\"/></disks></domainsnapshot>"
         );
+    }
+
+    #[test]
+    fn disks_have_their_own_files_and_names_are_read_as_they_are_meant() {
+        let document = "<domain><devices>\
+            <disk><source file='/a &amp; b' index='1'><x/></source><backingStore><source file='/base'/></backingStore>\
+            <alias name='virtio-disk0'/></disk>\
+            <disk><source protocol='rbd' name='x'/><alias name='virtio-disk1'/></disk>\
+            <disk><source dev='/dev/vg/lv'/><alias name='ua-c'/></disk>\
+            <interface><source network='a &lt; b'/></interface></devices></domain>";
+        let place = |disk: &str, path: &str| (disk.to_owned(), path.to_owned());
+        let places = [place("virtio-disk0", "/a & b"), place("ua-c", "/dev/vg/lv")];
+        assert_eq!(disk_places(document).unwrap(), places);
+        assert_eq!(networks(document).unwrap(), ["a < b"]);
     }
 
     #[test]

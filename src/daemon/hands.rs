@@ -3,7 +3,7 @@
 //! A hung QEMU or libvirtd blocks only its own call: looks and acts have separate bounds, so that a storm of looks
 //! never delays what a manager asked for. A question always gets its answer, if only that there is none.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use whydown_core::act::Act;
-use whydown_core::evidence::{Asked, Fact, Sender};
+use whydown_core::evidence::{Asked, Fact, Sender, tame};
 use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
 use whydown_core::id::{DomainId, RequestId, RunId};
 use whydown_core::lifecycle::attribution::{self, Marks};
@@ -30,7 +30,7 @@ use super::post::Postbox;
 use super::threads::Threads;
 use super::units::Units;
 use super::work::{AT_ONCE, LOOK, Works};
-use super::{clock, device};
+use super::{clock, device, space};
 
 /// Looks under way at once. Each holds one thread, and takes milliseconds unless libvirt hangs.
 const LOOKS: usize = 32;
@@ -40,6 +40,9 @@ const GLANCES: usize = 8;
 
 /// Acts under way at once. A destroy of a hung QEMU holds its thread for some ten to thirty seconds.
 const ACTS: usize = 256;
+
+/// Disks of a VM that are looked at.
+const DISKS: usize = 64;
 
 /// Between two questions to `systemctl` because guests shut down.
 const HOST_PAUSE: Duration = Duration::from_secs(1);
@@ -237,16 +240,21 @@ impl Hands {
     fn answer(&self, question: Question) -> Answer {
         match question {
             Question::Look { domain } => Answer::Looked { domain, view: self.view(domain) },
-            Question::Glance { run, domain, name, marks } => {
+            Question::Glance { run, domain, name, marks, full } => {
                 let view = self.view(domain);
                 let unsaid = DomainState::Paused(PauseReason::Unknown);
-                let mut facts = match &view {
-                    Some(Some(view)) if view.state == unsaid => self.log(&name, marks),
+                let failed = DomainState::Paused(PauseReason::IoError);
+                let facts = match &view {
+                    Some(Some(view)) if view.state == unsaid => {
+                        let mut facts = self.log(&name, marks);
+                        facts.retain(
+                            |(_, fact)| matches!(fact, Fact::LogText(text) if internal_error(text).is_some()),
+                        );
+                        facts
+                    }
+                    Some(Some(view)) if view.state == failed && !full.is_empty() => self.disks(view, &full),
                     _ => Vec::new(),
                 };
-                facts.retain(
-                    |(_, fact)| matches!(fact, Fact::LogText(text) if internal_error(text).is_some()),
-                );
                 Answer::Glanced { run, view, facts }
             }
             Question::Remains { run, domain, name, marks } => {
@@ -354,6 +362,18 @@ impl Hands {
             Err(Refusal::NoDomain) => Some(None),
             Err(Refusal::NoLink | Refusal::Refused { .. }) => None,
         }
+    }
+
+    /// What these disks are on this host, and how much room there is.
+    fn disks(&self, view: &DomainView, full: &[String]) -> Vec<(Wall, Fact)> {
+        let disks = self.hypervisor.domain_xml(view.domain.id).ok();
+        let disks = disks.and_then(|document| device::disk_places(&document).ok()).unwrap_or_default();
+        let now = clock::wall();
+        let place = |(disk, path): (String, String)| {
+            let free = space::free(view.process, Path::new(&path));
+            (now, Fact::DiskSpace { disk: tame(&disk), path: tame(&path), free })
+        };
+        disks.into_iter().filter(|(disk, _)| full.contains(disk)).take(DISKS).map(place).collect()
     }
 
     fn log(&self, name: &str, marks: Marks) -> Vec<(Wall, Fact)> {

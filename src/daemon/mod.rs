@@ -36,6 +36,7 @@ mod rpc;
 mod run;
 mod sample;
 mod sight;
+mod space;
 mod threads;
 mod units;
 mod work;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
-use whydown_core::evidence::Fact;
+use whydown_core::evidence::{ExitStatus, Fact};
 use whydown_core::hypervisor::Happening;
 use whydown_core::id::BootId;
 use whydown_core::lifecycle::{Engine, Input, Whom};
@@ -16,6 +16,7 @@ use whydown_ledger::{Ledger, Retention};
 use whydown_libvirt::Hypervisor;
 use whydown_wire::{Board, Generation};
 use whydown_witness::audit::{Audit, AuditWord, SILENT};
+use whydown_witness::core_dump;
 use whydown_witness::exit::ExitWatch;
 use whydown_witness::host::GoingDown;
 use whydown_witness::kernel::{KernelLog, KernelWord};
@@ -390,6 +391,12 @@ fn witnesses(postbox: &Postbox, settings: &Settings, own_pid: Option<u32>, alive
         },
         move |process, at, status| {
             let (whom, fact) = ended.ended(process, status);
+            // Where its memory is comes first: the end may be decided as soon as its status is known.
+            if status.is_some_and(ExitStatus::may_dump_core)
+                && let Some(fact) = core_dump::of(process.pid)
+            {
+                told.post_blocking(Input::Witness { whom, at, fact });
+            }
             if let Some(fact) = fact {
                 told.post_blocking(Input::Witness { whom, at, fact });
             }

@@ -109,10 +109,18 @@ fn a_vm_without_room_is_paused_and_says_why() -> Result<()> {
         guest.uuid_text()
     );
     assert_eq!(whydown_lab::xmlrpc_client(host.daemon.port()?, &code)?, "Paused ENOSPC");
+    // Where it is, and how much room there was, is looked at meanwhile.
+    let place = format!("is the file \"{}\": 0 bytes were free", disk.image().display());
+    wait_until("the disk is looked at", PATIENCE, || {
+        let told = host.why(&guest).expect("it runs");
+        told["domain"]["paused_by"].as_str().is_some_and(|said| said.contains(&place))
+    });
     host.libvirtd.destroy("full")?;
     let ending = host.check(&guest, &told("outside-destroyed", 1, 2), "certain")?;
     assert!(says(&ending["led_by"], "(enospc): the guest was paused"), "{ending:#}");
-    assert!(ending["advice"].as_str().is_some_and(|said| said.contains("no space left")), "{ending:#}");
+    assert!(says(&ending["led_by"], &place), "{ending:#}");
+    let room = format!("Make room for \"{}\" (0 bytes were free there): the disk", disk.image().display());
+    assert!(ending["advice"].as_str().is_some_and(|said| said.contains(&room)), "{ending:#}");
     Ok(())
 }
 

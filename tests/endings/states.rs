@@ -218,6 +218,7 @@ fn a_reset_of_a_paused_vm_and_a_panic_that_is_kept_are_shown_as_libvirt_has_them
     agrees(&host, &full);
     assert_eq!(read(&host, &full), "Paused ENOSPC");
     let told = host.why(&full).expect("it runs");
-    assert_eq!(told["domain"]["paused_by"], "an I/O error: enospc", "{told:#}");
+    let by = told["domain"]["paused_by"].as_str().unwrap_or_default();
+    assert!(by.starts_with("an I/O error: enospc"), "{told:#}");
     Ok(())
 }

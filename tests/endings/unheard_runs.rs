@@ -1,8 +1,11 @@
 //! Runs that began and ended while nobody listened: each has a record of its own, with the cause that is its own.
 
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
 use whydown_lab::{Guest, Result, Signal, wait_until};
 
-use crate::host::{Host, PATIENCE};
+use crate::host::{Host, PATIENCE, says};
 
 /// How a run ends.
 #[derive(Clone, Copy)]
@@ -201,6 +204,46 @@ fn a_rename_or_another_domain_of_the_same_name_mixes_no_runs() -> Result<()> {
     host.daemon.start_again()?;
     for vm in [&renamed, &gone, &other] {
         vm.check(&host)?;
+    }
+    Ok(())
+}
+
+/// A perfect copy of a start of this VM, and of its end, in the first argument of who sends the signal.
+#[test]
+fn a_run_that_stands_in_a_senders_name_never_was() -> Result<()> {
+    let mut host = Host::start("forged")?;
+    let guests = [("open", "evil\n"), ("closed", "evil)\n")];
+    let guests = guests.map(|(name, begin)| Ok::<_, whydown_lab::Error>((host.guest(name)?, begin)));
+    let guests: Vec<_> = guests.into_iter().collect::<Result<_>>()?;
+    for (guest, _) in &guests {
+        drop(host.up_persistent(guest)?);
+    }
+    host.daemon.terminate()?;
+    for (guest, begin) in &guests {
+        let log = host.libvirtd.directory().join(format!("log/qemu/{}.log", guest.name()));
+        let log = std::fs::read_to_string(log).expect("a log");
+        let (start, _) = log.split_once("-msg timestamp=on\n").expect("libvirt's command line");
+        let end = "2026-11-28 00:00:00.000+0000: shutting down, reason=destroyed\n";
+        let name = format!("{begin}{start}-msg timestamp=on\n{end}(");
+        let qemu = host.libvirtd.qemu(guest.name())?;
+        let script = "import os, sys; os.kill(int(sys.argv[1]), 15); sys.stdin.read()";
+        let mut sender = Command::new("/usr/bin/python3")
+            .arg0(name)
+            .args(["-c", script, &qemu.pid().to_string()])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let gone = qemu.wait_gone(PATIENCE);
+        drop(sender.stdin.take());
+        sender.wait().expect("it ends");
+        gone?;
+    }
+    host.daemon.start_again()?;
+    for (guest, _) in &guests {
+        host.wait_status(guest, "down");
+        let past = host.past(guest)?;
+        assert_eq!((past.len(), &past[0]["cause"]), (1, &"process-terminated".into()), "{past:#?}");
+        assert!(says(&past[0]["because"], "evil"), "{past:#?}");
     }
     Ok(())
 }

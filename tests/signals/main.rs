@@ -7,6 +7,7 @@
 mod host;
 
 mod audit;
+mod cores;
 mod doctor;
 mod memory;
 mod senders;

@@ -116,6 +116,9 @@ pub enum LogWord {
     Other,
 }
 
+/// SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGXCPU, SIGXFSZ, SIGSYS: signals that dump core.
+pub const FAULTS: [i32; 10] = [3, 4, 5, 6, 7, 8, 11, 24, 25, 31];
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -124,6 +127,13 @@ pub enum ExitStatus {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
+}
+
+impl ExitStatus {
+    /// Whether its memory may have been written down.
+    pub fn may_dump_core(self) -> bool {
+        matches!(self, Self::Signal(signal) if FAULTS.contains(&signal))
+    }
 }
 
 /// Why we could not hear.
@@ -288,6 +298,34 @@ pub enum Fact {
     UnitStopping {
         /// The name of the unit.
         unit: String,
+    },
+    /// The unit of systemd in which the process ran that sent a signal.
+    SenderUnit {
+        /// The sender's process id.
+        pid: u32,
+        /// The name of the unit.
+        unit: String,
+    },
+    /// What a disk that an I/O error was about is on this host, looked at when libvirt showed the VM paused by it.
+    DiskSpace {
+        /// libvirt's alias of the device, such as `virtio-disk0`.
+        disk: String,
+        /// The file, or the device of the host.
+        path: String,
+        /// Bytes that were free on the file system of a file, for those who are not root; `None` for a device.
+        free: Option<u64>,
+    },
+    /// QEMU's own memory was written to this file when a fault ended it.
+    CoreDump {
+        /// Its path.
+        file: String,
+    },
+    /// QEMU's own memory was given to a program of the host's when a fault ended it.
+    CoreTaken {
+        /// The program, as the kernel's `core_pattern` names it.
+        by: String,
+        /// The process whose memory it was.
+        pid: u32,
     },
     /// The libvirt that ended the process, and that runs still, has been running since then. It shows whether it can have
     /// followed the VM, or came back to it.

@@ -175,6 +175,8 @@ pub enum Question {
         name: String,
         /// As in `Remains`.
         marks: Marks,
+        /// libvirt's names of those of its disks that paused it as they had no room, to be looked at.
+        full: Vec<String>,
     },
     /// Do what was asked.
     Act {

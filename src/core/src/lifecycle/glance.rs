@@ -11,7 +11,7 @@ use super::engine::Engine;
 use super::reconcile::is_up;
 use super::run::{Phase, Run};
 use crate::evidence::Fact;
-use crate::hypervisor::{DomainState, DomainView, Happening, PauseReason, Process};
+use crate::hypervisor::{DomainState, DomainView, Happening, IoErrorAction, PauseReason, Process};
 use crate::id::RunId;
 use crate::record::When;
 use crate::snapshot::{Link, Status};
@@ -66,7 +66,8 @@ impl Engine {
         run.glances = Glances { due: None, out: true, overtaken: false };
         let Some(run) = self.runs.get(&id) else { return };
         let (domain, name, marks) = (run.start.domain, run.start.name.clone(), self.marks(run));
-        self.ask(Question::Glance { run: id, domain, name, marks });
+        let full = run.full_disks();
+        self.ask(Question::Glance { run: id, domain, name, marks, full });
     }
 
     /// What a glance has seen.
@@ -196,6 +197,21 @@ impl Run {
         came.is_some() && came > self.dossier.last_heard(|h| matches!(h, Happening::Resumed(_)))
     }
 
+    /// libvirt's names of the disks that paused it as they had no room. Others are not looked at: a storage that is gone
+    /// would hang whoever looks.
+    fn full_disks(&self) -> Vec<String> {
+        if self.status != Status::PausedIoError {
+            return Vec::new();
+        }
+        let pieces = self.dossier.items().iter().filter_map(|e| match &e.fact {
+            Fact::Host(Happening::IoError { disk, action: IoErrorAction::Pause, reason }) => {
+                (reason == "enospc" && !disk.is_empty()).then(|| disk.clone())
+            }
+            _ => None,
+        });
+        pieces.collect()
+    }
+
     /// Why it is paused, in words, where nobody asked for it.
     pub(super) fn paused_by(&self) -> Option<Box<str>> {
         if !matches!(self.status, Status::Paused | Status::PausedIoError) {
@@ -204,10 +220,13 @@ impl Run {
         match self.shown? {
             DomainState::Paused(PauseReason::IoError) => {
                 let reason = self.io_error().unwrap_or_default();
-                Some(if reason.is_empty() {
-                    "an I/O error".into()
-                } else {
-                    format!("an I/O error: {reason}").into()
+                let place = self.dossier.latest(|f| matches!(f, Fact::DiskSpace { .. }));
+                let place =
+                    place.filter(|_| &*reason == "enospc").map(|(_, e)| crate::verdict::describe(&e.fact));
+                Some(match (reason.is_empty(), place) {
+                    (true, _) => "an I/O error".into(),
+                    (false, None) => format!("an I/O error: {reason}").into(),
+                    (false, Some(place)) => format!("an I/O error: {reason}; {place}").into(),
                 })
             }
             DomainState::Paused(PauseReason::Unknown) => {

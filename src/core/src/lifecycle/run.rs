@@ -308,7 +308,7 @@ impl Run {
     fn replace(&mut self, place: usize, piece: Evidence) -> (EvidenceId, Evidence) {
         // An old gap is no loss: only the last ones cast a shadow. And a console's password changes every minute.
         let no_loss = match &piece.fact {
-            Fact::Gap { .. } => true,
+            Fact::Gap { .. } | Fact::DiskSpace { .. } | Fact::SenderUnit { .. } => true,
             Fact::Requested { what, .. } | Fact::Refused { what, .. } => !what.may_end_it(),
             _ => false,
         };

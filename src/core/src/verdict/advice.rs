@@ -4,7 +4,7 @@
 //! evidence can fill. The last one of a choice has no slots. THE TABLE has the advice of each cause; what led to an
 //! ending adds its own.
 
-use super::explain::signal_word;
+use super::explain::{bytes, signal_word};
 use crate::evidence::{Audited, Dossier, Evidence, EvidenceId, Fact, Sender};
 use crate::hypervisor::Happening;
 use crate::lifecycle::internal_error;
@@ -15,7 +15,7 @@ const WORDS: usize = 200;
 
 /// What is added to the advice of any cause where the trouble before the end asks for it.
 const ADDED: &[&str] = &[
-    "[Make room for {full_disk}, which had no space left.|]",
+    "[Make room for {full_file}: {full_disk} had no space left.|Make room for {full_disk}, which had no space left.|]",
     "[The host's memory failed under it: {memory_failure}. Look at the host's hardware.|]",
     "[QEMU could not go on before: {internal_error}.|]",
 ];
@@ -66,7 +66,7 @@ fn with_slots(choice: &str, value: impl Fn(&str) -> Option<String>) -> Option<St
 fn value(slot: &str, ending: &Ending) -> Option<String> {
     let because = || pieces(&ending.verdict.because, &ending.evidence);
     match slot {
-        "sender" => because().find_map(sender),
+        "sender" => because().find_map(|piece| sender(piece, &ending.evidence)),
         "signal" => because().find_map(|piece| match &piece.fact {
             Fact::Signalled { signal, .. } | Fact::LogSignal { signal, .. } => Some(signal_word(*signal)),
             _ => None,
@@ -77,6 +77,9 @@ fn value(slot: &str, ending: &Ending) -> Option<String> {
         }),
         "words" => words(ending),
         "full_disk" => because().find_map(full_disk),
+        "full_file" => because().find_map(full_file),
+        // It says where something is, and not what happened: the verdict stands on other pieces.
+        "core" => ending.evidence.iter().rev().find_map(core),
         _ => None,
     }
 }
@@ -87,6 +90,7 @@ fn led(slot: &str, ending: &Ending) -> Option<String> {
     let mut pieces = pieces(&led, &ending.evidence);
     match slot {
         "full_disk" => pieces.find_map(full_disk),
+        "full_file" => pieces.find_map(full_file),
         "memory_failure" => pieces.find_map(|piece| match piece.fact {
             Fact::Host(Happening::MemoryFailure { .. }) => Some(super::describe(&piece.fact)),
             _ => None,
@@ -104,7 +108,7 @@ fn pieces<'a>(ids: &'a [EvidenceId], evidence: &'a [Evidence]) -> impl Iterator<
 }
 
 /// A sender who is somebody: not libvirt, the kernel or QEMU itself.
-fn sender(piece: &Evidence) -> Option<String> {
+fn sender(piece: &Evidence, evidence: &[Evidence]) -> Option<String> {
     let (pid, program, sender, audit) = match &piece.fact {
         Fact::Signalled { pid, program, sender, audit, .. } => (*pid, program, *sender, audit.as_ref()),
         Fact::LogSignal { pid, program, sender, .. } => (*pid, program, *sender, None),
@@ -128,6 +132,13 @@ fn sender(piece: &Evidence) -> Option<String> {
             told += &format!(" (logged in as user {login})");
         }
     }
+    let unit = evidence.iter().find_map(|piece| match &piece.fact {
+        Fact::SenderUnit { pid: of, unit } if *of == pid => Some(unit),
+        _ => None,
+    });
+    if let Some(unit) = unit {
+        told += &format!(", in \"{}\" of systemd,", cut(unit));
+    }
     Some(told)
 }
 
@@ -143,6 +154,28 @@ fn full_disk(piece: &Evidence) -> Option<String> {
         Fact::Host(Happening::IoError { disk, reason, .. }) if reason == "enospc" && !disk.is_empty() => {
             Some(format!("the disk \"{}\"", cut(disk)))
         }
+        _ => None,
+    }
+}
+
+fn full_file(piece: &Evidence) -> Option<String> {
+    match &piece.fact {
+        Fact::DiskSpace { path, free: Some(free), .. } => {
+            Some(format!("\"{}\" ({} were free there)", cut(path), bytes(*free)))
+        }
+        Fact::DiskSpace { path, free: None, .. } => Some(format!("\"{}\"", cut(path))),
+        _ => None,
+    }
+}
+
+/// Where QEMU's own memory is.
+fn core(piece: &Evidence) -> Option<String> {
+    match &piece.fact {
+        Fact::CoreDump { file } => Some(format!("in \"{}\"", cut(file))),
+        Fact::CoreTaken { by, pid } if by.ends_with("/systemd-coredump") => {
+            Some(format!("that \"coredumpctl info {pid}\" shows"))
+        }
+        Fact::CoreTaken { by, .. } => Some(format!("that the kernel gave to \"{}\"", cut(by))),
         _ => None,
     }
 }

@@ -326,7 +326,10 @@ impl Clue {
             Self::KilledBySender => with_unit(dossier, killed(dossier, end, Sender::Outside)),
             Self::KilledByKernel => killed(dossier, end, Sender::Kernel),
             Self::KilledByLibvirt => killed(dossier, end, Sender::Libvirt),
-            Self::FaultBySender => faulted(dossier, end, |sender| is_by(dossier, sender, Sender::Outside)),
+            Self::FaultBySender => {
+                let seen = faulted(dossier, end, |sender| is_by(dossier, sender, Sender::Outside));
+                with_unit(dossier, seen)
+            }
             Self::FaultRaised => {
                 faulted(dossier, end, |sender| matches!(sender, Sender::Kernel | Sender::Itself))
             }
@@ -342,7 +345,7 @@ impl Clue {
                 if !seen.is_empty() {
                     seen.extend(exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if is_another(n))));
                 }
-                seen
+                with_unit(dossier, seen)
             }
             Self::OtherSignal if has(dossier, signal_of_libvirt) => Vec::new(),
             Self::OtherSignal => exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if is_another(n))),

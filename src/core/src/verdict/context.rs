@@ -108,6 +108,7 @@ fn is_trouble(fact: &Fact) -> bool {
         ),
         Fact::Refused { what, .. } => what.may_end_it() && *what != Asked::Create,
         Fact::LogText(text) => internal_error(text).is_some(),
+        Fact::DiskSpace { .. } => true,
         _ => false,
     }
 }
@@ -116,7 +117,7 @@ fn is_trouble(fact: &Fact) -> bool {
 mod tests {
     use super::super::{advice, decide};
     use super::*;
-    use crate::evidence::Dossier;
+    use crate::evidence::{Dossier, ExitStatus, Sender};
     use crate::hypervisor::{IoErrorAction, ShutdownDetail, StartDetail, StopDetail};
     use crate::id::{DomainId, RunId};
     use crate::record::{Ending, When};
@@ -176,6 +177,50 @@ mod tests {
         assert_eq!((led(&ending), &ending.verdict.despite), (vec![&paused, &full()], &vec![]));
         let said = advice(&ending);
         assert!(said.contains("\"virtio-disk0\"") && said.contains("no space left"), "{said}");
+    }
+
+    #[test]
+    fn advice_names_the_file_and_its_room_the_core_and_the_senders_unit() {
+        let place =
+            |free| Fact::DiskSpace { disk: "virtio-disk0".into(), path: "/images/a.img".into(), free };
+        let ended = |space: Fact| told([full(), space, host(Happening::Stopped(StopDetail::Destroyed))]);
+        let said = advice(&ended(place(Some(4096))));
+        let room =
+            "Make room for \"/images/a.img\" (4096 bytes were free there): the disk \"virtio-disk0\" had";
+        assert!(said.contains(room), "{said}");
+        let said = advice(&ended(place(None)));
+        assert!(said.contains("Make room for \"/images/a.img\": the disk"), "{said}");
+
+        let crashed = |core: Option<Fact>| {
+            let end = [Fact::Exit(ExitStatus::Signal(11)), host(Happening::Stopped(StopDetail::Failed))];
+            advice(&told(core.into_iter().chain(end)))
+        };
+        let taken = |by: &str| Some(Fact::CoreTaken { by: by.into(), pid: 77 });
+        for (core, words) in [
+            (None, "Keep QEMU's log and core dump"),
+            (Some(Fact::CoreDump { file: "/var/core.77".into() }), "the core dump in \"/var/core.77\", and"),
+            (taken("/lib/systemd/systemd-coredump"), "the core dump that \"coredumpctl info 77\" shows, and"),
+            (taken("/usr/share/apport/apport"), "the core dump that the kernel gave to \"/usr/share/apport"),
+        ] {
+            assert!(crashed(core).contains(words), "{words}");
+        }
+
+        let unit = |pid| Fact::SenderUnit { pid, unit: "cron.service".into() };
+        let kill = Fact::Signalled {
+            signal: 9,
+            code: 0,
+            pid: 7,
+            program: "kill".into(),
+            sender: Sender::Outside,
+            audit: None,
+        };
+        let ending = told([unit(8), unit(7), kill, host(Happening::Stopped(StopDetail::Failed))]);
+        let because = |fact: &Fact| {
+            ending.verdict.because.iter().any(|id| ending.evidence[usize::from(*id)].fact == *fact)
+        };
+        assert!(because(&unit(7)) && !because(&unit(8)), "{ending:?}");
+        let said = advice(&ending);
+        assert!(said.contains("process 7, \"kill\", in \"cron.service\" of systemd, kills VMs"), "{said}");
     }
 
     #[test]

@@ -81,6 +81,16 @@ pub fn describe(fact: &Fact) -> String {
         Fact::HostStays => "the host was not going down any more: its shutdown was called off".into(),
         Fact::HostUp { by } => format!("the host was not going down: {by}"),
         Fact::UnitStopping { unit } => format!("systemd was told to stop \"{unit}\", in which it ran"),
+        Fact::SenderUnit { pid, unit } => format!("process {pid} ran in \"{unit}\" of systemd"),
+        Fact::DiskSpace { disk, path, free: Some(free) } => {
+            let free = bytes(*free);
+            format!("the disk \"{disk}\" is the file \"{path}\": {free} were free on its file system")
+        }
+        Fact::DiskSpace { disk, path, free: None } => {
+            format!("the disk \"{disk}\" is \"{path}\" of the host")
+        }
+        Fact::CoreDump { file } => format!("QEMU's own memory was written to \"{file}\""),
+        Fact::CoreTaken { by, pid } => format!("the kernel gave the memory of process {pid} to \"{by}\""),
         Fact::LibvirtSince(_) => "the libvirt that ended it had been running since".into(),
         Fact::NewBoot { .. } => "the host has booted anew since".into(),
         Fact::ClockSet { before, now } => clock_words(*before, *now),
@@ -161,6 +171,19 @@ fn clock_words(before: Wall, now: Wall) -> String {
         _ => (seconds, "seconds"),
     };
     format!("the host's clock was set {way} by {number} {unit}")
+}
+
+/// A number of bytes in the largest unit that leaves a whole number above nine.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut rest, mut unit) = (count, "bytes");
+    for larger in UNITS {
+        if rest < 10 << 10 {
+            break;
+        }
+        (rest, unit) = (rest >> 10, larger);
+    }
+    format!("{rest} {unit}")
 }
 
 fn sender_words(sender: Sender) -> &'static str {

@@ -109,8 +109,17 @@ fn host_is_up(dossier: &Dossier) -> bool {
     last(|f| matches!(f, Fact::HostUp { .. })) > last(|f| matches!(f, Fact::HostGoingDown { .. }))
 }
 
-/// Adds to signals from outside what shows that they were no shutdown of the host's, and which unit was stopped.
+/// Adds to signals from outside in which units of systemd their senders ran, what shows that they were no shutdown of the
+/// host's, and which unit was stopped.
 pub(super) fn with_unit(dossier: &Dossier, mut seen: Vec<EvidenceId>) -> Vec<EvidenceId> {
+    let senders: Vec<u32> = seen
+        .iter()
+        .filter_map(|id| match dossier.items()[usize::from(*id)].fact {
+            Fact::Signalled { pid, .. } | Fact::LogSignal { pid, .. } => Some(pid),
+            _ => None,
+        })
+        .collect();
+    seen.extend(ids(dossier, |f| matches!(f, Fact::SenderUnit { pid, .. } if senders.contains(pid))));
     let by_manager = seen.iter().any(|id| dossier.items()[usize::from(*id)].fact.is_signal_of_a_manager());
     if by_manager {
         seen.extend(ids(dossier, |f| matches!(f, Fact::HostUp { .. } | Fact::UnitStopping { .. })));

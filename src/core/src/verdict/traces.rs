@@ -30,8 +30,8 @@ pub(super) const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 /// SIGHUP, SIGINT, SIGTERM: QEMU obeys them, and they need not end it.
 pub(super) const OBEYED: [i32; 3] = [1, 2, 15];
-/// SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGXCPU, SIGXFSZ, SIGSYS: those that dump core.
-pub(super) const FAULTS: [i32; 10] = [3, 4, 5, 6, 7, 8, 11, 24, 25, 31];
+/// Those that dump core.
+pub(super) use crate::evidence::FAULTS;
 
 /// Pieces last witnessed not after the onset (with a second's grace for clocks and queues) and within `life` before it.
 pub(super) fn recent(
@@ -422,7 +422,10 @@ pub(super) fn paused_by_io_error(dossier: &Dossier, end: Wall) -> Vec<EvidenceId
     }
     if !seen.is_empty() {
         seen.extend(ids(dossier, |f| {
-            matches!(f, Fact::Host(Happening::IoError { action: IoErrorAction::Pause, .. }))
+            matches!(
+                f,
+                Fact::Host(Happening::IoError { action: IoErrorAction::Pause, .. }) | Fact::DiskSpace { .. }
+            )
         }));
     }
     seen

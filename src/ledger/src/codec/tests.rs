@@ -79,6 +79,10 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::HostStays
             | Fact::HostUp { .. }
             | Fact::UnitStopping { .. }
+            | Fact::SenderUnit { .. }
+            | Fact::DiskSpace { .. }
+            | Fact::CoreDump { .. }
+            | Fact::CoreTaken { .. }
             | Fact::LibvirtSince(_)
             | Fact::NewBoot { .. }
             | Fact::ClockSet { .. }
@@ -119,6 +123,14 @@ fn fact() -> impl Strategy<Value = Fact> {
             text().prop_map(|device| Fact::GuestMayExit { device }),
             text().prop_map(|by| Fact::HostUp { by }),
             text().prop_map(|unit| Fact::UnitStopping { unit }),
+            (any::<u32>(), text()).prop_map(|(pid, unit)| Fact::SenderUnit { pid, unit }),
+            (text(), text(), any::<Option<u64>>()).prop_map(|(disk, path, free)| Fact::DiskSpace {
+                disk,
+                path,
+                free
+            }),
+            text().prop_map(|file| Fact::CoreDump { file }),
+            (any::<u32>(), text()).prop_map(|(pid, by)| Fact::CoreTaken { by, pid }),
             text().prop_map(|told_by| Fact::StartFailed { told_by }),
             text().prop_map(Fact::StartTrouble),
         ],

@@ -35,7 +35,8 @@ use whydown_core::time::Wall;
 use self::ear::{Ear, NotJoined, RECORD_BYTES, Read};
 use self::event::{Event, Events};
 use self::record::{ANOM_ABEND, CONFIG_CHANGE, EVENT_LISTENER, Record, Sending, Stamp, parse};
-use crate::process::hosts_own_pids;
+use crate::host::unit_of;
+use crate::process::{hosts_own_pids, running_since};
 use crate::sender::sender;
 
 /// Records read before the pause.
@@ -361,6 +362,12 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
         let sender = if itself { Sender::Itself } else { sender(pid, known_by, self.own_pid) };
         if signal == SIGTERM && sender == Sender::Libvirt {
             return;
+        }
+        // It may have ended since, and another have its number: one that began after the record is not it.
+        let ran = matches!(sender, Sender::Outside | Sender::Manager)
+            && running_since(pid).is_some_and(|since| since <= moment(stamp, (self.clock)()));
+        if let Some(unit) = ran.then(|| unit_of(pid)).flatten() {
+            self.tell(stamp, to, Fact::SenderUnit { pid, unit });
         }
         let audit = Some(Audited::Process { exe, uid, login });
         self.tell(stamp, to, Fact::Signalled { signal, code, pid, program, sender, audit });

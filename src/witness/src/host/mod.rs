@@ -30,7 +30,7 @@ use whydown_core::time::Wall;
 
 pub use self::bus::BusError;
 pub use self::systemctl::{Said, ask};
-pub use self::unit::units_of;
+pub use self::unit::{unit_of, units_of};
 pub use self::watch::HostWatch;
 
 /// How long systemd may take to answer. It answers in milliseconds, but a host that goes down is busy, and the daemon

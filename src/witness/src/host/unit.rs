@@ -14,6 +14,23 @@ pub fn units_of(pid: u32) -> Vec<String> {
     units_in(&String::from_utf8_lossy(&text))
 }
 
+/// The unit in which a process runs, the innermost one; `None` if it is gone, or in none.
+pub fn unit_of(pid: u32) -> Option<String> {
+    let text = read_start(&format!("/proc/{pid}/cgroup"), CGROUP_BYTES).ok()?;
+    unit_in(&String::from_utf8_lossy(&text))
+}
+
+/// systemd's own hierarchy says it: the only one of version 2, or that of its name.
+fn unit_in(text: &str) -> Option<String> {
+    const KINDS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
+    let path = text.lines().find_map(|line| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+        [_, "" | "name=systemd", path] => Some(path).filter(|path| path.len() > 1),
+        _ => None,
+    })?;
+    let is_unit = |part: &&str| KINDS.iter().any(|kind| part.len() > kind.len() && part.ends_with(kind));
+    path.rsplit('/').find(is_unit).map(tame)
+}
+
 /// `0::/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/emulator`: each part of the path that is such a unit.
 fn units_in(text: &str) -> Vec<String> {
     let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
@@ -48,6 +65,20 @@ mod tests {
             ("x", &[]),
         ] {
             assert_eq!(units_in(text), units, "{text}");
+        }
+        for (text, unit) in [
+            ("0::/system.slice/cron.service\n", Some("cron.service")),
+            ("0::/user.slice/user-0.slice/session-3.scope\n", Some("session-3.scope")),
+            (
+                "0::/user.slice/user-1.slice/user@1.service/app.slice/backup.service/sub\n",
+                Some("backup.service"),
+            ),
+            ("9:pids:/x.service\n1:name=systemd:/system.slice/ssh.service\n0::/\n", Some("ssh.service")),
+            ("9:pids:/x.service\n0::/\n", None),
+            ("0::/kubepods/pod1/.service\n", None),
+            ("", None),
+        ] {
+            assert_eq!(unit_in(text).as_deref(), unit, "{text}");
         }
         assert!(!units_of(std::process::id()).iter().any(String::is_empty));
     }

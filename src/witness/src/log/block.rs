@@ -4,7 +4,16 @@ use whydown_core::evidence::LogWord;
 use whydown_core::id::DomainId;
 use whydown_core::time::Wall;
 
-use super::line::{Line, parse};
+use super::line::{self, Line, parse};
+
+/// What libvirt begins every command with.
+const ENVIRONMENT: &[u8] = b"LC_ALL=C ";
+
+/// Nobody can choose to be this process: it ends QEMUs when the host goes down, and libvirt says no farewell then.
+const INIT: u32 = 1;
+
+/// Bytes of the longest name of a sender: the kernel's bound of one argument.
+const NAME_BYTES: usize = 128 * 1024;
 
 /// What was written between two starts.
 #[derive(Debug)]
@@ -66,6 +75,13 @@ pub(super) fn blocks(log: &[u8]) -> Vec<Block<'_>> {
     cut(log, true).or_else(|| cut(log, false)).unwrap_or_default()
 }
 
+/// Whether the lines from here on begin a block: libvirt's line, and the first of the command, which it always gives this
+/// environment. Of a log that ends with libvirt's line the command is being written.
+fn is_head(log: &[u8]) -> bool {
+    let next = log.iter().position(|b| *b == b'\n').map_or(&[][..], |end| &log[end + 1..]);
+    next.starts_with(ENVIRONMENT) || ENVIRONMENT.starts_with(next)
+}
+
 /// `None` if the log ends within a quoted argument.
 fn cut(log: &[u8], heed_quotes: bool) -> Option<Vec<Block<'_>>> {
     let mut blocks = Vec::new();
@@ -74,13 +90,24 @@ fn cut(log: &[u8], heed_quotes: bool) -> Option<Vec<Block<'_>>> {
     let mut body = 0;
     let mut position = 0;
     let mut place = Place::Body;
+    let mut name = Name::None;
     for bytes in log.split(|b| *b == b'\n') {
         let next = (position + bytes.len() + 1).min(log.len());
+        if place == Place::Body {
+            name = name.after(&log[position.min(log.len())..], bytes);
+        }
         if place == Place::Quoted {
             place = place.after(bytes, heed_quotes);
             body = next;
         } else if let Some(line) = stamped(bytes) {
-            if let Line::Start { at } = line {
+            let head = matches!(line, Line::Start { .. }) && is_head(&log[position..]);
+            if head {
+                name = name.before(&log[position..]);
+            }
+            if let Line::Start { at } = line
+                && head
+                && name == Name::None
+            {
                 blocks.push(Block { start, said, command: &log[command..body], body: &log[body..position] });
                 (start, said, command, body, place) =
                     (Some(at), Command::default(), next, next, Place::Command);
@@ -106,6 +133,64 @@ fn cut(log: &[u8], heed_quotes: bool) -> Option<Vec<Block<'_>>> {
 fn stamped(bytes: &[u8]) -> Option<Line> {
     let line = bytes.first().is_some_and(u8::is_ascii_digit).then(|| parse(bytes))?;
     matches!(line, Line::Start { .. } | Line::End { .. } | Line::Libvirt { .. }).then_some(line)
+}
+
+/// The name of who sent a signal, as far as it may go on: QEMU writes it as it is, with all its line breaks, and closes it
+/// with a bracket. Whatever seems to begin in it began nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    /// There is none, or it is over: libvirt has said its farewell since.
+    None,
+    /// It is closed on its line, and may be closed in pretence.
+    Closed,
+    /// It goes on until so many bytes before the end of the log.
+    Until(usize),
+}
+
+impl Name {
+    /// Behind this line, which `rest` begins with.
+    fn after(self, rest: &[u8], bytes: &[u8]) -> Self {
+        match self {
+            Self::None if is_signal(bytes) => match line::closes(bytes) {
+                true => Self::Closed,
+                false if bytes.contains(&b'(') => last_closing(rest).map_or(Self::None, Self::Until),
+                false => Self::None,
+            },
+            Self::Closed if matches!(stamped(bytes), Some(Line::End { .. })) => Self::None,
+            Self::Until(end) if rest.len() < end => Self::None,
+            name => name,
+        }
+    }
+
+    /// As a block seems to begin with `rest`: nobody has said farewell to the QEMU before. A name that is closed again behind
+    /// it goes on until there. libvirt may have been away, and what comes then are words of later QEMUs: a name wins, as
+    /// their words as a rule bear stamps.
+    fn before(self, rest: &[u8]) -> Self {
+        match self {
+            Self::Closed => last_closing(rest).map_or(Self::None, Self::Until),
+            name => name,
+        }
+    }
+}
+
+/// How many bytes before the end the last line begins that can close a name which began with the first line.
+fn last_closing(rest: &[u8]) -> Option<usize> {
+    let (mut place, mut last) = (0, None);
+    for bytes in rest[..rest.len().min(NAME_BYTES)].split(|b| *b == b'\n') {
+        if place > 0 && line::closes(bytes) && matches!(parse(bytes), Line::Words { at: None, .. }) {
+            last = Some(rest.len() - place);
+        }
+        place += bytes.len() + 1;
+    }
+    last
+}
+
+/// Whether QEMU says here that a signal of another process than the host's init ends it. The look at the words spares parsing every line of a chatty QEMU.
+fn is_signal(bytes: &[u8]) -> bool {
+    const WORDS: &[u8] = b": terminating on signal ";
+    bytes.len() > WORDS.len()
+        && bytes.windows(WORDS.len()).any(|window| window == WORDS)
+        && matches!(parse(bytes), Line::Signal { pid, .. } if pid != INIT)
 }
 
 /// Where in a block a line stands.

@@ -46,6 +46,11 @@ impl Line {
     }
 }
 
+/// Whether the line can close the name of a signal's sender.
+pub(super) fn closes(line: &[u8]) -> bool {
+    line.strip_suffix(b"\r").unwrap_or(line).ends_with(b")")
+}
+
 /// Reads a line without its line break. Accepts every byte.
 pub(super) fn parse(bytes: &[u8]) -> Line {
     let text = text(bytes);

@@ -16,9 +16,9 @@
 //! The text is hostile. Arguments come from whoever defined the domain and may hold line breaks; words of a guest reach
 //! QEMU's standard error; a sender of signals chooses the name of its own program. So: a command line is followed
 //! through its quotes and never taken for words; libvirt's and QEMU's lines count only whole and from their beginning, and
-//! QEMU's only with a stamp where it was told to stamp them. QEMU speaks of a signal once and ends, so that of several such
+//! QEMU's only with a stamp where it was told to stamp them, and a start only with its command behind it. QEMU speaks of a signal once and ends, so that of several such
 //! lines the first counts: the others are in the name of its sender. libvirt speaks its farewell at the end, so that of
-//! several the last one counts, unless it stands in such a name. What is not believed is kept as text. A guest that was
+//! several the last one counts, unless it stands in such a name; nor does a start there begin a block, as far as that can be told. What is not believed is kept as text. A guest that was
 //! given QEMU's standard output as a console can write perfect copies: of such a domain no signal is believed. What it
 //! writes as libvirt's farewell adds to the true one, and the other witnesses will disagree with it.
 //!
@@ -33,13 +33,15 @@ mod tail;
 use std::collections::VecDeque;
 use std::path::Path;
 
-use whydown_core::evidence::{Fact, LogWord};
+use whydown_core::evidence::{Fact, LogWord, Sender};
 use whydown_core::limits;
 use whydown_core::log::{Log, LogBlock};
 use whydown_core::time::Wall;
 
 use self::block::{Block, blocks};
-use self::line::{Line, parse};
+use self::line::{Line, closes, parse};
+use crate::host::unit_of;
+use crate::process::running_since;
 use crate::sender::claimed;
 
 pub use self::scan::{Scan, written_since};
@@ -140,6 +142,12 @@ fn facts(block: &Block<'_>, own_pid: Option<u32>, now: Wall) -> Vec<(Wall, Fact)
             Line::Signal { signal, pid, program, at } if chosen.signal == Some(position) => {
                 let ago = now.since(at.unwrap_or(now));
                 let sender = claimed(pid, &program, own_pid, ago);
+                if matches!(sender, Sender::Outside | Sender::Manager)
+                    && at.is_some_and(|at| running_since(pid).is_some_and(|since| since <= at))
+                    && let Some(unit) = unit_of(pid)
+                {
+                    facts.push((at.unwrap_or(now), Fact::SenderUnit { pid, unit }));
+                }
                 facts.push((at.unwrap_or(now), Fact::LogSignal { signal, pid, program, sender, at }));
             }
             Line::End { at, .. } => words.add(Some(at), &line::text(bytes)),
@@ -207,10 +215,6 @@ fn rest_of_name(block: &Block<'_>, signal: usize) -> std::ops::Range<usize> {
     }
 }
 
-fn closes(line: &[u8]) -> bool {
-    line.strip_suffix(b"\r").unwrap_or(line).ends_with(b")")
-}
-
 /// The last lines, as many as [`limits::TEXT_BYTES`] hold.
 #[derive(Default)]
 struct Words {
@@ -241,6 +245,8 @@ impl Words {
     }
 }
 
+#[cfg(test)]
+mod names;
 #[cfg(test)]
 mod starts;
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(super) fn begin(time: &str) -> String {
 }
 
 /// libvirt writes three digits of a second.
-fn libvirt(time: &str, said: &str) -> String {
+pub(super) fn libvirt(time: &str, said: &str) -> String {
     let (time, fraction) = time.split_once('.').unwrap();
     let time = format!("{time}.{:0<3.3}", fraction);
     format!("2026-11-21 {time}+0000: {said}\n")
@@ -34,11 +34,11 @@ pub(super) fn end(time: &str, word: &str) -> String {
     libvirt(time, &format!("shutting down, reason={word}"))
 }
 
-fn qemu(time: &str, said: &str) -> String {
+pub(super) fn qemu(time: &str, said: &str) -> String {
     format!("2026-11-21T{time}Z qemu-system-x86_64: {said}\n")
 }
 
-fn term(time: &str, pid: u32, program: &str) -> String {
+pub(super) fn term(time: &str, pid: u32, program: &str) -> String {
     qemu(time, &format!("terminating on signal 15 from pid {pid} ({program})"))
 }
 
@@ -51,7 +51,7 @@ pub(super) const NOW: Wall = Wall(i64::MAX);
 
 const VM: DomainId = DomainId::from_bytes([1; 16]);
 
-fn seen(time: &str) -> Marks {
+pub(super) fn seen(time: &str) -> Marks {
     Marks { domain: VM, started: at(time), seen_start: true, next_start: None, previous: None }
 }
 
@@ -268,7 +268,8 @@ fn words_in_a_command_line_are_never_taken_for_libvirts_or_qemus() {
 
 #[test]
 fn a_command_line_that_was_never_written_out_does_not_swallow_the_log() {
-    let torn = libvirt("09:00:00.000", "starting up libvirt version: 9.0.0") + "-smbios 'type=1\n";
+    let torn =
+        libvirt("09:00:00.000", "starting up libvirt version: 9.0.0") + "LC_ALL=C \\\n-smbios 'type=1\n";
     let log = Log::of(torn + &begin("10:00:00.000") + &end("10:10:00.000", "destroyed"));
     assert_eq!(word(&log.read(seen("10:00:00.4"))), Some((Destroyed, at("10:10:00"))));
 }
@@ -291,35 +292,6 @@ fn of_several_farewells_the_last_counts_and_the_others_stay_visible() {
     );
     let words = words(&facts).unwrap();
     assert!(words.contains("reason=migrated"), "{words}");
-}
-
-#[test]
-fn a_senders_name_that_goes_on_for_lines_forges_nothing() {
-    let by_init = "terminating on signal 15 from pid 1 (/sbin/init)";
-    for (name, farewell) in [
-        // Recorded: an argument zero with a line break in it.
-        (format!("evil\nqemu-system-x86_64: {by_init}"), true),
-        (format!("evil)\nqemu-system-x86_64: {by_init}\n("), true),
-        (format!("evil)\n{}x", qemu("10:10:00.1", by_init)), true),
-        (format!("evil)\n{}x", qemu("10:09:00.1", by_init)), true),
-        (format!("evil\n{}{}(", end("10:10:00.1", "destroyed"), term("10:10:00.2", 1, "/sbin/init")), true),
-        // libvirt was away, and no word of its own follows.
-        (format!("evil)\n{}(", end("10:10:00.1", "destroyed")), false),
-        (format!("evil\n{}", end("10:10:00.1", "destroyed")), false),
-        (format!("evil)\n{}\n\n(", end("10:10:00.1", "migrated")), false),
-    ] {
-        let own = if farewell { end("10:10:00.300", "shutdown") } else { String::new() };
-        let log = Log::of(begin("10:00:00.000") + &term("10:10:00.0", 4711, &name) + &own);
-        let facts = log.read(seen("10:00:00.4"));
-        let told = facts.iter().find_map(|f| match f {
-            Fact::LogSignal { pid, program, sender, .. } => Some((*pid, program.as_str(), *sender)),
-            _ => None,
-        });
-        let Some((4711, program, Sender::Outside)) = told else { panic!("{name}: {facts:?}") };
-        assert!(program.starts_with("evil") && !program.contains("init"), "{program}");
-        let wanted = farewell.then(|| (Shutdown, at("10:10:00.3")));
-        assert_eq!(word(&facts), wanted, "{name}: {facts:?}");
-    }
 }
 
 #[test]
@@ -538,7 +510,7 @@ fn the_last_start_that_failed_is_found_with_qemus_words_only_where_it_ran() {
     let write = |text: &str| std::fs::write(folder.path().join("f.log"), text).unwrap();
     let last = || last_failed(folder.path(), "f", None, Wall(0));
     assert!(last().is_err());
-    let ran = "2026-11-28 05:30:10.000+0000: starting up libvirt version: 9.0.0\n/usr/bin/qemu -x\n\
+    let ran = "2026-11-28 05:30:10.000+0000: starting up libvirt version: 9.0.0\nLC_ALL=C \\\n/usr/bin/qemu -x\n\
                2026-11-28T05:30:14.659431Z qemu-system-x86_64: -vnc 127.0.0.1:99: Address already in use\n\
                2026-11-28 05:30:14.675+0000: shutting down, reason=failed\n";
     write(ran);

@@ -32,6 +32,7 @@ use whydown_core::time::Wall;
 
 use self::instance::Instance;
 use self::line::{Line, parse, remembered};
+use crate::host::unit_of;
 use crate::process::{Task, hosts_own_pids, kernel_clock};
 use crate::sender::claimed;
 
@@ -60,13 +61,13 @@ const SENT: [i32; 3] = [0, -1, -6];
 /// What the witness tells.
 #[derive(Debug)]
 pub enum SignalWord {
-    /// The process `pid` got a signal.
+    /// The process `pid` got a signal. Where its sender runs is told before.
     Signalled {
         /// Of the process, not of its thread.
         pid: u32,
         /// When the kernel saw it, on the clock given.
         at: Wall,
-        /// [`Fact::Signalled`].
+        /// [`Fact::Signalled`], or [`Fact::SenderUnit`].
         fact: Fact,
     },
     /// The kernel overwrote lines before we had read them.
@@ -175,8 +176,17 @@ struct Heard {
     code: i32,
     /// The process that got it.
     to: u32,
-    /// The thread that sent it, its process and their name, where it was a process.
-    by: Option<(u32, u32, Option<String>)>,
+    /// Where it was a process.
+    by: Option<By>,
+}
+
+/// Who sent it.
+struct By {
+    thread: u32,
+    process: u32,
+    name: Option<String>,
+    /// The unit of systemd in which it runs, where it still does.
+    unit: Option<String>,
 }
 
 impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
@@ -224,8 +234,9 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
                 Some(Line::Generated { at, by, name, signal, code, to }) => {
                     let by = SENT.contains(&code).then(|| {
                         let sender = Task::of(by);
+                        let unit = sender.as_ref().and_then(|task| unit_of(task.process));
                         let name = sender.as_ref().map(|task| task.name.clone()).or(name);
-                        (by, sender.map_or(by, |task| task.process), name)
+                        By { thread: by, process: sender.map_or(by, |task| task.process), name, unit }
                     });
                     if by.is_some() || code > 0 {
                         heard.push(Heard { at, signal, code, to: process_of(to), by });
@@ -237,10 +248,10 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
                 None => {}
             }
         }
-        if heard.iter().any(|one| matches!(one.by, Some((_, _, None)))) {
+        if heard.iter().any(|one| matches!(one.by, Some(By { name: None, .. }))) {
             self.stopped_within(NAME_WAIT);
             let saved = read_start(&self.names);
-            for (thread, _, name) in heard.iter_mut().filter_map(|one| one.by.as_mut()) {
+            for By { thread, name, .. } in heard.iter_mut().filter_map(|one| one.by.as_mut()) {
                 *name = name.take().or_else(|| remembered(&saved, *thread));
             }
         }
@@ -254,9 +265,9 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
 
     fn tell(&self, one: Heard) {
         let Heard { at, signal, code, to, by } = one;
-        let (pid, program, who) = match by {
-            None => (0, String::new(), Sender::Kernel),
-            Some((thread, process, name)) => {
+        let (pid, program, who, unit) = match by {
+            None => (0, String::new(), Sender::Kernel, None),
+            Some(By { thread, process, name, unit }) => {
                 let program = tame(&name.unwrap_or_default());
                 let itself = process == to || thread == to;
                 let who = if itself {
@@ -264,7 +275,7 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
                 } else {
                     claimed(process, &program, self.own_pid, Duration::ZERO)
                 };
-                (process, program, who)
+                (process, program, who, unit)
             }
         };
         if signal == SIGTERM && who == Sender::Libvirt {
@@ -274,6 +285,9 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
         let age = Duration::from_nanos(kernel_clock().0).saturating_sub(at);
         let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
         let at = Wall((self.clock)().0.saturating_sub(age));
+        if let Some(unit) = unit.filter(|_| matches!(who, Sender::Outside | Sender::Manager)) {
+            (self.told)(SignalWord::Signalled { pid: to, at, fact: Fact::SenderUnit { pid, unit } });
+        }
         (self.told)(SignalWord::Signalled { pid: to, at, fact });
     }
 }
