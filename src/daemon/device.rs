@@ -5,6 +5,9 @@ use quick_xml::{Reader, Writer};
 use whydown_core::act::{Connected, SnapshotDisk, Ticket};
 use whydown_core::time::Wall;
 
+/// Names that are shorter stand in other words by chance.
+const WORD: usize = 4;
+
 /// The graphics devices of a domain's document, each with this password. Empty if it has none.
 ///
 /// # Errors
@@ -111,6 +114,26 @@ pub fn snapshot(disks: &[SnapshotDisk], all: &[String]) -> String {
 /// The document cannot be read.
 pub fn networks(domain: &str) -> Result<Vec<String>, quick_xml::Error> {
     named(domain, "interface", "source", "network")
+}
+
+/// Paths of files and devices of the host, and names of networks, that a domain's document names anywhere.
+///
+/// # Errors
+/// The document cannot be read.
+pub fn sources(domain: &str) -> Result<Vec<String>, quick_xml::Error> {
+    let mut reader = Reader::from_str(domain);
+    let mut found = Vec::new();
+    loop {
+        match reader.read_event()? {
+            Event::Start(start) | Event::Empty(start) if start.name().as_ref() == "source" => {
+                for name in ["file", "dev", "dir", "network", "bridge"] {
+                    found.extend(value(&start, name)?.filter(|text| text.len() >= WORD));
+                }
+            }
+            Event::Eof => return Ok(found),
+            _ => {}
+        }
+    }
 }
 
 /// The targets of all disks of a domain's document, such as `vda`.

@@ -1,7 +1,8 @@
 //! Starts by other clients that failed, looked for: libvirt reports none that it refuses before QEMU runs.
 //!
 //! ```text
-//! every few seconds: which domains are off because their start failed? ─▶ when, by QEMU's log ─▶ why, by libvirt's own log,
+//! every few seconds, and when the kernel's audit says that one has failed:
+//! which domains are off because their start failed? ─▶ when, by QEMU's log ─▶ why, by libvirt's own log,
 //!                                                                        QEMU's log, and the networks of the definition
 //! ```
 //!
@@ -9,9 +10,10 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::debug;
 use whydown_core::cause::Cause;
 use whydown_core::evidence::{Fact, LogWord};
@@ -33,6 +35,9 @@ use super::post::Postbox;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(3);
 
+/// Between two looks where the kernel's audit tells of failed starts: libvirt tells it first, and calls the domain off then.
+const LEAST: Duration = Duration::from_millis(200);
+
 /// A look on a big host is followed by a pause of so many times its own length: libvirt is busy with us for 1% at most.
 const SHARE: u32 = 100;
 
@@ -43,9 +48,41 @@ const ERROR_BEFORE: Duration = Duration::from_millis(500);
 /// And after it: both are written by one thread, the error first.
 const ERROR_AFTER: Duration = Duration::from_millis(2);
 
+/// Domains of which the audit may tell between two looks; the others are found by libvirt's state.
+const AUDITED: usize = 4096;
+
+/// libvirt tells the audit and writes its farewell this close to each other.
+const ONE_MOMENT: Duration = Duration::from_secs(2);
+
+/// The kernel dates its audit by a clock that it moves on some hundred times a second.
+const AUDIT_TICK: Duration = Duration::from_millis(20);
+
 /// A start that we asked for, or of which an event told, is dated this much before its farewell at most: libvirt clears up in
 /// between, which takes seconds on a host that is busy.
 const SAME: Duration = Duration::from_secs(10);
+
+/// What libvirt told the kernel's audit of starts that failed, until it is looked at. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Audited {
+    told: Arc<Mutex<HashMap<DomainId, (String, Wall)>>>,
+    news: Arc<Notify>,
+}
+
+impl Audited {
+    /// This domain's start has failed.
+    pub fn note(&self, domain: DomainId, name: String, at: Wall) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < AUDITED {
+            told.insert(domain, (name, at));
+        }
+        drop(told);
+        self.news.notify_one();
+    }
+
+    fn take(&self) -> HashMap<DomainId, (String, Wall)> {
+        std::mem::take(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// See the module page.
 pub struct FailedStarts {
@@ -56,6 +93,7 @@ pub struct FailedStarts {
     logs: Option<PathBuf>,
     own_pid: Option<u32>,
     daemon_log: DaemonLog,
+    audited: Audited,
     /// Of each domain whose last start failed, when that was as far as is known.
     known: HashMap<DomainId, Option<Wall>>,
     /// Whether there was a look: what failed before it at a moment that nobody knows is not told.
@@ -71,11 +109,11 @@ impl FailedStarts {
         published: watch::Receiver<Published>,
         logs: Option<PathBuf>,
         own_pid: Option<u32>,
-        daemon_log: Option<PathBuf>,
+        daemon_log: DaemonLog,
+        audited: Audited,
     ) -> Self {
-        let daemon_log = daemon_log.map_or(DaemonLog::Journal, DaemonLog::File);
         let (known, looked) = (HashMap::new(), false);
-        Self { hypervisor, postbox, ledger, published, logs, own_pid, daemon_log, known, looked }
+        Self { hypervisor, postbox, ledger, published, logs, own_pid, daemon_log, audited, known, looked }
     }
 
     /// Runs until the daemon ends.
@@ -100,7 +138,10 @@ impl FailedStarts {
                     }
                 };
             }
-            tokio::time::sleep(PAUSE.max(began.elapsed() * SHARE)).await;
+            // One look answers for all that the audit tells of while the last one's price is paid.
+            let (least, pause) = (LEAST.max(began.elapsed()), PAUSE.max(began.elapsed() * SHARE));
+            tokio::time::sleep(least).await;
+            let _ = tokio::time::timeout(pause.saturating_sub(least), self.audited.news.notified()).await;
         }
     }
 
@@ -115,14 +156,27 @@ impl FailedStarts {
             }
         };
         let now = clock::wall();
+        let mut audited = self.audited.take();
         self.known.retain(|id, _| failed.iter().any(|domain| domain.id == *id));
-        let news = failed.into_iter().filter_map(|domain| self.news_of(domain, now)).collect();
+        let mut news = Vec::new();
+        for domain in failed {
+            let told = audited.remove(&domain.id).map(|(_, at)| at);
+            news.extend(self.news_of(domain, told, now));
+        }
+        // libvirt keeps nothing of a transient domain, and forgets the failure of one that has come up since.
+        for (id, (name, at)) in audited {
+            let domain = DomainRef { id, name, libvirt_id: None };
+            if !self.is_told(id, at.before(ONE_MOMENT)) {
+                let facts = self.facts(&domain, Some(at), Some(at), Vec::new(), None, now);
+                news.push(Input::StartFailed { domain, at, facts });
+            }
+        }
         self.looked = true;
         (self, news)
     }
 
     /// What is new of a domain whose last start failed.
-    fn news_of(&mut self, domain: DomainRef, now: Wall) -> Option<Input> {
+    fn news_of(&mut self, domain: DomainRef, audited: Option<Wall>, now: Wall) -> Option<Input> {
         let logged = match &self.logs {
             Some(folder) => log::last_failed(folder, &domain.name, self.own_pid, now),
             None => Ok(None),
@@ -131,13 +185,16 @@ impl FailedStarts {
             debug!(uuid = %domain.id, "when its start failed is not known: {why}");
             None
         });
-        let at = logged.as_ref().map(|failed| failed.at);
+        let at = logged.as_ref().map(|failed| failed.at).or(audited);
         let before = self.known.insert(domain.id, at);
         if before == Some(at) || (at.is_none() && !self.looked) || self.is_told(domain.id, at.unwrap_or(now))
         {
             return None;
         }
-        let facts = self.facts(&domain, at, logged.map(|failed| failed.facts).unwrap_or_default(), now);
+        let managed_save = self.hypervisor.view(domain.id).ok().flatten().and_then(|view| view.managed_save);
+        let found = Fact::Found { state: DomainState::ShutOff(ShutOffReason::Failed), managed_save };
+        let logged = logged.map(|failed| failed.facts).unwrap_or_default();
+        let facts = self.facts(&domain, at, audited, logged, Some(found), now);
         Some(Input::StartFailed { domain, at: at.unwrap_or(now), facts })
     }
 
@@ -151,30 +208,43 @@ impl FailedStarts {
         &self,
         domain: &DomainRef,
         at: Option<Wall>,
+        audited: Option<Wall>,
         logged: Vec<(Wall, Fact)>,
+        found: Option<Fact>,
         now: Wall,
     ) -> Vec<(Wall, Fact)> {
-        let when = at.unwrap_or(now);
-        let managed_save = self.hypervisor.view(domain.id).ok().flatten().and_then(|view| view.managed_save);
-        let state = DomainState::ShutOff(ShutOffReason::Failed);
-        let mut facts = vec![
-            (when, Fact::StartFailed { told_by: "libvirt calls the domain off for that reason".into() }),
-            (now, Fact::Found { state, managed_save }),
-        ];
+        let told_by = |told_by: &str| Fact::StartFailed { told_by: told_by.into() };
+        let mut facts = Vec::new();
+        facts.extend(audited.map(|at| (at, told_by("libvirt told the kernel's audit so"))));
+        if let Some(found) = found {
+            facts.push((at.unwrap_or(now), told_by("libvirt calls the domain off for that reason")));
+            facts.push((now, found));
+        }
         facts.extend(logged);
         // What libvirt says of this very definition tells more than what it wrote at that moment, of whatever domain.
         if let Some(text) = self.missing_network(domain.id) {
             facts.push((now, Fact::StartTrouble(text)));
         } else if let Some(at) = at {
             let before = Wall(at.0.saturating_sub(ERROR_BEFORE.as_nanos() as i64));
-            match self.daemon_log.errors(before, at.after(ERROR_AFTER)) {
+            let after = if audited == Some(at) { AUDIT_TICK } else { ERROR_AFTER };
+            match self.daemon_log.errors(before, at.after(after)) {
                 Ok(errors) => {
-                    facts.extend(telling(&errors).map(|(at, text)| (*at, Fact::StartTrouble(text.clone()))));
+                    let its_own = self.words_of(domain);
+                    let told = telling(&errors, &its_own);
+                    facts.extend(told.map(|error| (error.at, Fact::StartTrouble(error.text.clone()))));
                 }
                 Err(why) => debug!(uuid = %domain.id, "libvirt's own log cannot be read: {why}"),
             }
         }
         facts
+    }
+
+    /// What an error that is about this domain may name: itself, and what its definition needs.
+    fn words_of(&self, domain: &DomainRef) -> Vec<String> {
+        let document = self.hypervisor.domain_xml(domain.id).unwrap_or_default();
+        let mut words = vec![domain.id.to_string(), format!("'{}'", domain.name)];
+        words.extend(super::device::sources(&document).unwrap_or_default());
+        words
     }
 
     /// What libvirt says of the first network of the definition that is not there.

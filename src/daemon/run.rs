@@ -17,6 +17,7 @@ use whydown_libvirt::Hypervisor;
 use whydown_wire::{Board, Generation};
 use whydown_witness::audit::{Audit, AuditWord, SILENT};
 use whydown_witness::core_dump;
+use whydown_witness::daemon_log::DaemonLog;
 use whydown_witness::exit::ExitWatch;
 use whydown_witness::host::GoingDown;
 use whydown_witness::kernel::{KernelLog, KernelWord};
@@ -30,7 +31,7 @@ use super::doctor::Doctor;
 use super::doors::{Doors, reload_on};
 use super::emulators::Emulators;
 use super::engine::{EngineTask, Published};
-use super::failed::FailedStarts;
+use super::failed::{Audited, FailedStarts};
 use super::going_down::{HostsWord, Told};
 use super::hands::{self, Hands};
 use super::host::Host;
@@ -179,7 +180,8 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         published.clone(),
         settings.libvirt.log_dir.clone(),
         own_pid,
-        settings.libvirt.daemon_log.clone(),
+        daemon_log(&settings),
+        witnesses.audited.clone(),
     );
     let failed = tokio::spawn(failed.run());
     let host = Host::read(&folder, started);
@@ -369,6 +371,8 @@ struct Witnesses {
     _audit: Option<Audit>,
     /// Whether the audit has told who sent a signal: there is a rule for it.
     audit_names_senders: Arc<AtomicBool>,
+    /// What libvirt tells the audit of starts that failed.
+    audited: Audited,
     /// Those that cannot be heard, each with the reason.
     deaf: Deaf,
 }
@@ -433,10 +437,10 @@ fn witnesses(postbox: &Postbox, settings: &Settings, own_pid: Option<u32>, alive
     let threads = Threads::default();
     let tracing = |root: &Path| trace(root, own_pid, threads.clone(), emulators.clone(), postbox, &deaf);
     let signals = wanted.tracefs.as_deref().and_then(tracing);
-    let audit_names_senders = Arc::new(AtomicBool::new(false));
+    let (audit_names_senders, audited) = (Arc::new(AtomicBool::new(false)), Audited::default());
     let audit = wanted
         .audit
-        .then(|| listen_to_audit(own_pid, emulators.clone(), postbox, &deaf, &audit_names_senders));
+        .then(|| listen_to_audit(own_pid, emulators.clone(), postbox, &deaf, &audit_names_senders, &audited));
     let units = Units::default();
     let host = HostsWord::listen(postbox, &deaf, units.clone());
     Witnesses {
@@ -445,8 +449,14 @@ fn witnesses(postbox: &Postbox, settings: &Settings, own_pid: Option<u32>, alive
         _signals: signals,
         _audit: audit.flatten(),
         audit_names_senders,
+        audited,
         deaf,
     }
+}
+
+/// Where libvirt's own daemon writes its errors.
+fn daemon_log(settings: &Settings) -> DaemonLog {
+    settings.libvirt.daemon_log.clone().map_or(DaemonLog::Journal, DaemonLog::File)
 }
 
 /// Listens to the kernel's audit, or says why not.
@@ -456,8 +466,10 @@ fn listen_to_audit(
     postbox: &Postbox,
     deaf: &Deaf,
     names_senders: &Arc<AtomicBool>,
+    audited: &Audited,
 ) -> Option<Audit> {
     let (told, ears, names_senders) = (postbox.clone(), deaf.clone(), Arc::clone(names_senders));
+    let audited = audited.clone();
     let audit = Audit::start(
         own_pid,
         move |word| match word {
@@ -466,6 +478,7 @@ fn listen_to_audit(
                 let fact = emulators.as_told_of(pid, fact);
                 told.post_blocking(Input::Witness { whom, at, fact });
             }
+            AuditWord::NotStarted { domain, name, at } => audited.note(domain, name, at),
             AuditWord::Speaks => ears.lift(Sense::Audit),
             AuditWord::NamesSenders => names_senders.store(true, Ordering::Relaxed),
             AuditWord::Silent => ears.add(Sense::Audit, SILENT),

@@ -117,3 +117,52 @@ fn a_start_that_qemu_refuses_to_another_is_told_once_with_qemus_text() -> Result
     past(&host, &guest, 2)?;
     Ok(())
 }
+
+/// A script of libvirt's, which runs before each start; here it refuses them.
+fn hook(host: &Host) {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = host.libvirtd.directory().join("etc/hooks");
+    std::fs::create_dir_all(&folder).expect("made");
+    let refuse = "#!/bin/sh\n[ \"$2\" != prepare ] || { echo no licence >&2; exit 1; }\n";
+    std::fs::write(folder.join("qemu"), refuse).expect("written");
+    std::fs::set_permissions(folder.join("qemu"), std::fs::Permissions::from_mode(0o755)).expect("set");
+}
+
+#[test]
+fn a_hook_that_refuses_a_network_that_is_off_and_an_autostart_in_vain_are_told() -> Result<()> {
+    let mut host = Host::start("hooked")?;
+    let network = host.guest("offnet")?.device_xml(&NETWORK.replace("nowhere", "off &amp; away"));
+    let document = host.folder.path().join("network.xml");
+    let xml = "<network><name>off &amp; away</name><bridge name='whyoff0'/></network>";
+    std::fs::write(&document, xml).expect("written");
+    host.libvirtd.virsh(&["net-define", &document.display().to_string()])?;
+    host.libvirtd.define(&network)?;
+    start_refused(&host, &network);
+    tells(&past(&host, &network, 1)?[0], "network 'off & away' is not active");
+
+    // With libvirt's start it starts what it should, and nobody asks.
+    let auto = host.guest("auto")?;
+    host.libvirtd.define(&auto)?;
+    host.libvirtd.virsh(&["autostart", "auto"])?;
+    let links = host.links();
+    std::fs::remove_file(auto.image_path()).expect("removed");
+    // It does so once a boot.
+    std::fs::remove_file(host.libvirtd.directory().join("run/qemu/autostarted")).expect("removed");
+    host.libvirtd.restart()?;
+    host.wait_link(links);
+    tells(&past(&host, &auto, 1)?[0], "Cannot access storage file");
+    assert_eq!(host.past(&network)?.len(), 1, "libvirt has forgotten it, and history has not");
+
+    let hooked = host.guest("hooked")?;
+    host.libvirtd.define(&hooked)?;
+    hook(&host);
+    // libvirt looks for its scripts when it starts.
+    let links = host.links();
+    host.libvirtd.restart()?;
+    host.wait_link(links);
+    start_refused(&host, &hooked);
+    tells(&past(&host, &hooked, 1)?[0], "no licence");
+    let said = why(&host, &hooked);
+    assert!(said.contains("no licence"), "{said}");
+    Ok(())
+}

@@ -288,3 +288,41 @@ fn without_the_right_to_listen_health_says_which() -> Result<()> {
     assert!(!is_deaf(&silent, ""), "what nobody wants is not missed");
     Ok(())
 }
+
+#[test]
+fn a_start_that_libvirt_refuses_is_told_by_its_own_record_where_nothing_else_is_left() -> Result<()> {
+    let Some(_audit) = ours()? else { return Ok(()) };
+    let host = Host::start_as("refusing", "", Launch::audit)?;
+    wait_until("the audit is heard", PATIENCE, || !is_deaf(&host, ""));
+    // libvirt forgets a transient domain at once, and QEMU never ran: no event, no state, no part of a log.
+    for name in ["gone", "again"] {
+        let guest = host.guest(name)?;
+        fs::remove_file(guest.image_path()).expect("removed");
+        assert!(host.libvirtd.create(&guest).is_err());
+        let ending = host.check(&guest, &told("start-failed", 1, 1), "probable")?;
+        assert!(says(&ending["because"], "libvirt told the kernel's audit so"), "{ending:#}");
+        let log = fs::read_to_string(host.libvirtd.log_path()).unwrap_or_default();
+        assert!(
+            ending["message"].as_str().is_some_and(|said| said.contains("Cannot access")),
+            "{ending:#} {log}"
+        );
+        assert_eq!(host.past(&guest)?.len(), 1);
+    }
+    // One that stays is told once, by both.
+    let guest = host.guest("stays")?;
+    host.libvirtd.define(&guest)?;
+    fs::remove_file(guest.image_path()).expect("removed");
+    assert!(host.libvirtd.start_domain("stays").is_err());
+    let ending = host.check(&guest, &told("start-failed", 1, 1), "probable")?;
+    assert!(says(&ending["because"], "libvirt told the kernel's audit so"), "{ending:#}");
+    assert!(host.libvirtd.start_domain("stays").is_err());
+    wait_until("it is told again", PATIENCE, || host.past(&guest).is_ok_and(|past| past.len() >= 2));
+    // What we ask for ourselves is told as our own, once.
+    let ours = host.guest("ours")?;
+    fs::remove_file(ours.image_path()).expect("removed");
+    assert_eq!(host.create(&ours)?, 0);
+    let ending = host.check(&ours, &told("start-failed", 1, 1), "certain")?;
+    assert!(!says(&ending["because"], "the kernel's audit"), "{ending:#}");
+    assert_eq!((host.past(&guest)?.len(), host.past(&ours)?.len()), (2, 1));
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use whydown_lab::{Result, WatchdogAction};
+use whydown_lab::{Launch, Result, WatchdogAction};
 
 use crate::host::Host;
 use crate::tracing_host;
@@ -42,7 +42,16 @@ fn has(list: &Value, word: &str) -> bool {
 fn the_doctor_tells_what_a_host_and_a_vm_cannot_tell_and_what_to_add() -> Result<()> {
     let host = tracing_host("doctor")?;
     let told = read(&host, &["--json"]);
-    for well in ["libvirt", "ledger", "qemu-events", "qemu-log", "exit-status", "signals", "kernel-log"] {
+    for well in [
+        "libvirt",
+        "ledger",
+        "qemu-events",
+        "qemu-log",
+        "libvirt-log",
+        "exit-status",
+        "signals",
+        "kernel-log",
+    ] {
         assert_eq!(finding(&told, well)["level"], "fine", "{well}: {told:#}");
     }
     assert!(told["vm"].is_null() && finding(&told, "panic-device").is_null(), "{told:#}");
@@ -78,8 +87,13 @@ fn the_doctor_tells_what_a_host_and_a_vm_cannot_tell_and_what_to_add() -> Result
 
 #[test]
 fn a_host_that_traces_nothing_is_told_so_and_what_looks_alike_then() -> Result<()> {
-    let host = Host::start("blind")?;
+    let nowhere = |launch: Launch| launch.environment("WHYDOWN_LIBVIRT__DAEMON_LOG", "/nowhere/libvirtd.log");
+    let host = Host::start_as("blind", "", nowhere)?;
     let told = read(&host, &["--json"]);
+    let log = finding(&told, "libvirt-log");
+    assert_eq!(log["level"], "note", "{told:#}");
+    let what = log["what"].as_str().expect("a text");
+    assert!(what.contains("/nowhere/libvirtd.log") && what.contains("not why"), "{what}");
     let signals = finding(&told, "signals");
     assert_eq!(signals["level"], "cannot", "{told:#}");
     for cause in ["process-killed", "oom-killed", "qemu-crashed", "process-terminated"] {

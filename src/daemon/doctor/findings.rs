@@ -60,6 +60,27 @@ pub const AUDIT_RULES: &str = "\
 -a always,exit -F arch=b64 -S kill,tkill,rt_sigqueueinfo,pidfd_send_signal -F a1=9 -F key=whydown
 -a always,exit -F arch=b64 -S tgkill,rt_tgsigqueueinfo -F a2=9 -F key=whydown";
 
+/// How libvirt's own log stands: starts that it refuses to other clients it explains there alone.
+pub fn libvirts_log(trouble: Option<String>) -> Finding {
+    let causes = [Cause::StartFailed, Cause::StartFailedSilent];
+    match trouble {
+        None => {
+            let what = "libvirt's own log can be read";
+            Finding { level: FindingLevel::Fine, ..note("libvirt-log", what, &causes, "", "") }
+        }
+        Some(why) => note(
+            "libvirt-log",
+            format!(
+                "libvirt's own log cannot be read: {why}. Of starts by others that libvirt refuses before QEMU runs it is seen \
+                 that they failed, and not why"
+            ),
+            &causes,
+            "Let whydown read the journal, or have libvirt write a file (log_outputs in libvirtd.conf) and name it:",
+            "[libvirt]\ndaemon_log = \"/var/log/libvirt/libvirtd.log\"",
+        ),
+    }
+}
+
 /// How the kernel's audit stands. No cause needs it: what it tells others tell as well, but for the person.
 pub fn audit(wanted: bool, deaf: Option<String>, names_senders: bool) -> Finding {
     let causes = [Cause::ProcessKilled, Cause::QemuCrashed];

@@ -21,9 +21,10 @@ use whydown_core::snapshot::{DomainPublic, Link};
 use whydown_core::verdict::describe;
 use whydown_ledger::{Condition, Ledger};
 use whydown_libvirt::Hypervisor;
+use whydown_witness::daemon_log::DaemonLog;
 
 use self::definition::Definition;
-use self::findings::{State, audit, divided, doors, finding, note, of_definition};
+use self::findings::{State, audit, divided, doors, finding, libvirts_log, note, of_definition};
 use self::needs::Need;
 use super::deaf::{Deaf, Sense};
 use super::engine::Published;
@@ -52,6 +53,7 @@ pub struct Doctor {
     ledger: Ledger,
     deaf: Deaf,
     logs: Option<PathBuf>,
+    daemon_log: DaemonLog,
     /// Whether this libvirt keeps pid files of VMs.
     has_processes: bool,
     traces: bool,
@@ -91,6 +93,7 @@ impl Doctor {
             ledger,
             deaf,
             logs: settings.libvirt.log_dir.clone(),
+            daemon_log: settings.libvirt.daemon_log.clone().map_or(DaemonLog::Journal, DaemonLog::File),
             has_processes: settings.libvirt.run_dir.is_some(),
             traces: settings.witness.tracefs.is_some(),
             audits: settings.witness.audit,
@@ -248,6 +251,7 @@ impl Doctor {
             finding(Need::ExitStatus, State::of(exits)),
             signals,
             audit(self.audits, deaf_audit, by_audit),
+            libvirts_log(self.daemon_log.trouble()),
             finding(Need::KernelLog, State::of(self.deaf.of(Sense::KernelLog))),
             systemd,
         ];

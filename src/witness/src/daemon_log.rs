@@ -1,7 +1,8 @@
 //! What libvirt's own daemon says of an error: in the journal, or in a file of its own.
 //!
-//! libvirt writes its errors without the domain's name, so only the moment tells what they are about: whoever asks says how
-//! long before and after counts.
+//! libvirt writes many errors without the domain's name. So whoever asks says how long before and after a moment counts,
+//! and by which words an error is known to be about a domain: its own, and those of what it needs. What else one thread
+//! wrote at that moment is about the same.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,6 +15,9 @@ use rustix::fs::{Mode, OFlags};
 use whydown_core::evidence::tame;
 use whydown_core::time::Wall;
 
+/// The journal's number of errors; what is worse has a lower one.
+const PRIORITY_ERROR: u8 = 3;
+
 /// Bytes of the end of the file, or of the journal's answer, that are read.
 const BYTES: u64 = 256 * 1024;
 
@@ -25,6 +29,22 @@ const JOURNAL: &str = "/run/systemd/journal";
 
 /// What starts an error's line in a file, behind the thread's number.
 const ERROR: &str = ": error : ";
+
+/// And a warning's.
+const WARNING: &str = ": warning : ";
+
+/// A line of libvirt's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// When it was written.
+    pub at: Wall,
+    /// By which of libvirt's threads; the journal does not keep that.
+    pub thread: Option<u32>,
+    /// Whether it is an error, and no warning.
+    pub error: bool,
+    /// Its words.
+    pub text: String,
+}
 
 /// Where libvirt's daemon writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,28 +68,35 @@ impl DaemonLog {
         }
     }
 
-    /// The errors that it wrote from one moment to another, the oldest first. Blocks for as long as that takes, some
+    /// The errors and warnings that it wrote from one moment to another, the oldest first. Blocks for as long as that takes, some
     /// seconds at most.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn errors(&self, from: Wall, to: Wall) -> io::Result<Vec<(Wall, String)>> {
+    pub fn errors(&self, from: Wall, to: Wall) -> io::Result<Vec<Said>> {
         let all = match self {
             Self::Journal => of_journal(&ask_journal(from, to)?),
             Self::File(path) => of_file(&end_of(path)?),
         };
-        Ok(all.into_iter().filter(|(at, _)| (from..=to).contains(at)).collect())
+        Ok(all.into_iter().filter(|said| (from..=to).contains(&said.at)).collect())
     }
 }
 
 /// The last of these errors that says why something failed: libvirt reports what it only works around as an error, too.
-pub fn telling(errors: &[(Wall, String)]) -> Option<&(Wall, String)> {
-    const NOISE: [&str; 3] = [
+/// Those that name something of `its_own`, or were written by a thread that did, come before others.
+pub fn telling<'a>(said: &'a [Said], its_own: &[String]) -> Option<&'a Said> {
+    const NOISE: [&str; 4] = [
+        "dmidecode",
         "At least one cgroup controller is required",
         "Unable to read from monitor",
         "End of file while reading data",
     ];
-    errors.iter().rev().find(|(_, text)| !NOISE.iter().any(|noise| text.contains(noise)))
+    let names_it = |said: &&Said| its_own.iter().any(|word| said.text.contains(word.as_str()));
+    let threads: Vec<u32> = said.iter().filter(names_it).filter_map(|said| said.thread).collect();
+    let errors =
+        || said.iter().rev().filter(|one| one.error && !NOISE.iter().any(|noise| one.text.contains(noise)));
+    let of_its_thread = |one: &&Said| one.thread.is_some_and(|thread| threads.contains(&thread));
+    errors().find(names_it).or_else(|| errors().find(of_its_thread)).or_else(|| errors().next())
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -91,14 +118,19 @@ fn end_of(path: &Path) -> io::Result<String> {
 }
 
 /// `2026-11-28 05:30:13.171+0000: 28327: error : virFunction:1283 : Cannot access …`
-fn of_file(text: &str) -> Vec<(Wall, String)> {
+fn of_file(text: &str) -> Vec<Said> {
     let read = |line: &str| {
-        let (head, rest) = line.split_once(ERROR)?;
-        let (stamp, _thread) = head.rsplit_once(": ")?;
+        let split = [(ERROR, true), (WARNING, false)]
+            .into_iter()
+            .filter_map(|(level, error)| line.split_once(level).map(|(head, rest)| (head, rest, error)));
+        // What a line says may look like another's beginning.
+        let (head, rest, error) = split.min_by_key(|(head, ..)| head.len())?;
+        let (stamp, thread) = head.rsplit_once(": ")?;
         let at = jiff::fmt::strtime::parse("%Y-%m-%d %H:%M:%S%.3f%z", stamp).ok()?.to_timestamp().ok()?;
         let (place, said) = rest.split_once(" : ")?;
         let is_place = place.rsplit_once(':').is_some_and(|(_, number)| number.parse::<u32>().is_ok());
-        is_place.then(|| (Wall(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)), tame(said)))
+        let at = Wall(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX));
+        is_place.then(|| Said { at, thread: thread.parse().ok(), error, text: tame(said) })
     };
     text.lines().filter_map(read).collect()
 }
@@ -116,8 +148,8 @@ fn ask_journal(from: Wall, to: Wall) -> io::Result<String> {
             "--quiet",
             "--no-pager",
             "--output=json",
-            "--output-fields=MESSAGE",
-            "--priority=err",
+            "--output-fields=MESSAGE,PRIORITY",
+            "--priority=warning",
             "--lines=200",
         ])
         .args([format!("--since={}", second(from, 0)), format!("--until={}", second(to, 1))])
@@ -146,11 +178,13 @@ fn ask_journal(from: Wall, to: Wall) -> io::Result<String> {
 }
 
 /// One JSON object a line, with a time in microseconds.
-fn of_journal(text: &str) -> Vec<(Wall, String)> {
+fn of_journal(text: &str) -> Vec<Said> {
     let read = |line: &str| {
         let entry: serde_json::Value = serde_json::from_str(line).ok()?;
         let at: i64 = entry["__REALTIME_TIMESTAMP"].as_str()?.parse().ok()?;
-        Some((Wall(at.checked_mul(1000)?), tame(entry["MESSAGE"].as_str()?)))
+        let error = entry["PRIORITY"].as_str()?.parse::<u8>().ok()? <= PRIORITY_ERROR;
+        let text = tame(entry["MESSAGE"].as_str()?);
+        Some(Said { at: Wall(at.checked_mul(1000)?), thread: None, error, text })
     };
     text.lines().filter_map(read).collect()
 }
@@ -179,16 +213,17 @@ what: error : is no line of libvirt's
     fn errors_of_a_file_are_read_with_their_moment_and_the_one_that_tells_is_chosen() {
         let at = |millis: i64| Wall::from_millis(1_795_843_813_000 + millis);
         let all = of_file(FILE);
-        assert_eq!(all.len(), 2, "{all:?}");
+        assert_eq!(all.len(), 3, "{all:?}");
         let text = "Cannot access storage file '/a: error : b:1 : c': No such file or directory";
-        assert_eq!(all[0], (at(171), text.to_owned()));
-        assert_eq!(telling(&all).map(|(_, text)| text.as_str()), Some(text));
+        let error = Said { at: at(171), thread: Some(28327), error: true, text: text.to_owned() };
+        assert_eq!(all[1], error);
+        assert_eq!(telling(&all, &[]), Some(&error));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libvirtd.log");
         std::fs::write(&path, FILE).unwrap();
         let log = DaemonLog::File(path);
         assert_eq!(log.trouble(), None);
-        assert_eq!(log.errors(at(0), at(1_000)).unwrap().len(), 1);
+        assert_eq!(log.errors(at(0), at(1_000)).unwrap().len(), 2);
         assert_eq!(log.errors(at(172), at(1_000)).unwrap(), []);
         let none = DaemonLog::File(folder.path().join("none"));
         assert!(none.trouble().is_some_and(|why| why.contains("none")));
@@ -196,10 +231,35 @@ what: error : is no line of libvirt's
     }
 
     #[test]
+    fn of_several_starts_that_fail_at_once_each_has_its_own_error() {
+        let said = |thread: u32, error: bool, text: &str| Said {
+            at: Wall(0),
+            thread: Some(thread),
+            error,
+            text: text.into(),
+        };
+        let all = [
+            said(1, true, "Cannot access storage file '/images/a.img': No such file or directory"),
+            said(2, false, "Domain id=7 name='b' uuid=x is tainted: host-cpu"),
+            said(2, true, "unsupported configuration: no such thing"),
+            said(3, true, "internal error: something else"),
+        ];
+        let of = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            telling(&all, &words).map(|said| said.text.as_str())
+        };
+        assert_eq!(of(&["'a'", "/images/a.img"]), Some(all[0].text.as_str()));
+        assert_eq!(of(&["'b'", "/images/b.img"]), Some(all[2].text.as_str()));
+        assert_eq!(of(&["'c'"]), Some(all[3].text.as_str()), "nothing tells which");
+        assert_eq!(of_file("2026-11-28 05:30:13.171+0000: 7: warning : f:1 : a: error : b:2 : c").len(), 1);
+    }
+
+    #[test]
     fn errors_of_the_journal_are_read_line_by_line() {
-        let text = "{\"MESSAGE\":\"internal error: Unknown CPU model X\",\"__REALTIME_TIMESTAMP\":\"1795843813171000\"}\n\
+        let text = "{\"PRIORITY\":\"3\",\"MESSAGE\":\"internal error: Unknown CPU model X\",\"__REALTIME_TIMESTAMP\":\"1795843813171000\"}\n\
                     {\"MESSAGE\":[1,2],\"__REALTIME_TIMESTAMP\":\"1\"}\nnonsense\n";
-        let said = (Wall::from_millis(1_795_843_813_171), "internal error: Unknown CPU model X".to_owned());
+        let words = "internal error: Unknown CPU model X".to_owned();
+        let said = Said { at: Wall::from_millis(1_795_843_813_171), thread: None, error: true, text: words };
         assert_eq!(of_journal(text), [said]);
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! ANOM_ABEND              a signal that dumps core ends a process ──┐
+//! VIRT_CONTROL            libvirt could not start a domain          │
 //! SECCOMP                 a process did what its sandbox forbids    ├─ the kernel ─ netlink ─ one thread
 //! SYSCALL with OBJ_PIDs   a process sent a signal, and to whom ─────┘  (beside the audit's own daemon)
 //! ```
 //!
-//! The first needs an audit that is switched on, the last a rule of the administrator's as well; the second comes in any
-//! case. This only listens: it sets no rule, switches nothing on or off, and asks the kernel for nothing.
+//! The last needs a rule of the administrator's, and all need an audit that is switched on, but for what a sandbox forbids:
+//! that comes in any case. This only listens: it sets no rule, switches nothing on or off, and asks the kernel for nothing.
 //!
 //! Whether anything can be heard at all is tried out: whoever joins is recorded, so that a second ear is heard by the
 //! first, unless the audit is switched off.
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use whydown_core::evidence::{Audited, ExitStatus, Fact, Sender};
+use whydown_core::id::DomainId;
 use whydown_core::time::Wall;
 
 use self::ear::{Ear, NotJoined, RECORD_BYTES, Read};
@@ -37,7 +39,7 @@ use self::event::{Event, Events};
 use self::record::{ANOM_ABEND, CONFIG_CHANGE, EVENT_LISTENER, Record, Sending, Stamp, parse};
 use crate::host::unit_of;
 use crate::process::{hosts_own_pids, running_since};
-use crate::sender::sender;
+use crate::sender::{claimed, sender};
 
 /// Records read before the pause.
 const RECORDS: usize = 1024;
@@ -59,6 +61,9 @@ const RECORDS_LISTENERS: (u32, u32) = (5, 8);
 
 const SIGTERM: i32 = 15;
 
+/// Who writes of domains.
+const LIBVIRT: &str = "libvirtd";
+
 /// `SYS_SECCOMP`
 const BY_SANDBOX: i32 = 1;
 
@@ -77,6 +82,15 @@ pub enum AuditWord {
         at: Wall,
         /// [`Fact::Signalled`] or [`Fact::Exit`].
         fact: Fact,
+    },
+    /// libvirt could not start a domain.
+    NotStarted {
+        /// Which one.
+        domain: DomainId,
+        /// Its name, made harmless.
+        name: String,
+        /// When.
+        at: Wall,
     },
     /// The audit is heard: for the first time, or again.
     Speaks,
@@ -339,6 +353,13 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
                     let audit = Some(Audited::Sandbox { call, arch });
                     let (code, program, sender) = (BY_SANDBOX, String::new(), Sender::Kernel);
                     self.tell(stamp, pid, Fact::Signalled { signal, code, pid: 0, program, sender, audit });
+                }
+            }
+            Some(Event::Said(stamp, Record::NotStarted { pid, domain, name })) => {
+                // Whoever may write to the audit may say so: one that still runs, and is not libvirt, is not believed.
+                let at = moment(stamp, (self.clock)());
+                if claimed(pid, LIBVIRT, self.own_pid, (self.clock)().since(at)) == Sender::Libvirt {
+                    (self.told)(AuditWord::NotStarted { domain, name, at });
                 }
             }
             Some(Event::Said(_, Record::Switched { on: false })) => self.hears(false),

@@ -5,6 +5,8 @@
 //!      comm="kill" exe="/usr/bin/kill" subj=unconfined key="x"
 //! 1318 audit(1700000000.123:77): opid=7777 oauid=-1 ouid=107 oses=-1 obj=unconfined ocomm="qemu-system-x86"
 //! 1701 audit(1700000000.456:78): auid=… uid=… gid=… ses=… subj=… pid=7777 comm="CPU 0/KVM" exe="/usr/bin/qemu" sig=11 res=1
+//! 2500 audit(1700000000.789:80): pid=700 uid=0 auid=… ses=… subj=… msg='virt=qemu op=start reason=booted vm="a" uuid=…
+//!      vm-pid=-1 exe="/usr/sbin/libvirtd" hostname=? addr=? terminal=? res=failed'
 //! 1326 audit(1700000000.789:79): auid=… … pid=7777 comm="x" exe="/x" sig=31 arch=c000003e syscall=59 compat=0 ip=… code=0x80000000
 //! ```
 //!
@@ -13,6 +15,7 @@
 //! stands before it is read from the left, and what stands behind it from the right.
 
 use whydown_core::evidence::tame;
+use whydown_core::id::DomainId;
 
 use super::call::{Call, call};
 
@@ -29,8 +32,12 @@ pub(super) const EVENT_LISTENER: u16 = 1335;
 /// `AUDIT_ANOM_ABEND`
 pub(super) const ANOM_ABEND: u16 = 1701;
 
+/// `AUDIT_VIRT_CONTROL`: libvirt's own record.
+pub(super) const VIRT_CONTROL: u16 = 2500;
+
 /// All that matter here; the kernel keeps the others from us.
-pub(super) const KINDS: [u16; 6] = [SYSCALL, CONFIG_CHANGE, OBJ_PID, SECCOMP, EVENT_LISTENER, ANOM_ABEND];
+pub(super) const KINDS: [u16; 7] =
+    [SYSCALL, CONFIG_CHANGE, OBJ_PID, SECCOMP, EVENT_LISTENER, ANOM_ABEND, VIRT_CONTROL];
 
 /// `SECCOMP_RET_KILL_PROCESS`. To kill one thread ends a process only if it has no other; then an end is recorded as well.
 const KILL_PROCESS: u64 = 0x8000_0000;
@@ -84,6 +91,8 @@ pub(super) enum Record {
     Forbidden { pid: u32, name: String, exe: String, signal: i32, arch: u32, call: u32 },
     /// Somebody switches the audit on (or locks it), or off.
     Switched { on: bool },
+    /// The process with this number says that it could not start this domain.
+    NotStarted { pid: u32, domain: DomainId, name: String },
 }
 
 /// Reads a record of this kind; `None` for what tells nothing here.
@@ -104,6 +113,19 @@ pub(super) fn parse(kind: u16, text: &str) -> Option<(Stamp, Record)> {
             // What was refused is recorded like what was done.
             let said = said.strip_prefix("op=set ")?.strip_suffix(" res=1")?;
             Record::Switched { on: field(said, "audit_enabled")? != "0" }
+        }
+        VIRT_CONTROL => {
+            // Who sends it stands before its own words, in which a name cannot make a field.
+            let (before, said) = said.split_once(" msg='")?;
+            // Of a VM that should come here, or go back to a snapshot, events tell.
+            let failed = field(said, "op")? == "start"
+                && matches!(field(said, "reason")?, "booted" | "restored")
+                && field(said.trim_end_matches('\''), "res")? == "failed";
+            Record::NotStarted {
+                pid: number(field(before, "pid")?).filter(|_| failed)?,
+                domain: field(said, "uuid")?.parse().ok()?,
+                name: name_of(field(said, "vm")?),
+            }
         }
         _ => return None,
     };

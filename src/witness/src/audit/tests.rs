@@ -179,6 +179,36 @@ fn events_that_are_never_complete_take_no_room() {
 }
 
 #[test]
+fn libvirts_word_on_a_start_that_failed_is_read_whatever_the_domain_is_called() {
+    let uuid = "0a0a0a0a-0a0a-0a0a-0a0a-0a0a0a0a0a0a";
+    let record = |op: &str, reason: &str, vm: &str, res: &str| {
+        format!(
+            "2500 {STAMP} pid=7000 uid=0 auid=4294967295 ses=4294967295 subj=unconfined msg='virt=qemu op={op} \
+             reason={reason} vm={vm} uuid={uuid} vm-pid=-1 exe=\"/usr/sbin/libvirtd\" hostname=? addr=? terminal=? \
+             res={res}'\n"
+        )
+    };
+    let told = |line: String| match &told_of(&line, None)[..] {
+        [] => None,
+        [AuditWord::NotStarted { domain, name, .. }] => Some((domain.to_string(), name.clone())),
+        other => panic!("{other:?}"),
+    };
+    let named = |name: &str| Some((uuid.to_owned(), name.to_owned()));
+    assert_eq!(told(record("start", "booted", "\"web\"", "failed")), named("web"));
+    // `a uuid=x'` in hexadecimal.
+    assert_eq!(told(record("start", "restored", "6120757569643D7827", "failed")), named("a uuid=x'"));
+    for other in [
+        record("start", "booted", "\"web\"", "success"),
+        record("stop", "failed", "\"web\"", "failed"),
+        record("start", "migrated", "\"web\"", "failed"),
+        record("start", "booted", "\"web\"", "failed").replace("pid=7000", "pid=1"),
+        record("start", "booted", "\"web\"", "failed").replace(uuid, "x"),
+    ] {
+        assert_eq!(told(other.clone()), None, "{other}");
+    }
+}
+
+#[test]
 fn a_label_cannot_name_another_process() {
     let label = "a pid=1 comm=\"x\" exe=\"y\" sig=9";
     let lies = format!(
