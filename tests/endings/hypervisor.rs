@@ -206,6 +206,66 @@ fn a_revert_that_takes_long_is_a_revert() -> Result<()> {
     Ok(())
 }
 
+/// Whether it went back is told by the start that came next, whoever heard of it.
+#[test]
+fn reverts_that_nobody_heard_are_told_by_what_came_next() -> Result<()> {
+    let mut host = Host::start("unheard-revert")?;
+    let (guest, _) = with_a_snapshot(&host)?;
+    let first = host.run(&guest).expect("it runs");
+    host.daemon.terminate()?;
+    // Back twice, then left off by another snapshot, and started as any other.
+    host.libvirtd.virsh(&["snapshot-revert", "snapshot", "before"])?;
+    host.libvirtd.virsh(&["snapshot-revert", "snapshot", "before"])?;
+    host.libvirtd.virsh(&["snapshot-create-as", "snapshot", "off", "--halt"])?;
+    host.libvirtd.start_domain("snapshot")?;
+    host.daemon.start_again()?;
+    host.wait_status(&guest, "up");
+    wait_until("all are told", PATIENCE, || host.past(&guest).is_ok_and(|past| past.len() >= 3));
+    let past = host.history(&guest)?;
+    let causes: Vec<&str> = past.iter().map(|(cause, _)| cause.as_str()).collect();
+    assert_eq!(causes, ["snapshot-stopped", "snapshot-reverted", "snapshot-reverted"], "{past:#?}");
+    assert_eq!(past[2].1, first);
+
+    // To one that was taken when it was off: it is off again.
+    host.daemon.kill_9()?;
+    host.libvirtd.virsh(&["snapshot-create-as", "snapshot", "later"])?;
+    host.libvirtd.destroy("snapshot")?;
+    host.libvirtd.virsh(&["snapshot-create-as", "snapshot", "empty"])?;
+    host.libvirtd.start_domain("snapshot")?;
+    host.libvirtd.virsh(&["snapshot-revert", "snapshot", "empty"])?;
+    host.daemon.start_again()?;
+    host.wait_status(&guest, "down");
+    wait_until("all are told", PATIENCE, || host.past(&guest).is_ok_and(|past| past.len() >= 5));
+    let causes: Vec<String> = host.history(&guest)?.into_iter().map(|(cause, _)| cause).take(2).collect();
+    assert_eq!(causes, ["snapshot-stopped", "outside-destroyed"], "{:#?}", host.past(&guest)?);
+    Ok(())
+}
+
+/// libvirt takes it only by force, and starts QEMU anew.
+#[test]
+fn a_revert_to_another_definition_is_a_revert() -> Result<()> {
+    let host = Host::start("other-revert")?;
+    let (guest, _) = with_a_snapshot(&host)?;
+    let first = host.run(&guest).expect("it runs");
+    host.libvirtd.destroy("snapshot")?;
+    host.check(&guest, &told("outside-destroyed", 1, 2), "certain")?;
+    host.libvirtd.virsh(&["setmaxmem", "snapshot", "4096", "--config"])?;
+    host.libvirtd.start_domain("snapshot")?;
+    host.wait_status(&guest, "up");
+    let second = host.run(&guest).expect("it runs");
+    assert!(second > first);
+    host.libvirtd.virsh(&["snapshot-revert", "snapshot", "before", "--force"])?;
+    wait_until("the ending is known", PATIENCE, || host.past(&guest).is_ok_and(|past| past.len() == 2));
+    let past = host.past(&guest)?;
+    assert_eq!(
+        (&past[0]["cause"], &past[0]["certainty"], &past[0]["run"]),
+        (&"snapshot-reverted".into(), &"certain".into(), &second.into()),
+        "{past:#?}"
+    );
+    host.wait_status(&guest, "up");
+    Ok(())
+}
+
 /// The memory in the snapshot is spoiled: libvirt stops the VM, and QEMU cannot load it.
 #[test]
 fn a_revert_that_fails_at_loading_is_a_failed_start_with_qemus_words() -> Result<()> {

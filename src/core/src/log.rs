@@ -18,6 +18,8 @@ pub struct LogBlock {
     pub began: Option<Wall>,
     /// Whether the command line lets it wait for a VM that migrates here: `-incoming defer`.
     pub incoming: bool,
+    /// Whether the command line lets it load a snapshot: `-loadvm`.
+    pub from_snapshot: bool,
     /// The first time that is written in it after its command line.
     pub first: Option<Wall>,
     /// The last such time.

@@ -51,6 +51,8 @@ pub struct Life {
     pub logged: Wall,
     /// Whether it began by an incoming migration.
     pub incoming: bool,
+    /// Whether it loads a snapshot.
+    pub from_snapshot: bool,
     /// When it began.
     pub started: Mono,
     /// When it ended.
@@ -178,6 +180,7 @@ impl Hypervisor {
             boot: self.boot(),
             logged: now.wall,
             incoming: false,
+            from_snapshot: false,
             started: now.mono,
             ended: None,
             way: None,
@@ -269,6 +272,7 @@ impl Hypervisor {
             domain: Some(start.domain),
             began: Some(start.at),
             incoming: life.is_some_and(|life| life.incoming),
+            from_snapshot: life.is_some_and(|life| life.from_snapshot),
             first: stamps().next(),
             last: stamps().next_back(),
             ended: farewells.min(),

@@ -104,8 +104,13 @@ impl Engine {
     /// Another start came after this run, unless it is the one that is still being begun.
     pub(super) fn expect(&mut self, id: RunId, later: &Unheard) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if self.current.get(&run.start.domain) == Some(&id) {
-            run.next = later.get(&run.start.domain).and_then(|starts| starts.blocks.first()?.began);
+        if self.current.get(&run.start.domain) != Some(&id) {
+            return;
+        }
+        let next = later.get(&run.start.domain).and_then(|starts| starts.blocks.first());
+        run.next = next.and_then(|next| next.began);
+        if let Some(began) = next.filter(|next| next.from_snapshot).and_then(|next| next.began) {
+            self.note(id, began, Fact::NextFromSnapshot);
         }
     }
 
@@ -119,8 +124,8 @@ impl Engine {
         gap: &Fact,
         shown: Option<&Fact>,
     ) {
-        let next = later.over.iter().skip(1).chain(&later.present).map(|block| block.began);
-        let next: Vec<Option<Wall>> = next.chain([None]).collect();
+        let next = later.over.iter().skip(1).chain(&later.present).map(Some);
+        let next: Vec<Option<&LogBlock>> = next.chain([None]).collect();
         for (block, next) in later.over.iter().zip(next) {
             let Some(began) = block.began else { continue };
             let named = DomainRef { id: domain, name: block.name.clone(), libvirt_id: None };
@@ -134,12 +139,15 @@ impl Engine {
             for (at, fact) in &block.facts {
                 self.note(id, *at, fact.clone());
             }
+            if let Some(began) = next.filter(|next| next.from_snapshot).and_then(|next| next.began) {
+                self.note(id, began, Fact::NextFromSnapshot);
+            }
             let left = if next.is_some() { Some(&Fact::Replaced) } else { shown };
             if let Some(left) = left {
                 self.note(id, now.wall, left.clone());
             }
             if let Some(run) = self.runs.get_mut(&id) {
-                run.next = next;
+                run.next = next.and_then(|next| next.began);
                 run.remains_known = true;
             }
             self.end_unheard(now, id, now.wall);

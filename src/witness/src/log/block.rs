@@ -56,6 +56,8 @@ pub(super) struct Command {
     pub(super) domain: Option<DomainId>,
     /// `-incoming defer`: it waits for a VM that migrates here.
     pub(super) incoming: bool,
+    /// `-loadvm NAME`: it goes on from a snapshot.
+    pub(super) from_snapshot: bool,
 }
 
 impl Command {
@@ -66,6 +68,7 @@ impl Command {
             self.domain = uuid.parse().ok();
         }
         self.incoming |= line == "-incoming defer";
+        self.from_snapshot |= line.starts_with("-loadvm ");
     }
 }
 

@@ -75,6 +75,7 @@ fn told(name: &str, log: &[u8], own_pid: Option<u32>, now: Wall) -> Vec<LogBlock
             domain: block.said.domain,
             began: block.start,
             incoming: block.said.incoming,
+            from_snapshot: block.said.from_snapshot,
             first,
             last: stamps.last().or(first),
             ended: block.ended(),
