@@ -5,6 +5,7 @@ mod daemon;
 mod failed;
 mod host;
 mod hypervisor;
+mod itself;
 mod live;
 mod manager;
 mod returns;

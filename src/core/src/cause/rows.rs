@@ -480,7 +480,7 @@ pub static ROWS: [Row; 38] = [
         word: "monitor-quit",
         sentence: "Somebody told QEMU to quit through its monitor.",
         story: "QEMU reported a quit command, or ended by itself with its monitor closed and no signal in its log.",
-        advice: "Ask who uses the monitor of VMs on this host.",
+        advice: "Ask who uses the monitor of VMs on this host.[ QEMU's last words: \"{its_words}\".|]",
         exit_code: 1,
         exit_reason: 11,
         classic_reason: 1,

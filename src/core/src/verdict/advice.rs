@@ -5,7 +5,7 @@
 //! ending adds its own.
 
 use super::explain::{bytes, signal_word};
-use crate::evidence::{Audited, Dossier, Evidence, EvidenceId, Fact, Sender};
+use crate::evidence::{Audited, Evidence, EvidenceId, Fact, Sender};
 use crate::hypervisor::Happening;
 use crate::lifecycle::internal_error;
 use crate::record::Ending;
@@ -75,7 +75,8 @@ fn value(slot: &str, ending: &Ending) -> Option<String> {
             Fact::OomKilled { line } => group(line),
             _ => None,
         }),
-        "words" => words(ending),
+        "words" => words(ending.evidence.iter()),
+        "its_words" => words(because()),
         "full_disk" => because().find_map(full_disk),
         "full_file" => because().find_map(full_file),
         // It says where something is, and not what happened: the verdict stands on other pieces.
@@ -181,13 +182,13 @@ fn core(piece: &Evidence) -> Option<String> {
 }
 
 /// QEMU's last line of words.
-fn words(ending: &Ending) -> Option<String> {
-    let dossier = Dossier::from_items(ending.evidence.clone());
-    let (_, piece) = dossier.latest(|f| matches!(f, Fact::LogText(text) if !text.trim().is_empty()))?;
-    match &piece.fact {
-        Fact::LogText(text) => text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(cut),
+fn words<'a>(pieces: impl Iterator<Item = &'a Evidence>) -> Option<String> {
+    let said = pieces.filter_map(|piece| match &piece.fact {
+        Fact::LogText(text) if !text.trim().is_empty() => Some((piece.last, text)),
         _ => None,
-    }
+    });
+    let (_, text) = said.max_by_key(|(at, _)| *at)?;
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(cut)
 }
 
 fn cut(text: &str) -> String {

@@ -274,7 +274,13 @@ impl Clue {
             Self::HostError => word(|_, r| r == QemuReason::HostError),
             // Where libvirt's own signal could be meant, it says nothing.
             Self::SignalWord if has(dossier, signal_of_libvirt) => Vec::new(),
-            Self::SignalWord => word(|_, r| r == QemuReason::HostSignal),
+            Self::SignalWord => {
+                let mut seen = word(|_, r| r == QemuReason::HostSignal);
+                if !seen.is_empty() {
+                    seen.extend(signal(dossier, Sender::Itself));
+                }
+                seen
+            }
             Self::MonitorLost
                 if has(dossier, |f| matches!(f, Fact::LogSignal { .. }))
                     || !obeyed(dossier, end, Sender::Init).is_empty()
@@ -360,7 +366,13 @@ impl Clue {
                 seen
             }
             Self::LeftCleanly if !log_without_signal(dossier) => Vec::new(),
-            Self::LeftCleanly => exit(dossier, |s| s == ExitStatus::Code(0)),
+            Self::LeftCleanly => {
+                let mut seen = exit(dossier, |s| s == ExitStatus::Code(0));
+                if !seen.is_empty() {
+                    seen.extend(Self::LogSpeaks.seen(dossier, end));
+                }
+                seen
+            }
             Self::StartRefused => {
                 ids(dossier, |f| matches!(f, Fact::Refused { what: Asked::Create, text } if says_why(text)))
             }

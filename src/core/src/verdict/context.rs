@@ -29,8 +29,16 @@ pub fn led_by(evidence: &[Evidence], verdict: &Verdict) -> Vec<EvidenceId> {
                 && pauses_by_itself(verdict.cause)
                 && e.times == 1
                 && end.is_some_and(|end| end.since(e.last) <= OWN_PAUSE);
+            // A monitor breaks when its QEMU ends.
+            let of_the_end = matches!(e.fact, Fact::Host(Happening::ControlError))
+                && end.is_some_and(|end| end.since(e.first) <= OWN_PAUSE);
             let twice = qemu_told_of_resets && matches!(e.fact, Fact::Host(Happening::Rebooted));
-            !told(id) && !own_pause && !twice && is_trouble(&e.fact) && end.is_none_or(|end| e.first <= end)
+            !told(id)
+                && !own_pause
+                && !of_the_end
+                && !twice
+                && is_trouble(&e.fact)
+                && end.is_none_or(|end| e.first <= end)
         })
         .map(|(id, _)| id)
         .collect();

@@ -149,7 +149,7 @@ table! {
         "H2" HostGoingDown => HostShutdown, Probable: "The host was going down and ended its processes.";
     }
     [Then(ShutdownByHost)] {
-        "H8" SignalWord => ProcessTerminated, Probable: "QEMU says that a signal ended it, and who sent it is unknown.";
+        "H8" SignalWord => ProcessTerminated, Probable: "QEMU says that a signal ended it, and nobody else is known to have sent it.";
         "H6" MonitorLost => MonitorQuit, Probable: "The monitor broke off without a signal: a quit command does that.";
         "H9" _ => UnknownEnded, Unknown: "The host's side ended it, and nothing says by what.";
     }
