@@ -84,16 +84,25 @@ impl Audited {
     }
 }
 
+/// What tells when and why a start failed.
+pub struct Sources {
+    /// The folder of QEMU's logs.
+    pub logs: Option<PathBuf>,
+    /// Our own process, where libvirt runs inside it.
+    pub own_pid: Option<u32>,
+    /// libvirt's own log.
+    pub daemon_log: DaemonLog,
+    /// libvirt's records in the kernel's audit.
+    pub audited: Audited,
+}
+
 /// See the module page.
 pub struct FailedStarts {
     hypervisor: Hypervisor,
     postbox: Postbox,
     ledger: Ledger,
     published: watch::Receiver<Published>,
-    logs: Option<PathBuf>,
-    own_pid: Option<u32>,
-    daemon_log: DaemonLog,
-    audited: Audited,
+    sources: Sources,
     /// Of each domain whose last start failed, when that was as far as is known.
     known: HashMap<DomainId, Option<Wall>>,
     /// Whether there was a look: what failed before it at a moment that nobody knows is not told.
@@ -107,13 +116,10 @@ impl FailedStarts {
         postbox: Postbox,
         ledger: Ledger,
         published: watch::Receiver<Published>,
-        logs: Option<PathBuf>,
-        own_pid: Option<u32>,
-        daemon_log: DaemonLog,
-        audited: Audited,
+        sources: Sources,
     ) -> Self {
         let (known, looked) = (HashMap::new(), false);
-        Self { hypervisor, postbox, ledger, published, logs, own_pid, daemon_log, audited, known, looked }
+        Self { hypervisor, postbox, ledger, published, sources, known, looked }
     }
 
     /// Runs until the daemon ends.
@@ -141,7 +147,8 @@ impl FailedStarts {
             // One look answers for all that the audit tells of while the last one's price is paid.
             let (least, pause) = (LEAST.max(began.elapsed()), PAUSE.max(began.elapsed() * SHARE));
             tokio::time::sleep(least).await;
-            let _ = tokio::time::timeout(pause.saturating_sub(least), self.audited.news.notified()).await;
+            let _ =
+                tokio::time::timeout(pause.saturating_sub(least), self.sources.audited.news.notified()).await;
         }
     }
 
@@ -156,7 +163,7 @@ impl FailedStarts {
             }
         };
         let now = clock::wall();
-        let mut audited = self.audited.take();
+        let mut audited = self.sources.audited.take();
         self.known.retain(|id, _| failed.iter().any(|domain| domain.id == *id));
         let mut news = Vec::new();
         for domain in failed {
@@ -177,8 +184,8 @@ impl FailedStarts {
 
     /// What is new of a domain whose last start failed.
     fn news_of(&mut self, domain: DomainRef, audited: Option<Wall>, now: Wall) -> Option<Input> {
-        let logged = match &self.logs {
-            Some(folder) => log::last_failed(folder, &domain.name, self.own_pid, now),
+        let logged = match &self.sources.logs {
+            Some(folder) => log::last_failed(folder, &domain.name, self.sources.own_pid, now),
             None => Ok(None),
         };
         let logged = logged.unwrap_or_else(|why| {
@@ -227,7 +234,7 @@ impl FailedStarts {
         } else if let Some(at) = at {
             let before = Wall(at.0.saturating_sub(ERROR_BEFORE.as_nanos() as i64));
             let after = if audited == Some(at) { AUDIT_TICK } else { ERROR_AFTER };
-            match self.daemon_log.errors(before, at.after(after)) {
+            match self.sources.daemon_log.errors(before, at.after(after)) {
                 Ok(errors) => {
                     let its_own = self.words_of(domain);
                     let told = telling(&errors, &its_own);

@@ -31,7 +31,7 @@ use super::doctor::Doctor;
 use super::doors::{Doors, reload_on};
 use super::emulators::Emulators;
 use super::engine::{EngineTask, Published};
-use super::failed::{Audited, FailedStarts};
+use super::failed::{Audited, FailedStarts, Sources};
 use super::going_down::{HostsWord, Told};
 use super::hands::{self, Hands};
 use super::host::Host;
@@ -173,16 +173,14 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         tokio::spawn(sampler.run(heard))
     });
 
-    let failed = FailedStarts::new(
-        hypervisor.clone(),
-        postbox.clone(),
-        ledger.clone(),
-        published.clone(),
-        settings.libvirt.log_dir.clone(),
+    let sources = Sources {
+        logs: settings.libvirt.log_dir.clone(),
         own_pid,
-        daemon_log(&settings),
-        witnesses.audited.clone(),
-    );
+        daemon_log: daemon_log(&settings),
+        audited: witnesses.audited.clone(),
+    };
+    let failed =
+        FailedStarts::new(hypervisor.clone(), postbox.clone(), ledger.clone(), published.clone(), sources);
     let failed = tokio::spawn(failed.run());
     let host = Host::read(&folder, started);
     let sampler = tokio::spawn(host.clone().sample(folder.clone()));
