@@ -74,6 +74,13 @@ impl ConnectUri {
         &self.0
     }
 
+    /// Whether the driver is in this process, and ends with it: the embedded one, and libvirt's test driver.
+    pub fn driver_is_inside(&self) -> bool {
+        let test =
+            Parts::split(&self.0).is_ok_and(|parts| parts.scheme == "test" && parts.authority.is_empty());
+        test || self.embed_root().is_some()
+    }
+
     /// The root of the embedded driver, if it is that.
     pub fn embed_root(&self) -> Option<PathBuf> {
         embed_root(&self.0)

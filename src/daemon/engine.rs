@@ -265,7 +265,7 @@ impl Runs {
             Keep::Ending(ending) => {
                 let (cause, certainty) = (ending.verdict.cause.word(), ending.verdict.certainty.word());
                 let row = &ending.verdict.row;
-                self.within(ending.run, || match ending.exit_code {
+                self.within_that(ending, || match ending.exit_code {
                     0 => info!(cause, certainty, %row, "ended: {}", ending.message),
                     _ => warn!(cause, certainty, %row, "ended: {}", ending.message),
                 });
@@ -274,7 +274,7 @@ impl Runs {
             Keep::Revised(ending) => {
                 let (cause, certainty) = (ending.verdict.cause.word(), ending.verdict.certainty.word());
                 let (row, revision) = (&ending.verdict.row, ending.revision());
-                self.within(ending.run, || {
+                self.within_that(ending, || {
                     info!(cause, certainty, %row, revision, "corrected: {}", ending.message);
                 });
                 self.spans.remove(&ending.run);
@@ -282,6 +282,11 @@ impl Runs {
             Keep::Acknowledge(run, acknowledged) => info!(run = run.0, by = %acknowledged.by, "acknowledged"),
             Keep::Alive(_) => {}
         }
+    }
+
+    fn within_that(&mut self, ending: &Ending, say: impl FnOnce()) {
+        let (run, vm, uuid) = (ending.run.0, visible(&ending.name), ending.domain);
+        self.spans.entry(ending.run).or_insert_with(|| info_span!("run", run, %vm, %uuid)).in_scope(say);
     }
 
     /// Runs that were left open by an earlier daemon get their span when they are first spoken of.

@@ -17,7 +17,7 @@ use whydown_core::snapshot::DomainPublic;
 use whydown_core::time::Wall;
 use whydown_ledger::{Condition, Ledger};
 use whydown_wire::{
-    BadCall, Body, Call, CallLimits, Code, Range, Refused, Verb, WorkKind, done, status_reply,
+    BadCall, Bodies, Body, Call, CallLimits, Code, Range, Refused, Verb, WorkKind, done, status_reply,
 };
 
 use super::clock;
@@ -50,6 +50,9 @@ const POLL_BYTES: usize = 512;
 /// Calls longer than this are large. Almost all honest ones are shorter; a hostile one of this length is read in
 /// milliseconds.
 const LARGE_CALL_BYTES: usize = 32 << 10;
+
+/// VMs whose list is written at once, in less than a millisecond; longer ones are written on a thread of their own.
+const VMS_AT_ONCE: usize = 64;
 
 /// Domains that are told in one piece; more are told as they are taken in.
 const DOMAINS_AT_ONCE: usize = 16;
@@ -208,6 +211,24 @@ impl Service {
         tokio::task::spawn_blocking(move || read(&body, &limits)).await.expect("reading ends")
     }
 
+    /// Long lists are written as large calls are read: one at a time, and each peer's behind its own.
+    async fn list(
+        &self,
+        share: Share,
+        bodies: Arc<Bodies>,
+        full: bool,
+        vms: Option<Vec<DomainId>>,
+        range: Range,
+    ) -> Arc<Body> {
+        let length = vms.as_ref().map_or_else(|| bodies.snapshot().domains.len(), Vec::len);
+        if !full && vms.is_none() || length <= VMS_AT_ONCE {
+            return bodies.list(full, vms.as_deref(), range);
+        }
+        let _turn = self.large_calls.take(share).await;
+        let written = tokio::task::spawn_blocking(move || bodies.list(full, vms.as_deref(), range));
+        written.await.expect("writing ends")
+    }
+
     fn is_the_last_poll(&self, body: &[u8]) -> bool {
         !body.is_empty() && **self.poll.read().unwrap_or_else(PoisonError::into_inner) == *body
     }
@@ -231,7 +252,9 @@ impl Service {
         let range = self.range(peer, asked);
         match verb {
             Verb::Ping => Given::Own(done()),
-            Verb::List { full, vms } => Given::Shared(now.bodies.list(full, vms.as_deref(), range)),
+            Verb::List { full, vms } => {
+                Given::Shared(self.list(peer.share(), now.bodies, full, vms, range).await)
+            }
             Verb::GetVmStats { vm } => Given::Own(now.bodies.vm_stats(vm, range, clock::wall())),
             Verb::GetAllVmStats => Given::Shared(now.bodies.all_vm_stats(range, clock::wall())),
             Verb::Create { vm, xml } => self.create(peer, asked, vm, xml).await,

@@ -354,6 +354,7 @@ fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, En
             unacknowledged_max_count: settings.unacknowledged.max_count,
             boot: boot.clone(),
             booted: process::booted(),
+            driver_inside: settings.libvirt.uri.driver_is_inside(),
         },
         opened.recovered,
     );

@@ -66,7 +66,9 @@ fn ask(from: SocketAddr, to: SocketAddr) -> io::Result<Option<u32>> {
             let id = &found.header.socket_id;
             // A listening socket is what the kernel finds where nobody is connected.
             let is_it = (id.source_port, id.destination_port) == (from.port(), to.port());
-            Ok(is_it.then_some(found.header.uid))
+            // One that was closed already lives on in the kernel, and is nobody's: its user is told as 0.
+            let is_open = found.header.inode != 0;
+            Ok((is_it && is_open).then_some(found.header.uid))
         }
         NetlinkPayload::Error(error) => match error.to_io() {
             gone if gone.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_within_this_host_has_its_users_number_and_one_that_is_gone_has_none() {
+    fn a_connection_within_this_host_has_its_users_number_and_one_that_is_gone_or_closed_has_none() {
         let me = rustix::process::getuid().as_raw();
         for (listen, connect) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "127.0.0.1")] {
             let listener = TcpListener::bind(listen).unwrap();
@@ -95,7 +97,9 @@ mod tests {
             assert_eq!(uid(from, to), Some(me), "{listen}");
             let nobody = SocketAddr::new(from.ip(), 1);
             assert_eq!(uid(nobody, to), None, "{listen}");
+            // What it sent is still to be read; whose it was, nobody knows any more.
             drop(client);
+            assert_eq!(uid(from, to), None, "{listen}");
         }
     }
 }

@@ -88,6 +88,7 @@ impl Board {
             cache: Arc::clone(&self.cache),
             all_stats: Default::default(),
             all_short: OnceLock::new(),
+            all_full: Default::default(),
             recovering: OnceLock::new(),
         })
     }
@@ -106,6 +107,8 @@ pub struct Bodies {
     /// By range.
     all_stats: [Mutex<Option<Shown>>; Range::ALL.len()],
     all_short: OnceLock<Arc<Body>>,
+    /// By range.
+    all_full: [OnceLock<Arc<Body>>; Range::ALL.len()],
     recovering: OnceLock<Arc<Body>>,
 }
 
@@ -194,15 +197,20 @@ impl Bodies {
                 drop(cache);
                 self.write_short(fragments)
             }
-            (true, _) => {
-                self.write_list(1024 * vms.map_or(self.snapshot.domains.len(), <[_]>::len), |items| {
-                    for domain in self.chosen(vms) {
-                        let usage = self.samples.domains.get(&domain.domain).map(Arc::as_ref);
-                        items.item().structure(|s| put_full(s, domain, usage, range, self.profile));
-                    }
-                })
+            (true, None) => {
+                Arc::clone(self.all_full[range as usize].get_or_init(|| self.write_full(None, range)))
             }
+            (true, Some(_)) => self.write_full(vms, range),
         }
+    }
+
+    fn write_full(&self, vms: Option<&[DomainId]>, range: Range) -> Arc<Body> {
+        self.write_list(1024 * vms.map_or(self.snapshot.domains.len(), <[_]>::len), |items| {
+            for domain in self.chosen(vms) {
+                let usage = self.samples.domains.get(&domain.domain).map(Arc::as_ref);
+                items.item().structure(|s| put_full(s, domain, usage, range, self.profile));
+            }
+        })
     }
 
     /// The VM alone, in its full form, as `setNumberOfCpus` shows it when it is done.

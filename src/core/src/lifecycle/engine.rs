@@ -34,6 +34,8 @@ pub struct Settings {
     pub boot: BootId,
     /// When that began, as far as the host's clock tells.
     pub booted: Option<Wall>,
+    /// Whether libvirt's driver is inside this process: then what an earlier process asked of it has ended with that.
+    pub driver_inside: bool,
 }
 
 /// A Down domain that no manager has acknowledged.
@@ -188,7 +190,12 @@ impl Engine {
             if newest {
                 engine.current.insert(start.domain, start.run);
             }
-            engine.runs.insert(start.run, Run::new(start, Phase::Active, Status::Up, evidence));
+            let mut run = Run::new(start, Phase::Active, Status::Up, evidence);
+            if newest && !engine.settings.driver_inside && run.start.incarnation.boot == engine.settings.boot
+            {
+                run.may_still_start();
+            }
+            engine.runs.insert(run.start.run, run);
         }
         engine
     }

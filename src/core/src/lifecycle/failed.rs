@@ -26,7 +26,7 @@ impl Engine {
         let current = self.current.get(&domain.id).and_then(|id| Some((*id, self.runs.get(id)?)));
         match current {
             // An event told of it first, and libvirt still showed it as being started when it was asked.
-            Some((id, run)) if run.phase == Phase::Launching && !run.creating => {
+            Some((id, run)) if run.phase == Phase::Launching && !run.awaits_its_start() => {
                 let began = run.start.at;
                 return self.failed_at(now, id, began, facts);
             }

@@ -211,7 +211,7 @@ impl Engine {
                         && (known.phase == Phase::Launching || !known.start.seen) =>
                 {
                     self.echoes.remove(&event.domain.id);
-                    if !self.runs[&id].creating {
+                    if !self.runs[&id].awaits_its_start() {
                         self.look(event.domain.id);
                     }
                 }
@@ -279,6 +279,7 @@ impl Engine {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.phase = Phase::Active;
         run.status = Status::Up;
+        (run.creating, run.creating_until) = (false, None);
         run.start.incarnation = Incarnation { libvirt_id: domain.libvirt_id, process, boot };
         let start = run.start.clone();
         self.effects.push(Effect::Keep(Keep::Start(start)));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::attribution;
 use super::effect::{Answer, Question};
 use super::engine::Engine;
 use super::run::{Phase, Reverting, status_of};
@@ -9,8 +10,9 @@ use super::unheard::Hearing;
 use crate::evidence::{Asked, Deaf, Fact};
 use crate::hypervisor::{DomainState, DomainView, Happening, Listing, PauseReason};
 use crate::id::{DomainId, RunId};
+use crate::limits;
 use crate::record::{Incarnation, Keep, When};
-use crate::snapshot::Link;
+use crate::snapshot::{Link, Status};
 use crate::time::{Mono, Now, Wall};
 
 impl Engine {
@@ -36,6 +38,7 @@ impl Engine {
             (false, _) => (self.alive_before.unwrap_or(now.wall), Deaf::DaemonAway),
         };
         let gap = Fact::Gap { from: from.min(now.wall), to: now.wall, why };
+        self.know_of_lost_starts(&listing);
         let changing: BTreeSet<DomainId> = listing.changing.iter().copied().collect();
         let up = listing.domains.iter().filter(|view| is_up(view)).map(|view| view.domain.id);
         let up = up.filter(|domain| !changing.contains(domain)).collect();
@@ -52,7 +55,13 @@ impl Engine {
             unheard.remove(&view.domain.id);
         }
         for id in &open {
-            self.note(*id, now.wall, gap.clone());
+            match self.runs.get_mut(id).filter(|run| run.creating_until.is_some()) {
+                // If it is still to come up, nothing was missed.
+                Some(run) => {
+                    run.missed.get_or_insert_with(|| gap.clone());
+                }
+                None => self.note(*id, now.wall, gap.clone()),
+            }
             self.expect(*id, &unheard);
         }
         for id in &open {
@@ -104,6 +113,40 @@ impl Engine {
             self.set_alarm(id);
         }
         self.beat(now);
+    }
+
+    /// Starts whose answer is lost: where libvirt shows the domain up, or QEMU's log has its start, libvirt is no more at it.
+    fn know_of_lost_starts(&mut self, listing: &Listing) {
+        let mut lost = self.runs.values_mut().filter(|run| run.creating_until.is_some()).peekable();
+        if lost.peek().is_none() {
+            return;
+        }
+        let begun = attribution::by_domain(self.past.clone());
+        for run in lost {
+            let (domain, since) = (run.start.domain, run.start.at.before(limits::CLOCK_GRACE));
+            let shown = listing.domains.iter().any(|view| view.domain.id == domain && is_up(view));
+            let blocks = begun.get(&domain).into_iter().flatten();
+            if shown || blocks.filter_map(|block| block.began).any(|at| at >= since) {
+                (run.phase, run.status) = (Phase::Active, Status::Up);
+                (run.creating, run.creating_until) = (false, None);
+            }
+        }
+    }
+
+    /// libvirt has had its time for a start whose answer is lost: it is asked once more whether it knows the domain.
+    pub(super) fn gave_up_to_start(&mut self, now: Now, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if run.creating_until.is_none_or(|at| at > now.mono) {
+            return;
+        }
+        (run.creating, run.creating_until) = (false, None);
+        let (domain, missed) = (run.start.domain, run.missed.take());
+        if let Some(gap) = missed {
+            self.note(id, now.wall, gap);
+        }
+        if matches!(self.link, Link::Up) {
+            self.look(domain);
+        }
     }
 
     /// Ends a run that is over whatever the listing shows: its end was heard by a daemon that did not live to tell it,

@@ -137,6 +137,10 @@ pub(super) struct Run {
     pub looked_into: bool,
     /// libvirt was asked to start it and has not answered: that it is not there yet says nothing.
     pub creating: bool,
+    /// Its answer went to a daemon before us, or to a link that broke: libvirt may still be at it, until then.
+    pub creating_until: Option<Mono>,
+    /// What was not heard meanwhile: a run that came up and went in it left no word.
+    pub missed: Option<Fact>,
     /// Destroys that libvirt has not answered.
     pub destroys_out: u32,
     /// It is to be destroyed as soon as it is up: libvirt did not know it yet.
@@ -187,6 +191,8 @@ impl Run {
             act_out: None,
             looked_into: false,
             creating: false,
+            creating_until: None,
+            missed: None,
             destroys_out: 0,
             destroy_again: false,
             unit_stopping: None,
@@ -195,6 +201,26 @@ impl Run {
             remains_known: false,
             unsure,
         }
+    }
+
+    /// A daemon before us asked libvirt to start it and heard nothing of it: it is not known to have come up.
+    pub fn may_still_start(&mut self) {
+        let asked = self.dossier.find(|f| matches!(f, Fact::Requested { what: Asked::Create, .. })).is_some();
+        let came = self.start.incarnation.process.is_some() || crate::verdict::was_up(&self.dossier);
+        if asked && !came {
+            (self.phase, self.status) = (Phase::Launching, Status::Launching);
+            self.answer_is_lost(Mono::default());
+        }
+    }
+
+    /// Of its start no answer comes any more; libvirt may be at it until then.
+    pub fn answer_is_lost(&mut self, until: Mono) {
+        (self.creating, self.creating_until) = (true, Some(until));
+    }
+
+    /// Whether libvirt's answer to its start is still to come.
+    pub fn awaits_its_start(&self) -> bool {
+        self.creating && self.creating_until.is_none()
     }
 
     /// A daemon before us left acts without a word of what came of them. Whoever was asked to do them may still be at it.
@@ -209,6 +235,7 @@ impl Run {
             now.mono.after(limits::LONGEST_ACT.saturating_sub(since))
         };
         self.unsure = self.unsure.iter().map(|(what, _)| (*what, until(*what))).collect();
+        self.creating_until = self.creating_until.map(|_| until(Asked::Create));
     }
 
     /// When something is due about this run.
@@ -220,7 +247,7 @@ impl Run {
             Phase::Active | Phase::Launching => {
                 let press_at = self.press_at.as_ref().map(|(at, _)| *at);
                 let force_at = self.force_at.as_ref().map(|(at, _)| *at);
-                [press_at, force_at, self.destroyed_by, self.doubted, self.glances.due]
+                [press_at, force_at, self.destroyed_by, self.doubted, self.glances.due, self.creating_until]
                     .into_iter()
                     .flatten()
                     .min()

@@ -197,6 +197,7 @@ impl Engine {
             self.look(domain);
         }
         self.glance(now, id);
+        self.gave_up_to_start(now, id);
         let Some(run) = self.runs.get_mut(&id) else { return };
         if !linked {
             // What could not be done is not asked for: the next link brings it up again.
@@ -221,6 +222,7 @@ impl Engine {
     }
 
     pub(super) fn acted(&mut self, now: Now, id: RunId, what: Asked, outcome: Outcome) {
+        let inside = self.settings.driver_inside;
         let Some(run) = self.runs.get_mut(&id) else { return };
         let comes_again = what == Asked::Destroy && run.phase == Phase::Launching;
         // Before libvirt was asked the request was on disk: the answer needs nothing that was handed over since.
@@ -235,6 +237,9 @@ impl Engine {
             run.destroys_out = run.destroys_out.saturating_sub(1);
         }
         match what {
+            Asked::Create if outcome == Outcome::NoLink && run.creating && !inside => {
+                run.answer_is_lost(now.mono.after(limits::LONGEST_ACT));
+            }
             Asked::Create => run.creating = false,
             Asked::AgentShutdown | Asked::AgentReboot => match &outcome {
                 // Without an agent, the power button at once.

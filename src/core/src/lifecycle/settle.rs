@@ -48,7 +48,7 @@ impl Engine {
         run.destroyed_by = None;
         run.doubted = None;
         run.glances = Default::default();
-        run.creating = false;
+        (run.creating, run.creating_until) = (false, None);
         run.destroy_again = false;
         let before = run.start.incarnation.boot.clone();
         let libvirt_id = run.start.incarnation.libvirt_id;

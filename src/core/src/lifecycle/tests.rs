@@ -16,6 +16,7 @@ mod failed;
 mod faults;
 mod glances;
 mod starting;
+mod unanswered;
 
 const VM: DomainId = DomainId::from_bytes([7; 16]);
 
@@ -40,6 +41,7 @@ impl World {
             unacknowledged_max_count: 10,
             boot: BootId("boot".into()),
             booted: None,
+            driver_inside: false,
         };
         let engine = Engine::recover(settings, Recovered::default());
         let mut world = Self {

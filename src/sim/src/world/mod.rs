@@ -74,6 +74,7 @@ pub fn settings(hypervisor: &Hypervisor) -> Settings {
         unacknowledged_max_count: 1000,
         boot: hypervisor.boot(),
         booted: hypervisor.booted,
+        driver_inside: false,
     }
 }
 

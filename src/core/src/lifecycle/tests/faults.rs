@@ -20,6 +20,7 @@ fn settings() -> Settings {
         unacknowledged_max_count: 10,
         boot: boot(),
         booted: None,
+        driver_inside: false,
     }
 }
 

@@ -1,0 +1,139 @@
+//! Starts of which libvirt's answer is lost: with a daemon before this one, or with the link. libvirt goes on with them.
+
+use super::*;
+use crate::evidence::{Asked, Evidence};
+use crate::log::{Log, LogBlock};
+use crate::record::{Incarnation, RunStart};
+
+const ASKED_MS: i64 = 999_000;
+
+/// The daemon before was asked to create it and answered, and was killed a second ago.
+fn asked_for(driver_inside: bool) -> World {
+    let boot = BootId("boot".into());
+    let at = Wall::from_millis(ASKED_MS);
+    let fact = Fact::Requested { what: Asked::Create, who: "tester".into() };
+    let start = RunStart {
+        run: RunId(1),
+        domain: VM,
+        name: "vm".into(),
+        at,
+        seen: true,
+        incarnation: Incarnation { libvirt_id: None, process: None, boot: boot.clone() },
+    };
+    let recovered = Recovered {
+        open: vec![(start, vec![Evidence { first: at, last: at, times: 1, fact }])],
+        last_run: 1,
+        alive: Some(at),
+        ..Recovered::default()
+    };
+    let settings = Settings {
+        settle: Duration::from_millis(300),
+        settle_snapshot: Duration::from_secs(1),
+        heartbeat: Duration::from_secs(30),
+        unacknowledged_max_age: Duration::from_secs(86_400),
+        unacknowledged_max_count: 10,
+        boot,
+        booted: None,
+        driver_inside,
+    };
+    let engine = Engine::recover(settings, recovered);
+    World { engine, ms: 1_000_000, endings: vec![], replies: vec![], asked: vec![], handed: 0, writes: true }
+}
+
+impl World {
+    fn listed_without_it(&mut self) {
+        self.tell(Input::LinkUp(Listing::default()));
+    }
+
+    /// Whoever looks for it does not find it; so it goes on for a while.
+    fn absent(&mut self, ms: u64) {
+        for _ in 0..ms / 1000 {
+            self.pass(1000);
+            for question in std::mem::take(&mut self.asked) {
+                match question {
+                    Question::Look { domain } => {
+                        self.tell(Input::Answered(Answer::Looked { domain, view: Some(None) }));
+                    }
+                    Question::Remains { run, .. } => {
+                        self.tell(Input::Answered(Answer::Remains { run, view: Some(None), facts: vec![] }));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_start_that_libvirt_is_still_at_when_the_daemon_comes_back_is_no_end() {
+    let mut world = asked_for(false);
+    world.listed_without_it();
+    assert_eq!(world.status(), Some(Status::Launching));
+    world.absent(40_000);
+    assert_eq!((world.status(), world.endings.len()), (Some(Status::Launching), 0));
+    world.heard(Happening::Started(StartDetail::Booted));
+    assert_eq!(world.status(), Some(Status::Up));
+    world.heard(Happening::QemuShutdown { guest: true, reason: QemuReason::GuestShutdown });
+    world.heard(Happening::ShutdownBegan(ShutdownDetail::Guest));
+    world.heard(Happening::Stopped(StopDetail::Shutdown));
+    world.absent(2_000);
+    let told: Vec<_> = world.endings.iter().map(|ending| (ending.run, ending.verdict.cause)).collect();
+    assert_eq!(told, [(RunId(1), Cause::GuestPoweroff)], "it is the run that was asked for");
+}
+
+#[test]
+fn a_start_that_never_comes_is_over_when_libvirt_has_had_its_time() {
+    let mut world = asked_for(false);
+    world.listed_without_it();
+    world.absent(80_000);
+    assert_eq!(world.endings.len(), 1);
+    assert_ne!(world.endings[0].verdict.certainty, Certainty::Certain);
+    assert_eq!(world.status(), Some(Status::Down));
+}
+
+#[test]
+fn a_start_that_came_up_and_ended_meanwhile_is_over_at_once() {
+    let mut world = asked_for(false);
+    let at = Wall::from_millis(ASKED_MS + 200);
+    let end = Fact::LogEnd { word: crate::evidence::LogWord::Shutdown, at: Some(at) };
+    let block = LogBlock {
+        name: "vm".into(),
+        domain: Some(VM),
+        began: Some(at),
+        incoming: false,
+        first: Some(at),
+        last: Some(at),
+        ended: Some(at),
+        facts: vec![(at, end)],
+    };
+    world.tell(Input::Past(vec![Log { name: "vm".into(), blocks: vec![block], unread: None }]));
+    world.listed_without_it();
+    world.absent(6_000);
+    assert_eq!(world.endings.len(), 1);
+}
+
+#[test]
+fn a_start_that_was_asked_of_a_driver_inside_a_dead_daemon_is_over_at_once() {
+    let mut world = asked_for(true);
+    world.listed_without_it();
+    world.absent(6_000);
+    assert_eq!(world.endings.len(), 1);
+}
+
+#[test]
+fn a_start_outlives_the_link_by_which_it_was_asked_for() {
+    let mut world = World::new();
+    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into() });
+    let at = world.now().wall;
+    world.tell(Input::LinkLost { at });
+    let (run, what, outcome) = (RunId(1), Asked::Create, Outcome::NoLink);
+    world.tell(Input::Answered(Answer::Acted { run, what, outcome }));
+    world.listed_without_it();
+    world.absent(40_000);
+    assert_eq!((world.status(), world.endings.len()), (Some(Status::Launching), 0));
+    world.heard(Happening::Started(StartDetail::Booted));
+    world.heard(Happening::Stopped(StopDetail::Failed));
+    world.absent(10_000);
+    assert_eq!(world.endings.len(), 1);
+    assert_eq!(world.endings[0].run, RunId(1));
+}
