@@ -1,6 +1,8 @@
 //! libvirtd dies as VMs end, or comes back and cannot reach one: what had been said before counts, and not what it then
 //! makes of what is left.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use whydown_lab::{Result, Signal};
@@ -61,5 +63,35 @@ fn a_vm_that_a_returning_libvirtd_cannot_reach_is_told_as_killed_by_it_and_not_a
     host.wait_link(links);
     qemu.wait_gone(PATIENCE)?;
     host.check(&well, &told("killed-by-libvirt", 1, 2), "probable")?;
+    Ok(())
+}
+
+#[test]
+fn a_start_that_libvirt_is_still_at_when_whydown_is_killed_goes_on_as_the_run_that_was_asked_for()
+-> Result<()> {
+    let mut host = Host::start("still-at-it")?;
+    // libvirt asks an emulator that it does not know yet what it can, before it knows the domain: this one takes its time.
+    let (emulator, gate) = (host.folder.path().join("slow-qemu"), host.folder.path().join("gate"));
+    std::fs::write(&gate, "").expect("a file can be written");
+    let asked = "case \"$*\" in *'-machine none'*) while [ -e \"$0.gate\" ]; do sleep 0.1; done ;; esac";
+    let script = format!("#!/bin/sh\n{asked}\nexec /usr/bin/qemu-system-x86_64 \"$@\"\n")
+        .replace("$0.gate", &gate.display().to_string());
+    std::fs::write(&emulator, script).expect("a file can be written");
+    std::fs::set_permissions(&emulator, Permissions::from_mode(0o755)).expect("its mode can be set");
+    let guest = host.guest("slow")?.device_xml(&format!("<emulator>{}</emulator>", emulator.display()));
+    assert_eq!(host.create(&guest)?, 0);
+    let run = host.run(&guest).expect("it is shown");
+    let links = host.links();
+    host.daemon.kill_9()?;
+    host.daemon.start_again()?;
+    host.wait_link(links);
+    assert_eq!(host.status(&guest).as_deref(), Some("launching"));
+    std::fs::remove_file(&gate).expect("it is there");
+    host.wait_status(&guest, "up");
+    assert_eq!(host.run(&guest), Some(run));
+    assert_eq!(host.history(&guest)?, []);
+    guest.serial(PATIENCE)?.power_off()?;
+    host.check(&guest, &told("guest-poweroff", 0, 7), "certain|probable")?;
+    assert_eq!(host.history(&guest)?.len(), 1);
     Ok(())
 }
