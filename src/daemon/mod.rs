@@ -39,6 +39,7 @@ mod sight;
 mod space;
 mod threads;
 mod units;
+mod watch;
 mod work;
 
 pub use run::{StartError, run};

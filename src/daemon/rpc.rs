@@ -13,7 +13,6 @@ use whydown_core::act::{Act, Migration, SnapshotDisk};
 use whydown_core::evidence::{self, tame};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
-use whydown_core::snapshot::DomainPublic;
 use whydown_core::time::Wall;
 use whydown_ledger::{Condition, Ledger};
 use whydown_wire::{
@@ -32,7 +31,7 @@ use super::post::Postbox;
 use super::reads::{Asked, Reader, Reads, json_in_pieces};
 use super::rights::{Denied, Rights, Sight, Want, told_of};
 use super::run::generation;
-use super::sight::{PlainBoard, plain_host, seen, told_ending};
+use super::sight::{PlainBoard, plain_host};
 use super::work::Works;
 use crate::config::{Client, ExitReasons, Settings, XmlRpc};
 use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request, Share, Tls, Turns, noise};
@@ -59,9 +58,6 @@ const DOMAINS_AT_ONCE: usize = 16;
 
 /// Doctors at work at once. Each asks libvirt, where acts want room too.
 const DOCTORS: usize = 2;
-
-/// Changes that wait for a reader of the live stream, beside those in the channel that all share.
-const WATCH_AHEAD: usize = 8;
 
 /// See the module page.
 pub struct Service {
@@ -403,7 +399,11 @@ impl Service {
             "/v1/domains" => self.domains(sight),
             "/v1/health" => self.health().await,
             "/v1/doctor" => self.examine(peer, of("vm")).await,
-            "/v1/watch" => self.watch(sight),
+            "/v1/watch" => {
+                // First the changes: none falls between the picture and them.
+                let changes = self.changes.subscribe();
+                super::watch::answer(self.picture_for(sight).snapshot, changes, self.stopping.clone(), sight)
+            }
             "/v1/why" => match of("vm") {
                 None => trouble(400, "vm is missing: a name or a UUID"),
                 Some(vm) => self.why(reader, vm).await,
@@ -498,73 +498,6 @@ impl Service {
                 tls_trouble: self.tls.as_ref().and_then(|tls| tls.trouble()),
             },
         )
-    }
-
-    /// All domains as they are, then every change, a line each. A reader that is too slow hears how much it missed.
-    fn watch(&self, sight: Sight) -> Answer {
-        let mut changes = self.changes.subscribe();
-        let mut stopping = self.stopping.clone();
-        let snapshot = self.picture_for(sight).snapshot;
-        let (lines, body) = tokio::sync::mpsc::channel(WATCH_AHEAD);
-        tokio::spawn(async move {
-            let line = |change: &told::Change| {
-                let mut line = to_json(change);
-                line.push(b'\n');
-                Bytes::from(line)
-            };
-            let change = || told::Change {
-                at: told::timestamp(clock::wall()),
-                domain: None,
-                left: None,
-                ending: None,
-                corrected: false,
-                stopping: false,
-                missed: 0,
-            };
-            // Also of what was so before this reader came.
-            let shown = |domain: &DomainPublic| told::Change {
-                at: told::timestamp(Wall::from_millis(domain.status_time)),
-                domain: Some(told::Domain::of(domain)),
-                corrected: domain.ending.as_ref().is_some_and(|ending| ending.revision() > 0),
-                ..change()
-            };
-            for domain in snapshot.domains.values() {
-                if lines.send(line(&shown(domain))).await.is_err() {
-                    return;
-                }
-            }
-            loop {
-                let next = tokio::select! {
-                    biased;
-                    next = changes.recv() => next,
-                    () = lines.closed() => return,
-                    _ = stopping.wait_for(|stopping| *stopping) => {
-                        // To a reader that takes nothing in, the end itself must do.
-                        let _ = lines.try_send(line(&told::Change { stopping: true, ..change() }));
-                        return;
-                    }
-                };
-                let next = match next {
-                    Ok(Change::Now(domain)) => shown(&seen(domain, sight)),
-                    Ok(Change::Left(id, ending)) => told::Change {
-                        left: Some(id.to_string()),
-                        ending: ending.as_deref().map(|ending| told_ending(ending, sight)),
-                        ..change()
-                    },
-                    Ok(Change::Corrected(ending)) => told::Change {
-                        ending: Some(told_ending(&ending, sight)),
-                        corrected: true,
-                        ..change()
-                    },
-                    Err(broadcast::error::RecvError::Lagged(missed)) => told::Change { missed, ..change() },
-                    Err(broadcast::error::RecvError::Closed) => return,
-                };
-                if lines.send(line(&next)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Answer::json_lines(body)
     }
 }
 

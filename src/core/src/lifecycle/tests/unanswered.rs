@@ -101,6 +101,7 @@ fn a_start_that_came_up_and_ended_meanwhile_is_over_at_once() {
         domain: Some(VM),
         began: Some(at),
         incoming: false,
+        from_snapshot: false,
         first: Some(at),
         last: Some(at),
         ended: Some(at),
