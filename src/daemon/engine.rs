@@ -192,7 +192,7 @@ impl EngineTask {
             Effect::Corrected(ending) => {
                 let _ = self.changes.send(Change::Corrected(ending));
             }
-            Effect::Hurry => self.ledger.hurry(),
+            Effect::Hurry(haste) => self.ledger.hurry(haste),
             Effect::Publish => return true,
         }
         false

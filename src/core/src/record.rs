@@ -220,6 +220,15 @@ pub enum Keep {
     Alive(Wall),
 }
 
+/// How soon what was kept has to be on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Haste {
+    /// It is shown only then: at once, but for a moment in which more may come.
+    Soon,
+    /// An act or an answer waits for it.
+    Now,
+}
+
 impl Recovered {
     /// The latest moment of which it knows. What is dated long behind the last sign of life was dated by a clock that was
     /// wrong, and does not count.

@@ -57,9 +57,10 @@ impl Known {
             }
             Keep::Ending(ending) => {
                 self.starts.remove(&ending.run);
-                let mut later = self.evidence.split_off(&(ending.run, 0));
-                later.retain(|(run, _), _| *run != ending.run);
-                self.evidence.append(&mut later);
+                let own = self.evidence.range((ending.run, 0)..=(ending.run, EvidenceId::MAX));
+                for place in own.map(|(place, _)| *place).collect::<Vec<_>>() {
+                    self.evidence.remove(&place);
+                }
                 self.endings.entry(ending.run).or_insert_with(|| Arc::clone(op));
                 if let Some(earlier) = self.latest.insert(ending.domain, ending.run)
                     && earlier != ending.run

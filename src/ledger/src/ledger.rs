@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use whydown_core::id::RunId;
-use whydown_core::record::{Ending, Keep, Recovered};
+use whydown_core::record::{Ending, Haste, Keep, Recovered};
 
 use crate::error::{LedgerError, Trouble};
 use crate::health::Health;
@@ -90,13 +90,16 @@ impl Ledger {
         Opened { ledger: Self { inner: Arc::new(inner) }, recovered: start.recovered, trouble }
     }
 
-    /// Has everything that was handed over written at once.
-    pub fn hurry(&self) {
-        self.inner.shared.hurry();
+    /// Has everything that was handed over written, at once or in a moment.
+    ///
+    /// [`Haste::Now`] is for one who waits, and is to be said once for each: as many of those whom one commit serves are waited
+    /// for before the next, for a quarter of a commit's time and at most 5 ms. [`Haste::Soon`] waits as long for company.
+    pub fn hurry(&self, haste: Haste) {
+        self.inner.shared.hurry(haste);
     }
 
-    /// Hands over an operation, to be written in this order: at once with [`Self::hurry`], and else some moments later,
-    /// when more has come. Waits for no disk.
+    /// Hands over an operation, to be written in this order: with [`Self::hurry`], or else some moments later, when more has
+    /// come. Waits for no disk.
     pub fn keep(&self, op: Keep) {
         self.inner.shared.keep(op);
     }

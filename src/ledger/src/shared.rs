@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use whydown_core::record::Keep;
+use whydown_core::record::{Haste, Keep};
 use whydown_core::time::Wall;
 
 use crate::error::LedgerError;
@@ -20,6 +20,16 @@ const CLOSING_GRACE: Duration = Duration::from_millis(200);
 
 /// After how long a reader looks again whether the writer has looked.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What part of the last commit's time the next one may wait for company.
+const PAUSE_PART: u32 = 4;
+
+/// And how long at most, however slow the disk is.
+const PAUSE_MAX: Duration = Duration::from_millis(5);
+
+/// How long what is only to be shown waits at least: what an ending needs for itself comes within this, and whoever polls does
+/// not see it.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
 
 /// One dropped fact in so many is logged, after the first.
 const LOG_EVERY: u64 = 1000;
@@ -49,8 +59,15 @@ pub(crate) struct State {
     pub failing: Option<(String, Wall)>,
     pub closing: Option<Instant>,
     pub retry_now: bool,
-    /// Somebody waits for what is in the queue.
-    pub hurry: bool,
+    /// What is in the queue is to be written without any wait.
+    pub at_once: bool,
+    /// So many wait for what is in the queue, or for what was to be written before it.
+    pub waiting: u32,
+    /// Who waited when the last commit was done, and who was served by it and may come back: so many, and how long they are
+    /// waited for.
+    pub returning: (u32, Instant),
+    /// How long company is waited for by what is only to be shown.
+    pub pause: Duration,
     /// What is in the queue is written then, whoever waits.
     pub lingers_until: Option<Instant>,
     pub suspect: bool,
@@ -81,7 +98,10 @@ impl Shared {
             failing,
             closing: None,
             retry_now: false,
-            hurry: false,
+            at_once: false,
+            waiting: 0,
+            returning: (0, Instant::now()),
+            pause: PAUSE_MIN,
             lingers_until: None,
             suspect: false,
             misplaced: None,
@@ -106,8 +126,12 @@ impl Shared {
             tracing::error!(?op, "lost: it was handed to a ledger that has stopped");
             return;
         }
-        let linger = self.settings.linger;
-        state.lingers_until.get_or_insert_with(|| Instant::now() + linger);
+        let first = state.lingers_until.is_none();
+        if first {
+            state.lingers_until = Some(Instant::now() + self.settings.linger);
+        }
+        // More of what waits anyway wakes nobody up.
+        let wakes = first || state.failing.is_some();
         match state.queue.push(op) {
             Pushed::Waits => {}
             Pushed::FactDropped | Pushed::WaitsForAFact => {
@@ -128,12 +152,20 @@ impl Shared {
             }
         }
         drop(state);
-        self.work.notify_one();
+        if wakes {
+            self.work.notify_one();
+        }
     }
 
-    pub(crate) fn hurry(&self) {
+    pub(crate) fn hurry(&self, haste: Haste) {
         let mut state = lock(&self.state);
-        state.hurry |= !state.queue.is_empty();
+        match haste {
+            Haste::Now => state.waiting = state.waiting.saturating_add(1),
+            Haste::Soon => {
+                let soon = Instant::now() + state.pause;
+                state.lingers_until = state.lingers_until.map(|until| until.min(soon));
+            }
+        }
         drop(state);
         self.work.notify_one();
     }
@@ -147,7 +179,7 @@ impl Shared {
         let mut state = lock(&self.state);
         let mark = state.queue.mark();
         state.retry_now = true;
-        state.hurry |= !state.queue.is_empty();
+        state.at_once |= !state.queue.is_empty();
         self.work.notify_one();
         while !state.queue.written_up_to(mark) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -164,7 +196,7 @@ impl Shared {
         let deadline = Instant::now() + patience;
         let mut state = lock(&self.state);
         let mark = state.queue.mark();
-        state.hurry |= !state.queue.is_empty();
+        state.at_once |= !state.queue.is_empty();
         self.work.notify_one();
         while !state.queue.written_up_to(mark) && state.failing.is_none() && !state.stopped {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -271,11 +303,109 @@ impl Shared {
 }
 
 impl State {
+    /// When what waits is to be written: this, or earlier.
+    pub(crate) fn due(&self, now: Instant) -> Instant {
+        let (returning, until) = self.returning;
+        if self.at_once || self.closing.is_some() || self.waiting > 0 && self.waiting >= returning {
+            return now;
+        }
+        let lingers = self.lingers_until.unwrap_or(now);
+        if self.waiting > 0 { until } else { lingers.max(until) }
+    }
+
+    /// All that waits is taken to be written, or what `cut` leaves. Gives how many wait for it.
+    pub(crate) fn begin(&mut self, now: Instant, cut: bool) -> u32 {
+        self.at_once &= cut;
+        self.lingers_until = cut.then_some(now);
+        if cut { 0 } else { std::mem::take(&mut self.waiting) }
+    }
+
+    /// A commit that so many waited for took so long. They are told now, and as many as that may be back in a moment: who
+    /// works through a list does the next thing when the last is done. To wait for them is cheaper than to have them wait for
+    /// the next commit and then for their own; who is alone waits for nobody.
+    pub(crate) fn committed(&mut self, served: u32, took: Duration, now: Instant) {
+        let pause = (took / PAUSE_PART).min(PAUSE_MAX);
+        let returning = served.saturating_add(self.waiting);
+        self.returning = (returning, if returning > 0 { now + pause } else { now });
+        self.pause = pause.max(PAUSE_MIN);
+    }
+
     fn not_written(&self) -> LedgerError {
         let reason = match &self.failing {
             Some((error, _)) => error.clone(),
             None => "time is up".to_owned(),
         };
         LedgerError::NotWritten { waiting: self.queue.len(), reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn milliseconds(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    /// A ledger whose last commit took 12 ms and served so many, and the moment when it was done.
+    fn after_a_commit_for(served: u32) -> (Shared, Instant) {
+        let shared = Shared::new(Settings::default(), None, Counters::default());
+        let now = Instant::now();
+        lock(&shared.state).committed(served, milliseconds(12), now);
+        (shared, now)
+    }
+
+    #[test]
+    fn those_who_came_too_late_for_a_commit_wait_for_those_whom_it_served() {
+        let (shared, now) = after_a_commit_for(0);
+        shared.keep(Keep::Alive(Wall(1)));
+        shared.hurry(Haste::Now);
+        lock(&shared.state).committed(2, milliseconds(12), now);
+        assert_eq!(lock(&shared.state).due(now), now + milliseconds(3));
+        shared.hurry(Haste::Now);
+        shared.hurry(Haste::Now);
+        assert_eq!(lock(&shared.state).due(now), now);
+    }
+
+    #[test]
+    fn who_is_alone_waits_for_nobody() {
+        for served in [0, 1] {
+            let (shared, now) = after_a_commit_for(served);
+            shared.keep(Keep::Alive(Wall(1)));
+            shared.hurry(Haste::Now);
+            assert_eq!(lock(&shared.state).due(now), now);
+        }
+    }
+
+    #[test]
+    fn those_who_were_served_together_are_waited_for_and_not_for_long() {
+        let (shared, now) = after_a_commit_for(3);
+        shared.keep(Keep::Alive(Wall(1)));
+        for _ in 0..2 {
+            shared.hurry(Haste::Now);
+            assert_eq!(lock(&shared.state).due(now), now + milliseconds(3), "a quarter of the commit");
+        }
+        shared.hurry(Haste::Now);
+        assert_eq!(lock(&shared.state).due(now), now, "all are back");
+        let mut state = lock(&shared.state);
+        assert_eq!(state.begin(now, false), 3);
+        state.committed(3, milliseconds(300), now);
+        drop(state);
+        shared.keep(Keep::Alive(Wall(2)));
+        shared.hurry(Haste::Now);
+        assert_eq!(lock(&shared.state).due(now), now + PAUSE_MAX);
+    }
+
+    #[test]
+    fn what_is_only_to_be_shown_has_a_moment_for_company_and_what_nobody_wants_longer() {
+        let (shared, now) = after_a_commit_for(0);
+        shared.keep(Keep::Alive(Wall(1)));
+        let lingers = lock(&shared.state).due(now);
+        assert!(lingers >= now + shared.settings.linger);
+        shared.hurry(Haste::Soon);
+        let soon = lock(&shared.state).due(now);
+        assert!((now + milliseconds(3)..lingers).contains(&soon), "{:?}", soon - now);
+        shared.hurry(Haste::Now);
+        assert_eq!(lock(&shared.state).due(now), now);
     }
 }

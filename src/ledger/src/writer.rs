@@ -40,7 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const CLOSING_RETRY: Duration = Duration::from_millis(200);
 
 enum Next {
-    Write(Batch),
+    Write { batch: Batch, waiting: u32 },
     Tell(Vec<Told>),
     Open { thorough: bool },
     Look,
@@ -94,7 +94,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         loop {
             match self.next() {
-                Next::Write(batch) => self.write(batch),
+                Next::Write { batch, waiting } => self.write(batch, waiting),
                 Next::Tell(words) => words.into_iter().for_each(&self.told),
                 Next::Open { thorough } => self.open(thorough),
                 Next::Look => self.look(),
@@ -144,13 +144,11 @@ impl Writer {
                 }
                 let waits = !state.queue.is_empty();
                 let tidy_late = self.tidy_at + TIDY_PATIENCE <= now;
-                let lingers_until = state.lingers_until.unwrap_or(now);
-                let due = state.hurry || state.closing.is_some() || lingers_until <= now;
-                if waits && due && !tidy_late {
+                let due = state.due(now);
+                if waits && due <= now && !tidy_late {
                     let batch = state.queue.take(BATCH_MAX);
-                    state.hurry &= batch.is_cut();
-                    state.lingers_until = batch.is_cut().then_some(now);
-                    return Next::Write(batch);
+                    let waiting = state.begin(now, batch.is_cut());
+                    return Next::Write { batch, waiting };
                 }
                 if state.closing.is_some() && !waits {
                     let in_place = self.store.as_ref().is_some_and(|store| store.place.look().is_ok());
@@ -160,7 +158,7 @@ impl Writer {
                     return Next::Tidy;
                 }
                 let next = self.tidy_at.min(self.look_at);
-                if waits { lingers_until.min(next) } else { next }
+                if waits { due.min(next) } else { next }
             } else {
                 if state.queue.has_untold() {
                     let endings = state.queue.newly_waiting_endings().into_iter().map(Told::NotKept);
@@ -189,12 +187,16 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: Batch) {
+    /// `waiting` is how many wait for it.
+    fn write(&mut self, batch: Batch, waiting: u32) {
         let Some(store) = &mut self.store else { return };
+        let began = Instant::now();
         match store.write(&batch) {
             Ok(()) => {
                 let (endings, facts) = (store.endings, store.facts);
                 *lock(&self.shared.place) = Some(store.place.clone());
+                let now = Instant::now();
+                lock(&self.shared.state).committed(waiting, now.duration_since(began), now);
                 batch.ops.iter().for_each(|op| self.known.note(op));
                 for op in &batch.ops {
                     match &**op {
@@ -209,6 +211,9 @@ impl Writer {
                 self.wait = self.shared.settings.retry_min;
                 let mut state = lock(&self.shared.state);
                 state.queue.done(&batch);
+                if state.queue.is_empty() {
+                    (state.at_once, state.waiting) = (false, 0);
+                }
                 state.retry_now = false;
                 state.health.commits += 1;
                 (state.health.endings, state.health.evidence) = (endings, facts);

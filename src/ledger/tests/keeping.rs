@@ -6,7 +6,7 @@ use common::*;
 use whydown_core::evidence::Fact;
 use whydown_core::id::RunId;
 use whydown_core::limits::RUNS_RESERVED;
-use whydown_core::record::{Keep, Recovered, Seen, When};
+use whydown_core::record::{Haste, Keep, Recovered, Seen, When};
 use whydown_ledger::{Condition, Query, Settings, Told};
 
 #[test]
@@ -336,7 +336,7 @@ fn what_nobody_waits_for_shares_a_commit_with_what_is_in_a_hurry() {
     let (ledger, _, heard) = open_with(Settings { linger, ..settings(&folder.ledger()) });
     ledger.keep(keep_ending(1, 1));
     ledger.keep(Keep::Start(start(2, 2)));
-    ledger.hurry();
+    ledger.hurry(Haste::Now);
     heard.wait(|told| *told == kept([1]));
     eventually("both are in one commit", || heard.counts() == [Told::Written(2)]);
     // Who reads, and who closes, waits for nothing that lingers.

@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use whydown_core::cause::Cause;
 use whydown_core::evidence::Fact;
 use whydown_core::id::DomainId;
-use whydown_core::lifecycle::{Reply, Wanted};
+use whydown_core::lifecycle::{Outcome, Reply, Wanted};
 use whydown_core::record::Certainty;
 use whydown_core::snapshot::Status;
 use whydown_sim::ledger::Disk;
 use whydown_sim::step::{Start, Step, domain};
-use whydown_sim::ways::Way;
-use whydown_sim::world::World;
+use whydown_sim::ways::{Chatter, Way};
+use whydown_sim::world::{Acting, World};
 
 const SYNC: Duration = Duration::from_millis(300);
 const REST: Duration = Duration::from_secs(200);
@@ -63,6 +63,36 @@ fn a_destroy_waits_for_one_commit_and_what_was_answered_stays_done_through_a_kil
         let ending = &world.ledger.endings()[&run];
         assert_eq!(ending.verdict.cause, Cause::AdminDestroyed, "{ending:#?}");
         assert_eq!(world.ledger.acknowledged()[&run].by, "manager");
+    }
+}
+
+#[test]
+fn a_destroy_that_met_a_vm_which_had_just_ended_by_itself_stays_done() {
+    for kill in [false, true] {
+        for passed in 0..60 {
+            let mut world = World::new();
+            world.start_daemon();
+            world.regain_link();
+            world.take(&Step::WitnessDelay(119));
+            world.take(&Step::Start(1, Start::Booted));
+            world.pass(millis(2));
+            world.befall(domain(1), Way::Killed);
+            let asked = world.ask("manager", Wanted::Destroy { domain: domain(1) }).unwrap();
+            world.pass(millis(passed));
+            let done = world.replies(asked) == [Reply::Done];
+            if kill {
+                world.crash_daemon()
+            } else {
+                world.stop_daemon()
+            }
+            world.start_daemon();
+            let world = rests(world);
+            if done {
+                assert_eq!(status(&world, domain(1)), None);
+                let by: Vec<_> = world.ledger.acknowledged().values().map(|done| done.by.as_str()).collect();
+                assert_eq!(by, ["manager"]);
+            }
+        }
     }
 }
 
@@ -187,12 +217,50 @@ fn no_number_is_given_twice_whatever_is_killed_before_a_commit() {
     rests(world);
 }
 
+/// When the shutdown of the first VM is answered, whose agent does not answer; the other VM is heard of at these moments.
+fn shut_down_beside(others: &[u64]) -> u64 {
+    let (mut world, vm) = slow();
+    world.take(&Step::Start(1, Start::Booted));
+    world.pass(Duration::from_secs(100));
+    world.acting = Acting::Told(vec![Outcome::Refused("the agent does not answer".into())]);
+    let agent_first = Some(Duration::from_secs(60));
+    let what = Wanted::Shutdown { domain: vm, again: false, agent_first, force_after: None };
+    let asked = world.ask("manager", what).unwrap();
+    for at in 0..2_000 {
+        if !world.replies(asked).is_empty() {
+            assert_eq!(world.replies(asked), [Reply::Done]);
+            assert!(world.broken().is_empty(), "{}", world.broken().join("\n"));
+            return at;
+        }
+        if others.contains(&at) {
+            world.take(&Step::Chatter(1, Chatter::PauseAndResume));
+        }
+        world.pass(millis(1));
+    }
+    panic!("the shutdown is not answered");
+}
+
+#[test]
+fn an_act_whose_own_request_is_on_disk_waits_for_nothing_that_is_heard_of_another_vm() {
+    let alone = shut_down_beside(&[]);
+    // One commit of 300 ms, and twice libvirt's answer.
+    assert!((300..320).contains(&alone), "{alone} ms");
+    // Between the agent's step and the power button's.
+    assert_eq!(shut_down_beside(&[301, 302, 303, 304]), alone);
+}
+
 fn clock() -> impl Strategy<Value = Step> {
     prop_oneof![Just(Step::JumpYears(10)), Just(Step::JumpYears(-10)), Just(Step::Epoch)]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    /// Whatever is heard of another VM, and whenever.
+    #[test]
+    fn no_vm_waits_longer_for_what_is_heard_of_another(others in prop::collection::vec(0..400u64, 0..20)) {
+        prop_assert!(shut_down_beside(&others) <= shut_down_beside(&[]));
+    }
 
     /// A VM ends under each clock, and the daemon is restarted or killed under each.
     #[test]

@@ -8,7 +8,7 @@ use crate::evidence::{Asked, Fact, Who};
 use crate::hypervisor::{DomainView, HostEvent, Listing, Process};
 use crate::id::{DomainId, RequestId, RunId};
 use crate::log::Log;
-use crate::record::{Ending, Keep};
+use crate::record::{Ending, Haste, Keep};
 use crate::time::Wall;
 
 /// What the world tells the engine.
@@ -123,6 +123,18 @@ pub enum Wanted {
         /// Which.
         domain: DomainId,
     },
+}
+
+impl Wanted {
+    /// With which domain.
+    pub const fn domain(&self) -> DomainId {
+        match self {
+            Self::Create { domain, .. }
+            | Self::Shutdown { domain, .. }
+            | Self::Do { domain, .. }
+            | Self::Destroy { domain } => *domain,
+        }
+    }
 }
 
 /// The answer to a request.
@@ -272,8 +284,8 @@ pub enum Effect {
     Ask(Question),
     /// Write this down, in this order. Answered by `Input::Written` or `Input::Unwritten`, which count these.
     Keep(Keep),
-    /// What was handed to the ledger is waited for: it is to be written at once. Without this it may wait a moment for more.
-    Hurry,
+    /// What was handed to the ledger is waited for. Without this it may wait some moments for more.
+    Hurry(Haste),
     /// Answer this request.
     Reply(RequestId, Reply),
     /// Tell when this process exits, and how.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::effect::{Effect, Input, Question, Reply, Whom};
+use super::effect::{Effect, Input, Whom};
 use super::gate::Gate;
 use super::late::Ended;
 use super::run::{Phase, Run};
 use crate::evidence::Fact;
 use crate::hypervisor::{Happening, Process};
-use crate::id::{BootId, DomainId, RequestId, RunId};
+use crate::id::{BootId, DomainId, RunId};
 use crate::log::{Log, LogBlock};
 use crate::record::{Ending, Keep, Recovered, RunStart, Seen};
 use crate::snapshot::{DomainPublic, Link, Snapshot, Status};
@@ -308,7 +308,7 @@ impl Engine {
     pub(super) fn beat(&mut self, now: Now) {
         self.next_heartbeat = None;
         if matches!(self.link, Link::Up) {
-            self.effects.push(Effect::Keep(Keep::Alive(now.wall)));
+            self.keep_alive(now.wall);
             self.next_heartbeat = Some(now.mono.after(self.settings.heartbeat));
         }
         self.preludes.retain(|_, heard| {
@@ -416,20 +416,15 @@ impl Engine {
         }
     }
 
-    /// Adds a fact to a run, and lets the ledger keep it.
+    /// Adds a fact to a run, and lets the ledger keep it. Of a run whose destroy was answered it is kept with the ending: that
+    /// libvirt refused to destroy what had just ended by itself would say, without the ending, that nothing was answered.
     pub(super) fn note(&mut self, id: RunId, at: Wall, fact: Fact) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if let Some((index, piece)) = run.note(at, fact) {
-            self.effects.push(Effect::Keep(Keep::Evidence(id, index, piece)));
+        let domain = run.start.domain;
+        let answered = run.destroy_out.is_some() && run.forgotten_by.is_some() && !run.is_open();
+        if let Some((index, piece)) = run.note(at, fact).filter(|_| !answered) {
+            self.keep(domain, Keep::Evidence(id, index, piece));
         }
-    }
-
-    pub(super) fn ask(&mut self, question: Question) {
-        self.effects.push(Effect::Ask(question));
-    }
-
-    pub(super) fn reply(&mut self, id: RequestId, reply: Reply) {
-        self.effects.push(Effect::Reply(id, reply));
     }
 
     pub(super) fn mark_changed(&mut self) {

@@ -282,7 +282,7 @@ impl Engine {
         (run.creating, run.creating_until) = (false, None);
         run.start.incarnation = Incarnation { libvirt_id: domain.libvirt_id, process, boot };
         let start = run.start.clone();
-        self.effects.push(Effect::Keep(Keep::Start(start)));
+        self.keep(domain.id, Keep::Start(start));
         self.effects.extend(process.map(Effect::Watch));
         self.take_strays(id);
         self.renamed(now, domain, Some(id));
@@ -368,7 +368,7 @@ impl Engine {
     /// A new run becomes the domain's current one; an old ending stays in history.
     pub(super) fn begin(&mut self, _now: Now, start: RunStart, phase: Phase, status: Status) -> RunId {
         let (id, domain) = (start.run, start.domain);
-        self.effects.push(Effect::Keep(Keep::Start(start.clone())));
+        self.keep(domain, Keep::Start(start.clone()));
         self.effects.extend(start.incarnation.process.map(Effect::Watch));
         self.current.insert(domain, id);
         self.down.remove(&domain);

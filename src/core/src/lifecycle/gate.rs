@@ -1,28 +1,28 @@
-//! What must be on disk first: acts, answers and news wait here for the ledger.
+//! What must be on disk first: acts, answers and news wait here for the ledger, each for what it needs itself.
 //!
 //! ```text
-//!  a step's effects, in order:  Keep   Keep   Ask(Act)   Reply   …
-//!       Keep ─────────────── goes out at once, and is counted
-//!       act, answer ──────── goes out when all that was counted before it is on disk
-//!       news of a domain ─── is shown when all that the step counted is on disk
+//!  what a step wants, in order:  Keep   Keep   Ask(Act)   Reply   …
+//!       Keep ─────────────── goes out at once, and is counted: in all, and for its domain
+//!       act, answer ──────── goes out when all that was counted for its domain before it is on disk
+//!       news of a domain ─── is shown when all that was counted for it by the end of the step is on disk
 //!
-//!  Input::Written(n) ────────────────────────▶ what waited for the first n goes on
+//!  Input::Written(n) ────────────────────────▶ what waited for one of the first n goes on
 //!  Input::Unwritten(n), or a disk that hangs ▶ goes on too, and a *done* says that it is not on disk
 //! ```
 //!
-//! Nothing is counted for one domain alone: one commit serves all that wait, and nobody who adds a step can forget to wait.
-//! What an act came to is answered without waiting: what that needs was written before libvirt was asked. See
+//! Whoever wants something names its domain and nothing else, so nobody who adds a step can forget to wait. What an act came
+//! to is answered when what was written at its request is on disk, and waits for nothing that was heard since. See
 //! `docs/decisions/0013-first-on-disk.md`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::effect::{Effect, Question, Reply};
 use super::engine::Engine;
 use super::run::{OnDisk, Phase};
-use crate::evidence::Asked;
+use crate::evidence::{Asked, Fact};
 use crate::id::{DomainId, RequestId, RunId};
 use crate::limits;
-use crate::record::Keep;
+use crate::record::{Haste, Keep};
 use crate::time::{Mono, Now};
 
 /// See the module page.
@@ -34,8 +34,14 @@ pub(super) struct Gate {
     written: u64,
     /// So much of it is on disk, or known to wait in memory.
     settled: u64,
-    /// Acts and answers, and after how much each goes out.
-    held: VecDeque<(u64, Effect)>,
+    /// The number of the last thing that was handed over about each domain, where that is not on disk.
+    last: BTreeMap<DomainId, u64>,
+    /// Acts and answers: after how much each goes out, and which came first.
+    held: BTreeMap<(u64, u64), Effect>,
+    /// How many were ever held.
+    came: u64,
+    /// What was handed over for each request that is not answered.
+    requests: BTreeMap<RequestId, u64>,
     /// Domains whose picture stays as it is, and until how much is settled.
     veils: BTreeMap<DomainId, u64>,
     /// Domains of which the present step has news that must be on disk first.
@@ -44,9 +50,11 @@ pub(super) struct Gate {
     listed: bool,
     /// After how much the first listing counts for readers.
     listing: Option<u64>,
+    /// Whether the present step wants something that waits.
+    waits: bool,
     /// Since when something waits without any word from the ledger.
     since: Option<Mono>,
-    /// Effects that need not wait any more.
+    /// Effects that need not wait, or not any more.
     pub ready: Vec<Effect>,
 }
 
@@ -61,6 +69,31 @@ impl Gate {
         self.since.map(|since| since.after(limits::DISK_PATIENCE))
     }
 
+    /// An answer that needs what was handed over for its request, and nothing that was heard since.
+    pub fn answer_at_once(&mut self, id: RequestId, reply: Reply) {
+        let after = self.requests.remove(&id).unwrap_or_default();
+        self.answer(after, id, reply);
+    }
+
+    fn answer(&mut self, after: u64, id: RequestId, reply: Reply) {
+        if after > self.settled {
+            self.hold(after, Effect::Reply(id, reply));
+        } else {
+            self.ready.push(Effect::Reply(id, as_written(reply, self.on_disk(after))));
+        }
+    }
+
+    fn hold(&mut self, after: u64, effect: Effect) {
+        self.waits = true;
+        self.came += 1;
+        self.held.insert((after, self.came), effect);
+    }
+
+    /// After how much all that was handed over about this domain is on disk.
+    fn needs(&self, domain: DomainId) -> u64 {
+        self.last.get(&domain).copied().unwrap_or_default()
+    }
+
     /// What is settled now can only be what is on disk.
     fn on_disk(&self, after: u64) -> OnDisk {
         if after <= self.written { OnDisk::Yes } else { OnDisk::No }
@@ -71,7 +104,65 @@ impl Gate {
     }
 }
 
+/// The answer, and that its record cannot be written, where that is so.
+pub(super) fn as_written(reply: Reply, on_disk: OnDisk) -> Reply {
+    match (reply, on_disk) {
+        (Reply::Done, OnDisk::No) => Reply::DoneUnwritten,
+        (reply, _) => reply,
+    }
+}
+
 impl Engine {
+    /// Hands something about this domain to the ledger.
+    pub(super) fn keep(&mut self, domain: DomainId, keep: Keep) {
+        self.gate.handed += 1;
+        self.gate.last.insert(domain, self.gate.handed);
+        self.effects.push(Effect::Keep(keep));
+    }
+
+    /// Hands over what is about no domain.
+    pub(super) fn keep_alive(&mut self, at: crate::time::Wall) {
+        self.gate.handed += 1;
+        self.effects.push(Effect::Keep(Keep::Alive(at)));
+    }
+
+    /// Asks, and has something done when all that was handed over about its domain is on disk.
+    pub(super) fn ask(&mut self, question: Question) {
+        let (Question::Act { domain, .. } | Question::Do { domain, .. }) = &question else {
+            return self.effects.push(Effect::Ask(question));
+        };
+        let after = self.gate.needs(*domain);
+        if after > self.gate.settled {
+            return self.gate.hold(after, Effect::Ask(question));
+        }
+        self.goes_out(&question, self.gate.on_disk(after));
+        self.effects.push(Effect::Ask(question));
+    }
+
+    /// Answers when all that was handed over about this domain is on disk.
+    pub(super) fn reply(&mut self, id: RequestId, domain: DomainId, reply: Reply) {
+        self.gate.requests.remove(&id);
+        self.gate.answer(self.gate.needs(domain), id, reply);
+    }
+
+    /// Answers when what was handed over for this request is on disk.
+    pub(super) fn reply_at_once(&mut self, id: RequestId, reply: Reply) {
+        self.gate.answer_at_once(id, reply);
+    }
+
+    /// A manager asks something of this domain.
+    pub(super) fn requested(&mut self, id: RequestId) {
+        self.gate.requests.insert(id, 0);
+    }
+
+    /// Whatever was handed over for that request was so by now.
+    pub(super) fn request_is_taken(&mut self, id: RequestId, domain: DomainId) {
+        let needs = self.gate.needs(domain);
+        if let Some(after) = self.gate.requests.get_mut(&id) {
+            *after = needs;
+        }
+    }
+
     /// The picture of this domain is to change by something that this step hands to the ledger.
     pub(super) fn news(&mut self, domain: DomainId) {
         self.gate.news.insert(domain);
@@ -92,55 +183,34 @@ impl Engine {
         self.gate.veils.insert(domain, u64::MAX);
     }
 
-    /// An answer whose record is on disk already.
-    pub(super) fn reply_at_once(&mut self, id: RequestId, reply: Reply) {
-        self.gate.ready.push(Effect::Reply(id, reply));
-    }
-
-    /// Holds back what has to wait, at the end of a step. What goes out is left in `effects`.
+    /// What the step shows waits for its records, at the end of it. What goes out is left in `effects`.
     pub(super) fn hold_back(&mut self, now: Now) {
         let effects = std::mem::take(&mut self.effects);
-        let mut going = std::mem::take(&mut self.gate.ready);
-        going.reserve(effects.len());
-        let mut hurry = false;
-        for effect in effects {
-            match &effect {
-                Effect::Keep(keep) => {
-                    self.gate.handed += 1;
-                    hurry |= self.is_urgent(keep);
-                }
-                Effect::Ask(Question::Act { .. } | Question::Do { .. }) | Effect::Reply(..)
-                    if self.gate.handed > self.gate.settled =>
-                {
-                    self.gate.held.push_back((self.gate.handed, effect));
-                    continue;
-                }
-                Effect::Ask(question) => self.goes_out(question, OnDisk::Yes),
-                Effect::Reply(..)
-                | Effect::Watch(_)
-                | Effect::Publish
-                | Effect::Hurry
-                | Effect::Corrected(_) => {}
-            }
-            going.push(effect);
+        let kept = effects.iter().filter_map(|effect| match effect {
+            Effect::Keep(keep) => self.haste(keep),
+            _ => None,
+        });
+        let mut haste = kept.max();
+        self.effects = std::mem::take(&mut self.gate.ready);
+        self.effects.extend(effects);
+        if std::mem::take(&mut self.gate.waits) {
+            haste = Some(Haste::Now);
         }
-        self.effects = going;
-        let waits = self.gate.handed > self.gate.settled;
         for domain in std::mem::take(&mut self.gate.news) {
-            if waits {
-                self.gate.veils.insert(domain, self.gate.handed);
+            let after = self.gate.needs(domain);
+            if after > self.gate.settled {
+                self.gate.veils.insert(domain, after);
             } else {
                 self.gate.veils.remove(&domain);
                 self.touch(now, domain);
             }
         }
         if std::mem::take(&mut self.gate.listed) {
+            let waits = self.gate.handed > self.gate.settled;
             self.gate.listing = waits.then_some(self.gate.handed);
             self.mark_changed();
         }
-        if hurry {
-            self.effects.push(Effect::Hurry);
-        }
+        self.effects.extend(haste.map(Effect::Hurry));
         if !self.gate.is_waiting() {
             self.gate.since = None;
         } else if self.gate.since.is_none() {
@@ -148,23 +218,34 @@ impl Engine {
         }
     }
 
-    /// What tells of a run whose destroy is on disk and answered need not hurry: a daemon that finds none of it ends and
-    /// forgets the run as well. Who destroys the next VM shares its commit with it, and waits for one and not for two.
-    fn is_urgent(&self, keep: &Keep) -> bool {
+    /// How soon this is to be on disk, apart from acts and answers that wait for it.
+    ///
+    /// What is shown only then is wanted soon. What tells of a run whose destroy is on disk and answered is not: a daemon that
+    /// finds none of it ends and forgets the run as well. Evidence has time until an ending or an act needs it, unless it takes
+    /// back what a request says.
+    fn haste(&self, keep: &Keep) -> Option<Haste> {
         let run = match keep {
-            Keep::Alive(_) => return false,
-            Keep::Start(_) | Keep::Revised(_) => return true,
-            Keep::Evidence(run, ..) | Keep::Acknowledge(run, _) => *run,
+            Keep::Evidence(.., piece) => {
+                let takes_back =
+                    matches!(&piece.fact, Fact::Refused { what: Asked::Destroy | Asked::ForceOff, .. });
+                return takes_back.then_some(Haste::Soon);
+            }
+            Keep::Alive(_) => return None,
+            Keep::Start(_) | Keep::Revised(_) => return Some(Haste::Soon),
+            Keep::Acknowledge(run, _) => *run,
             Keep::Ending(ending) => ending.run,
         };
-        !self.runs.get(&run).is_some_and(|run| {
+        let forgotten = self.runs.get(&run).is_some_and(|run| {
             run.destroy_out == Some(OnDisk::Yes) && run.forgotten_by.is_some() && run.forgetting.is_empty()
-        })
+        });
+        (!forgotten).then_some(Haste::Soon)
     }
 
     /// So much of what was handed over is on disk.
     pub(super) fn written(&mut self, now: Now, count: u64) {
-        self.gate.written = self.gate.written.max(count);
+        let written = self.gate.written.max(count);
+        self.gate.written = written;
+        self.gate.last.retain(|_, last| *last > written);
         self.settled(now, count);
     }
 
@@ -187,8 +268,8 @@ impl Engine {
         self.gate.settled = self.gate.settled.max(count.min(self.gate.handed));
         self.gate.since = None;
         let settled = self.gate.settled;
-        while self.gate.held.front().is_some_and(|(after, _)| *after <= settled) {
-            let Some((after, effect)) = self.gate.held.pop_front() else { break };
+        while let Some(held) = self.gate.held.first_entry().filter(|held| held.key().0 <= settled) {
+            let ((after, _), effect) = held.remove_entry();
             let on_disk = self.gate.on_disk(after);
             self.let_go(effect, on_disk);
         }
@@ -210,9 +291,7 @@ impl Engine {
 
     fn let_go(&mut self, effect: Effect, on_disk: OnDisk) {
         let effect = match effect {
-            Effect::Reply(id, Reply::Done) if on_disk == OnDisk::No => {
-                Effect::Reply(id, Reply::DoneUnwritten)
-            }
+            Effect::Reply(id, reply) => Effect::Reply(id, as_written(reply, on_disk)),
             effect => effect,
         };
         if let Effect::Ask(question) = &effect {
@@ -226,7 +305,7 @@ impl Engine {
     pub(super) fn take_back(&mut self, id: RunId) -> Vec<Asked> {
         let mut taken = Vec::new();
         let mut unanswered = Vec::new();
-        self.gate.held.retain(|(_, effect)| {
+        self.gate.held.retain(|_, effect| {
             let what = match effect {
                 Effect::Ask(Question::Act { run, what, .. }) if *run == id => *what,
                 Effect::Ask(Question::Do { run, act, request, .. }) if *run == id => {
@@ -238,8 +317,12 @@ impl Engine {
             taken.push(what);
             false
         });
+        let domain = self.runs.get(&id).map(|run| run.start.domain);
         for request in unanswered {
-            self.reply(request, Reply::IsDown);
+            match domain {
+                Some(domain) => self.reply(request, domain, Reply::IsDown),
+                None => self.reply_at_once(request, Reply::IsDown),
+            }
         }
         taken
     }

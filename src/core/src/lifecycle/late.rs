@@ -295,7 +295,7 @@ impl Engine {
             ..(**told).clone()
         });
         ended.on_its_way = Some(Arc::clone(&ending));
-        self.effects.push(Effect::Keep(Keep::Revised(Box::new((*ending).clone()))));
+        self.keep(ending.domain, Keep::Revised(Box::new((*ending).clone())));
     }
 
     /// A correction is on disk.

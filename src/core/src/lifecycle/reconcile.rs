@@ -20,7 +20,7 @@ impl Engine {
         if matches!(self.link, Link::Up) {
             self.link = Link::Down { since: at };
             self.next_heartbeat = None;
-            self.effects.push(super::Effect::Keep(Keep::Alive(at)));
+            self.keep_alive(at);
             self.mark_changed();
         }
         for overtaken in self.looks.values_mut() {
@@ -307,7 +307,8 @@ impl Engine {
         };
         if learned != *known {
             *known = learned;
-            self.effects.push(super::Effect::Keep(Keep::Start(run.start.clone())));
+            let start = run.start.clone();
+            self.keep(start.domain, Keep::Start(start));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::effect::{Outcome, Question, Reply, Request, Wanted};
 use super::engine::Engine;
+use super::gate::as_written;
 use super::run::{OnDisk, Phase, Shutting, status_during};
 use crate::act::Act;
 use crate::evidence::{Asked, Fact, Who, tame};
@@ -16,10 +17,13 @@ impl Engine {
     pub(super) fn serve(&mut self, now: Now, request: Request) {
         let Request { id, who, what } = request;
         let who = tame(&who);
-        if !self.settled {
-            return self.reply(id, Reply::Unavailable("whydown has not seen libvirt's domains yet".into()));
-        }
+        let domain = what.domain();
+        self.requested(id);
         match what {
+            _ if !self.settled => {
+                let why = "whydown has not seen libvirt's domains yet";
+                self.reply_at_once(id, Reply::Unavailable(why.into()));
+            }
             Wanted::Create { domain, name, xml } => self.create(now, id, who, domain, name, xml),
             Wanted::Shutdown { domain, again, agent_first, force_after } => {
                 self.shut_down(now, id, domain, Shutting { who, again, agent_first, force_after });
@@ -27,16 +31,17 @@ impl Engine {
             Wanted::Do { domain, act } => self.act(now, id, who, domain, act),
             Wanted::Destroy { domain } => self.destroy(now, id, who, domain),
         }
+        self.request_is_taken(id, domain);
     }
 
     fn create(&mut self, now: Now, id: RequestId, who: Who, domain: DomainId, name: String, xml: String) {
         // As in the original, a Down record has to be acknowledged first.
         let open = self.current.get(&domain).is_some_and(|id| self.runs[id].is_open());
         if open || self.down.contains_key(&domain) {
-            return self.reply(id, Reply::Exists);
+            return self.reply(id, domain, Reply::Exists);
         }
         if let Some(why) = self.no_link() {
-            return self.reply(id, Reply::Unavailable(why));
+            return self.reply(id, domain, Reply::Unavailable(why));
         }
         let domain = DomainRef { id: domain, name, libvirt_id: None };
         // Of starts before this one.
@@ -48,16 +53,16 @@ impl Engine {
         }
         self.note(run, now.wall, Fact::Requested { what: Asked::Create, who });
         self.ask(Question::Act { run, domain: domain.id, what: Asked::Create, xml: Some(xml) });
-        self.reply(id, Reply::Done);
+        self.reply(id, domain.id, Reply::Done);
     }
 
     fn shut_down(&mut self, now: Now, id: RequestId, domain: DomainId, shutting: Shutting) {
         let Some(run) = self.open_run(domain) else {
             let reply = if self.is_known(domain) { Reply::IsDown } else { Reply::NoSuchVm };
-            return self.reply(id, reply);
+            return self.reply(id, domain, reply);
         };
         if let Some(why) = self.no_link() {
-            return self.reply(id, Reply::Unavailable(why));
+            return self.reply(id, domain, Reply::Unavailable(why));
         }
         let who = shutting.who.clone();
         self.note(run, now.wall, Fact::Requested { what: shutting.button(), who: who.clone() });
@@ -82,21 +87,21 @@ impl Engine {
     fn act(&mut self, now: Now, id: RequestId, who: Who, domain: DomainId, act: Act) {
         let Some(run) = self.open_run(domain) else {
             let reply = if self.is_known(domain) { Reply::IsDown } else { Reply::NoSuchVm };
-            return self.reply(id, reply);
+            return self.reply(id, domain, reply);
         };
         if let Some(why) = self.no_link() {
-            return self.reply(id, Reply::Unavailable(why));
+            return self.reply(id, domain, Reply::Unavailable(why));
         }
         let what = act.asked();
         let Some(followed) = self.runs.get_mut(&run) else { return };
         if followed.phase == Phase::Launching {
-            return self.reply(id, Reply::Refused("it is still being started".into()));
+            return self.reply(id, domain, Reply::Refused("it is still being started".into()));
         }
         // libvirt would keep whoever asks waiting until the long one is over.
         match followed.long {
-            Some(_) if act.is_long() => return self.reply(id, Reply::Exists),
+            Some(_) if act.is_long() => return self.reply(id, domain, Reply::Exists),
             Some(_) if what != Asked::Abort => {
-                return self.reply(id, Reply::Refused("it is being migrated or saved".into()));
+                return self.reply(id, domain, Reply::Refused("it is being migrated or saved".into()));
             }
             _ => {}
         }
@@ -108,7 +113,7 @@ impl Engine {
         self.note(run, now.wall, Fact::Requested { what, who });
         self.touch(now, domain);
         if act.is_long() {
-            self.reply(id, Reply::Done);
+            self.reply(id, domain, Reply::Done);
         }
         self.ask(Question::Do { run, domain, request, act });
     }
@@ -129,7 +134,7 @@ impl Engine {
                 Outcome::NoLink => Reply::Unavailable(NO_LINK.into()),
             };
             let on_disk = self.runs.get(&id).and_then(|run| run.act_out);
-            self.reply_at_once(request, as_written(reply, on_disk));
+            self.reply_at_once(request, as_asked(reply, on_disk));
         }
         let Some(run) = self.runs.get_mut(&id).filter(|run| run.is_open()) else { return };
         let domain = run.start.domain;
@@ -154,7 +159,7 @@ impl Engine {
     fn destroy(&mut self, now: Now, id: RequestId, who: Who, domain: DomainId) {
         if let Some(run) = self.open_run(domain) {
             if let Some(why) = self.no_link() {
-                return self.reply(id, Reply::Unavailable(why));
+                return self.reply(id, domain, Reply::Unavailable(why));
             }
             self.note(run, now.wall, Fact::Requested { what: Asked::Destroy, who: who.clone() });
             if let Some(run) = self.runs.get_mut(&run) {
@@ -167,7 +172,7 @@ impl Engine {
             return self.forget_ended(now, run, who, vec![id]);
         }
         let reply = if self.acknowledge(now, domain, who) { Reply::Done } else { Reply::NoSuchVm };
-        self.reply(id, reply);
+        self.reply(id, domain, reply);
     }
 
     pub(super) fn ask_to_destroy(&mut self, run: RunId, domain: DomainId) {
@@ -260,7 +265,7 @@ impl Engine {
                             Outcome::NoLink => Reply::Unavailable(NO_LINK.into()),
                             Outcome::Done | Outcome::Refused(_) => Reply::Done,
                         };
-                        self.reply_at_once(request, as_written(reply, shutdown_out));
+                        self.reply_at_once(request, as_asked(reply, shutdown_out));
                     }
                 }
             },
@@ -279,8 +284,8 @@ impl Engine {
                         Outcome::Refused(text) => Reply::Refused(text.clone()),
                         Outcome::NoLink => Reply::Unavailable(NO_LINK.into()),
                     };
-                    let reply = as_written(reply, shutdown_out);
-                    self.gate.ready.push(super::Effect::Reply(request, reply));
+                    let reply = as_asked(reply, shutdown_out);
+                    self.gate.answer_at_once(request, reply);
                 }
             }
             // Force has no answer, and the rest is answered by `did`.
@@ -369,7 +374,7 @@ impl Engine {
         for (request, _) in shutting {
             match shutdown_out {
                 Some(on_disk) => self.reply_at_once(request, done(on_disk)),
-                None => self.reply(request, Reply::Done),
+                None => self.reply(request, domain, Reply::Done),
             }
         }
         let Some(who) = destroying.first().map(|(_, who)| who.clone()) else { return };
@@ -423,12 +428,9 @@ impl Engine {
 /// libvirt reports STOPPED within milliseconds of a destroy.
 const STOPPED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// The answer, and that its request cannot be written, where that is so.
-fn as_written(reply: Reply, on_disk: Option<OnDisk>) -> Reply {
-    match (reply, on_disk) {
-        (Reply::Done, Some(OnDisk::No)) => Reply::DoneUnwritten,
-        (reply, _) => reply,
-    }
+/// The answer, and that libvirt was asked without a record, where that is so.
+fn as_asked(reply: Reply, asked: Option<OnDisk>) -> Reply {
+    as_written(reply, asked.unwrap_or(OnDisk::Yes))
 }
 
 const fn done(on_disk: OnDisk) -> Reply {

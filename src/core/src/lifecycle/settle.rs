@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::effect::{Effect, Reply};
+use super::effect::Reply;
 use super::engine::{Down, Echo, Engine};
 use super::run::{Phase, Reverting};
 use crate::cause::Cause;
@@ -149,7 +149,7 @@ impl Engine {
         let forgotten = run.forgotten_by.is_some();
         let (start, dossier) = (run.start.clone(), run.dossier.clone());
         self.remember_ended(now, start, dossier, &ending, looked);
-        self.effects.push(Effect::Keep(Keep::Ending(Box::new((*ending).clone()))));
+        self.keep(ending.domain, Keep::Ending(Box::new((*ending).clone())));
         if forgotten {
             self.acknowledge_recorded(now, id, true);
         }
@@ -161,13 +161,13 @@ impl Engine {
         let (domain, by) = (run.start.domain, run.forgotten_by.clone());
         let waiting = std::mem::take(&mut run.forgetting);
         if let Some(by) = by.filter(|_| first) {
-            self.effects.push(Effect::Keep(Keep::Acknowledge(id, Acknowledged { at: now.wall, by })));
+            self.keep(domain, Keep::Acknowledge(id, Acknowledged { at: now.wall, by }));
         }
         if self.current.get(&domain) == Some(&id) {
             self.news(domain);
         }
         for request in waiting {
-            self.reply(request, Reply::Done);
+            self.reply(request, domain, Reply::Done);
         }
     }
 
@@ -214,8 +214,7 @@ impl Engine {
     /// A manager has taken note of a Down domain. False if there is none.
     pub(super) fn acknowledge(&mut self, now: Now, domain: DomainId, by: Who) -> bool {
         let Some(down) = self.down.remove(&domain) else { return false };
-        self.effects
-            .push(Effect::Keep(Keep::Acknowledge(down.ending.run, Acknowledged { at: now.wall, by })));
+        self.keep(domain, Keep::Acknowledge(down.ending.run, Acknowledged { at: now.wall, by }));
         self.news(domain);
         true
     }

@@ -80,7 +80,7 @@ impl World {
                 Effect::Keep(_)
                 | Effect::Watch(_)
                 | Effect::Publish
-                | Effect::Hurry
+                | Effect::Hurry(_)
                 | Effect::Corrected(_) => {}
             }
         }

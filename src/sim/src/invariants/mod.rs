@@ -45,6 +45,14 @@ pub struct Invariants {
     destroyed: BTreeSet<RunId>,
     /// Destroys that the present daemon was asked for, and of which run.
     destroys: BTreeMap<RequestId, Option<RunId>>,
+    /// What the present daemon handed over: in all, and the number of the last about each domain.
+    handed: u64,
+    handed_last: BTreeMap<DomainId, u64>,
+    /// So much of it is on disk.
+    on_disk: u64,
+    /// After how much each request to the present daemon may be answered: what was known of its domain when it came, and its
+    /// own record.
+    needs: BTreeMap<RequestId, u64>,
     /// Whether the present daemon's ledger said that it cannot write, and has not written since.
     cannot_write: bool,
     /// The exit code with which each run was first told, by any daemon.
@@ -82,6 +90,9 @@ impl Invariants {
 
     pub(crate) fn committed(&mut self, tried: &Tried) {
         self.not_kept.extend(&tried.not_kept);
+        if tried.written {
+            self.on_disk = tried.count;
+        }
         self.cannot_write = !tried.written;
     }
 
@@ -98,6 +109,9 @@ impl Invariants {
     pub(crate) fn crashed(&mut self) {
         self.requests.clear();
         self.destroys.clear();
+        self.needs.clear();
+        self.handed_last.clear();
+        (self.handed, self.on_disk) = (0, 0);
         self.cannot_write = false;
         self.not_kept.clear();
         self.ended.clear();
@@ -149,7 +163,13 @@ impl Invariants {
                 self.starts.values().filter(|start| start.domain == *domain).map(|start| start.run).max();
             self.destroys.insert(*id, run);
         }
+        if let Input::Asked(Request { id, what, .. }) = input {
+            self.needs.insert(*id, self.handed_last.get(&what.domain()).copied().unwrap_or_default());
+        }
         for effect in effects {
+            if let Effect::Keep(keep) = effect {
+                self.hand_over(input, keep);
+            }
             match effect {
                 Effect::Keep(Keep::Start(start)) => {
                     let known = self.starts.insert(start.run, start.clone()).is_some();
@@ -176,8 +196,15 @@ impl Invariants {
                         format!("{request:?} is answered {times:?} times, now with {reply:?}")
                     });
                     self.check_destroyed(*request, reply, ledger);
+                    let needs = self.needs.get(request).copied().unwrap_or_default();
+                    // That nobody can be asked now says nothing of a VM.
+                    let says_nothing = matches!(reply, Reply::DoneUnwritten | Reply::Unavailable(_));
+                    let holds = needs <= self.on_disk || self.cannot_write || says_nothing;
+                    self.claim(holds, || {
+                        format!("{request:?} is answered with {reply:?} before what that needs is on disk")
+                    });
                 }
-                Effect::Keep(_) | Effect::Ask(_) | Effect::Watch(_) | Effect::Publish | Effect::Hurry => {}
+                Effect::Keep(_) | Effect::Ask(_) | Effect::Watch(_) | Effect::Publish | Effect::Hurry(_) => {}
             }
         }
         let publishes = effects.iter().filter(|effect| matches!(effect, Effect::Publish)).count() as u64;
@@ -190,6 +217,30 @@ impl Invariants {
         self.check_older_runs(input, before, after);
         self.check_gone(before, after, ledger);
         self.check_picture(now, after, ledger);
+    }
+
+    /// Counts what the ledger is handed. What a request has written is needed for its answer.
+    fn hand_over(&mut self, input: &Input, keep: &Keep) {
+        self.handed += 1;
+        let run = match keep {
+            Keep::Start(start) => start.run,
+            Keep::Evidence(run, ..) | Keep::Acknowledge(run, _) => *run,
+            Keep::Ending(ending) | Keep::Revised(ending) => ending.run,
+            Keep::Alive(_) => return,
+        };
+        let begun = if let Keep::Start(start) = keep { Some(start.domain) } else { None };
+        let Some(domain) = begun.or_else(|| self.starts.get(&run).map(|start| start.domain)) else { return };
+        self.handed_last.insert(domain, self.handed);
+        let own = match keep {
+            Keep::Evidence(.., piece) => matches!(piece.fact, Fact::Requested { .. }),
+            keep => matches!(keep, Keep::Start(_) | Keep::Acknowledge(..)),
+        };
+        if let Input::Asked(Request { id, what, .. }) = input
+            && own
+            && what.domain() == domain
+        {
+            self.needs.insert(*id, self.handed);
+        }
     }
 
     /// News about a run never changes what is shown of a newer one.

@@ -18,7 +18,7 @@ impl World {
             return;
         }
         self.daemon += 1;
-        self.commit_due = false;
+        self.commit_due = None;
         self.engine = Some(Engine::recover(settings(&self.hypervisor), self.ledger.begin()));
         self.trace.push(Trace::DaemonBegan(self.now));
         let snapshot = self.snapshot();

@@ -64,6 +64,9 @@ pub enum Trace {
     DaemonEnded(Now),
 }
 
+/// How long the ledger waits for more where nothing is in a hurry.
+const LINGER: Duration = Duration::from_millis(50);
+
 /// Times of the told administrator; short ones, so that stories stay short.
 pub fn settings(hypervisor: &Hypervisor) -> Settings {
     Settings {
@@ -112,7 +115,8 @@ pub struct World {
     session: Session,
     sessions: u32,
     agenda: Agenda,
-    commit_due: bool,
+    /// When the ledger commits.
+    commit_due: Option<Mono>,
     hear_last: Mono,
     reported_last: Mono,
     watched: BTreeSet<(u32, u64)>,
@@ -159,7 +163,7 @@ impl World {
             session: Session::None,
             sessions: 0,
             agenda: Agenda::default(),
-            commit_due: false,
+            commit_due: None,
             hear_last: mono,
             reported_last: mono,
             watched: BTreeSet::new(),
@@ -296,7 +300,7 @@ impl World {
                 }
             }
             Due::Commit(daemon) => {
-                if daemon == self.daemon {
+                if daemon == self.daemon && self.commit_due == Some(self.now.mono) {
                     self.commit();
                 }
             }
@@ -328,11 +332,12 @@ impl World {
             }
             Effect::Keep(keep) => {
                 self.ledger.keep(keep);
-                self.commit_soon();
+                self.commit_after(LINGER);
             }
+            Effect::Hurry(_) => self.commit_after(Duration::ZERO),
             Effect::Reply(request, reply) => self.replies.entry(request).or_default().push(reply),
             Effect::Watch(process) => self.watch(process),
-            Effect::Publish | Effect::Hurry | Effect::Corrected(_) => {}
+            Effect::Publish | Effect::Corrected(_) => {}
         }
     }
 
@@ -340,18 +345,21 @@ impl World {
         self.watched.insert((process.pid, process.start_ticks));
     }
 
-    fn commit_soon(&mut self) {
-        if !std::mem::replace(&mut self.commit_due, true) {
-            let wait = match self.disk {
-                Disk::Works(wait) => wait,
-                Disk::Fails => Duration::from_millis(1),
-            };
-            self.at(wait, Due::Commit(self.daemon));
+    /// A commit begins that long from now, or earlier, and takes what is handed over while it runs along.
+    fn commit_after(&mut self, pause: Duration) {
+        let wait = match self.disk {
+            Disk::Works(wait) => wait,
+            Disk::Fails => Duration::from_millis(1),
+        };
+        let at = self.now.mono.after(pause + wait);
+        if self.ledger.is_waiting() && self.commit_due.is_none_or(|due| at < due) {
+            self.commit_due = Some(at);
+            self.agenda.add(at, Due::Commit(self.daemon));
         }
     }
 
     fn commit(&mut self) {
-        self.commit_due = false;
+        self.commit_due = None;
         let tried = match self.disk {
             Disk::Works(_) => self.ledger.commit(),
             Disk::Fails => self.ledger.fail(),
@@ -361,8 +369,9 @@ impl World {
             self.listened_since.get_or_insert(self.now.mono);
         }
         if self.ledger.is_waiting() {
-            self.commit_due = true;
-            self.at(Duration::from_secs(1), Due::Commit(self.daemon));
+            let at = self.now.mono.after(Duration::from_secs(1));
+            self.commit_due = Some(at);
+            self.agenda.add(at, Due::Commit(self.daemon));
         }
         for run in tried.kept {
             self.tell(Input::Kept(run));
