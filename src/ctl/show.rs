@@ -97,11 +97,7 @@ pub fn why(told: &Why) -> String {
     let Some(ending) = &told.ending else { return text };
     let _ = writeln!(text, "{} went down: {}", clean(&ending.name), ending.sentence);
     let _ = writeln!(text);
-    let when = match ending.ended_not_before.map(local) {
-        None => local(ending.ended),
-        Some(from) if from == local(ending.ended) => format!("about {from}"),
-        Some(from) => format!("between {from} and {}", local(ending.ended)),
-    };
+    let when = span(ending.ended_not_before.map(local), local(ending.ended));
     let mut facts: Vec<(&str, String)> = vec![
         ("When", when),
         ("Run", format!("{}, since {}", ending.run, local(ending.started))),
@@ -150,6 +146,15 @@ fn evidence(text: &mut String, title: &str, pieces: &[Witnessed]) {
     for piece in pieces {
         let times = if piece.times > 1 { format!(" ({} times)", piece.times) } else { String::new() };
         let _ = writeln!(text, "  {}  {}{times}", local(piece.last), clean(&piece.what));
+    }
+}
+
+/// A moment, or a window as it is written: one of less than a second is about a moment.
+fn span(from: Option<String>, to: String) -> String {
+    match from {
+        None => to,
+        Some(from) if from == to => format!("about {to}"),
+        Some(from) => format!("between {from} and {to}"),
     }
 }
 
@@ -322,4 +327,17 @@ fn local(at: Timestamp) -> String {
 /// A text from elsewhere, with what is hidden in it made visible.
 pub fn clean(text: &str) -> String {
     crate::visible::visible(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_of_less_than_a_second_is_about_a_moment() {
+        let at = |text: &str| text.to_owned();
+        assert_eq!(span(None, at("03:39:21")), "03:39:21");
+        assert_eq!(span(Some(at("03:39:21")), at("03:39:21")), "about 03:39:21");
+        assert_eq!(span(Some(at("03:39:20")), at("03:39:21")), "between 03:39:20 and 03:39:21");
+    }
 }

@@ -12,6 +12,7 @@ use whydown_core::hypervisor::{
     ShutOffReason, StartDetail, SuspendDetail,
 };
 use whydown_core::id::{BootId, DomainId};
+use whydown_core::limits::CLOCK_GRACE;
 use whydown_core::log::{Log, LogBlock};
 use whydown_core::record::RunStart;
 use whydown_core::time::{Mono, Now, Wall};
@@ -127,7 +128,7 @@ pub struct Hypervisor {
     /// Whether libvirtd runs.
     pub up: bool,
     /// Since when it has been running; `None` for since long before the story.
-    pub up_since: Option<Wall>,
+    pub up_since: Option<Now>,
     /// When the present boot began, where the story tells.
     pub booted: Option<Wall>,
     boots: u32,
@@ -244,7 +245,7 @@ impl Hypervisor {
     }
 
     /// The log of this name.
-    pub fn log(&self, name: &str, now: Wall) -> Log {
+    pub fn log(&self, name: &str, now: Now) -> Log {
         let starts: Vec<&Start> = self.starts.iter().filter(|start| start.name == name).collect();
         let lives = starts.iter().filter_map(|start| start.life.map(|life| &self.lives[life]));
         let unread = lives.filter_map(|life| life.log_unread.clone()).next_back();
@@ -254,12 +255,12 @@ impl Hypervisor {
     }
 
     /// All logs.
-    pub fn logs(&self, now: Wall) -> Vec<Log> {
+    pub fn logs(&self, now: Now) -> Vec<Log> {
         let names: BTreeSet<&str> = self.starts.iter().map(|start| start.name.as_str()).collect();
         names.into_iter().map(|name| self.log(name, now)).collect()
     }
 
-    fn block(&self, start: &Start, now: Wall) -> LogBlock {
+    fn block(&self, start: &Start, now: Now) -> LogBlock {
         let failed = || vec![(start.at, Fact::LogEnd { word: LogWord::Failed, at: Some(start.at) })];
         let life = start.life.map(|life| &self.lives[life]);
         let stamps = || life.into_iter().flat_map(|life| life.log.iter().map(|(at, _)| *at));
@@ -359,7 +360,7 @@ impl Hypervisor {
         self.booted = Some(now.wall);
         self.next_libvirt_id = 1;
         self.up = true;
-        self.up_since = Some(now.wall);
+        self.up_since = Some(now);
     }
 
     /// The life that a run of the engine is about, as far as its marks tell.
@@ -379,9 +380,10 @@ impl Hypervisor {
     }
 
     /// What the log says of a life, as the witness of logs tells it.
-    pub fn log_facts(&self, life: &Life, now: Wall) -> Vec<(Wall, Fact)> {
+    pub fn log_facts(&self, life: &Life, now: Now) -> Vec<(Wall, Fact)> {
+        let Now { mono, wall } = now;
         if let Some(why) = &life.log_unread {
-            return vec![(now, Fact::LogUnread(why.clone()))];
+            return vec![(wall, Fact::LogUnread(why.clone()))];
         }
         let mut facts = Vec::new();
         let mut words = Vec::new();
@@ -398,17 +400,20 @@ impl Hypervisor {
                 LogLine::Text(text) => words.push(text.clone()),
             }
         }
-        // The libvirt that sent the signal runs still.
-        let ended = facts.iter().find(|(_, f)| matches!(f, Fact::LogSignal { sender: Sender::Libvirt, .. }));
-        let since = self.up_since.unwrap_or(Wall(0));
-        if self.up && ended.is_some_and(|(at, _)| *at >= since) {
-            facts.push((now, Fact::LibvirtSince(since)));
+        // The libvirt that sent the signal runs still. Since when, is told by how long, and by the present clock.
+        let sent = facts.iter().find(|(_, f)| matches!(f, Fact::LogSignal { sender: Sender::Libvirt, .. }));
+        let since = self.up_since.map_or(Mono(0), |since| since.mono);
+        let it_does = self.up && life.ended.is_none_or(|ended| ended >= since);
+        let since = wall.before(mono.since(since));
+        // The witness takes one that began later for another process with its number.
+        if it_does && sent.is_some_and(|(at, _)| since <= at.after(CLOCK_GRACE)) {
+            facts.push((wall, Fact::LibvirtSince(since)));
         }
         if !facts.iter().any(|(_, fact)| matches!(fact, Fact::LogEnd { .. })) {
-            facts.push((now, Fact::LogSilent));
+            facts.push((wall, Fact::LogSilent));
         }
         if !words.is_empty() {
-            facts.push((now, Fact::LogText(words.join("\n"))));
+            facts.push((wall, Fact::LogText(words.join("\n"))));
         }
         facts
     }

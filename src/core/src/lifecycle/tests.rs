@@ -15,6 +15,7 @@ use std::time::Duration;
 mod failed;
 mod faults;
 mod glances;
+mod moments;
 mod starting;
 mod unanswered;
 

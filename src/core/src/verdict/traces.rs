@@ -229,14 +229,21 @@ pub(super) fn ended_by_libvirt(dossier: &Dossier, wanted: Ended) -> Vec<Evidence
     else {
         return Vec::new();
     };
-    let listening =
-        dossier.items().iter().any(|e| matches!(e.fact, Fact::Gap { from, .. } if signalled <= from));
-    let deaf = has(
-        dossier,
-        |f| matches!(f, Fact::Gap { from, to, .. } if *from < signalled && signalled <= to.after(limits::CLOCK_GRACE)),
-    );
+    // Nobody listened to a run that only the log tells of, whatever the dates say.
+    let unheard = has(dossier, |f| matches!(f, Fact::LogStart { .. }));
+    let listening = !unheard
+        && dossier.items().iter().any(|e| matches!(e.fact, Fact::Gap { from, .. } if signalled <= from));
+    let deaf = unheard
+        || has(
+            dossier,
+            |f| matches!(f, Fact::Gap { from, to, .. } if *from < signalled && signalled <= to.after(limits::CLOCK_GRACE)),
+        );
     let since = dossier.latest(|f| matches!(f, Fact::LibvirtSince(_)));
     let (ended, shown) = match since.map(|(id, e)| (id, &e.fact)) {
+        // It cannot have sent what is dated before it began: the clock was set between the two.
+        Some((_, Fact::LibvirtSince(since))) if *since > signalled.after(limits::CLOCK_GRACE) => {
+            return Vec::new();
+        }
         Some((id, Fact::LibvirtSince(since))) => {
             let came_back = began(dossier) < *since && signalled.since(*since) <= TAKES_OVER;
             match (came_back, listening && !deaf) {

@@ -275,7 +275,7 @@ impl World {
     fn play_fault(&mut self, fault: Fault) {
         let usual = Duration::from_millis(3);
         match fault {
-            Fault::LibvirtdRestarts => self.hypervisor.up_since = Some(self.now().wall),
+            Fault::LibvirtdRestarts => self.hypervisor.up_since = Some(self.now()),
             Fault::LinkLost => self.lose_link(Loss::Cut),
             Fault::LinkBack => self.regain_link(),
             Fault::DaemonKilled => self.crash_daemon(),

@@ -204,7 +204,7 @@ impl World {
     fn log_of(&self, name: &str, marks: Marks) -> Vec<(Wall, Fact)> {
         match self.answers {
             Answers::After(_) => {
-                attribution::facts_of(&self.hypervisor.log(name, self.now.wall), marks, self.now.wall)
+                attribution::facts_of(&self.hypervisor.log(name, self.now), marks, self.now.wall)
             }
             Answers::None(_) => vec![(self.now.wall, Fact::LogUnread("it cannot be read".into()))],
         }

@@ -119,7 +119,7 @@ impl World {
         self.hear_last = self.now.mono;
         let readable = matches!(self.answers, Answers::After(_));
         self.logs_were_unread |= !readable;
-        self.tell(Input::Past(if readable { self.hypervisor.logs(self.now.wall) } else { Vec::new() }));
+        self.tell(Input::Past(if readable { self.hypervisor.logs(self.now) } else { Vec::new() }));
         self.tell(Input::LinkUp(listing));
         for event in waiting {
             self.agenda.add(self.now.mono, Due::Hear(number, event, self.now.mono));
@@ -140,7 +140,7 @@ impl World {
 
     fn libvirtd_returns(&mut self) {
         self.hypervisor.up = true;
-        self.hypervisor.up_since = Some(self.now.wall);
+        self.hypervisor.up_since = Some(self.now);
         self.hypervisor.forget_reasons();
         let ids: Vec<DomainId> = self.hypervisor.domains.keys().copied().collect();
         for id in ids {
