@@ -17,6 +17,7 @@ fn world(boot: &str, booted: Option<i64>) -> World {
         unacknowledged_max_count: 10,
         boot: BootId("now".into()),
         booted: booted.map(Wall::from_millis),
+        driver_inside: false,
     };
     let incarnation = Incarnation { libvirt_id: Some(1), process: Some(PROCESS), boot: BootId(boot.into()) };
     let (name, at) = ("vm".into(), Wall::from_millis(900_000));
