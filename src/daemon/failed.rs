@@ -41,6 +41,9 @@ const LEAST: Duration = Duration::from_millis(200);
 /// A look on a big host is followed by a pause of so many times its own length: libvirt is busy with us for 1% at most.
 const SHARE: u32 = 100;
 
+/// And no longer than this: a look that was slow once, as the host was busy with other things, must not blind us for minutes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
 /// How long before libvirt's farewell its error may stand in its log. It cleans up in between, and where QEMU ran, that one
 /// has words of its own.
 const ERROR_BEFORE: Duration = Duration::from_millis(500);
@@ -145,7 +148,7 @@ impl FailedStarts {
                 };
             }
             // One look answers for all that the audit tells of while the last one's price is paid.
-            let (least, pause) = (LEAST.max(began.elapsed()), PAUSE.max(began.elapsed() * SHARE));
+            let (least, pause) = (LEAST.max(began.elapsed()), pause_after(began.elapsed()));
             tokio::time::sleep(least).await;
             let _ =
                 tokio::time::timeout(pause.saturating_sub(least), self.sources.audited.news.notified()).await;
@@ -262,6 +265,11 @@ impl FailedStarts {
     }
 }
 
+/// How long to wait after a look that took so long.
+fn pause_after(look: Duration) -> Duration {
+    look.saturating_mul(SHARE).clamp(PAUSE, LONGEST_PAUSE)
+}
+
 /// Whether this ending is that of a start that failed at this moment, or of something later.
 fn covers(ending: &Ending, at: Wall) -> bool {
     let ended = match ending.ended {
@@ -280,4 +288,15 @@ fn covers(ending: &Ending, at: Wall) -> bool {
             Some(farewell) => farewell >= at,
             None => failed && !looked_for && ended.after(SAME) >= at,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_was_slow_once_delays_the_next_by_seconds_and_not_by_minutes() {
+        let pauses = [1, 50, 900, 60_000].map(|look| pause_after(Duration::from_millis(look)).as_millis());
+        assert_eq!(pauses, [3_000, 5_000, 15_000, 15_000]);
+    }
 }

@@ -1,5 +1,6 @@
 //! The main job on a real libvirtd: real guests, each ended in its own way, each told rightly, also after restarts.
 
+mod arrivals;
 mod asked;
 mod daemon;
 mod failed;

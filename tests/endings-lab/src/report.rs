@@ -267,6 +267,7 @@ impl Report {
         for (what, needs) in NOT_COVERED {
             let _ = writeln!(page, "- {what}: needs {needs}.");
         }
+        page.push_str(&crate::elsewhere::section());
         page
     }
 }

@@ -674,7 +674,7 @@ pub static ROWS: [Row; 38] = [
     Row {
         word: "guest-exit",
         sentence: "The guest ended QEMU by a device that its definition has for that.",
-        story: "The exit status of the process is one that a guest chooses by `isa-debug-exit` or by semihosting, as test programs and small kernels do. libvirt sees only that the process is gone, as if it had crashed.",
+        story: "The exit status of the process is one that a guest chooses by `isa-debug-exit` or by semihosting, as test programs and small kernels do. libvirt sees only that the process is gone, as if it had crashed, or, with newer versions of QEMU, that the guest shut down.",
         advice: "Nothing to repair on the host. The exit status in the evidence is the guest's own word; with isa-debug-exit it is twice the guest's number and one.",
         exit_code: 0,
         exit_reason: 7,

@@ -32,6 +32,10 @@ impl Engine {
         let wait = match stopped {
             _ if remains => Duration::ZERO,
             Some(StopDetail::Failed) => self.settings.settle,
+            // The status comes from the kernel, and libvirt's word by another way.
+            Some(StopDetail::Shutdown) if verdict::guest_may_exit(&run.dossier) => self.settings.settle,
+            // Why the kernel killed it comes by a way of its own, too.
+            None if verdict::was_killed(&run.dossier) => self.settings.settle,
             Some(StopDetail::FromSnapshot) => self.settings.settle_snapshot,
             _ => Duration::ZERO,
         };
@@ -93,7 +97,7 @@ impl Engine {
                     verdict.cause,
                     Cause::StartFailed | Cause::QemuFailed | Cause::QemuCrashed | Cause::GuestExit
                 );
-            verdict::is_final(&verdict) && !asks_first
+            verdict::is_final(&verdict, &run.dossier) && !asks_first
         };
         if due && !self.may_come_back(id) || !latest && *remains || last_word() {
             self.record(now, id);

@@ -1,7 +1,7 @@
 //! Clues: yes/no questions put to a frozen dossier. A clue that is seen names the evidence it is seen in.
 
 use super::order::{self, Onset, onset, since_reset};
-use super::process::{exit, guest_exited, is_by, killed_at_start, says_why, with_unit};
+use super::process::{exit, exits_unseen, guest_exited, is_by, killed_at_start, says_why, with_unit};
 use super::setting::{has, ids, was_up};
 use super::traces::*;
 use crate::cause::Cause;
@@ -50,7 +50,8 @@ clues! {
     HostResetFirst => Some(Cause::DestroyedOnReboot),
     /// QEMU's first word is a reset of a part of the machine, or by the load of a snapshot.
     OtherResetFirst => Some(Cause::DestroyedOnReboot),
-    /// QEMU's first word is a guest's shutdown, and no agent through which another client could have asked.
+    /// QEMU's first word is a guest's shutdown; no agent through which another client could have asked, and no status of
+    /// the guest's own.
     PlainPoweroff => Some(Cause::GuestPoweroff),
     /// A manager asked us for a shutdown not long before, and libvirt took it.
     WeAskedShutdown => Some(Cause::AdminShutdown),
@@ -169,6 +170,11 @@ impl Clue {
         )
     }
 
+    /// Whether it needs a guest that can end QEMU with a status of its own.
+    pub(super) fn is_of_an_exit(self) -> bool {
+        matches!(self, Self::GuestExited | Self::GuestMayHaveExited)
+    }
+
     /// The evidence in which it is seen; empty if it is not.
     pub fn seen(self, dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
         let heard =
@@ -211,7 +217,9 @@ impl Clue {
             Self::OtherResetFirst => {
                 word(|_, r| matches!(r, QemuReason::SubsystemReset | QemuReason::SnapshotLoad))
             }
-            Self::PlainPoweroff if somebody_may_have_asked(dossier, end) => Vec::new(),
+            Self::PlainPoweroff if somebody_may_have_asked(dossier, end) || exits_unseen(dossier) => {
+                Vec::new()
+            }
             Self::PlainPoweroff => word(|guest, r| guest && r == QemuReason::GuestShutdown),
             Self::WeAskedShutdown => {
                 let began = onset().graced();
@@ -298,7 +306,7 @@ impl Clue {
                     ) | Fact::Found { state: DomainState::Paused(PauseReason::PostcopyFailed), .. }
                 )
             }),
-            Self::IncomingUnfinished if handed_over(dossier) => Vec::new(),
+            Self::IncomingUnfinished if handed_over(dossier) => unheard_arrival(dossier),
             Self::IncomingUnfinished => {
                 let mut seen = heard(|h| matches!(h, Happening::Started(StartDetail::Migrated)));
                 seen.extend(ids(dossier, |f| matches!(f, Fact::LogStart { incoming: true, .. })));

@@ -24,6 +24,7 @@ pub use advice::{advice, plain_advice};
 pub use clue::Clue;
 pub use context::{LED_BY, led_by};
 pub use explain::{describe, text_of};
+pub use process::{guest_may_exit, was_killed};
 pub use setting::Setting;
 pub(crate) use setting::was_up;
 pub use table::{Place, RETIRED, ROWS, Row, story_of};
@@ -78,9 +79,10 @@ pub fn was_stopped_by_a_snapshot(dossier: &Dossier) -> bool {
 }
 
 /// Whether nothing that may still come can change this verdict: it is certain, or its row is [settled](Row::is_settled).
-pub fn is_final(verdict: &Verdict) -> bool {
+pub fn is_final(verdict: &Verdict, dossier: &Dossier) -> bool {
+    let may_exit = guest_may_exit(dossier);
     verdict.certainty == Certainty::Certain
-        || ROWS.iter().any(|row| row.label == verdict.row && row.is_settled())
+        || ROWS.iter().any(|row| row.label == verdict.row && row.is_settled(may_exit))
 }
 
 /// Whether this clue is seen whenever that cause is at work, and so speaks for nothing else.
@@ -111,6 +113,8 @@ fn accompanies(clue: Clue, setting: Setting, cause: Cause) -> bool {
             )
         }
         Clue::WeAskedShutdown => cause == Cause::AdminForcedOff,
+        // It gives up if the rest of its memory does not come.
+        Clue::ExitedWithError => cause == Cause::IncomingMigrationFailed,
         Clue::KilledHard => cause == Cause::OomKilled || setting == Setting::NotStarted,
         _ => false,
     }

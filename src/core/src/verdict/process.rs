@@ -92,6 +92,21 @@ pub(super) fn guest_exited(dossier: &Dossier, sure: bool) -> Vec<EvidenceId> {
     seen
 }
 
+/// Whether its guest can end QEMU with a status of its own.
+pub fn guest_may_exit(dossier: &Dossier) -> bool {
+    guests_device(dossier).is_some()
+}
+
+/// Whether a signal ended its process.
+pub fn was_killed(dossier: &Dossier) -> bool {
+    !exit(dossier, |status| matches!(status, ExitStatus::Signal(_))).is_empty()
+}
+
+/// Whether its guest may have ended QEMU with a status of its own, which nobody saw.
+pub(super) fn exits_unseen(dossier: &Dossier) -> bool {
+    guest_may_exit(dossier) && exit(dossier, |_| true).is_empty()
+}
+
 /// Whether a signal of `sender` speaks for `wanted`. The host's init ends what is in a unit that is stopped, as anybody on
 /// the host may; that it does so because the host goes down, it says itself where it can be asked.
 pub(super) fn is_by(dossier: &Dossier, sender: Sender, wanted: Sender) -> bool {

@@ -2,7 +2,7 @@
 
 use super::clue::Clue;
 use super::order;
-use super::traces::{died_before_destroy, ever_asked, handed_over};
+use super::traces::{died_before_destroy, ever_asked, handed_over, image};
 use crate::evidence::{Asked, Dossier, EvidenceId, Fact, LogWord};
 use crate::hypervisor::{DomainState, Happening, ShutOffReason, ShutdownDetail, StopDetail};
 use crate::time::Wall;
@@ -98,7 +98,8 @@ impl Setting {
         }
         // A start of which only the log tells, and which libvirt calls failed there.
         if let Some(incoming) = failed_in_log(dossier) {
-            return incoming.then_some(Self::Failed);
+            // libvirt has QEMU wait for a saved image as for a VM that migrates here.
+            return (incoming && image(dossier, true).is_empty()).then_some(Self::Failed);
         }
         let tried = begun_by_us(dossier)
             || has(dossier, |f| {

@@ -130,6 +130,8 @@ table! {
         "E8" FaultRaised => QemuCrashed, Certain: "The kernel saw QEMU's own fault, or its abort.";
         "E9" OtherBySender => ProcessTerminated, Certain: "The kernel saw another process send the signal.";
         "E10" PanickedAndEnded => GuestPanic, Probable: "The panic device had fired, and the VM was ended.";
+        "E13" GuestExited => GuestExit, Certain: "QEMU's status is one that its guest chose, by a device that its definition has for it.";
+        "E14" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status, and QEMU uses it for its own errors as well.";
         "E12" InitSignal => HostShutdown, Probable: "Init ends processes when the host goes down.";
         "E11" OutsideSignal => ProcessTerminated, Certain: "QEMU or the kernel names the signal and its sender.";
     }
@@ -139,11 +141,13 @@ table! {
         "G10" PanickedAndEnded => GuestPanic, Probable: "The guest had panicked, and then shut down.";
         "G3" WatchdogShutdown => WatchdogShutdown, Probable: "The watchdog had asked; whether the guest obeyed or shut down by itself leaves no trace.";
         "G4" ResetFirst => DestroyedOnReboot, Certain: "QEMU's word is reset, and on_reboot ended the VM.";
+        "G11" GuestExited => GuestExit, Certain: "QEMU's status is one that its guest chose, by a device that its definition has for it: newer QEMUs shut down for that in good order.";
+        "G12" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status, and QEMU uses it for its own errors as well.";
         "G5" WeAskedShutdown => AdminShutdown, Probable: "A manager had asked through us; whether the guest obeyed or its user powered it off leaves no trace.";
         "G6" HostGoingDown => HostShutdown, Probable: "Guests are asked to shut down when their host does.";
         "G7" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us; whether the guest obeyed leaves no trace.";
         "G8" PlainPoweroff => GuestPoweroff, Certain: "QEMU says guest-shutdown, and nobody could have asked.";
-        "G9" _ => GuestPoweroff, Probable: "An agent, through which another client may have asked, leaves no trace.";
+        "G9" _ => GuestPoweroff, Probable: "An agent, through which another client may have asked, leaves no trace; nor does a guest that ended QEMU by a device for that, where the exit status was not seen.";
     }
     [First(ShutdownByHost)] {
         "H2" HostGoingDown => HostShutdown, Probable: "The host was going down and ended its processes.";
@@ -168,6 +172,7 @@ table! {
         "D1" WeAskedDestroyAtStart => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up.";
         "D2" WeForcedOff => AdminForcedOff, Certain: "Our own last step of a shutdown.";
         "D3" WeAskedDestroy => AdminDestroyed, Certain: "A manager destroyed it through us.";
+        "D7" IncomingUnfinished => IncomingMigrationFailed, Certain: "It came by migration and was destroyed before it was handed over: on its source it goes on.";
         "D4" PostcopyFailed => PostcopyFailed, Probable: "Its post-copy migration had failed and it was cleaned up.";
         "D5" PausedLong => PausedTooLong, Probable: "An I/O error had paused it for long.";
         "D6" _ => OutsideDestroyed, Certain: "libvirt was told to destroy it, and not by us.";
@@ -191,11 +196,9 @@ table! {
     [Then(Failed)] {
         "F7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "F17" KilledByLibvirt => ProcessLost, Probable: "libvirt itself sent SIGKILL, and does not say why.";
-        "F21" GuestExited => GuestExit, Certain: "QEMU's status is one that its guest chose, by a device that its definition has for it.";
         "F10" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "F11" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it, and nobody saw another process send it.";
         "F12" OtherSignal => ProcessTerminated, Certain: "A signal ended it.";
-        "F22" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status, and QEMU uses it for its own errors as well.";
         "F13" ExitedWithError => QemuFailed, Certain: "QEMU gave up with an error.";
         "F20" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
         "F14" _ => ProcessLost, Probable: "The process vanished and left no word.";
@@ -224,8 +227,6 @@ table! {
         "X5" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "X6" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it.";
         "X7" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
-        "X24" GuestExited => GuestExit, Probable: "QEMU's status is one that its guest chose.";
-        "X25" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status.";
         "X8" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error.";
         "X17" MigrationCompleted => MigratedAway, Probable: "libvirt had migrated it.";
         "X18" SaveCompleted => SavedToFile, Probable: "libvirt had saved it.";
@@ -253,8 +254,6 @@ table! {
         "N9" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "N10" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it.";
         "N11" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
-        "N28" GuestExited => GuestExit, Probable: "QEMU's status is one that its guest chose.";
-        "N29" GuestMayHaveExited => GuestExit, Probable: "Its guest can end QEMU with this status.";
         "N12" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error.";
         "N24" MigrationCompleted => MigratedAway, Probable: "libvirt had migrated it.";
         "N25" ManagedImage => ManagedSaved, Probable: "A saved image waits.";
@@ -284,6 +283,8 @@ pub const RETIRED: &[(&str, &str)] = &[
     ("F16", "The kernel itself sent SIGKILL, as it does when memory runs out, but said no word."),
     ("F18", "The kernel saw another process send the signal."),
     ("F19", "The kernel saw QEMU's own fault, or its abort."),
+    ("F21", "QEMU's status is one that its guest chose, by a device that its definition has for it."),
+    ("F22", "Its guest can end QEMU with this status, and QEMU uses it for its own errors as well."),
     ("H1", "QEMU says that it was told to quit."),
     ("H3", "Init ends processes when the host goes down."),
     ("H4", "QEMU or the kernel names the signal and its sender."),
@@ -301,6 +302,8 @@ pub const RETIRED: &[(&str, &str)] = &[
     ("N18", "The kernel itself sent SIGKILL, as it does when memory runs out."),
     ("N19", "The kernel saw another process send the signal."),
     ("N20", "The kernel saw QEMU's own fault, or its abort."),
+    ("N28", "QEMU's status is one that its guest chose."),
+    ("N29", "Its guest can end QEMU with this status."),
     ("U4", "Init ends processes when the host goes down."),
     ("U5", "QEMU or the kernel names the signal and its sender."),
     ("X1", "Our destroy was on its way when we stopped hearing."),
@@ -313,6 +316,8 @@ pub const RETIRED: &[(&str, &str)] = &[
     ("X13", "The kernel itself sent SIGKILL, as it does when memory runs out."),
     ("X14", "The kernel saw another process send the signal."),
     ("X15", "The kernel saw QEMU's own fault, or its abort."),
+    ("X24", "QEMU's status is one that its guest chose."),
+    ("X25", "Its guest can end QEMU with this status."),
 ];
 
 /// What a row says, be it one of today's or a retired one; `None` for a label that this version never had.
@@ -331,10 +336,13 @@ pub fn choose(setting: Setting, seen: impl Fn(Clue) -> bool) -> &'static Row {
 
 impl Row {
     /// Whether nothing that may still come can put another row of its setting in its place: its clue, and those of all rows
-    /// before it, stand on what is heard before the end or never. What settings share is never settled.
-    pub fn is_settled(&self) -> bool {
+    /// before it, stand on what is heard before the end or never. What settings share is never settled. `may_exit`: whether
+    /// its guest can end QEMU with a status of its own, which is seen at the end.
+    pub fn is_settled(&self, may_exit: bool) -> bool {
         let (Place::First(setting) | Place::Then(setting)) = self.place else { return false };
         let clues = setting.rows().take_while(|row| row.label != self.label).map(|row| row.clue);
-        clues.chain([self.clue]).all(|clue| clue.is_some_and(Clue::is_heard_before_the_end))
+        clues.chain([self.clue]).all(|clue| {
+            clue.is_some_and(|clue| clue.is_heard_before_the_end() || !may_exit && clue.is_of_an_exit())
+        })
     }
 }

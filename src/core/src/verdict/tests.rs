@@ -395,8 +395,11 @@ fn evidence_dated_after_the_end_shows_a_clock_that_was_set_and_forbids_certainty
 
 #[test]
 fn only_rows_that_stand_on_what_was_heard_before_the_end_wait_for_nothing() {
-    let settled: Vec<_> = ROWS.iter().filter(|row| row.is_settled()).map(|row| row.label).collect();
-    assert_eq!(settled, ["G1", "G2", "G10", "G3", "G4", "G5"]);
+    let settled = |may_exit| -> Vec<_> {
+        ROWS.iter().filter(|row| row.is_settled(may_exit)).map(|row| row.label).collect()
+    };
+    assert_eq!(settled(true), ["G1", "G2", "G10", "G3", "G4"]);
+    assert_eq!(settled(false), ["G1", "G2", "G10", "G3", "G4", "G11", "G12", "G5"]);
 }
 
 #[test]
@@ -475,17 +478,32 @@ fn a_status_that_the_guest_chose_is_no_failure_of_qemu() {
     let gone = (100, host(Happening::Stopped(StopDetail::Failed)));
     let may = |device: &str| (1, Fact::GuestMayExit { device: device.into() });
     for (device, code, row, certainty) in [
-        ("isa-debug-exit", 33, "F21", Certainty::Certain),
-        ("isa-debug-exit", 139, "F21", Certainty::Certain),
-        ("isa-debug-exit", 1, "F22", Certainty::Probable),
+        ("isa-debug-exit", 33, "E13", Certainty::Certain),
+        ("isa-debug-exit", 139, "E13", Certainty::Certain),
+        ("isa-debug-exit", 1, "E14", Certainty::Probable),
         ("isa-debug-exit", 2, "F13", Certainty::Certain),
-        ("semihosting", 2, "F21", Certainty::Certain),
-        ("semihosting", 1, "F22", Certainty::Probable),
+        ("semihosting", 2, "E13", Certainty::Certain),
+        ("semihosting", 1, "E14", Certainty::Probable),
     ] {
         let facts = [may(device), (99, Fact::Exit(ExitStatus::Code(code))), gone.clone()];
         says(&facts, 100, row, certainty);
     }
     says(&[(99, Fact::Exit(ExitStatus::Code(33))), gone], 100, "F13", Certainty::Certain);
+}
+
+#[test]
+fn a_guest_that_can_choose_qemus_status_is_known_to_have_powered_off_only_by_that() {
+    let may = (1, Fact::GuestMayExit { device: "isa-debug-exit".into() });
+    let exit = |code| vec![(99, Fact::Exit(ExitStatus::Code(code)))];
+    for (exits, row, certainty) in [
+        (exit(33), "G11", Certainty::Certain),
+        (exit(1), "G12", Certainty::Probable),
+        (exit(0), "G8", Certainty::Certain),
+        (Vec::new(), "G9", Certainty::Probable),
+    ] {
+        before_a_poweroff(&[[may.clone()].to_vec(), exits].concat(), row, certainty);
+    }
+    before_a_poweroff(&exit(33), "G8", Certainty::Certain);
 }
 
 #[test]
@@ -521,4 +539,43 @@ fn what_ended_qemu_while_it_started_is_why_it_did_not() {
     let reason = refusal("unable to set memory limit");
     let by_libvirt = (8, Fact::Exit(ExitStatus::Signal(9)));
     says(&[asked, by_libvirt, reason], "B3", certain, Some("unable to set memory limit"));
+}
+
+#[test]
+fn what_waited_for_a_saved_image_and_failed_unheard_is_a_restore_and_no_arrival() {
+    let failed = |managed_save| {
+        [
+            (90, Fact::LogStart { at: at(90), incoming: true }),
+            (99, Fact::LogEnd { word: LogWord::Failed, at: Some(at(99)) }),
+            (100, Fact::Found { state: DomainState::ShutOff(ShutOffReason::Failed), managed_save }),
+        ]
+    };
+    says(&failed(Some(true)), 100, "B2", Certainty::Probable);
+    assert_eq!(decide(&dossier(&failed(Some(false))), at(100)).cause, Cause::IncomingMigrationFailed);
+}
+
+#[test]
+fn an_arrival_whose_beginning_nobody_heard_is_told_by_what_it_left_and_nothing_else_is() {
+    let paused = |reason| (10, found(DomainState::Paused(reason)));
+    let failed = |detail| (100, host(Happening::Stopped(detail)));
+    let end = |word| (100, Fact::LogEnd { word, at: Some(at(100)) });
+    let text = (99, Fact::LogText("load of migration failed: Input/output error".into()));
+    let cause = |facts: &[(i64, Fact)]| decide(&dossier(facts), at(100)).cause;
+    let arriving = paused(PauseReason::Migration);
+    let gone = failed(StopDetail::Failed);
+    for facts in [
+        vec![arriving.clone(), text.clone(), gone.clone(), end(LogWord::Crashed)],
+        vec![arriving.clone(), gone.clone(), end(LogWord::Failed)],
+    ] {
+        assert_eq!(cause(&facts), Cause::IncomingMigrationFailed, "{facts:?}");
+    }
+    let resumed = (50, host(Happening::Resumed(ResumeDetail::Migrated)));
+    for facts in [
+        vec![arriving.clone(), gone.clone(), end(LogWord::Crashed)],
+        vec![arriving.clone(), resumed, text.clone(), gone.clone(), end(LogWord::Crashed)],
+        vec![paused(PauseReason::User), gone, end(LogWord::Failed)],
+        vec![arriving, text, failed(StopDetail::Destroyed), end(LogWord::Destroyed)],
+    ] {
+        assert_ne!(cause(&facts), Cause::IncomingMigrationFailed, "{facts:?}");
+    }
 }

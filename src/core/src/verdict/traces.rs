@@ -3,11 +3,11 @@
 use super::clue::Clue;
 use super::order::{self, Onset, onset, since_reset};
 use super::process::{exit, is_by, spoke_after};
-use super::setting::{failed_in_log, has, ids};
-use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, ExitStatus, Fact, Sender};
+use super::setting::{failed_in_log, has, ids, stopped};
+use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, ExitStatus, Fact, LogWord, Sender};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, ShutdownDetail,
-    StartDetail, SuspendDetail,
+    StartDetail, StopDetail, SuspendDetail,
 };
 use crate::limits;
 use crate::time::Wall;
@@ -383,6 +383,32 @@ pub(super) fn handed_over(dossier: &Dossier) -> bool {
                 _ => false,
             }
     })
+}
+
+/// An incoming migration that failed and whose beginning nobody heard: libvirt showed nothing but that it waited for its
+/// memory, and then that the process is gone, and the log says that this was no end of a VM. A saved image that fails to load
+/// is not told as stopped, and the source of a migration is never told to have failed to start or to load.
+pub(super) fn unheard_arrival(dossier: &Dossier) -> Vec<EvidenceId> {
+    let arriving = |state: &DomainState| *state == DomainState::Paused(PauseReason::Migration);
+    let was_anything_else = has(dossier, |f| match f {
+        Fact::Host(Happening::Started(_) | Happening::Resumed(_) | Happening::Suspended(_)) => true,
+        Fact::Found { state, .. } => state.is_active() && !arriving(state),
+        _ => false,
+    });
+    if was_anything_else || stopped(dossier) != Some(StopDetail::Failed) {
+        return Vec::new();
+    }
+    let failed = ids(dossier, |f| match f {
+        Fact::LogEnd { word, .. } => *word == LogWord::Failed,
+        Fact::LogText(text) => text.contains("load of migration failed"),
+        _ => false,
+    });
+    let mut seen = ids(dossier, |f| matches!(f, Fact::Found { state, .. } if arriving(state)));
+    if seen.is_empty() || failed.is_empty() {
+        return Vec::new();
+    }
+    seen.extend(failed);
+    seen
 }
 
 /// The last pause, if `wanted` accepts it and nothing shows it running after it.

@@ -107,7 +107,8 @@ impl World {
                 }
             }
             Act::Exit(status) => {
-                if let Some(process) = self.hypervisor.life(id).map(|life| life.process)
+                // The kernel may tell of it when libvirt has told of the end.
+                if let Some(process) = self.hypervisor.latest_life_mut(id).map(|life| life.process)
                     && self.watched.remove(&(process.pid, process.start_ticks))
                 {
                     self.witness(Whom::Process(process), Fact::Exit(status));

@@ -134,7 +134,10 @@ fn shutdowns() -> Vec<Case> {
             "another client dumps its memory and lets it run on",
             |scene| {
                 let file = scene.file("dump");
-                scene.virsh(&format!("dump VM {file} --live"))?;
+                // libvirt 12 does not know this way of it any more; without, it is paused meanwhile.
+                if scene.virsh(&format!("dump VM {file} --live")).is_err() {
+                    scene.virsh(&format!("dump VM {file}"))?;
+                }
                 Ok(scene.serial()?.answer(PATIENCE)?)
             },
             none,

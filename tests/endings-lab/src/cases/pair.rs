@@ -181,6 +181,21 @@ pub(super) fn cases() -> Vec<Case> {
         .there(|_| certain("incoming-migration-failed"))
         .only(PERSISTENT),
         pair(
+            "migration-destroyed-there",
+            "another client destroys what has come of it on the destination, in flight",
+            |scene| {
+                let begun = in_flight(scene, "")?;
+                let there = scene.there.context("a stage of two")?;
+                there.libvirtd.destroy(scene.name())?;
+                gone_wrong(begun)?;
+                still_answers(scene)
+            },
+            none,
+        )
+        .guest(large)
+        .there(|_| certain("incoming-migration-failed"))
+        .only(TRANSIENT),
+        pair(
             "migrated-by-post-copy",
             "another client migrates it and lets it run on the destination before its memory is there",
             |scene| {

@@ -11,7 +11,7 @@ struct Strong {
     rank: u8,
 }
 
-const GUEST: &[Cause] = &[Cause::GuestPoweroff];
+const GUEST: &[Cause] = &[Cause::GuestPoweroff, Cause::GuestExit];
 /// The end of every dossier, in seconds.
 const END: i64 = 1_000;
 
@@ -57,6 +57,15 @@ fn strong_facts() -> Vec<Strong> {
         fact("panic", END - 1, host(Happening::QemuPanicked), &[Cause::GuestPanic], 5),
         fact("log names a sender", END - 1, log_signal(Sender::Outside), &[Cause::ProcessTerminated], 5),
         fact("init's signal", END - 1, log_signal(Sender::Init), &[Cause::HostShutdown], 5),
+        Strong {
+            name: "the guest's status",
+            facts: vec![
+                (1, Fact::GuestMayExit { device: "isa-debug-exit".into() }),
+                (END - 1, Fact::Exit(ExitStatus::Code(33))),
+            ],
+            agree: &[Cause::GuestExit],
+            rank: 5,
+        },
         fact("term sent", END - 1, signalled(15, Sender::Outside), &[Cause::ProcessTerminated], 5),
     ]
 }
