@@ -5,6 +5,7 @@
 #   tests/endings-lab.sh                  the quick selection
 #   tests/endings-lab.sh --full           every case, some minutes
 #   tests/endings-lab.sh --only PATTERN   cases whose name contains this; may be given often
+#   tests/endings-lab.sh --except PATTERN and none of these
 #   tests/endings-lab.sh --list           says which cases there are, the quick ones with a star
 #
 #   --jobs N          so many VMs at once on the shared stage (3)
@@ -13,7 +14,7 @@
 set -eu
 for argument in "$@"; do
     case $argument in
-    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
     esac
 done
 top=$(cd "$(dirname "$0")/.." && pwd)

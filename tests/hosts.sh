@@ -9,8 +9,10 @@
 # The programs are those that were built here; where they do not load, as on Debian 11, they are built there, with the
 # cargo of this machine.
 set -eu
+usage() { sed -n '2,10s/^# \{0,1\}//p' "$0"; }
 case ${1:-} in
-'' | -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
+-h | --help) usage; exit 0 ;;
+'' | -*) usage >&2; exit 2 ;;
 esac
 suite=$1
 shift

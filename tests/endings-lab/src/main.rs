@@ -22,6 +22,9 @@ struct Arguments {
     /// Only cases whose name contains this, of all.
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
+    /// None of these, such as one that this host's libvirtd does not survive.
+    #[arg(long, value_name = "PATTERN")]
+    except: Vec<String>,
     /// So many at once on the shared stage.
     #[arg(long, value_name = "N", default_value_t = 3)]
     jobs: usize,
@@ -48,9 +51,11 @@ fn main() -> ExitCode {
 }
 
 fn told(arguments: &Arguments) -> Result<bool> {
+    let named = |case: &Case, by: &[String]| by.iter().any(|pattern| case.name.contains(pattern));
     let wanted = |case: &Case| match arguments.only.is_empty() {
+        _ if named(case, &arguments.except) => false,
         true => arguments.full || case.quick,
-        false => arguments.only.iter().any(|pattern| case.name.contains(pattern)),
+        false => named(case, &arguments.only),
     };
     let mut out = std::io::stdout();
     if arguments.list {
