@@ -2,7 +2,7 @@
 
 use whydown_endings_lab::host::Programs;
 use whydown_endings_lab::runner::{Plan, run};
-use whydown_endings_lab::{cases, trials};
+use whydown_endings_lab::{cases, elsewhere, trials};
 
 #[test]
 fn what_is_known_to_end_vms_is_told_rightly() {
@@ -35,5 +35,6 @@ fn the_page_names_every_case_and_nothing_wrong() {
     for (what, _) in cases::NOT_COVERED {
         assert!(page.contains(&format!("- {what}: ")), "{what}: {make}");
     }
+    assert!(page.ends_with(&elsewhere::section()), "the runs on other hosts: {make}");
     assert!(!page.contains("WRONG") && !page.contains("BROKEN"), "{make}");
 }

@@ -12,7 +12,7 @@
 
 pub mod case;
 pub mod cases;
-mod elsewhere;
+pub mod elsewhere;
 pub mod host;
 pub mod judge;
 pub mod recorder;
