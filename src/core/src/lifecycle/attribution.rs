@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::evidence::{Fact, tame};
+use crate::evidence::{Fact, LogWord, tame};
 use crate::id::DomainId;
 use crate::log::{Log, LogBlock};
 use crate::time::Wall;
@@ -146,7 +146,17 @@ pub(super) fn by_domain(logs: Vec<Log>) -> BTreeMap<DomainId, Vec<LogBlock>> {
             parts.entry(domain).or_default().push(its.cloned().collect());
         }
     }
-    parts.into_iter().map(|(domain, parts)| (domain, merged(parts))).collect()
+    parts.into_iter().map(|(domain, parts)| (domain, restored(merged(parts)))).collect()
+}
+
+/// What was saved waits for its own memory when it starts next, as a VM does that migrates here.
+fn restored(mut blocks: Vec<LogBlock>) -> Vec<LogBlock> {
+    let saved: Vec<bool> =
+        blocks.iter().map(|block| block.farewell().is_some_and(|(word, _)| word == LogWord::Saved)).collect();
+    for (block, saved) in blocks.iter_mut().skip(1).zip(saved) {
+        block.incoming &= !saved;
+    }
+    blocks
 }
 
 fn merged(parts: Vec<Vec<LogBlock>>) -> Vec<LogBlock> {

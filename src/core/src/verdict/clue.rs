@@ -223,8 +223,10 @@ impl Clue {
             Self::PlainPoweroff => word(|guest, r| guest && r == QemuReason::GuestShutdown),
             Self::WeAskedShutdown => {
                 let began = onset().graced();
-                let mut seen = asked(dossier, Asked::Shutdown, began, limits::REQUEST_LIFE);
-                seen.extend(asked(dossier, Asked::AgentShutdown, began, limits::REQUEST_LIFE));
+                // For a reboot its button is pressed as well, and on_reboot may end what goes off by it.
+                let ways = [Asked::Shutdown, Asked::AgentShutdown, Asked::Reboot, Asked::AgentReboot];
+                let ways = ways.iter().flat_map(|way| asked(dossier, *way, began, limits::REQUEST_LIFE));
+                let seen = ways.collect();
                 since_reset(dossier, end, seen)
             }
             Self::WeForcedOff => asked(dossier, Asked::ForceOff, Onset::at(end), EVER),

@@ -264,6 +264,21 @@ mod tests {
         assert_eq!(ending.verdict.despite, [] as [u16; 0]);
     }
 
+    /// on_reboot ended what we had asked to reboot: the press of its button was ours.
+    #[test]
+    fn a_button_that_we_pressed_for_a_reboot_was_pressed_by_nobody_else() {
+        let asked = Fact::Requested { what: Asked::Reboot, who: "engine".into() };
+        let began = host(Happening::ShutdownBegan(ShutdownDetail::Guest));
+        let pressed = host(Happening::QemuPowerdown);
+        let ending = told([asked.clone(), pressed, began, host(Happening::Stopped(StopDetail::Shutdown))]);
+        assert_eq!((ending.verdict.cause, ending.verdict.row.as_ref()), (Cause::AdminShutdown, "G5"));
+        let because = |id: &u16| ending.evidence[usize::from(*id)].fact == asked;
+        assert!(
+            ending.verdict.because.iter().any(because) && ending.verdict.despite.is_empty(),
+            "{ending:?}"
+        );
+    }
+
     #[test]
     fn it_is_bounded_and_the_newest_is_first() {
         let disk = |n: i32| {

@@ -27,7 +27,7 @@ pub fn describe(fact: &Fact) -> String {
             "QEMU's log tells of its start; whydown was not listening then".into()
         }
         Fact::LogStart { incoming: true, .. } => {
-            "QEMU's log tells that it was started for a VM that migrates here; whydown was not listening then"
+            "QEMU's log tells that it was started for a VM that is restored or migrates here; whydown was not listening then"
                 .into()
         }
         Fact::NextFromSnapshot => "its next run began from a snapshot".into(),
