@@ -422,7 +422,18 @@ impl Engine {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let domain = run.start.domain;
         let answered = run.destroy_out.is_some() && run.forgotten_by.is_some() && !run.is_open();
-        if let Some((index, piece)) = run.note(at, fact).filter(|_| !answered) {
+        match run.note(self.mono, at, fact).filter(|_| !answered) {
+            Some((index, piece)) => self.keep(domain, Keep::Evidence(id, index, piece)),
+            None if run.keep_at.is_some() => self.set_alarm(id),
+            None => {}
+        }
+    }
+
+    /// Repeats that have waited to be written are, so that a restart finds everything in its order.
+    pub(super) fn keep_repeats(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let domain = run.start.domain;
+        for (index, piece) in run.take_unkept() {
             self.keep(domain, Keep::Evidence(id, index, piece));
         }
     }

@@ -1,5 +1,6 @@
 //! One run while the engine follows it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,15 @@ use crate::record::{Ending, RunStart, When};
 use crate::snapshot::Status;
 use crate::time::{Mono, Now, Wall};
 
-/// A repeated fact is written again when its last time has moved by this much.
-const REPEAT_WORTH_KEEPING: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long the repeat of a fact may wait to be written, so that a storm of them is written now and then.
+const REPEAT_WAITS: Duration = Duration::from_secs(5);
+
+/// The same where other facts came in between: then the repeat tells what came after what.
+const REORDER_WAITS: Duration = Duration::from_millis(200);
+
+/// It does not wait at all where the fact was last written so long before. A guest that is reset again and again does no
+/// more than that.
+const REORDER_AT_ONCE: Duration = Duration::from_millis(50);
 
 /// Different facts of one kind that a run keeps; then the oldest of them gives way. A VM that lives for years through
 /// restarts of libvirt, or a client with ever new texts, must not take the places of what tells of the end.
@@ -148,6 +156,9 @@ pub(super) struct Run {
     /// Its unit was given something to do: libvirt has it stopped after every end, and it matters only if the host's service
     /// manager sent a signal.
     pub unit_stopping: Option<(Wall, Fact)>,
+    /// Facts whose repeats are not on their way to disk yet, and when they are to be.
+    unkept: BTreeSet<EvidenceId>,
+    pub keep_at: Option<Mono>,
     /// What is waited for after a snapshot operation has stopped it.
     pub reverting: Reverting,
     /// When the domain's next run began, where that is known before it is followed: then what libvirt shows or says of
@@ -196,6 +207,8 @@ impl Run {
             destroys_out: 0,
             destroy_again: false,
             unit_stopping: None,
+            unkept: BTreeSet::new(),
+            keep_at: None,
             reverting: Reverting::default(),
             next: None,
             remains_known: false,
@@ -247,10 +260,18 @@ impl Run {
             Phase::Active | Phase::Launching => {
                 let press_at = self.press_at.as_ref().map(|(at, _)| *at);
                 let force_at = self.force_at.as_ref().map(|(at, _)| *at);
-                [press_at, force_at, self.destroyed_by, self.doubted, self.glances.due, self.creating_until]
-                    .into_iter()
-                    .flatten()
-                    .min()
+                [
+                    press_at,
+                    force_at,
+                    self.destroyed_by,
+                    self.doubted,
+                    self.glances.due,
+                    self.creating_until,
+                    self.keep_at,
+                ]
+                .into_iter()
+                .flatten()
+                .min()
             }
             Phase::Recording(_) => None,
         }
@@ -282,8 +303,8 @@ impl Run {
         self.dossier.find(Fact::is_signal_of_a_manager).is_some()
     }
 
-    /// Adds a fact; gives the piece back if the ledger should hear of it.
-    pub fn note(&mut self, at: Wall, fact: Fact) -> Option<(EvidenceId, Evidence)> {
+    /// Adds a fact; gives the piece back if the ledger should hear of it at once.
+    pub fn note(&mut self, now: Mono, at: Wall, fact: Fact) -> Option<(EvidenceId, Evidence)> {
         let fact = self.with_own_sender(fact);
         let requested = matches!(fact, Fact::Requested { .. } | Fact::Refused { .. });
         let known = self.dossier.items().iter().position(|e| e.fact.is_same(&fact));
@@ -302,15 +323,33 @@ impl Run {
             }
             None => return None,
         };
-        let piece = &self.dossier.items()[index];
-        let worth = before.as_ref() != Some(&piece.fact)
-            || requested
-            || piece.last.since(self.kept[index]).max(self.kept[index].since(piece.last))
-                >= REPEAT_WORTH_KEEPING;
-        worth.then(|| {
-            self.kept[index] = piece.last;
-            (index as EvidenceId, piece.clone())
-        })
+        let (piece, kept) = (&self.dossier.items()[index], self.kept[index]);
+        let moved = piece.last.since(kept).max(kept.since(piece.last));
+        let mut others = self.dossier.items().iter().enumerate().filter(|(other, _)| *other != index);
+        let reordered = others.any(|(_, other)| other.last >= kept);
+        let at_once = if reordered { REORDER_AT_ONCE } else { REPEAT_WAITS };
+        if before.as_ref() == Some(&piece.fact) && !requested && moved < at_once {
+            self.unkept.insert(index as EvidenceId);
+            let wait = if reordered { REORDER_WAITS } else { REPEAT_WAITS };
+            let due = now.after(wait);
+            self.keep_at = Some(self.keep_at.map_or(due, |sooner| sooner.min(due)));
+            return None;
+        }
+        self.kept[index] = piece.last;
+        self.unkept.remove(&(index as EvidenceId));
+        Some((index as EvidenceId, piece.clone()))
+    }
+
+    /// Repeats that were not written yet, to be written now.
+    pub fn take_unkept(&mut self) -> Vec<(EvidenceId, Evidence)> {
+        self.keep_at = None;
+        let unkept = std::mem::take(&mut self.unkept);
+        let pieces = unkept.into_iter().map(|id| (id, self.dossier.items()[usize::from(id)].clone()));
+        let pieces: Vec<_> = pieces.collect();
+        for (id, piece) in &pieces {
+            self.kept[usize::from(*id)] = piece.last;
+        }
+        pieces
     }
 
     /// What the process that libvirt started sends on to its QEMU is nobody else's signal.

@@ -203,6 +203,9 @@ impl Engine {
         }
         self.glance(now, id);
         self.gave_up_to_start(now, id);
+        if self.runs.get(&id).is_some_and(|run| run.keep_at.is_some_and(|at| at <= now.mono)) {
+            self.keep_repeats(id);
+        }
         let Some(run) = self.runs.get_mut(&id) else { return };
         if !linked {
             // What could not be done is not asked for: the next link brings it up again.

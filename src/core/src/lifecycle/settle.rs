@@ -23,6 +23,7 @@ impl Engine {
     /// A run has ended. Decides at once if nothing can change the answer.
     pub(super) fn end(&mut self, now: Now, id: RunId, end: When) {
         let new_boot = self.settings.boot.clone();
+        self.keep_repeats(id);
         let Some(run) = self.runs.get_mut(&id) else { return };
         let stopped = run.dossier.items().iter().rev().find_map(|e| match e.fact {
             Fact::Host(Happening::Stopped(detail)) => Some(detail),

@@ -99,7 +99,9 @@ pub(super) fn words(dossier: &Dossier, end: Wall) -> Vec<(EvidenceId, Wall, Word
         if reset.is_some_and(|reset| e.last < reset) || ran_on(dossier, id, e) {
             return None;
         }
-        let at = if reset.is_none_or(|reset| e.first >= reset) { e.first } else { e.last };
+        // A guest says it once: between the first and the last it was reset, though nobody heard of that.
+        let again = word.is_the_guests() && e.last > e.first.after(limits::CLOCK_GRACE);
+        let at = if again || reset.is_some_and(|reset| e.first < reset) { e.last } else { e.first };
         Some((id, at, word))
     });
     let mut all: Vec<_> = all.collect();
