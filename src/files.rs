@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -22,6 +22,22 @@ pub fn open_plain(path: &Path) -> io::Result<File> {
 /// Those of the system; and if it is no plain file.
 pub fn create_plain(path: &Path) -> io::Result<File> {
     open(path, File::options().write(true).create(true).truncate(false))
+}
+
+/// Opens a disk's image to read it: a plain file, or a block device.
+///
+/// # Errors
+/// Those of the system; and if it is neither.
+pub fn open_image(path: &Path) -> io::Result<File> {
+    let is_image = |kind: std::fs::FileType| kind.is_file() || kind.is_block_device();
+    let none =
+        || io::Error::new(io::ErrorKind::InvalidInput, "it is neither a plain file nor a block device");
+    if !is_image(std::fs::metadata(path)?.file_type()) {
+        return Err(none());
+    }
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).expect("it is one bit");
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if is_image(file.metadata()?.file_type()) { Ok(file) } else { Err(none()) }
 }
 
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
@@ -54,9 +70,11 @@ mod tests {
                 assert_eq!(opened.unwrap_err().to_string(), "it is no plain file", "{}", path.display());
             }
         }
+        assert!(open_image(&fifo).is_err() && open_image(Path::new("/dev/zero")).is_err());
         let plain = folder.path().join("plain");
         assert_eq!(open_plain(&plain).unwrap_err().kind(), io::ErrorKind::NotFound);
         create_plain(&plain).unwrap();
         open_plain(&plain).unwrap();
+        open_image(&plain).unwrap();
     }
 }

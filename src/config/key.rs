@@ -71,6 +71,8 @@ pub(super) const KEYS: &[Key] = &[
     key("socket", "users", Rule::List(Form::User, 64)),
     key("create", "emulators", Rule::List(Form::Path, 64)),
     key("create", "folders", Rule::List(Form::Path, 256)),
+    key("create", "read_only", Rule::List(Form::Path, 256)),
+    key("create", "firmware", Rule::List(Form::Path, 256)),
     key("create", "allow", Rule::List(Form::Power, 16)),
     key("log", "filter", Rule::Text(Form::Filter)),
     key("log", "target", Rule::Word(&["auto", "journald", "stderr"])),

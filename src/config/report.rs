@@ -1,6 +1,7 @@
 //! `--check-config`: what would be in force, or everything that is wrong. Text only; the caller prints it.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use super::finding::Mistakes;
 use super::key::KEYS;
@@ -50,6 +51,29 @@ impl Report {
     }
 }
 
+/// Where programs and settings of the host lie.
+const SYSTEM: &[&str] = &[
+    "/bin",
+    "/boot",
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/root",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/var/spool/cron",
+];
+
+/// Folders that documents may have written, and that lie among the host's own or around them.
+pub fn system_folders(settings: &Settings) -> Vec<&Path> {
+    let has = |folder: &Path| {
+        SYSTEM.iter().map(Path::new).any(|system| folder.starts_with(system) || system.starts_with(folder))
+    };
+    settings.create.folders.iter().map(PathBuf::as_path).filter(|folder| has(folder)).collect()
+}
+
 /// What these settings open and to whom, in sentences; `whydown doctor` tells the same.
 pub fn opened(settings: &Settings) -> Vec<String> {
     let list = |all: Vec<String>| all.join(", ");
@@ -80,6 +104,13 @@ pub fn opened(settings: &Settings) -> Vec<String> {
     if !settings.create.allow.is_empty() {
         let words = list(settings.create.allow.iter().map(|power| power.word().to_owned()).collect());
         lines.push(format!("create.allow: whoever may act may have on this host, by a document: {words}"));
+    }
+    let of_the_system = system_folders(settings);
+    if !of_the_system.is_empty() {
+        let folders = list(of_the_system.iter().map(|folder| folder.display().to_string()).collect());
+        lines.push(format!(
+            "create.folders: whoever may act may have programs and settings of this host written, by a document: {folders}"
+        ));
     }
     lines
 }

@@ -229,8 +229,12 @@ pub struct Socket {
 pub struct Create {
     /// Programs that documents may name as their emulator.
     pub emulators: Vec<PathBuf>,
-    /// Where the files and devices lie that documents may name.
+    /// Where the files and devices lie that documents may have read and written.
     pub folders: Vec<PathBuf>,
+    /// Where those lie that they may have read.
+    pub read_only: Vec<PathBuf>,
+    /// Where firmware lies, and what NVRAM is copied from.
+    pub firmware: Vec<PathBuf>,
     /// What documents may have besides.
     pub allow: Vec<Power>,
 }

@@ -151,14 +151,26 @@ pub enum Power {
     Host,
     /// Which user QEMU runs as, and which labels its files get.
     Seclabel,
+    /// Volumes of libvirt's storage pools.
+    Pool,
+    /// Images of formats that may name other files.
+    Formats,
     /// Elements and kinds that are not known here.
     Unknown,
 }
 
 impl Power {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Commandline, Self::Hostdev, Self::Share, Self::Host, Self::Seclabel, Self::Unknown];
+    pub const ALL: [Self; 8] = [
+        Self::Commandline,
+        Self::Hostdev,
+        Self::Share,
+        Self::Host,
+        Self::Seclabel,
+        Self::Pool,
+        Self::Formats,
+        Self::Unknown,
+    ];
 
     /// Its name in the configuration.
     pub const fn word(self) -> &'static str {
@@ -168,6 +180,8 @@ impl Power {
             Self::Share => "share",
             Self::Host => "host",
             Self::Seclabel => "seclabel",
+            Self::Pool => "pool",
+            Self::Formats => "formats",
             Self::Unknown => "unknown",
         }
     }

@@ -26,6 +26,7 @@ mod failed;
 mod going_down;
 mod hands;
 mod host;
+mod judge;
 mod meant;
 mod network;
 mod policy;

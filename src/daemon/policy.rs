@@ -2,30 +2,43 @@
 //! the administrator's word.
 //!
 //! libvirt starts QEMU as root's servant: it runs the program that a document names, opens and relabels the files that it
-//! names, and gives QEMU the user that it names. Whoever may act may start VMs, and is not root for that.
+//! names, makes paths of names, and gives QEMU the user that it names. Whoever may act may start VMs, and is not root for
+//! that.
 //!
-//! Three things are held, each by what is known to be harmless and not by what is known to harm:
+//! Everything is held by what is known to be harmless, and not by what is known to harm:
 //!
-//! - elements: of the domain, of its `<os>` and of its devices, and the kinds of each device;
-//! - every attribute and text that is a path of the host, wherever it stands;
-//! - labels, users, and elements of other name spaces.
+//! - every element in its parent, every attribute and text, by its class ([`table`]): a word or a name makes no path, a
+//!   path lies in a folder for what becomes of it, and what is not known is refused;
+//! - the kinds of devices, and values that reach beyond the VM ([`kinds`]);
+//! - what images themselves name ([`images`]).
 //!
 //! Kinds that are not known here, of a newer libvirt for instance, are refused until the administrator says otherwise. The
 //! document is read with the same strictness as libvirt's reader has, see [`super::document`].
+
+mod address;
+mod images;
+mod kinds;
+mod table;
 
 use std::path::{Component, Path, PathBuf};
 
 use roxmltree::Node;
 
+use self::images::Image;
+use self::kinds::{ACCESS, ANYWHERE, FORMATS, KINDS, OWN_INTERFACES, PLAIN_FORMATS, PROTOCOLS, RANDOM};
+use self::table::Class;
 use super::document::{BadDocument, domain_of, parse, text_of, undeclared};
-use crate::config::{Create, Power};
+use crate::config::{Power, Settings};
 
 /// See the module page.
 #[derive(Debug, Clone)]
 pub struct Policy {
     emulators: Vec<PathBuf>,
     folders: Vec<PathBuf>,
+    read_only: Vec<PathBuf>,
+    firmware: Vec<PathBuf>,
     allow: Vec<Power>,
+    own: Vec<PathBuf>,
 }
 
 /// What a document has and may not have.
@@ -36,229 +49,102 @@ pub struct Forbidden {
     why: String,
 }
 
+/// What becomes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// QEMU or libvirt may write it.
+    Write,
+    /// It is read; libvirt may give it to QEMU's user for that.
+    Read,
+    /// It is read, and stays whose it is.
+    Firmware,
+}
+
 /// How deep elements may be; libvirt's own are ten deep.
 const DEPTH: usize = 64;
 
 /// Bytes of a value that are shown.
 const SHOWN_BYTES: usize = 128;
 
-/// Elements of a domain without a right of their own.
-const DOMAIN: &[&str] = &[
-    "name",
-    "uuid",
-    "genid",
-    "title",
-    "description",
-    "metadata",
-    "memory",
-    "maxMemory",
-    "currentMemory",
-    "memoryBacking",
-    "memtune",
-    "numatune",
-    "blkiotune",
-    "vcpu",
-    "vcpus",
-    "iothreads",
-    "iothreadids",
-    "defaultiothread",
-    "cputune",
-    "cpu",
-    "resource",
-    "sysinfo",
-    "os",
-    "features",
-    "clock",
-    "on_poweroff",
-    "on_reboot",
-    "on_crash",
-    "on_lockfailure",
-    "pm",
-    "perf",
-    "devices",
-    "seclabel",
-    "launchSecurity",
-    "keywrap",
-    "throttlegroups",
+/// Folders of libvirt's and of ours: what lies in them is for documents only by a setting that names a folder in them.
+const GUARDED: &[&str] = &[
+    "/etc/libvirt",
+    "/etc/whydown",
+    "/run/libvirt",
+    "/run/whydown",
+    "/var/cache/libvirt",
+    "/var/lib/libvirt",
+    "/var/lib/whydown",
+    "/var/log/libvirt",
 ];
-
-/// Elements of `<os>`.
-const OS: &[&str] = &[
-    "type", "firmware", "loader", "nvram", "kernel", "initrd", "cmdline", "dtb", "boot", "bootmenu",
-    "smbios", "bios", "acpi", "shim", "varstore",
-];
-
-/// Devices whose kinds make no difference here.
-const DEVICES: &[&str] = &[
-    "emulator",
-    "controller",
-    "sound",
-    "video",
-    "memballoon",
-    "watchdog",
-    "panic",
-    "hub",
-    "redirfilter",
-    "memory",
-    "iommu",
-    "vsock",
-    "crypto",
-    "nvram",
-    "pstore",
-    "lease",
-];
-
-/// A device, the attribute that says its kind, the harmless kinds, and what the others that are known take.
-type Kinds = (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, Power)]);
-
-/// Devices whose kinds make a difference.
-const KINDS: &[Kinds] = &[
-    (
-        "disk",
-        "type",
-        &["file", "block", "network", "volume"],
-        &[
-            ("nvme", Power::Hostdev),
-            ("vhostvdpa", Power::Hostdev),
-            ("vhostuser", Power::Share),
-            ("dir", Power::Share),
-        ],
-    ),
-    (
-        "interface",
-        "type",
-        &["network", "bridge", "direct", "ethernet", "internal", "null", "vds"],
-        &[
-            ("hostdev", Power::Hostdev),
-            ("vdpa", Power::Hostdev),
-            ("vhostuser", Power::Share),
-            ("user", Power::Host),
-            ("server", Power::Host),
-            ("client", Power::Host),
-            ("mcast", Power::Host),
-            ("udp", Power::Host),
-        ],
-    ),
-    ("serial", "type", CHARACTER, CHARACTER_POWERS),
-    ("parallel", "type", CHARACTER, CHARACTER_POWERS),
-    ("console", "type", CHARACTER, CHARACTER_POWERS),
-    ("channel", "type", CHARACTER, CHARACTER_POWERS),
-    ("redirdev", "type", CHARACTER, CHARACTER_POWERS),
-    (
-        "graphics",
-        "type",
-        &["vnc", "spice", "egl-headless"],
-        &[("sdl", Power::Host), ("desktop", Power::Host), ("rdp", Power::Host), ("dbus", Power::Host)],
-    ),
-    (
-        "audio",
-        "type",
-        &["none", "spice"],
-        &[
-            ("alsa", Power::Host),
-            ("coreaudio", Power::Host),
-            ("dbus", Power::Host),
-            ("file", Power::Host),
-            ("jack", Power::Host),
-            ("oss", Power::Host),
-            ("pipewire", Power::Host),
-            ("pulseaudio", Power::Host),
-            ("sdl", Power::Host),
-        ],
-    ),
-    (
-        "input",
-        "type",
-        &["mouse", "tablet", "keyboard"],
-        &[("passthrough", Power::Hostdev), ("evdev", Power::Hostdev)],
-    ),
-    (
-        "smartcard",
-        "mode",
-        &["passthrough"],
-        &[("host", Power::Hostdev), ("host-certificates", Power::Hostdev)],
-    ),
-];
-
-const CHARACTER: &[&str] =
-    &["pty", "unix", "file", "pipe", "null", "vc", "spicevmc", "spiceport", "qemu-vdagent"];
-
-const CHARACTER_POWERS: &[(&str, Power)] = &[
-    ("dev", Power::Hostdev),
-    ("tcp", Power::Host),
-    ("udp", Power::Host),
-    ("stdio", Power::Host),
-    ("nmdm", Power::Host),
-    ("dbus", Power::Host),
-];
-
-/// What reaches beyond the VM wherever it stands: an element, perhaps an attribute of it, and the values that do; none
-/// for any.
-const ANYWHERE: &[(&str, &str, &[&str], Power)] = &[
-    ("script", "", &[], Power::Commandline),
-    ("downscript", "", &[], Power::Commandline),
-    ("reservations", "", &[], Power::Hostdev),
-    ("disk", "rawio", &["yes"], Power::Hostdev),
-    ("disk", "sgio", &["unfiltered"], Power::Hostdev),
-    ("smbios", "mode", &["host"], Power::Hostdev),
-    ("target", "type", &["guestfwd"], Power::Host),
-    ("source", "protocol", &["http", "https", "ftp", "ftps", "tftp", "ssh"], Power::Host),
-];
-
-/// Attributes that are paths wherever they stand: a relative one is one in the folder in which QEMU or libvirt runs.
-const PATHS: &[&str] =
-    &["file", "dir", "path", "socket", "keyfile", "rendernode", "evdev", "template", "xauth"];
-
-/// Elements whose text is a path.
-const PATH_TEXTS: &[&str] =
-    &["kernel", "initrd", "dtb", "loader", "nvram", "shim", "varstore", "table", "path", "emulator"];
-
-/// Elements whose text is anything.
-const FREE_TEXTS: &[&str] =
-    &["name", "title", "description", "cmdline", "entry", "serial", "product", "vendor"];
-
-/// Sources of randomness: what a guest reads of them tells nothing.
-const RANDOM: &[&str] = &["/dev/random", "/dev/urandom", "/dev/hwrng"];
 
 impl Policy {
     /// As configured.
-    pub fn new(settings: &Create) -> Self {
+    pub fn new(settings: &Settings) -> Self {
+        let create = &settings.create;
         Self {
-            emulators: settings.emulators.clone(),
-            folders: settings.folders.clone(),
-            allow: settings.allow.clone(),
+            emulators: create.emulators.clone(),
+            folders: create.folders.clone(),
+            read_only: create.read_only.clone(),
+            firmware: create.firmware.clone(),
+            allow: create.allow.clone(),
+            own: vec![settings.state.dir.clone(), settings.socket.path.clone()],
         }
     }
 
     /// A document as it may be given to libvirt: without its declaration.
     ///
     /// # Errors
-    /// [`Forbidden`] names the element and the key.
-    pub fn checked(&self, xml: String) -> Result<String, Forbidden> {
-        let xml = undeclared(xml).map_err(|bad| unread(&bad))?;
-        self.check(&xml)?;
-        Ok(xml)
+    /// [`Forbidden`] if it is not one.
+    pub fn undeclared(xml: String) -> Result<String, Forbidden> {
+        undeclared(xml).map_err(|bad| unread(&bad))
     }
 
-    /// Whether a document without a declaration may be given to libvirt.
+    /// Whether a document without a declaration may be given to libvirt, but for what its images say: those that are yet
+    /// to be looked at, see [`Self::look`].
     ///
     /// # Errors
     /// [`Forbidden`] names the element and the key.
-    pub fn check(&self, xml: &str) -> Result<(), Forbidden> {
+    pub fn check(&self, xml: &str) -> Result<Vec<Image>, Forbidden> {
         let tree = parse(xml).map_err(|bad| unread(&bad))?;
         let domain = domain_of(&tree).map_err(|bad| unread(&bad))?;
+        let mut images = Vec::new();
         for node in domain.descendants().filter(Node::is_element) {
             if node.ancestors().take(DEPTH + 1).count() > DEPTH {
                 let why = format!("elements are more than {DEPTH} deep");
                 return Err(Forbidden { element: "xml".into(), why });
             }
-            let of_others =
-                node.ancestors().any(|above| above.has_tag_name("metadata") && is_in(above, &["domain"]));
-            if !of_others || is_in(node, &["domain"]) {
+            let of_others = node
+                .ancestors()
+                .skip(1)
+                .any(|above| above.has_tag_name("metadata") && is_in(above, &["domain"]));
+            if !of_others {
                 self.itself(node).map_err(|why| Forbidden { element: place(node), why })?;
+                images.extend(images::named_by(node));
             }
         }
-        Ok(())
+        Ok(if self.allow.contains(&Power::Formats) { Vec::new() } else { images })
+    }
+
+    /// Whether what these images name may be opened too. It reads them, and so may take as long as their storage does.
+    ///
+    /// # Errors
+    /// [`Forbidden`] names the element and the key.
+    pub fn look(&self, images: &[Image]) -> Result<(), Forbidden> {
+        images.iter().try_for_each(|image| {
+            images::follow(image, |path, usage| self.path(path, usage), || self.needs(Power::Formats))
+                .map_err(|why| Forbidden { element: image.element.clone(), why })
+        })
+    }
+
+    /// That these images could not be looked at in time.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn unseen(images: &[Image]) -> Result<(), Forbidden> {
+        let element = images.first().map_or_else(|| "document".into(), |image| image.element.clone());
+        let why = "what the image's header names could not be read in time: try again, or allow \"formats\" in create.allow";
+        Err(Forbidden { element, why: why.into() })
     }
 
     /// Whether a new image may lie there.
@@ -266,7 +152,8 @@ impl Policy {
     /// # Errors
     /// [`Forbidden`] names the key.
     pub fn check_image(&self, path: &str) -> Result<(), Forbidden> {
-        self.path(path).map_err(|why| Forbidden { element: format!("path {:?}", shown(path)), why })
+        self.path(path, Use::Write)
+            .map_err(|why| Forbidden { element: format!("path {:?}", shown(path)), why })
     }
 
     /// Whether libvirt may be told to connect there. Its addresses can name a program to be run, and keys to be read.
@@ -274,15 +161,9 @@ impl Policy {
     /// # Errors
     /// [`Forbidden`] names the key.
     pub fn check_destination(&self, uri: &str) -> Result<(), Forbidden> {
-        let plain =
-            ["qemu://", "qemu+tls://", "qemu+tcp://", "qemu+ssh://"].iter().find_map(|s| uri.strip_prefix(s));
-        let host = plain.and_then(|rest| rest.split('/').next()).unwrap_or_default();
-        let name = host.rsplit('@').next().unwrap_or_default();
-        let harmless = |part: &str| {
-            !part.starts_with('-')
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]%".contains(&b))
-        };
-        if !name.is_empty() && host.split('@').all(harmless) && !uri.contains(['?', '#']) {
+        let schemes = ["qemu://", "qemu+tls://", "qemu+tcp://", "qemu+ssh://"];
+        let plain = schemes.iter().find_map(|scheme| uri.strip_prefix(scheme));
+        if plain.is_some_and(address::is_plain) {
             return Ok(());
         }
         self.needs(Power::Commandline)
@@ -294,13 +175,12 @@ impl Policy {
     /// # Errors
     /// [`Forbidden`] names the key.
     pub fn check_memory(&self, uri: &str) -> Result<(), Forbidden> {
-        if uri.starts_with("tcp:") || uri.starts_with("rdma:") {
-            return Ok(());
-        }
+        let net = uri.strip_prefix("tcp:").or_else(|| uri.strip_prefix("rdma:"));
         let path = uri.strip_prefix("unix://").or_else(|| uri.strip_prefix("unix:"));
-        let checked = match path {
-            Some(path) => self.path(path),
-            None => self.needs(Power::Unknown),
+        let checked = match (net, path) {
+            (Some(net), _) if address::is_plain(net.strip_prefix("//").unwrap_or(net)) => Ok(()),
+            (_, Some(path)) => self.path(path, Use::Write),
+            _ => self.needs(Power::Unknown),
         };
         checked.map_err(|why| Forbidden { element: format!("dstqemu {:?}", shown(uri)), why })
     }
@@ -315,38 +195,89 @@ impl Policy {
     fn itself(&self, node: Node<'_, '_>) -> Result<(), String> {
         let name = node.tag_name().name();
         if node.tag_name().namespace().is_some() || node.attributes().any(|a| a.namespace().is_some()) {
-            self.needs(Power::Commandline)?;
+            // Whoever may have these may have any argument of QEMU's.
+            return self.needs(Power::Commandline);
         }
-        self.known(node, name)?;
-        for (element, attribute, values, power) in ANYWHERE {
-            let value = node.attribute(*attribute);
-            let bears = attribute.is_empty() || value.is_some_and(|value| values.contains(&value));
-            if name == *element && bears {
-                self.needs(*power)?;
-            }
+        let parent = node.parent_element().map(|parent| parent.tag_name().name());
+        let row = table::row(parent, name);
+        match row {
+            None => self.needs(Power::Unknown)?,
+            Some(row) => row.needs.map_or(Ok(()), |power| self.needs(power))?,
         }
-        if name == "seclabel" {
-            self.label(node)?;
+        self.kinds(node, name)?;
+        self.values(node, name)?;
+        for attribute in node.attributes() {
+            let (key, value) = (attribute.name(), attribute.value());
+            let class = row.and_then(|row| row.attribute(key));
+            self.value(node, class, value).map_err(|why| match class {
+                // It may be a secret, misspelt.
+                None => format!("attribute {key}: {why}"),
+                Some(_) => format!("{key}={:?}: {why}", shown(value)),
+            })?;
         }
-        self.paths(node, name)
+        let class = row.and_then(table::Row::text);
+        // libvirt takes the text of what is within too.
+        let text = if class.is_some() { text_of(node) } else { own_text(node) };
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.value(node, class, text).map_err(|why| match class {
+            None => format!("its text: {why}"),
+            Some(_) => format!("{:?}: {why}", shown(text)),
+        })
     }
 
-    /// Whether the element is one that may stand there.
-    fn known(&self, node: Node<'_, '_>, name: &str) -> Result<(), String> {
-        if is_in(node, &["domain"]) && !DOMAIN.contains(&name) {
-            // A program of the host that starts the guest.
-            let runs = name.starts_with("bootloader");
-            return self.needs(if runs { Power::Commandline } else { Power::Unknown });
+    /// Whether a value is what its class may be.
+    fn value(&self, node: Node<'_, '_>, class: Option<Class>, value: &str) -> Result<(), String> {
+        let Some(class) = class else {
+            self.needs(Power::Unknown)?;
+            let is_path = value.trim_start().starts_with('/') || value.split('/').any(|part| part == "..");
+            return if is_path { self.path(value, Use::Write) } else { Ok(()) };
+        };
+        let name = |value: &str| {
+            let why = "libvirt may make a path of a name: it has no \"/\", no tab or line break, and no \".\" in front";
+            if table::is_name(value) { Ok(()) } else { Err(why.to_owned()) }
+        };
+        match class {
+            _ if value.is_empty() => Ok(()),
+            Class::Text => Ok(()),
+            Class::Name => name(value),
+            Class::Word if table::is_word(value.trim()) => Ok(()),
+            Class::Zone if table::is_zone(value) => Ok(()),
+            Class::Word | Class::Zone => {
+                self.value(node, None, value).map_err(|why| format!("this is no plain word: {why}"))
+            }
+            Class::Write => self.path(value, Use::Write),
+            Class::Read => self.path(value, Use::Read),
+            Class::Firmware => self.path(value, Use::Firmware),
+            Class::Image => self.path(value, use_of(node)),
+            Class::Loader => self.path(value, use_of_loader(node)),
+            Class::Terminal if is_terminal(value) => Ok(()),
+            // Its own terminal is libvirt's to choose: it is not read from here.
+            Class::Character if is_terminal(value) && kind_above(node) == Some("pty") => Ok(()),
+            Class::Terminal | Class::Character => self.path(value, Use::Write),
+            Class::Device if value.contains('/') => self.path(value, Use::Write),
+            Class::Device => name(value),
+            Class::Partition if is_below(value, Path::new("/machine")) => Ok(()),
+            Class::Partition => Err("a control group of VMs is /machine, or lies in it".into()),
+            Class::Random if RANDOM.contains(&value) => Ok(()),
+            Class::Random => self.path(value, Use::Read),
+            Class::Emulator => self.emulator(value),
         }
-        if is_in(node, &["domain", "os"]) && !OS.contains(&name) {
-            return self.needs(if name.starts_with("init") { Power::Commandline } else { Power::Unknown });
-        }
+    }
+
+    /// Whether its kind is one that it may have.
+    fn kinds(&self, node: Node<'_, '_>, name: &str) -> Result<(), String> {
         if is_in(node, &["domain", "devices"]) {
-            return self.device(node, name);
+            self.kind(node, name)?;
+            // Its own kind says where a smartcard's words go.
+            return if name == "smartcard" { self.kind(node, "channel") } else { Ok(()) };
         }
         match name {
             // Links of a chain of images are disks again.
-            "backingStore" | "mirror" if node.has_attribute("type") => self.kind(node, "disk"),
+            "backingStore" | "mirror" | "dataStore" => self.kind(node, "disk"),
+            "nvram" if is_in(node, &["domain", "os"]) => self.kind(node, "disk"),
             "backend" if is_in(node, &["domain", "devices", "rng"]) => match node.attribute("model") {
                 Some("egd") => self.needs(Power::Host),
                 Some("random" | "builtin") => Ok(()),
@@ -358,24 +289,6 @@ impl Policy {
                 _ => self.needs(Power::Unknown),
             },
             _ => Ok(()),
-        }
-    }
-
-    fn device(&self, node: Node<'_, '_>, name: &str) -> Result<(), String> {
-        match name {
-            "hostdev" => self.needs(Power::Hostdev),
-            "filesystem" | "shmem" => self.needs(Power::Share),
-            "memory" if matches!(node.attribute("model"), Some("nvdimm" | "virtio-pmem")) => {
-                self.needs(Power::Share)
-            }
-            "tpm" | "rng" => Ok(()),
-            _ if KINDS.iter().any(|(device, ..)| *device == name) => {
-                self.kind(node, name)?;
-                // Its own kind says where a smartcard's words go.
-                if name == "smartcard" { self.kind(node, "channel") } else { Ok(()) }
-            }
-            _ if DEVICES.contains(&name) => Ok(()),
-            _ => self.needs(Power::Unknown),
         }
     }
 
@@ -391,6 +304,89 @@ impl Policy {
         }
         let known = powers.iter().find(|(name, _)| *name == kind);
         self.needs(known.map_or(Power::Unknown, |(_, power)| *power))
+            .map_err(|why| format!("{attribute}={:?}: {why}", shown(kind)))
+    }
+
+    /// Values that reach beyond the VM.
+    fn values(&self, node: Node<'_, '_>, name: &str) -> Result<(), String> {
+        let said = |attribute: &str, power| {
+            let value = node.attribute(attribute).unwrap_or_default();
+            self.needs(power).map_err(|why| match attribute {
+                "" => why,
+                _ => format!("{attribute}={:?}: {why}", shown(value)),
+            })
+        };
+        for (element, attribute, values, power) in ANYWHERE {
+            let value = node.attribute(*attribute);
+            let bears = attribute.is_empty() || value.is_some_and(|value| values.contains(&value));
+            if name == *element && bears {
+                said(attribute, *power)?;
+            }
+        }
+        let has = |(element, attribute): &&(&str, &str)| *element == name && node.has_attribute(*attribute);
+        if let Some((_, attribute)) = ACCESS.iter().find(has)
+            && node.attribute(*attribute) != Some("private")
+        {
+            said(attribute, Power::Share)?;
+        }
+        for (_, attribute) in FORMATS.iter().filter(has) {
+            if !node.attribute(*attribute).is_some_and(|format| PLAIN_FORMATS.contains(&format)) {
+                said(attribute, Power::Formats)?;
+            }
+        }
+        match name {
+            "seclabel" => self.label(node),
+            "memory" if matches!(node.attribute("model"), Some("nvdimm" | "virtio-pmem")) => {
+                said("model", Power::Share)
+            }
+            "source"
+                if is_in(node, &["domain", "memoryBacking"]) && node.attribute("type") == Some("file") =>
+            {
+                said("type", Power::Share)
+            }
+            "source" if node.has_attribute("protocol") => self.network(node),
+            "host" if node.parent_element().is_some_and(|above| above.has_tag_name("source")) => {
+                // A socket is judged as a path.
+                let is_socket = node.attribute("transport") == Some("unix") && node.has_attribute("socket");
+                let here = address::is_here(node.attribute("name").unwrap_or_default());
+                if here && !is_socket { said("name", Power::Host) } else { Ok(()) }
+            }
+            "target" if is_in(node, &["domain", "devices", "interface"]) => {
+                let named = node.attribute("dev").unwrap_or_default();
+                let of_libvirt = named.is_empty() || OWN_INTERFACES.iter().any(|own| named.starts_with(own));
+                if of_libvirt { Ok(()) } else { said("dev", Power::Host) }
+            }
+            "graphics" => self.screen(node),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a disk is a service of this host.
+    fn network(&self, source: Node<'_, '_>) -> Result<(), String> {
+        let protocol = source.attribute("protocol").unwrap_or_default();
+        match PROTOCOLS.iter().find(|(name, _)| *name == protocol) {
+            Some((_, is_here)) if *is_here && !source.children().any(|host| host.has_tag_name("host")) => {
+                self.needs(Power::Host).map_err(|why| format!("without a <host> it is this one: {why}"))
+            }
+            Some(_) => Ok(()),
+            // These were judged.
+            None if matches!(protocol, "http" | "https" | "ftp" | "ftps" | "tftp" | "ssh") => Ok(()),
+            None => self.needs(Power::Unknown),
+        }
+    }
+
+    /// A screen that others than this host reach has a password. By what engines send, nobody comes in before it is set.
+    fn screen(&self, node: Node<'_, '_>) -> Result<(), String> {
+        let listens = node.children().filter(|child| child.has_tag_name("listen"));
+        let beyond = listens
+            .map(|listen| (listen.attribute("type") == Some("network"), listen.attribute("address")))
+            .chain([(false, node.attribute("listen"))])
+            .any(|(network, address)| network || address.is_some_and(|a| !address::is_loopback(a)));
+        if beyond && !node.has_attribute("passwd") {
+            let without = "it listens beyond this host without passwd=";
+            return self.needs(Power::Host).map_err(|why| format!("{without}: {why}"));
+        }
+        Ok(())
     }
 
     /// libvirt chooses users and labels itself, or leaves a file alone; a document chooses none.
@@ -402,33 +398,6 @@ impl Policy {
             return self.needs(Power::Seclabel);
         }
         Ok(())
-    }
-
-    /// Every path in it.
-    fn paths(&self, node: Node<'_, '_>, name: &str) -> Result<(), String> {
-        let is_disk_dev = name == "source" && node.ancestors().any(|above| above.has_tag_name("disk"));
-        for attribute in node.attributes() {
-            let (key, value) = (attribute.name(), attribute.value());
-            let is_path = PATHS.contains(&key) || (key == "dev" && is_disk_dev);
-            if (is_path && !value.is_empty()) || value.trim_start().starts_with('/') {
-                self.path(value).map_err(|why| format!("{key}={:?}: {why}", shown(value)))?;
-            }
-        }
-        let whole = PATH_TEXTS.contains(&name) || (name == "backend" && node.has_attribute("model"));
-        let text = if whole { text_of(node) } else { own_text(node) };
-        let text = text.trim();
-        let named = |why| format!("{:?}: {why}", shown(text));
-        match name {
-            _ if text.is_empty() => Ok(()),
-            "emulator" => self.emulator(text).map_err(named),
-            "backend" if RANDOM.contains(&text) => Ok(()),
-            "partition" if is_in(node, &["domain", "resource"]) && is_below(text, Path::new("/machine")) => {
-                Ok(())
-            }
-            _ if FREE_TEXTS.contains(&name) => Ok(()),
-            _ if whole || text.starts_with('/') => self.path(text).map_err(named),
-            _ => Ok(()),
-        }
     }
 
     fn emulator(&self, path: &str) -> Result<(), String> {
@@ -443,19 +412,83 @@ impl Policy {
         }
     }
 
-    fn path(&self, path: &str) -> Result<(), String> {
-        if self.folders.iter().any(|folder| is_below(path, folder)) {
+    /// Whether a document may have this done with what lies there.
+    fn path(&self, path: &str, usage: Use) -> Result<(), String> {
+        let (lists, keys): (&[&Vec<PathBuf>], _) = match usage {
+            Use::Write => (&[&self.folders], "create.folders"),
+            Use::Read => (&[&self.folders, &self.read_only], "create.folders or create.read_only"),
+            Use::Firmware => (
+                &[&self.folders, &self.read_only, &self.firmware],
+                "create.firmware, create.folders or create.read_only",
+            ),
+        };
+        let one = plain(Path::new(path));
+        // A folder that is named for its sake, and not one around it.
+        let guard = GUARDED.iter().map(Path::new).find(|guard| one.starts_with(guard));
+        let opens =
+            |folder: &&PathBuf| is_below(path, folder) && guard.is_none_or(|g| plain(folder).starts_with(g));
+        if self.own.iter().any(|own| one.starts_with(plain(own))) {
+            return Err("this is whydown's own".into());
+        }
+        if lists.iter().copied().flatten().any(|folder| opens(&folder)) {
             return Ok(());
         }
         Err(match path.starts_with('/') {
-            true => "this lies in none of create.folders".into(),
-            false => "a path is absolute, and lies in one of create.folders".into(),
+            true => format!("this lies in no folder of {keys}"),
+            false => format!("a path is absolute, and lies in a folder of {keys}"),
         })
     }
 }
 
 fn unread(bad: &BadDocument) -> Forbidden {
     Forbidden { element: "document".into(), why: bad.to_string() }
+}
+
+/// What becomes of a disk's image: links of its chain, compact discs and what is marked so are only read.
+fn use_of(source: Node<'_, '_>) -> Use {
+    for above in source.ancestors().skip(1) {
+        match above.tag_name().name() {
+            "backingStore" => return Use::Read,
+            "mirror" | "nvram" => return Use::Write,
+            "disk" => {
+                let marked = above.children().any(|child| child.has_tag_name("readonly"));
+                return if marked || above.attribute("device") == Some("cdrom") {
+                    Use::Read
+                } else {
+                    Use::Write
+                };
+            }
+            _ => {}
+        }
+    }
+    Use::Write
+}
+
+/// Firmware in flash is written unless it is said to be read-only.
+fn use_of_loader(loader: Node<'_, '_>) -> Use {
+    match (loader.attribute("readonly"), loader.attribute("type")) {
+        (Some("yes"), _) | (None, None | Some("rom")) => Use::Firmware,
+        _ => Use::Write,
+    }
+}
+
+/// The kind of the device around it.
+fn kind_above<'a>(node: Node<'a, '_>) -> Option<&'a str> {
+    node.parent_element().and_then(|device| device.attribute("type"))
+}
+
+/// Whether it is a terminal such as QEMU makes for itself.
+fn is_terminal(path: &str) -> bool {
+    path.strip_prefix("/dev/pts/")
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// By its one name: `/var/run` is `/run` everywhere.
+fn plain(path: &Path) -> PathBuf {
+    match path.strip_prefix("/var/run") {
+        Ok(rest) => Path::new("/run").join(rest),
+        Err(_) => path.components().collect(),
+    }
 }
 
 /// Whether a path is a folder or lies in it, as it is written: whoever may write in the folder may lay links there.

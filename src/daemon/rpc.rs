@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::sync::{Semaphore, broadcast, watch};
-use whydown_core::act::{Act, Migration, SnapshotDisk};
+use whydown_core::act::{Act, SnapshotDisk};
 use whydown_core::evidence::{self, tame};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
@@ -25,8 +25,9 @@ use super::doctor::{Doctor, Unwell};
 use super::document::Document;
 use super::engine::{Change, Published};
 use super::host::Host;
+use super::judge::Judge;
 use super::meant::Meant;
-use super::policy::{Forbidden, Policy};
+use super::policy::Forbidden;
 use super::post::Postbox;
 use super::reads::{Asked, Reader, Reads, json_in_pieces};
 use super::rights::{Denied, Rights, Sight, Want, told_of};
@@ -82,7 +83,7 @@ pub struct Service {
     poll: RwLock<Box<[u8]>>,
     rights: Rights,
     /// What documents may have.
-    policy: Policy,
+    judge: Judge,
     /// For those who may be told what is no secret only.
     plain: PlainBoard,
     tls: Option<Arc<Tls>>,
@@ -145,7 +146,7 @@ impl Service {
             stopping,
             poll: RwLock::default(),
             rights,
-            policy: Policy::new(&settings.create),
+            judge: Judge::new(settings),
             plain: PlainBoard::new(generation(settings.xmlrpc.profile)),
             tls,
         }
@@ -306,7 +307,7 @@ impl Service {
             Ok(document) => document,
             Err(bad) => return Given::Own(status_reply(Code::CreateError, &tame(&bad.to_string()))),
         };
-        if let Err(forbidden) = self.policy.check(&document.xml) {
+        if let Err(forbidden) = self.judge.document(&document.xml).await {
             return refused(peer, Code::CreateError, &forbidden);
         }
         let domain = document.domain;
@@ -317,7 +318,7 @@ impl Service {
 
     async fn act(&self, peer: &Peer, asked: &Request, vm: DomainId, mut act: Act) -> Given {
         if let Act::Migrate(how) = &mut act
-            && let Err(forbidden) = self.may_migrate(how)
+            && let Err(forbidden) = self.judge.migration(how).await
         {
             return refused(peer, Code::NotSupported, &forbidden);
         }
@@ -334,15 +335,6 @@ impl Service {
         })
     }
 
-    fn may_migrate(&self, how: &mut Migration) -> Result<(), Forbidden> {
-        self.policy.check_destination(&how.destination)?;
-        how.memory_uri.as_deref().map_or(Ok(()), |uri| self.policy.check_memory(uri))?;
-        if let Some(xml) = how.document.take() {
-            how.document = Some(self.policy.checked(xml)?);
-        }
-        Ok(())
-    }
-
     /// With the guest's help where it has an agent, and without where it has none: as the original did.
     async fn snapshot(
         &self,
@@ -352,7 +344,7 @@ impl Service {
         disks: Vec<SnapshotDisk>,
         frozen: bool,
     ) -> Given {
-        if let Err(forbidden) = disks.iter().try_for_each(|disk| self.policy.check_image(&disk.file)) {
+        if let Err(forbidden) = self.judge.snapshot(&disks) {
             return refused(peer, Code::NotSupported, &forbidden);
         }
         if !frozen {

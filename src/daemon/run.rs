@@ -127,6 +127,8 @@ pub enum StartError {
 /// [`StartError`] if it cannot start; libvirt or the ledger being away is not among it.
 pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), StartError> {
     let started = clock::wall();
+    // What is written here is secret, also where whoever starts it has another mask than the unit.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let folder = settings.state.dir.clone();
     std::fs::create_dir_all(&folder)
         .map_err(|source| StartError::StateDir { path: folder.clone(), source })?;

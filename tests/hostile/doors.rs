@@ -188,6 +188,117 @@ fn a_document_runs_no_program_of_its_senders_until_the_administrator_names_it() 
     Ok(())
 }
 
+/// libvirt makes a path of a channel's name: root would remove what lies there, and have the guest listen in its place.
+#[test]
+fn a_document_removes_and_writes_nothing_of_the_host_by_a_name_or_an_image() -> Result<()> {
+    let folder = lab_dir()?;
+    let root = EmbedRoot::new(folder.path().join("e"))?;
+    let [images, firmware, others] = ["images", "firmware", "others"].map(|name| folder.path().join(name));
+    for made in [&images, &firmware, &others] {
+        std::fs::create_dir(made).expect("the folder can be written");
+    }
+    let precious = [&firmware, &others].map(|folder| folder.join("precious"));
+    for file in &precious {
+        std::fs::write(file, "precious").expect("the folder can be written");
+    }
+    let make = |name: &str, options: &[&str]| {
+        let image = images.join(name);
+        let made = Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2"])
+            .args(options)
+            .args([image.as_os_str(), "1M".as_ref()])
+            .status();
+        assert!(made.expect("qemu-img is there: apt-get install qemu-utils").success());
+        image
+    };
+    let image = make("names.qcow2", &["-o", &format!("data_file={}", others.join("data").display())]);
+    let below = make("below.qcow2", &[]);
+    let above = make("above.qcow2", &["-F", "qcow2", "-b", &below.display().to_string()]);
+    let config =
+        format!("create.folders = ['{}']\ncreate.firmware = ['{}']\n", images.display(), firmware.display());
+    let launch = Launch::new(env!("CARGO_BIN_EXE_whydownd"), folder.path().join("d"), &root.uri());
+    let daemon = Whydownd::start(launch.as_delivered().config(&config))?;
+    let create = |name: &str, devices: &str| -> Result<String> {
+        let guest = Guest::new(&images, name)?.device_xml(devices);
+        let document = guest.write_xml()?;
+        let code = format!(
+            "print(server.create({{'vmId': '{}', 'xml': open('{}').read()}})['status'])",
+            guest.uuid_text(),
+            document.display()
+        );
+        unix_client(&daemon.socket_path(), &code)
+    };
+    let climb = "../".repeat(30);
+    let by_name = |path: &Path| {
+        format!(
+            "<controller type='virtio-serial'/><channel type='unix'><source mode='bind'/>\
+             <target type='virtio' name='{climb}{}'/></channel>",
+            path.display().to_string().trim_start_matches('/')
+        )
+    };
+    let [written, other] = &precious;
+    let disk = |path: &Path, format: &str| {
+        format!(
+            "<disk type='file'><driver name='qemu' type='{format}'/><source file='{}'/><target dev='vdb' bus='virtio'/></disk>",
+            path.display()
+        )
+    };
+    for (name, devices, told) in [
+        ("channel", by_name(other), "<channel><target>: name="),
+        (
+            "serial",
+            format!("<serial type='file'><source path='{}'/></serial>", written.display()),
+            "create.folders",
+        ),
+        ("disk", disk(written, "raw"), "create.folders"),
+        ("data", disk(&image, "qcow2"), "others/data"),
+        ("extents", disk(&image, "vmdk"), "\"formats\" in create.allow"),
+    ] {
+        let status = create(name, &devices)?;
+        assert!(status.contains("'code': 9") && status.contains(told), "{name}: {status}");
+    }
+    for file in &precious {
+        assert_eq!(std::fs::read_to_string(file).expect("it is there"), "precious");
+    }
+    assert!(whydown(&daemon, &["list"])["domains"].as_array().is_some_and(Vec::is_empty));
+    // What engines name is taken, and a chain within the folder.
+    let channel = "<controller type='virtio-serial'/><channel type='unix'><source mode='bind'/>\
+                   <target type='virtio' name='org.qemu.guest_agent.0'/></channel>";
+    let status = create("good", &format!("{channel}{}", disk(&above, "qcow2")))?;
+    assert!(status.contains("'code': 0"), "{status}");
+    wait_until("it runs", PATIENCE, || whydown(&daemon, &["list"])["domains"][0]["status"] == "up");
+    Ok(())
+}
+
+#[test]
+fn what_the_daemon_writes_is_roots_alone_whatever_the_mask_it_is_started_with() -> Result<()> {
+    let folder = lab_dir()?;
+    let state = folder.path().join("new/state");
+    let config = folder.path().join("whydown.toml");
+    std::fs::write(&config, "xmlrpc.listen = []\n").expect("the folder can be written");
+    let mut child = Command::new("sh")
+        .args([
+            "-c",
+            "umask 0; exec \"$@\"",
+            "sh",
+            env!("CARGO_BIN_EXE_whydownd"),
+            "--connect",
+            "test:///default",
+        ])
+        .args(["--config".as_ref(), config.as_os_str(), "--state-dir".as_ref(), state.as_os_str()])
+        .args(["--socket".as_ref(), folder.path().join("socket").as_os_str()])
+        .spawn()
+        .expect("sh is there");
+    let mode = |path: &Path| std::fs::metadata(path).map(|found| found.permissions().mode() & 0o777).ok();
+    let socket = folder.path().join("socket");
+    wait_until("its socket is there", PATIENCE, || mode(&socket) == Some(0o660));
+    let modes = [mode(&folder.path().join("new")), mode(&state), mode(&state.join("ledger.db"))];
+    let _ = child.kill();
+    let _ = child.wait();
+    assert_eq!(modes, [Some(0o700), Some(0o700), Some(0o600)]);
+    Ok(())
+}
+
 #[test]
 fn over_loopback_the_evidence_and_the_log_name_the_user_who_asked() -> Result<()> {
     let folder = lab_dir()?;

@@ -41,6 +41,10 @@ fn what_the_doors_let_in_is_told_before_the_daemon_runs_with_it() {
     ] {
         assert!(wide.contains(line), "{line}: {wide}");
     }
+    let old = told("create.folders = ['/srv/vms', '/usr/share/OVMF', '/']\n");
+    let line = "may have programs and settings of this host written, by a document: /usr/share/OVMF, /\n";
+    assert!(old.contains(line), "{old}");
+    assert!(!wide.contains("create.folders"), "{wide}");
     let tls = told("tls.listen = ['[::]:1']\ntls.actors = ['engine']\nxmlrpc.listen = []\n");
     assert!(tls.contains("# TLS at [::]:1: engine may act") && !tls.contains("# plain TCP"), "{tls}");
 }

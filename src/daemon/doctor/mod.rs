@@ -30,7 +30,7 @@ use super::deaf::{Deaf, Sense};
 use super::engine::Published;
 use super::meant::Meant;
 use super::rights::Refusals;
-use crate::config::{ExitReasons, Settings, opened};
+use crate::config::{ExitReasons, Settings, opened, system_folders};
 use crate::files;
 use crate::told::{self, Finding, FindingLevel};
 
@@ -316,7 +316,10 @@ impl Doctor {
 /// Whether people come in whom nobody has named.
 fn is_wide(settings: &Settings) -> bool {
     let plain = settings.xmlrpc.plain_may_act && !settings.xmlrpc.listen.is_empty();
-    plain || settings.tls.actors.iter().any(|name| name == "*") || !settings.create.allow.is_empty()
+    plain
+        || settings.tls.actors.iter().any(|name| name == "*")
+        || !settings.create.allow.is_empty()
+        || !system_folders(settings).is_empty()
 }
 
 /// Why QEMU's logs, or that of this VM, cannot be read; `None` if they can.

@@ -33,7 +33,7 @@ const OPEN: [(&str, &str); 4] = [
     ("WHYDOWN_XMLRPC__PLAIN_MAY_ACT", "true"),
     ("WHYDOWN_CREATE__EMULATORS", "/"),
     ("WHYDOWN_CREATE__FOLDERS", "/"),
-    ("WHYDOWN_CREATE__ALLOW", "commandline,hostdev,share,host,seclabel,unknown"),
+    ("WHYDOWN_CREATE__ALLOW", "commandline,hostdev,share,host,seclabel,pool,formats,unknown"),
 ];
 
 /// The word with which the reader of notifications is ended; no service manager knows it.
