@@ -235,17 +235,21 @@ impl Policy {
             let is_path = value.trim_start().starts_with('/') || value.split('/').any(|part| part == "..");
             return if is_path { self.path(value, Use::Write) } else { Ok(()) };
         };
-        let name = |value: &str| {
-            let why = "libvirt may make a path of a name: it has no \"/\", no tab or line break, and no \".\" in front";
-            if table::is_name(value) { Ok(()) } else { Err(why.to_owned()) }
+        let name = |fits: bool, more: &str| match fits {
+            true => Ok(()),
+            false => Err(format!(
+                "libvirt makes paths and arguments of names: this has no \"/\"{more}, no tab or line break, and no \".\" in front"
+            )),
         };
         match class {
             _ if value.is_empty() => Ok(()),
             Class::Text => Ok(()),
-            Class::Name => name(value),
+            Class::Name => name(table::is_name(value), ", no \",\""),
+            Class::Vm => name(table::is_part(value), ""),
             Class::Word if table::is_word(value.trim()) => Ok(()),
             Class::Zone if table::is_zone(value) => Ok(()),
-            Class::Word | Class::Zone => {
+            Class::List if table::is_list(value) => Ok(()),
+            Class::Word | Class::List | Class::Zone => {
                 self.value(node, None, value).map_err(|why| format!("this is no plain word: {why}"))
             }
             Class::Write => self.path(value, Use::Write),
@@ -258,7 +262,7 @@ impl Policy {
             Class::Character if is_terminal(value) && kind_above(node) == Some("pty") => Ok(()),
             Class::Terminal | Class::Character => self.path(value, Use::Write),
             Class::Device if value.contains('/') => self.path(value, Use::Write),
-            Class::Device => name(value),
+            Class::Device => name(table::is_name(value), ", no \",\""),
             Class::Partition if is_below(value, Path::new("/machine")) => Ok(()),
             Class::Partition => Err("a control group of VMs is /machine, or lies in it".into()),
             Class::Random if RANDOM.contains(&value) => Ok(()),

@@ -167,15 +167,23 @@ fn a_document_runs_no_program_of_its_senders_until_the_administrator_names_it() 
         &format!(
             "print(server.create({{'vmId': '{VM}', 'vmName': 'n', 'memSize': '4', 'vmType': 'kvm', 'cdrom': '/etc/shadow'}}))\n\
              print(server.migrate({{'vmId': '{VM}', 'dst': 'qemu+ext:///system?command={}'}}))\n\
-             print(server.snapshot('{VM}', [{{'name': 'vda', 'path': '/etc/cron.d/x'}}]))",
+             print(server.snapshot('{VM}', [{{'name': 'vda', 'path': '/etc/cron.d/x'}}]))\n\
+             channel = {{'type': 'channel', 'device': 'unix', 'name': '../../x'}}\n\
+             print(server.create({{'vmId': '{VM}', 'vmName': 'n', 'memSize': '4', 'vmType': 'kvm', 'devices': [channel]}}))\n\
+             print(server.create({{'vmId': '{VM}', 'vmName': 'n', 'memSize': '4', 'vmType': 'kvm', 'display': 'vnc', 'keyboardLayout': '../x'}}))\n\
+             print(server.migrate({{'vmId': '{VM}', 'dst': 'qemu+ssh://%2DoProxyCommand=x/system'}}))",
             program.display()
         ),
     )?;
     let lines: Vec<&str> = other.lines().collect();
+    assert_eq!(lines.len(), 6, "{other}");
     for (line, words) in lines.iter().zip([
         ["<disk><source>", "create.folders"],
         ["dst ", "create.allow"],
         ["path ", "create.folders"],
+        ["<channel><target>", "name="],
+        ["<graphics>", "keymap="],
+        ["dst ", "create.allow"],
     ]) {
         assert!(words.iter().all(|word| line.contains(word)), "{line}");
     }

@@ -9,10 +9,14 @@ use crate::config::Power;
 /// What a value may be, by what becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// A word, number or list of them, of an alphabet that makes no path.
+    /// A word or number, of an alphabet that makes no path.
     Word,
-    /// A name: libvirt may make a part of a path of it.
+    /// Numbers and ranges of them.
+    List,
+    /// A name: libvirt may make a part of a path of it, or of an argument.
     Name,
+    /// The VM's own, of which libvirt makes parts of paths with care.
+    Vm,
     /// Never a path, and no name of anything on this host.
     Text,
     /// A file that is only read.
@@ -102,7 +106,9 @@ fn read(line: &'static str) -> ((&'static str, &'static str), Row) {
 fn class_of(word: &str) -> Option<Class> {
     Some(match word {
         "word" => Class::Word,
+        "list" => Class::List,
         "name" => Class::Name,
+        "vm" => Class::Vm,
         "text" => Class::Text,
         "read" => Class::Read,
         "write" => Class::Write,
@@ -120,14 +126,25 @@ fn class_of(word: &str) -> Option<Class> {
     })
 }
 
-/// Whether it is a word, a number or a list of them.
+/// Whether it is a word or a number.
 pub(super) fn is_word(value: &str) -> bool {
     !value.starts_with('.')
-        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:+,^ ".contains(&byte))
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:+ ".contains(&byte))
+}
+
+/// Whether it is a list of numbers and ranges.
+pub(super) fn is_list(value: &str) -> bool {
+    value.bytes().all(|byte| byte.is_ascii_digit() || b",-^ \n\t".contains(&byte))
+}
+
+/// Whether it can stand as one part of a path and stays in its folder, and is one part of an argument: older libvirts
+/// write some names into QEMU's arguments as they are, where a comma begins the next.
+pub(super) fn is_name(value: &str) -> bool {
+    is_part(value) && !value.contains(',')
 }
 
 /// Whether it can stand as one part of a path and stays in its folder.
-pub(super) fn is_name(value: &str) -> bool {
+pub(super) fn is_part(value: &str) -> bool {
     !value.starts_with('.') && !value.contains(|c: char| c == '/' || c.is_ascii_control())
 }
 
@@ -164,13 +181,14 @@ mod tests {
 
     #[test]
     fn what_makes_no_path_is_told_by_its_alphabet() {
-        for value in ["", "pc-q35-9.0", "+1", "-1", "0-3,^2", "52:54:00:00:00:01", "1970-01-01T00:00:01"] {
+        for value in ["", "pc-q35-9.0", "+1", "-1", "52:54:00:00:00:01", "1970-01-01T00:00:01"] {
             assert!(is_word(value) && is_name(value), "{value}");
         }
         for value in ["org.qemu.guest_agent.0", "a b", "vnet%d", "été", "-x"] {
             assert!(is_name(value), "{value}");
         }
-        for value in ["../x", "a/b", "/", "..", ".", ".x", "a\nb", "a\0"] {
+        assert!(is_list("0-3,^2") && !is_list("0,x=/y") && is_part("a,b"));
+        for value in ["../x", "a/b", "x,logfile=x", "/", "..", ".", ".x", "a\nb", "a\0"] {
             assert!(!is_word(value) && !is_name(value), "{value:?}");
         }
         assert!(is_zone("Europe/Berlin") && is_zone("UTC"));
