@@ -69,11 +69,24 @@ fn start_log(log: &Log) -> Result<(), String> {
             .with(
                 tracing_subscriber::fmt::layer()
                     .with_writer(|| Lines)
+                    .fmt_fields(fields())
                     .with_ansi(std::io::stderr().is_terminal()),
             )
             .init();
     }
     Ok(())
+}
+
+/// Messages name the VM and the run themselves, for the journal's readers: their fields are not shown again.
+fn fields() -> impl for<'writer> tracing_subscriber::fmt::FormatFields<'writer> {
+    use tracing_subscriber::field::MakeExt as _;
+    use tracing_subscriber::fmt::format::debug_fn;
+    debug_fn(|out, field, value| match field.name() {
+        "message" => write!(out, "{value:?}"),
+        "run" | "vm" => Ok(()),
+        name => write!(out, "{name}={value:?}"),
+    })
+    .delimited(" ")
 }
 
 /// Standard error, where people read: nothing that strangers named hides in it. Each write is whole lines.

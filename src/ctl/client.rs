@@ -32,6 +32,18 @@ pub enum ClientError {
         /// Why.
         source: std::io::Error,
     },
+    /// The socket is not for this user.
+    #[error(
+        "this user may not use the daemon's socket {}: that takes the group `whydown`, or a place in `socket.users` \
+         of the daemon's configuration",
+        path.display()
+    )]
+    Forbidden {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The daemon stops.
     #[error("the daemon is stopping")]
     Stopping,
@@ -109,7 +121,13 @@ impl Client {
     }
 
     async fn ask(&self, target: &str) -> Result<Response<Incoming>, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { path: self.socket.clone(), source };
+        let unreachable = |source: std::io::Error| {
+            let path = self.socket.clone();
+            match source.kind() {
+                std::io::ErrorKind::PermissionDenied => ClientError::Forbidden { path, source },
+                _ => ClientError::Unreachable { path, source },
+            }
+        };
         let stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(unreachable)?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);

@@ -83,7 +83,14 @@ pub fn main(cli: &Cli) -> ExitCode {
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "whydown: {}", on_a_terminal(&format!("{error:#}")));
             match (error.downcast_ref::<ClientError>(), error.downcast_ref::<NoSuchVm>()) {
-                (Some(ClientError::Unreachable { .. } | ClientError::Stopping), _) => ExitCode::from(69),
+                (
+                    Some(
+                        ClientError::Unreachable { .. }
+                        | ClientError::Forbidden { .. }
+                        | ClientError::Stopping,
+                    ),
+                    _,
+                ) => ExitCode::from(69),
                 (_, Some(_)) => ExitCode::from(4),
                 _ => ExitCode::FAILURE,
             }

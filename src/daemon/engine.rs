@@ -247,50 +247,82 @@ impl EngineTask {
     }
 }
 
-/// The log of the runs: a span each, from its start to its ending, and a line for what is written down.
+/// The log of the runs: a span each, from its start to its ending, and a line for what is written down. Each line names
+/// the VM and the run itself: the journal shows nothing but a message's own words.
 #[derive(Default)]
 struct Runs {
-    spans: HashMap<RunId, Span>,
+    spans: HashMap<RunId, Named>,
+}
+
+/// A run's span, and what it is called in messages.
+struct Named {
+    span: Span,
+    name: String,
+}
+
+impl Named {
+    fn of(run: RunId, vm: &str, uuid: DomainId) -> Self {
+        let (run, vm) = (run.0, visible(vm));
+        Self { name: format!("\"{vm}\", run {run}"), span: info_span!("run", run, %vm, %uuid) }
+    }
 }
 
 impl Runs {
     fn say(&mut self, keep: &Keep) {
         match keep {
             Keep::Start(start) => {
-                let (run, vm, uuid) = (start.run.0, visible(&start.name), start.domain);
-                let span = self.spans.entry(start.run).or_insert_with(|| info_span!("run", run, %vm, %uuid));
-                span.in_scope(|| info!(seen = start.seen, process = ?start.incarnation.process, "runs"));
+                let named = self
+                    .spans
+                    .entry(start.run)
+                    .or_insert_with(|| Named::of(start.run, &start.name, start.domain));
+                let (name, process) = (&named.name, start.incarnation.process);
+                // Whether it comes up, or came up, its ending tells.
+                named.span.in_scope(|| match (start.seen, process) {
+                    (true, _) => info!(?process, "{name}: begins"),
+                    (false, Some(_)) => info!(?process, "{name}: was found running"),
+                    (false, None) => info!("{name}: was found, and had begun before"),
+                });
             }
-            Keep::Evidence(run, _, piece) => self.within(*run, || debug!(fact = ?piece.fact, "evidence")),
+            Keep::Evidence(run, _, piece) => {
+                self.within(*run, |name| debug!(fact = ?piece.fact, "{name}: evidence"));
+            }
             Keep::Ending(ending) => {
                 let (cause, certainty) = (ending.verdict.cause.word(), ending.verdict.certainty.word());
-                let row = &ending.verdict.row;
-                self.within_that(ending, || match ending.exit_code {
-                    0 => info!(cause, certainty, %row, "ended: {}", ending.message),
-                    _ => warn!(cause, certainty, %row, "ended: {}", ending.message),
+                let (row, message) = (&ending.verdict.row, &ending.message);
+                self.within_that(ending, |name| match ending.exit_code {
+                    0 => info!(cause, certainty, %row, "{name}: ended: {message}"),
+                    _ => warn!(cause, certainty, %row, "{name}: ended: {message}"),
                 });
                 self.spans.remove(&ending.run);
             }
             Keep::Revised(ending) => {
                 let (cause, certainty) = (ending.verdict.cause.word(), ending.verdict.certainty.word());
-                let (row, revision) = (&ending.verdict.row, ending.revision());
-                self.within_that(ending, || {
-                    info!(cause, certainty, %row, revision, "corrected: {}", ending.message);
+                let (row, revision, message) = (&ending.verdict.row, ending.revision(), &ending.message);
+                self.within_that(ending, |name| {
+                    info!(cause, certainty, %row, revision, "{name}: corrected: {message}");
                 });
                 self.spans.remove(&ending.run);
             }
-            Keep::Acknowledge(run, acknowledged) => info!(run = run.0, by = %acknowledged.by, "acknowledged"),
+            Keep::Acknowledge(run, acknowledged) => {
+                info!(run = run.0, by = %acknowledged.by, "run {}: acknowledged by {}", run.0, acknowledged.by);
+            }
             Keep::Alive(_) => {}
         }
     }
 
-    fn within_that(&mut self, ending: &Ending, say: impl FnOnce()) {
-        let (run, vm, uuid) = (ending.run.0, visible(&ending.name), ending.domain);
-        self.spans.entry(ending.run).or_insert_with(|| info_span!("run", run, %vm, %uuid)).in_scope(say);
+    fn within_that(&mut self, ending: &Ending, say: impl FnOnce(&str)) {
+        let named = self
+            .spans
+            .entry(ending.run)
+            .or_insert_with(|| Named::of(ending.run, &ending.name, ending.domain));
+        named.span.in_scope(|| say(&named.name));
     }
 
-    /// Runs that were left open by an earlier daemon get their span when they are first spoken of.
-    fn within(&mut self, run: RunId, say: impl FnOnce()) {
-        self.spans.entry(run).or_insert_with(|| info_span!("run", run = run.0)).in_scope(say);
+    /// Runs that were left open by an earlier daemon get their name when they are first spoken of with it.
+    fn within(&mut self, run: RunId, say: impl FnOnce(&str)) {
+        match self.spans.get(&run) {
+            Some(named) => named.span.in_scope(|| say(&named.name)),
+            None => info_span!("run", run = run.0).in_scope(|| say(&format!("run {}", run.0))),
+        }
     }
 }

@@ -237,14 +237,17 @@ impl FailedStarts {
         } else if let Some(at) = at {
             let before = Wall(at.0.saturating_sub(ERROR_BEFORE.as_nanos() as i64));
             let after = if audited == Some(at) { AUDIT_TICK } else { ERROR_AFTER };
-            match self.sources.daemon_log.errors(before, at.after(after)) {
-                Ok(errors) => {
-                    let its_own = self.words_of(domain);
-                    let told = telling(&errors, &its_own);
-                    facts.extend(told.map(|error| (error.at, Fact::StartTrouble(error.text.clone()))));
+            let its_own = self.words_of(domain);
+            let ask = || match self.sources.daemon_log.errors(before, at.after(after)) {
+                Ok(errors) => telling(&errors, &its_own).cloned(),
+                Err(why) => {
+                    debug!(uuid = %domain.id, "libvirt's own log cannot be read: {why}");
+                    None
                 }
-                Err(why) => debug!(uuid = %domain.id, "libvirt's own log cannot be read: {why}"),
-            }
+            };
+            // The journal may not have taken it in yet.
+            let told = ask().or_else(|| if self.sources.daemon_log.catch_up() { ask() } else { None });
+            facts.extend(told.map(|error| (error.at, Fact::StartTrouble(error.text))));
         }
         facts
     }

@@ -57,7 +57,7 @@ fn starts_that_libvirt_refuses_to_others_are_told_with_its_text_each_once() -> R
     tells(&past(&host, &disk, 1)?[0], "Cannot access storage file");
     let told = past(&host, &network, 1)?;
     tells(&told[0], "no network with matching name 'nowhere'");
-    assert!(says(&told[0]["because"], "a start by another client failed"), "{told:#?}");
+    assert!(says(&told[0]["because"], "a start that whydown was not asked for failed"), "{told:#?}");
     tells(&past(&host, &cpu, 1)?[0], "Unknown CPU model Nonesuch");
     assert_eq!(host.status(&disk).as_deref(), Some("down"));
     let said = why(&host, &disk);

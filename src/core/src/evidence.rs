@@ -243,6 +243,8 @@ pub enum Fact {
     LogText(String),
     /// The log was read, and this run's part holds no farewell.
     LogSilent,
+    /// The log was read, and this run's part has lost its beginning, and perhaps more.
+    LogCut,
     /// The log could not be read.
     LogUnread(String),
     /// The process's exit status.
@@ -357,8 +359,7 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// Whether both tell the same thing: equal, or one signal as the kernel's trace and its audit tell it. The names that
-    /// they know of a sender are of its process, of its thread or of its file.
+    /// Whether both tell the same thing: equal, or one signal, by whatever names of its sender the trace and the audit tell it.
     pub fn is_same(&self, other: &Self) -> bool {
         self == other || self.is_other_word_on(other)
     }

@@ -123,7 +123,7 @@ impl Shared {
         let mut state = lock(&self.state);
         if state.stopped {
             state.health.lost += 1;
-            tracing::error!(?op, "lost: it was handed to a ledger that has stopped");
+            tracing::error!(?op, "lost: {}: it was handed to a ledger that has stopped", what(&op));
             return;
         }
         let first = state.lingers_until.is_none();
@@ -148,7 +148,11 @@ impl Shared {
             }
             Pushed::Refused(op) => {
                 state.health.lost += 1;
-                tracing::error!(?op, "lost: no room in memory, and the ledger cannot be written");
+                tracing::error!(
+                    ?op,
+                    "lost: {}: no room in memory, and the ledger cannot be written",
+                    what(&op)
+                );
             }
         }
         drop(state);
@@ -269,7 +273,7 @@ impl Shared {
             state.failing = Some((error, (self.settings.clock)()));
         }
         for op in state.queue.waiting() {
-            tracing::error!(?op, "lost: the ledger stopped before it could be written");
+            tracing::error!(?op, "lost: {}: the ledger stopped before it could be written", what(op));
         }
         state.health.lost += state.queue.len() as u64;
         drop(state);
@@ -336,6 +340,23 @@ impl State {
             None => "time is up".to_owned(),
         };
         LedgerError::NotWritten { waiting: self.queue.len(), reason }
+    }
+}
+
+/// What is lost, in words: the whole of it is in the line's field `op`.
+pub(crate) fn what(op: &Keep) -> String {
+    match op {
+        Keep::Start(start) => format!("the start of {:?}, run {}", start.name, start.run.0),
+        Keep::Evidence(run, ..) => format!("evidence of run {}", run.0),
+        Keep::Ending(ending) => {
+            let cause = ending.verdict.cause.word();
+            format!("the ending of {:?}, run {}, {cause}", ending.name, ending.run.0)
+        }
+        Keep::Revised(ending) => {
+            format!("the corrected ending of {:?}, run {}", ending.name, ending.run.0)
+        }
+        Keep::Acknowledge(run, by) => format!("that {:?} acknowledged run {}", by.by, run.0),
+        Keep::Alive(_) => "a sign of life".into(),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::mend::{Mended, mend, save_beside};
 use crate::opening::open_or_replace;
 use crate::queue::Batch;
 use crate::retention;
-use crate::shared::{Shared, lock};
+use crate::shared::{Shared, lock, what};
 use crate::store::{Failure, Store};
 
 /// Operations in one commit. One ending of ten facts takes about 50 µs to write, one sync some milliseconds.
@@ -230,7 +230,8 @@ impl Writer {
                 let op = state.queue.give_up(index);
                 state.health.lost += 1;
                 drop(state);
-                tracing::error!(?op, reason, "lost: SQLite refuses it; this is a bug");
+                let lost = op.as_deref().map(what).unwrap_or_default();
+                tracing::error!(?op, reason, "lost: {lost}: SQLite refuses it; this is a bug");
                 if let Some(Keep::Ending(ending)) = op.as_deref() {
                     (self.told)(Told::NotKept(ending.run));
                 }

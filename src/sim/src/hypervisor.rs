@@ -66,6 +66,8 @@ pub struct Life {
     pub log: Vec<(Wall, LogLine)>,
     /// Why the log cannot be read, if so.
     pub log_unread: Option<String>,
+    /// Whether the beginning of its part of the log was taken away.
+    pub log_cut: bool,
 }
 
 impl Life {
@@ -188,6 +190,7 @@ impl Hypervisor {
             also: Vec::new(),
             log: Vec::new(),
             log_unread: None,
+            log_cut: false,
         };
         self.next_libvirt_id += 1;
         self.next_pid += 1;
@@ -411,6 +414,9 @@ impl Hypervisor {
         }
         if !facts.iter().any(|(_, fact)| matches!(fact, Fact::LogEnd { .. })) {
             facts.push((wall, Fact::LogSilent));
+        }
+        if life.log_cut {
+            facts.push((now.wall, Fact::LogCut));
         }
         if !words.is_empty() {
             facts.push((wall, Fact::LogText(words.join("\n"))));

@@ -21,6 +21,9 @@ const PRIORITY_ERROR: u8 = 3;
 /// Bytes of the end of the file, or of the journal's answer, that are read.
 const BYTES: u64 = 256 * 1024;
 
+/// Seconds in which the journal is asked for what was written earlier.
+const RECEIVED_WITHIN_S: i64 = 60;
+
 /// How long the journal may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -79,6 +82,27 @@ impl DaemonLog {
             Self::File(path) => of_file(&end_of(path)?),
         };
         Ok(all.into_iter().filter(|said| (from..=to).contains(&said.at)).collect())
+    }
+
+    /// Waits until the journal has taken in what was written until now; false where there is nothing to wait for. Blocks for
+    /// some milliseconds, and for some seconds at most where the journal is busy: what it has by then must do.
+    pub fn catch_up(&self) -> bool {
+        let Self::Journal = self else { return false };
+        let Some(program) = journalctl() else { return false };
+        // Its output ends with it.
+        let child = Command::new(program)
+            .arg("--sync")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let Ok(child) = child else { return false };
+        let mut child = Reaped(child);
+        if let Some(output) = child.0.stdout.take() {
+            let wait = Timespec::try_from(PATIENCE).ok();
+            let _ = poll(&mut [PollFd::new(&output, PollFlags::IN)], wait.as_ref());
+        }
+        true
     }
 }
 
@@ -141,18 +165,18 @@ fn journalctl() -> Option<&'static Path> {
 
 fn ask_journal(from: Wall, to: Wall) -> io::Result<String> {
     let program = journalctl().ok_or(io::ErrorKind::NotFound)?;
-    // Whole seconds: the journal is asked for more, and what does not fit is left out.
+    // Whole seconds, and those in which it received things: the journal is asked for more, and what does not fit is left out.
     let second = |at: Wall, more: i64| format!("@{}", at.as_millis().div_euclid(1000) + more);
     let child = Command::new(program)
         .args([
             "--quiet",
             "--no-pager",
             "--output=json",
-            "--output-fields=MESSAGE,PRIORITY",
+            "--output-fields=MESSAGE,PRIORITY,_SOURCE_REALTIME_TIMESTAMP",
             "--priority=warning",
             "--lines=200",
         ])
-        .args([format!("--since={}", second(from, 0)), format!("--until={}", second(to, 1))])
+        .args([format!("--since={}", second(from, 0)), format!("--until={}", second(to, RECEIVED_WITHIN_S))])
         .args(["_COMM=libvirtd", "+", "_COMM=virtqemud"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -177,11 +201,13 @@ fn ask_journal(from: Wall, to: Wall) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
-/// One JSON object a line, with a time in microseconds.
+/// One JSON object a line, with a time in microseconds: when it was written, and only where that is not known, when the
+/// journal received it.
 fn of_journal(text: &str) -> Vec<Said> {
     let read = |line: &str| {
         let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-        let at: i64 = entry["__REALTIME_TIMESTAMP"].as_str()?.parse().ok()?;
+        let time = |name: &str| entry[name].as_str()?.parse::<i64>().ok();
+        let at = time("_SOURCE_REALTIME_TIMESTAMP").or_else(|| time("__REALTIME_TIMESTAMP"))?;
         let error = entry["PRIORITY"].as_str()?.parse::<u8>().ok()? <= PRIORITY_ERROR;
         let text = tame(entry["MESSAGE"].as_str()?);
         Some(Said { at: Wall(at.checked_mul(1000)?), thread: None, error, text })
@@ -260,6 +286,10 @@ what: error : is no line of libvirt's
                     {\"MESSAGE\":[1,2],\"__REALTIME_TIMESTAMP\":\"1\"}\nnonsense\n";
         let words = "internal error: Unknown CPU model X".to_owned();
         let said = Said { at: Wall::from_millis(1_795_843_813_171), thread: None, error: true, text: words };
-        assert_eq!(of_journal(text), [said]);
+        assert_eq!(of_journal(text), std::slice::from_ref(&said));
+        let late = "{\"PRIORITY\":\"3\",\"MESSAGE\":\"internal error: Unknown CPU model X\",\
+                    \"__REALTIME_TIMESTAMP\":\"1795843815000000\",\
+                    \"_SOURCE_REALTIME_TIMESTAMP\":\"1795843813171000\"}";
+        assert_eq!(of_journal(late), [said], "the journal may be late");
     }
 }

@@ -383,7 +383,11 @@ impl Engine {
                         && run.start.incarnation.boot == self.settings.boot
                 }
                 Whom::Starting(..) => false,
-                Whom::Host => *fact != Fact::HostStays || run.thinks_that_the_host_goes_down(),
+                // What the host says now is nothing about a boot before.
+                Whom::Host => {
+                    run.start.incarnation.boot == self.settings.boot
+                        && (*fact != Fact::HostStays || run.thinks_that_the_host_goes_down())
+                }
             })
             .filter(|(_, run)| !matches!(run.phase, Phase::Recording(_)))
             .map(|(id, _)| *id)

@@ -393,7 +393,11 @@ impl Engine {
             _ => {}
         }
         for (at, fact) in facts {
-            let idle = matches!(fact, Fact::HostUp { .. }) && !self.runs[&id].blames_a_manager();
+            let of_this_boot = self.runs[&id].start.incarnation.boot == self.settings.boot;
+            let idle =
+                matches!(fact, Fact::HostUp { .. }) && !(of_this_boot && self.runs[&id].blames_a_manager());
+            // Nor does the shutdown that is under way end what had ended before the boot.
+            let idle = idle || matches!(fact, Fact::HostGoingDown { .. }) && !of_this_boot;
             if !idle {
                 self.note(id, at, fact);
             }

@@ -8,7 +8,7 @@ use super::explain::{bytes, signal_word};
 use crate::evidence::{Audited, Evidence, EvidenceId, Fact, Sender};
 use crate::hypervisor::Happening;
 use crate::lifecycle::internal_error;
-use crate::record::Ending;
+use crate::record::{Ending, When};
 
 /// Characters of QEMU's words that advice repeats.
 const WORDS: usize = 200;
@@ -67,6 +67,20 @@ fn value(slot: &str, ending: &Ending) -> Option<String> {
     let because = || pieces(&ending.verdict.because, &ending.evidence);
     match slot {
         "sender" => because().find_map(|piece| sender(piece, &ending.evidence)),
+        "manager" => because().find_map(manager),
+        "gone_sender" => because().find_map(|piece| gone_sender(piece, &ending.evidence)),
+        "stopped_unit" => because().find_map(|piece| match &piece.fact {
+            Fact::UnitStopping { unit } => Some(format!("\"{}\"", cut(unit))),
+            _ => None,
+        }),
+        // Of what was heard as it happened nobody missed anything.
+        "gap" => match ending.ended {
+            When::At(_) => None,
+            When::Between(..) => ending.evidence.iter().rev().find_map(|piece| match piece.fact {
+                Fact::Gap { .. } => Some(super::describe(&piece.fact)),
+                _ => None,
+            }),
+        },
         "signal" => because().find_map(|piece| match &piece.fact {
             Fact::Signalled { signal, .. } | Fact::LogSignal { signal, .. } => Some(signal_word(*signal)),
             _ => None,
@@ -115,7 +129,7 @@ fn sender(piece: &Evidence, evidence: &[Evidence]) -> Option<String> {
         Fact::LogSignal { pid, program, sender, .. } => (*pid, program, *sender, None),
         _ => return None,
     };
-    if matches!(sender, Sender::Libvirt | Sender::Kernel | Sender::Itself) {
+    if matches!(sender, Sender::Libvirt | Sender::Kernel | Sender::Itself | Sender::Init | Sender::Manager) {
         return None;
     }
     let mut told = format!("process {pid}");
@@ -124,6 +138,14 @@ fn sender(piece: &Evidence, evidence: &[Evidence]) -> Option<String> {
         _ => ("", None),
     };
     let name = if exe.is_empty() { program.as_str() } else { exe };
+    let unit = evidence.iter().find_map(|piece| match &piece.fact {
+        Fact::SenderUnit { pid: of, unit } if *of == pid => Some(unit),
+        _ => None,
+    });
+    // Of a number alone nobody finds out anything.
+    if name.is_empty() && user.is_none() && unit.is_none() {
+        return None;
+    }
     if !name.is_empty() {
         told += &format!(", \"{}\"", cut(name));
     }
@@ -133,14 +155,30 @@ fn sender(piece: &Evidence, evidence: &[Evidence]) -> Option<String> {
             told += &format!(" (logged in as user {login})");
         }
     }
-    let unit = evidence.iter().find_map(|piece| match &piece.fact {
-        Fact::SenderUnit { pid: of, unit } if *of == pid => Some(unit),
-        _ => None,
-    });
     if let Some(unit) = unit {
         told += &format!(", in \"{}\" of systemd,", cut(unit));
     }
     Some(told)
+}
+
+/// A service manager, which ends processes because somebody stopped their unit.
+fn manager(piece: &Evidence) -> Option<String> {
+    let (pid, program) = match &piece.fact {
+        Fact::Signalled { pid, program, sender: Sender::Init | Sender::Manager, .. }
+        | Fact::LogSignal { pid, program, sender: Sender::Init | Sender::Manager, .. } => (pid, program),
+        _ => return None,
+    };
+    let name = if program.is_empty() { String::new() } else { format!(", \"{}\",", cut(program)) };
+    Some(format!("process {pid}{name}"))
+}
+
+/// The number of a sender of whom nothing else is known.
+fn gone_sender(piece: &Evidence, evidence: &[Evidence]) -> Option<String> {
+    let (Fact::Signalled { pid, sender: by, .. } | Fact::LogSignal { pid, sender: by, .. }) = &piece.fact
+    else {
+        return None;
+    };
+    (*by == Sender::Outside && sender(piece, evidence).is_none()).then(|| pid.to_string())
 }
 
 /// The control group whose bound was reached, in the kernel's line; nothing where the host itself had no more.

@@ -71,7 +71,7 @@ clues! {
     OutsideSignal => Some(Cause::ProcessTerminated),
     /// A signal from outside, no farewell of libvirt, and a new boot.
     SignalThenNewBoot => Some(Cause::HostShutdown),
-    /// The host has booted anew since.
+    /// The host has booted anew since, and whether libvirt said farewell before is known.
     NewBoot => None,
     /// QEMU's first word is a quit command.
     MonitorQuit => Some(Cause::MonitorQuit),
@@ -81,6 +81,8 @@ clues! {
     HostError => Some(Cause::QemuFailed),
     /// QEMU's first word is a signal, and libvirt reported a shutdown by the host's side.
     SignalWord => Some(Cause::ProcessTerminated),
+    /// This run's part of QEMU's log was not read whole.
+    LogNotWhole => None,
     /// The monitor broke off, and no signal is known.
     MonitorLost => None,
     /// Its post-copy migration failed.
@@ -271,6 +273,7 @@ impl Clue {
                 signals.extend(signal(dossier, Sender::Init));
                 if boots.is_empty()
                     || signals.is_empty()
+                    || !log_unread(dossier).is_empty()
                     || has(dossier, |f| matches!(f, Fact::LogEnd { .. }))
                 {
                     return Vec::new();
@@ -278,6 +281,7 @@ impl Clue {
                 signals.extend(boots);
                 signals
             }
+            Self::NewBoot if !log_unread(dossier).is_empty() => Vec::new(),
             Self::NewBoot => ids(dossier, |f| matches!(f, Fact::NewBoot { .. })),
             Self::MonitorQuit => word(|_, r| r == QemuReason::HostQmpQuit),
             Self::WindowClosed => word(|_, r| r == QemuReason::HostUi),
@@ -291,8 +295,10 @@ impl Clue {
                 }
                 seen
             }
+            Self::LogNotWhole => log_not_whole(dossier),
             Self::MonitorLost
                 if has(dossier, |f| matches!(f, Fact::LogSignal { .. }))
+                    || !log_not_whole(dossier).is_empty()
                     || !obeyed(dossier, end, Sender::Init).is_empty()
                     || !obeyed(dossier, end, Sender::Outside).is_empty() =>
             {

@@ -125,7 +125,7 @@ fn is_trouble(fact: &Fact) -> bool {
 mod tests {
     use super::super::{advice, decide};
     use super::*;
-    use crate::evidence::{Dossier, ExitStatus, Sender};
+    use crate::evidence::{Deaf, Dossier, ExitStatus, Sender};
     use crate::hypervisor::{IoErrorAction, ShutdownDetail, StartDetail, StopDetail};
     use crate::id::{DomainId, RunId};
     use crate::record::{Ending, When};
@@ -229,6 +229,54 @@ mod tests {
         assert!(because(&unit(7)) && !because(&unit(8)), "{ending:?}");
         let said = advice(&ending);
         assert!(said.contains("process 7, \"kill\", in \"cron.service\" of systemd, kills VMs"), "{said}");
+    }
+
+    #[test]
+    fn advice_names_the_unit_that_was_stopped_and_no_process_that_is_gone() {
+        let term = |pid, program: &str, sender| Fact::LogSignal {
+            signal: 15,
+            pid,
+            program: program.into(),
+            sender,
+            at: None,
+        };
+        let up = Fact::HostUp { by: "systemd says so".into() };
+        let unit = Fact::UnitStopping { unit: "machine-a.scope".into() };
+        let ended = |facts: &[Fact]| {
+            let shut = [
+                host(Happening::ShutdownBegan(ShutdownDetail::Host)),
+                host(Happening::Stopped(StopDetail::Shutdown)),
+            ];
+            advice(&told(facts.iter().cloned().chain(shut)))
+        };
+        let by_init = term(1, "systemd", Sender::Init);
+        let said = ended(&[by_init.clone(), unit, up.clone()]);
+        assert!(said.starts_with("Find out who stopped \"machine-a.scope\": systemd ended"), "{said}");
+        let said = ended(&[by_init, up]);
+        assert!(said.contains("process 1, \"systemd\", sent SIGTERM"), "{said}");
+        let said = ended(&[term(948, "", Sender::Outside)]);
+        assert!(said.contains("what process 948 was, which sent SIGTERM"), "{said}");
+        let said = ended(&[term(948, "/bin/kill", Sender::Outside)]);
+        assert!(said.contains("Find out why process 948, \"/bin/kill\" ends VMs"), "{said}");
+    }
+
+    #[test]
+    fn advice_on_what_nobody_knows_speaks_of_a_gap_only_where_there_was_one() {
+        let heard = told([host(Happening::Stopped(StopDetail::Crashed))]);
+        assert_eq!(heard.verdict.cause, Cause::UnknownEnded);
+        assert!(
+            advice(&heard).contains("doctor") && !advice(&heard).contains("running"),
+            "{}",
+            advice(&heard)
+        );
+        let gap = Fact::Gap { from: Wall(1), to: Wall(2), why: Deaf::DaemonAway };
+        let mut missed = told([gap, Fact::Gone]);
+        missed.ended = When::Between(Wall(1), Wall(2));
+        let said = advice(&missed);
+        assert!(
+            said.contains("Keep whydown and libvirt running") && said.contains("was not running"),
+            "{said}"
+        );
     }
 
     #[test]

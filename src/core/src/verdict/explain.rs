@@ -61,9 +61,10 @@ pub fn describe(fact: &Fact) -> String {
             format!("{name} from process {pid}, {program}: {who}{}", audited(audit.as_ref()))
         }
         Fact::LogText(text) => format!("QEMU's log says: \"{text}\""),
-        Fact::StartFailed { told_by } => format!("a start by another client failed: {told_by}"),
+        Fact::StartFailed { told_by } => format!("a start that whydown was not asked for failed: {told_by}"),
         Fact::StartTrouble(text) => format!("libvirt says of the start: \"{text}\""),
         Fact::LogSilent => "QEMU's log ends without a farewell".into(),
+        Fact::LogCut => "QEMU's log has lost the beginning of this run's part, and perhaps more".into(),
         Fact::LogUnread(why) => format!("QEMU's log could not be read: {why}"),
         Fact::Exit(ExitStatus::Code(code)) => format!("the process exited with status {code}"),
         Fact::Exit(ExitStatus::Signal(signal)) => format!("the process was killed by signal {signal}"),

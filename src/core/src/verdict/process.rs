@@ -118,8 +118,12 @@ pub(super) fn is_by(dossier: &Dossier, sender: Sender, wanted: Sender) -> bool {
     }
 }
 
-/// Whether the host was last said to be up.
+/// Whether the host was last said to be up, in the boot in which the run ended: what systemd says after a new boot is
+/// nothing about the one before.
 fn host_is_up(dossier: &Dossier) -> bool {
+    if has(dossier, |f| matches!(f, Fact::NewBoot { .. })) {
+        return false;
+    }
     let last = |wanted: fn(&Fact) -> bool| dossier.latest(wanted).map(|(_, e)| e.last);
     last(|f| matches!(f, Fact::HostUp { .. })) > last(|f| matches!(f, Fact::HostGoingDown { .. }))
 }
@@ -137,7 +141,12 @@ pub(super) fn with_unit(dossier: &Dossier, mut seen: Vec<EvidenceId>) -> Vec<Evi
     seen.extend(ids(dossier, |f| matches!(f, Fact::SenderUnit { pid, .. } if senders.contains(pid))));
     let by_manager = seen.iter().any(|id| dossier.items()[usize::from(*id)].fact.is_signal_of_a_manager());
     if by_manager {
-        seen.extend(ids(dossier, |f| matches!(f, Fact::HostUp { .. } | Fact::UnitStopping { .. })));
+        let up = host_is_up(dossier);
+        seen.extend(ids(dossier, |f| match f {
+            Fact::HostUp { .. } => up,
+            Fact::UnitStopping { .. } => true,
+            _ => false,
+        }));
     }
     seen
 }

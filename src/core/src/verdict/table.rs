@@ -147,7 +147,7 @@ table! {
         "G6" HostGoingDown => HostShutdown, Probable: "Guests are asked to shut down when their host does.";
         "G7" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us; whether the guest obeyed leaves no trace.";
         "G8" PlainPoweroff => GuestPoweroff, Certain: "QEMU says guest-shutdown, and nobody could have asked.";
-        "G9" _ => GuestPoweroff, Probable: "An agent, through which another client may have asked, leaves no trace; nor does a guest that ended QEMU by a device for that, where the exit status was not seen.";
+        "G9" _ => GuestPoweroff, Probable: "Another client may have asked the guest: through an agent, which leaves no trace, or while nobody listened; nor does a guest leave one that ended QEMU by a device for that, where the exit status was not seen.";
     }
     [First(ShutdownByHost)] {
         "H2" HostGoingDown => HostShutdown, Probable: "The host was going down and ended its processes.";
@@ -166,6 +166,7 @@ table! {
         "U6" WeAskedShutdown => AdminShutdown, Probable: "A manager had asked through us.";
         "U7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "U8" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us.";
+        "U10" LogNotWhole => UnknownEnded, Unknown: "An orderly shutdown, and what led to it may stand in QEMU's log, of which this run's part was not read whole.";
         "U9" _ => GuestPoweroff, Probable: "An orderly shutdown without another trace is the guest's own, as a rule.";
     }
     [First(Destroyed)] {

@@ -1,5 +1,6 @@
 //! The table is whole: every setting, every combination of clues, exactly one row.
 
+mod lack;
 mod strong;
 
 use std::collections::BTreeSet;

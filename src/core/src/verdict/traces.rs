@@ -143,8 +143,28 @@ pub(super) fn faulted(dossier: &Dossier, end: Wall, wanted: impl Fn(Sender) -> b
 
 /// A log that could not be read at first may have been read later.
 pub(super) fn log_without_signal(dossier: &Dossier) -> bool {
-    has(dossier, |f| matches!(f, Fact::LogEnd { .. } | Fact::LogSilent))
+    is_log_read(dossier)
+        && log_not_whole(dossier).is_empty()
         && !has(dossier, |f| matches!(f, Fact::LogSignal { .. }))
+}
+
+/// Whether this run's part of the log was read, at least to its end.
+fn is_log_read(dossier: &Dossier) -> bool {
+    has(dossier, |f| matches!(f, Fact::LogEnd { .. } | Fact::LogSilent))
+}
+
+/// What shows that the log may have said more than was read: that a line is absent from it means nothing then.
+pub(super) fn log_not_whole(dossier: &Dossier) -> Vec<EvidenceId> {
+    let cut = ids(dossier, |f| *f == Fact::LogCut);
+    if cut.is_empty() { log_unread(dossier) } else { cut }
+}
+
+/// What shows that the log was never read, and so whether libvirt said farewell in it is not known.
+pub(super) fn log_unread(dossier: &Dossier) -> Vec<EvidenceId> {
+    if is_log_read(dossier) {
+        return Vec::new();
+    }
+    ids(dossier, |f| matches!(f, Fact::LogUnread(_)))
 }
 
 pub(super) fn signal_of_libvirt(fact: &Fact) -> bool {

@@ -68,6 +68,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::StartFailed { .. }
             | Fact::StartTrouble(_)
             | Fact::LogSilent
+            | Fact::LogCut
             | Fact::LogUnread(_)
             | Fact::Exit(_)
             | Fact::InnerExit(_)
@@ -103,7 +104,8 @@ fn fact() -> impl Strategy<Value = Fact> {
             Just(Fact::HostStays),
             Just(Fact::NextFromSnapshot),
             Just(Fact::StartedInVain),
-            Just(Fact::LogSilent)
+            Just(Fact::LogSilent),
+            Just(Fact::LogCut)
         ],
         (moment(), moment()).prop_map(|(from, to)| Fact::Gap { from, to, why: Deaf::LinkLost }),
         (moment(), any::<bool>()).prop_map(|(at, incoming)| Fact::LogStart { at, incoming }),

@@ -33,6 +33,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::StartFailed { .. } => "start-failed",
         Fact::StartTrouble(_) => "start-trouble",
         Fact::LogSilent => "log-silent",
+        Fact::LogCut => "log-cut",
         Fact::LogUnread(_) => "log-unread",
         Fact::Exit(_) => "exit",
         Fact::Wrapped { .. } => "wrapped",

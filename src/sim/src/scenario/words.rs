@@ -12,7 +12,7 @@
 //! | `qmp POWERDOWN`, `qmp GUEST_PANICKED` | the same |
 //! | `state PAUSED/IOERROR`, `state SHUTOFF/CRASHED` | what libvirt shows from now on; SHUTOFF ends the process in silence |
 //! | `image yes` | a managed save image waits, or not; `image unknown` |
-//! | `log reason=crashed`, `log terminating on signal 15 from pid 1 (systemd)`, `log says …`, `log unreadable` | QEMU's log |
+//! | `log reason=crashed`, `log terminating on signal 15 from pid 1 (systemd)`, `log says …`, `log unreadable`, `log cut` | QEMU's log |
 //! | `signal 9 from 4711 (pkill)`, `signal 9 from kernel`, `signal 6 from itself` | a signal that the kernel saw delivered |
 //! | `exit 1`, `exit signal 9`, `oom-kill` | the process's exit; the kernel's out-of-memory killer |
 //! | `wrapped by sh`, `inner exit signal 9`, `may exit by isa-debug-exit` | what is known of its process |
@@ -60,6 +60,8 @@ pub enum Line {
     Happens(Vec<Act>),
     /// The log cannot be read.
     LogUnreadable,
+    /// The log has lost the beginning of its part.
+    LogCut,
     /// What libvirt says of a managed save image.
     Image(Option<bool>),
     /// The host begins to go down.
@@ -148,6 +150,7 @@ fn understood(line: &str) -> Option<Line> {
             Some(Line::Image(pick(rest, &[("yes", Some(true)), ("no", Some(false)), ("unknown", None)])?))
         }
         "log" if rest == "unreadable" => Some(Line::LogUnreadable),
+        "log" if rest == "cut" => Some(Line::LogCut),
         "log" => Some(Line::Happens(vec![Act::Log(log_line(rest)?)])),
         "exit" => Some(Line::Happens(vec![Act::Exit(exit_status(rest)?)])),
         "inner" => Some(Line::OfProcess(Fact::InnerExit(exit_status(rest.strip_prefix("exit ")?)?))),
@@ -242,6 +245,11 @@ impl World {
             Line::LogUnreadable => {
                 if let Some(life) = self.hypervisor.latest_life_mut(VM) {
                     life.log_unread = Some("permission denied".into());
+                }
+            }
+            Line::LogCut => {
+                if let Some(life) = self.hypervisor.latest_life_mut(VM) {
+                    life.log_cut = true;
                 }
             }
             Line::Image(there) => {

@@ -160,6 +160,9 @@ fn facts(block: &Block<'_>, own_pid: Option<u32>, now: Wall) -> Vec<(Wall, Fact)
     if chosen.end.is_none() {
         facts.push((now, Fact::LogSilent));
     }
+    if block.start.is_none() {
+        facts.push((now, Fact::LogCut));
+    }
     if let Some((at, text)) = words.into_text() {
         facts.push((at.unwrap_or(now), Fact::LogText(text)));
     }

@@ -103,7 +103,7 @@ pub(super) fn cases() -> Vec<Case> {
             kept,
         )
         .guest(missing_disk)
-        .because("a start by another client failed"),
+        .because("a start that whydown was not asked for failed"),
         by_others(
             "start-by-others-network-missing",
             "another client starts it, and its network does not exist: not even libvirt's log says so",
