@@ -265,7 +265,9 @@ pub struct Health {
     /// daemon runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger_mended: Option<String>,
-    /// Endings and starts that found no room in memory while the ledger could not be written; each is in the log.
+    /// Records that are lost since this daemon runs; the log names each. Endings and starts that found no room in memory while
+    /// the ledger could not be written, and runs of which a damaged ledger no longer gave the ending, or not all that a run
+    /// that goes on needs.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ledger_lost: u64,
     /// Witnesses that cannot be heard, each with the reason.

@@ -231,7 +231,7 @@ pub fn health(told: &Health) -> String {
         let _ = writeln!(text, "ledger: {}", clean(mended));
     }
     if told.ledger_lost > 0 {
-        let _ = writeln!(text, "ledger: {} writes found no room and are in the log alone", told.ledger_lost);
+        let _ = writeln!(text, "ledger: {} records are lost; the log names each", told.ledger_lost);
     }
     if let Some(trouble) = &told.tls_trouble {
         let _ = writeln!(text, "certificates: {trouble}");

@@ -208,8 +208,11 @@ impl FailedStarts {
         Some(Input::StartFailed { domain, at: at.unwrap_or(now), facts })
     }
 
-    /// Whether history has it.
+    /// Whether history has it, or had it: what a damaged ledger has lost is no news.
     fn is_told(&self, domain: DomainId, at: Wall) -> bool {
+        if self.ledger.health().lost_until.is_some_and(|until| at <= until) {
+            return true;
+        }
         let newest = self.ledger.history(&Query { domain: Some(domain), limit: 1, ..Query::default() });
         newest.endings.first().is_some_and(|ending| covers(ending, at))
     }

@@ -481,7 +481,7 @@ impl Service {
                 ledger_waiting: ledger.waiting,
                 ledger_damaged: ledger.damaged.map(|path| path.display().to_string()),
                 ledger_mended: ledger.mended,
-                ledger_lost: ledger.lost,
+                ledger_lost: ledger.lost + ledger.unreadable,
                 deaf: {
                     let unseen = self.doctor.unseen_processes();
                     let unseen = unseen.map(|why| format!("some exit statuses of QEMU: {why}"));

@@ -76,6 +76,8 @@ pub struct Host {
     /// What a client with a certificate needs.
     pub client: Arc<ClientConfig>,
     folder: TempDir,
+    /// What libvirt reads its VMs from, also at the next start.
+    node: Option<TempDir>,
 }
 
 impl Host {
@@ -97,7 +99,9 @@ impl Host {
         let file = node.path().join("node.xml");
         fs::write(&file, format!("<node>{}{others}</node>", domain("test", VM)))
             .expect("the folder can be written");
-        Self::begin(limits, &format!("test://{}", file.display()), |_| (), |launch| launch)
+        let mut host = Self::begin(limits, &format!("test://{}", file.display()), |_| (), |launch| launch);
+        host.node = Some(node);
+        host
     }
 
     /// The same, over what `fill` puts into its folder of state.
@@ -146,7 +150,7 @@ impl Host {
         })
         .expect("the daemon writes where it listens");
         let socket = daemon.socket_path();
-        Self { daemon, plain, secured, socket, client: Arc::new(client), folder }
+        Self { daemon, plain, secured, socket, client: Arc::new(client), folder, node: None }
     }
 
     /// Attacks it, with an honest manager at every door, and holds it to its bounds.
@@ -239,6 +243,13 @@ impl Host {
     /// Stops it and starts it again.
     pub fn restart(&mut self) {
         self.daemon.restart().expect("the daemon ends and starts");
+    }
+
+    /// Stops it, has something done, and starts it again.
+    pub fn restart_after(&mut self, deed: impl FnOnce()) {
+        self.daemon.terminate().expect("the daemon ends");
+        deed();
+        self.daemon.start_again().expect("the daemon starts");
     }
 
     /// Sends it a signal.

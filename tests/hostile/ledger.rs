@@ -1,6 +1,8 @@
 //! The ledger's file, the certificates and the folder of state, taken away or replaced while the daemon runs.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -8,7 +10,7 @@ use rustix::process::Signal;
 use whydown_lab::wait_until;
 
 use crate::attacker::{PATIENCE, get, param, post, xml};
-use crate::host::{Door, Host, LIMITS, VM};
+use crate::host::{Door, Host, LIMITS, VM, other_vm};
 
 fn health(host: &Host) -> serde_json::Value {
     let answer = host.connect(Door::Unix).ask(get("/v1/health"));
@@ -54,6 +56,44 @@ fn a_ledger_that_is_taken_away_is_put_back_and_history_is_never_empty_meanwhile(
         host.restart();
         assert_eq!(endings(&host), (200, 1), "{what}: after a restart");
         assert!(health(&host)["ledger_mended"].is_null());
+    }
+}
+
+/// Of each ending in history: run and cause.
+fn told(host: &Host) -> BTreeSet<String> {
+    let told: serde_json::Value =
+        serde_json::from_slice(&host.whydown(&["--json", "history"])).expect("it is JSON");
+    let one = |ending: &serde_json::Value| format!("{} {}", ending["run"], ending["cause"]);
+    told["endings"].as_array().expect("a list").iter().map(one).collect()
+}
+
+#[test]
+fn a_ledger_with_a_hole_in_it_tells_nothing_anew() {
+    const VMS: usize = 60;
+    const PAGE: u64 = 4096;
+    for (seek, count) in [(5, 7), (13, 7), (3, 1)] {
+        let mut host = Host::start_with(LIMITS, VMS);
+        for vm in (0..VMS).map(other_vm) {
+            assert_eq!(host.connect(Door::Unix).ask(post(xml("destroy", &param(&vm)))).code(), 0);
+        }
+        wait_until("all are told", PATIENCE, || told(&host).len() == VMS);
+        let before = told(&host);
+        let ledger = host.state_dir().join("ledger.db");
+        host.restart_after(|| {
+            let file = fs::File::options().write(true).open(&ledger).unwrap();
+            let length = file.metadata().unwrap().len();
+            assert!(length > (seek + count) * PAGE, "the hole is within the file of {length} bytes");
+            file.write_all_at(&vec![0; (count * PAGE) as usize], seek * PAGE).unwrap();
+        });
+        wait_until("libvirt is listed", PATIENCE, || health(&host)["settled"] == true);
+        let health = health(&host);
+        assert!(health["ledger_damaged"].is_string(), "{health}");
+        let after = told(&host);
+        // The one that went on may have ended with the daemon: libvirt's test driver is inside of it.
+        let news: Vec<_> = after.difference(&before).collect();
+        assert!(news.len() <= 1, "{seek}+{count}: {news:?}, {health}");
+        let lost = before.difference(&after).count();
+        assert!(lost == 0 || health["ledger_lost"].as_u64() > Some(0), "{seek}+{count}: {lost}, {health}");
     }
 }
 

@@ -59,15 +59,18 @@ pub struct Salvaged {
     pub open: usize,
     /// Endings.
     pub endings: usize,
+    /// Runs that are known to be over and of which the ending could not be read, and runs that may go on and of which
+    /// something could not be read. There may be more of which nothing at all could be read.
+    pub lost: usize,
     /// Whether the last run number was there. If not, run numbers go on from the number of milliseconds since 1970.
     pub last_run: bool,
 }
 
 impl std::fmt::Display for Salvaged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { open, endings, last_run } = self;
+        let Self { open, endings, lost, last_run } = self;
         let number = if *last_run { "the last run number" } else { "a new base for run numbers" };
-        write!(f, "{endings} endings, {open} open runs and {number}")
+        write!(f, "{endings} endings, {open} open runs and {number}; at least {lost} runs are lost")
     }
 }
 

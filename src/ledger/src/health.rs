@@ -31,6 +31,11 @@ pub struct Health {
     pub evidence_dropped: u64,
     /// Other operations that found no room, or that SQLite refused for what they are: each was logged whole.
     pub lost: u64,
+    /// Runs of which a damaged file no longer gave the ending, or not all that a run that goes on needs: each was logged
+    /// by its number.
+    pub unreadable: u64,
+    /// Endings of until then may have been told and lost with a damaged file; kept for ever.
+    pub lost_until: Option<Wall>,
     /// Endings on disk.
     pub endings: u64,
     /// Facts of ended runs on disk.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use whydown_core::evidence::EvidenceId;
 use whydown_core::id::{DomainId, RunId};
-use whydown_core::record::{Keep, Recovered};
+use whydown_core::record::{Ending, Keep, Recovered};
 
 /// Endings that are kept though they were acknowledged, or a later run of their domain has ended.
-const SETTLED: usize = 256;
+pub(crate) const SETTLED: usize = 256;
 
 /// See the module page.
 #[derive(Default)]
@@ -30,8 +30,8 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// What the file gave when it was opened.
-    pub(crate) fn of(recovered: &Recovered) -> Self {
+    /// What the file gave when it was opened, `newest` among its endings.
+    pub(crate) fn of(recovered: &Recovered, newest: Vec<Ending>) -> Self {
         let mut known = Self::default();
         for (start, evidence) in &recovered.open {
             known.note(&Arc::new(Keep::Start(start.clone())));
@@ -39,8 +39,11 @@ impl Known {
                 known.note(&Arc::new(Keep::Evidence(start.run, position, evidence.clone())));
             }
         }
-        for ending in &recovered.unacknowledged {
-            known.note(&Arc::new(Keep::Ending(Box::new(ending.clone()))));
+        let mut endings: BTreeMap<RunId, Ending> =
+            newest.into_iter().map(|ending| (ending.run, ending)).collect();
+        endings.extend(recovered.unacknowledged.iter().map(|ending| (ending.run, ending.clone())));
+        for ending in endings.into_values() {
+            known.note(&Arc::new(Keep::Ending(Box::new(ending))));
         }
         known.alive = recovered.alive.map(|alive| Arc::new(Keep::Alive(alive)));
         known

@@ -124,7 +124,7 @@ fn rewrite(open: &mut Store, settings: &Settings, known: &Known, why: &str) -> R
     }
     let mut fresh = Store::open(&fresh_path, false, &settings.uptime)?;
     if !whole {
-        damage::salvage(Some(open.db()), fresh.db(), 0)?;
+        damage::salvage(Some(open.db()), fresh.db(), 0, (settings.clock)())?;
     }
     put(&mut fresh, open, known)?;
     fresh.count()?;
@@ -164,6 +164,11 @@ fn clear(path: &Path) -> Result<(), Failure> {
 /// Writes what memory holds, where it is not there already.
 fn put(store: &mut Store, open: &Store, known: &Known) -> Result<(), Failure> {
     store.go_on_from(open.counted())?;
+    put_known(store, known)
+}
+
+/// The same, where the numbers are right.
+pub(crate) fn put_known(store: &mut Store, known: &Known) -> Result<(), Failure> {
     let batch = Batch::of(known.ops().cloned().collect());
     store.write(&batch)
 }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use whydown_core::record::Recovered;
+use whydown_core::record::{Ending, Recovered};
 use whydown_core::time::Wall;
 
 use crate::damage;
 use crate::error::{Salvaged, Trouble};
+use crate::known::SETTLED;
 use crate::recovery;
 use crate::schema;
 use crate::settings::Settings;
@@ -18,16 +19,20 @@ pub(crate) struct Start {
     pub shared: Shared,
     pub store: Option<Store>,
     pub recovered: Recovered,
+    /// The newest endings, for [`Known`](crate::known::Known).
+    pub newest: Vec<Ending>,
     pub trouble: Option<Trouble>,
 }
 
 /// Opens the file for the first time.
 pub(crate) fn start(settings: Settings) -> Start {
     let path = settings.path.clone();
+    let mut newest = Vec::new();
     let opened = open_or_replace(&settings, true).and_then(|(mut store, replaced)| {
         recovery::sweep_fragments(store.db())?;
         let recovered = recovery::recover(store.db())?;
         store.reserve_runs(recovered.last_run)?;
+        newest = recovery::newest(store.db(), SETTLED)?;
         Ok((store, replaced, recovered))
     });
     let (store, recovered, trouble, failing) = match opened {
@@ -47,7 +52,6 @@ pub(crate) fn start(settings: Settings) -> Start {
                 Failure::Foreign => Trouble::Foreign { path },
                 _ => Trouble::Unavailable { path, reason: reason.clone() },
             };
-            tracing::error!(%trouble, "ledger");
             (None, recovered, Some(trouble), Some((reason, now)))
         }
     };
@@ -56,11 +60,15 @@ pub(crate) fn start(settings: Settings) -> Start {
         _ => None,
     };
     let mut health = Counters { damaged, ..Counters::default() };
+    if let Some(Trouble::Damaged { salvaged, .. }) = &trouble {
+        health.unreadable = salvaged.lost as u64;
+    }
     if let Some(store) = &store {
+        health.lost_until = store.lost_until().unwrap_or_default();
         (health.endings, health.evidence) = (store.endings, store.facts);
     }
     let shared = Shared::new(settings, failing, health);
-    Start { shared, store, recovered, trouble }
+    Start { shared, store, recovered, newest, trouble }
 }
 
 /// Higher than any run number ever given, if numbers were counted from one or from an earlier such floor.
@@ -73,7 +81,7 @@ pub(crate) struct Replaced {
     /// Where it lies now.
     pub moved_to: PathBuf,
     reason: String,
-    salvaged: Salvaged,
+    pub salvaged: Salvaged,
 }
 
 /// Opens the file; a damaged one is replaced first, once.

@@ -7,6 +7,9 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
+
 use crate::history::beside;
 use crate::store::Failure;
 
@@ -100,6 +103,52 @@ impl Place {
             }
         }
     }
+}
+
+/// A log whose rights are wrong, as those of the ledger once were: SQLite gives its log those of the file when it makes it, and
+/// never again. It is given them now. What we may not even change is removed where nothing can be in it: SQLite makes it anew.
+///
+/// To be called while nothing of ours has the file open.
+pub(crate) fn heal_log(path: &Path) {
+    let Some(file) = metadata(path).filter(|file| file.is_file() && may_use(path)) else { return };
+    let log_is_empty = metadata(&beside(path, "-wal")).is_none_or(|log| log.len() == 0);
+    for side in ["-wal", "-shm"].map(|suffix| beside(path, suffix)) {
+        if !metadata(&side).is_some_and(|found| found.is_file()) || may_use(&side) {
+            continue;
+        }
+        let given = std::fs::set_permissions(&side, file.permissions());
+        if given.is_ok() && may_use(&side) {
+            tracing::warn!(file = %side.display(), "its rights were wrong; it has those of the ledger now");
+        } else if log_is_empty {
+            match std::fs::remove_file(&side) {
+                Ok(()) => tracing::warn!(file = %side.display(), "its rights were wrong; it is made anew"),
+                Err(error) => {
+                    tracing::warn!(file = %side.display(), %error, "its rights are wrong, and it stays")
+                }
+            }
+        }
+    }
+}
+
+fn may_use(path: &Path) -> bool {
+    may(path, Access::READ_OK | Access::WRITE_OK)
+}
+
+fn may(path: &Path, access: Access) -> bool {
+    accessat(CWD, path, access, AtFlags::EACCESS) != Err(Errno::ACCESS)
+}
+
+/// Which of the files may not be used, or the folder, if that is so.
+pub(crate) fn forbidden(path: &Path) -> Option<String> {
+    let files = ["", "-wal", "-shm"].map(|suffix| (beside(path, suffix), Access::READ_OK | Access::WRITE_OK));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);
+    let folder = folder.map(|folder| (folder, Access::WRITE_OK | Access::EXEC_OK));
+    files.into_iter().chain(folder).find(|(path, access)| !may(path, *access)).map(|(path, _)| {
+        let rights = metadata(&path).map_or_else(String::new, |found| {
+            format!(" (mode {:04o}, owner {})", found.mode() & 0o7777, found.uid())
+        });
+        format!("{} may not be written{rights}", path.display())
+    })
 }
 
 /// Nothing but a plain file is opened: to open or read a FIFO or a device may wait for ever. What is not there may come.

@@ -85,7 +85,8 @@ fn immutable_uri(path: &Path) -> String {
 /// Removes evidence of runs that never got a start or an ending: nobody is left who could end them.
 pub(crate) fn sweep_fragments(db: &Connection) -> Result<(), Failure> {
     let gone = db.execute(
-        "DELETE FROM run WHERE at IS NULL AND NOT EXISTS (SELECT 1 FROM ending WHERE ending.run = run.run)",
+        "DELETE FROM run WHERE at IS NULL AND coalesce(state, 'open') = 'open'
+             AND NOT EXISTS (SELECT 1 FROM ending WHERE ending.run = run.run)",
         [],
     )?;
     if gone > 0 {
@@ -100,7 +101,8 @@ pub(crate) fn sweep_fragments(db: &Connection) -> Result<(), Failure> {
 fn open_runs(db: &Connection) -> Result<Vec<(RunStart, Vec<Evidence>)>, Failure> {
     let sql = format!(
         "SELECT {}, r.evidence_lost FROM run AS r
-         WHERE r.at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM ending WHERE ending.run = r.run) ORDER BY r.run",
+         WHERE r.at IS NOT NULL AND r.state = 'open' AND NOT EXISTS (SELECT 1 FROM ending WHERE ending.run = r.run)
+         ORDER BY r.run",
         codec::START_COLUMNS
     );
     let mut statement = db.prepare(&sql)?;
@@ -153,11 +155,11 @@ fn ages(db: &Connection, lived: i64) -> Result<BTreeMap<RunId, Duration>, Failur
     Ok(ages.collect::<Result<_, _>>()?)
 }
 
-/// When the latest run of each domain was seen first, of those that have ended; the newest ones.
+/// When the latest run of each domain was seen first, of those that are over; the newest ones.
 fn latest(db: &Connection) -> Result<Vec<Seen>, Failure> {
     let mut statement = db.prepare(
-        "SELECT max(r.run), r.domain, r.at, r.seen FROM run AS r JOIN ending AS e USING (run)
-         WHERE r.at IS NOT NULL AND r.domain IS NOT NULL GROUP BY r.domain ORDER BY 1 DESC LIMIT ?1",
+        "SELECT max(r.run), r.domain, r.at, r.seen FROM run AS r
+         WHERE r.at IS NOT NULL AND r.domain IS NOT NULL AND r.state <> 'open' GROUP BY r.domain ORDER BY 1 DESC LIMIT ?1",
     )?;
     let mut rows = statement.query([i64::try_from(limits::RUNS_REMEMBERED).unwrap_or(i64::MAX)])?;
     let mut latest = Vec::new();
@@ -185,6 +187,16 @@ fn unacknowledged(db: &Connection) -> Result<Vec<Ending>, Failure> {
         tracing::error!(%error, "an ending that managers still wait for cannot be shown to them");
     }
     Ok(endings)
+}
+
+/// The newest endings, with their evidence. The newest comes first.
+pub(crate) fn newest(db: &Connection, count: usize) -> Result<Vec<Ending>, Failure> {
+    let sql = format!(
+        "SELECT {} FROM ending AS e ORDER BY e.ended DESC, e.run DESC LIMIT {count}",
+        codec::ENDING_COLUMNS
+    );
+    // Those that make no sense are said where they are asked for.
+    history::endings(db, &sql, [], &mut Vec::new())
 }
 
 /// The latest endings that late proof may be about, with how their runs began.

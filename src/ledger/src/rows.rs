@@ -76,11 +76,12 @@ pub(crate) fn give_back_runs(db: &Connection, last: i64) -> rusqlite::Result<()>
 fn keep_start(db: &Transaction<'_>, start: &RunStart) -> rusqlite::Result<()> {
     let process = start.incarnation.process;
     db.prepare_cached(
-        "INSERT INTO run (run, domain, name, at, seen, libvirt_id, pid, start_ticks, boot)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        "INSERT INTO run (run, domain, name, at, seen, libvirt_id, pid, start_ticks, boot, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'open')
          ON CONFLICT DO UPDATE SET domain = excluded.domain, name = excluded.name, at = excluded.at,
              seen = excluded.seen, libvirt_id = excluded.libvirt_id, pid = excluded.pid,
-             start_ticks = excluded.start_ticks, boot = excluded.boot",
+             start_ticks = excluded.start_ticks, boot = excluded.boot,
+             state = iif(run.state IN ('ended', 'acknowledged'), run.state, 'open')",
     )?
     .execute(params![
         start.run.0.cast_signed(),
@@ -99,7 +100,7 @@ fn keep_start(db: &Transaction<'_>, start: &RunStart) -> rusqlite::Result<()> {
 /// Makes sure that the run has a row to hang on, and that the row knows the domain if we do.
 fn know_run(db: &Connection, run: RunId, domain: Option<DomainId>) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "INSERT INTO run (run, domain) VALUES (?1, ?2)
+        "INSERT INTO run (run, domain, state) VALUES (?1, ?2, 'open')
          ON CONFLICT DO UPDATE SET domain = excluded.domain WHERE run.domain IS NULL",
     )?
     .execute(params![run.0.cast_signed(), domain.map(|domain| domain.to_string())])
@@ -184,8 +185,9 @@ fn keep_ending(db: &Transaction<'_>, ending: &Ending, lived: i64) -> rusqlite::R
         return Ok(false);
     }
     db.prepare_cached("DELETE FROM evidence WHERE run = ?1")?.execute([number])?;
-    db.prepare_cached("UPDATE run SET evidence_lost = 0 WHERE run = ?1 AND evidence_lost > 0")?
-        .execute([number])?;
+    let state = if ending.acknowledged.is_some() { "acknowledged" } else { "ended" };
+    db.prepare_cached("UPDATE run SET evidence_lost = 0, state = ?2 WHERE run = ?1")?
+        .execute(params![number, state])?;
     for (position, item) in (0..).zip(&ending.evidence) {
         insert_evidence(db, ending.run, position, item)?;
     }
@@ -281,7 +283,10 @@ fn keep_acknowledgement(
             "UPDATE ending SET acknowledged_at = ?2, acknowledged_by = ?3 WHERE run = ?1 AND acknowledged_at IS NULL",
         )?
         .execute(params![run.0.cast_signed(), acknowledged.at.0, acknowledged.by])?;
-    if changed == 0 {
+    if changed > 0 {
+        db.prepare_cached("UPDATE run SET state = 'acknowledged' WHERE run = ?1")?
+            .execute([run.0.cast_signed()])?;
+    } else {
         tracing::debug!(%run, "an acknowledgement found nothing to acknowledge");
     }
     Ok(())

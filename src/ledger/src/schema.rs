@@ -64,6 +64,11 @@ const STEPS: &[&str] = &[
          facts INTEGER NOT NULL, changed TEXT NOT NULL,
          PRIMARY KEY (run, revision)
      ) STRICT, WITHOUT ROWID;",
+    // 6: that a run is over stands with the run, too: `open`, `ended`, `acknowledged`, or `lost`, where a damaged file no
+    // longer gave its ending. A run goes on only where it says so: damage can take the word away and not write it.
+    "ALTER TABLE run ADD COLUMN state TEXT;
+     UPDATE run SET state = coalesce(
+         (SELECT iif(acknowledged_at IS NULL, 'ended', 'acknowledged') FROM ending WHERE ending.run = run.run), 'open');",
 ];
 
 /// The version that this program writes.
@@ -117,7 +122,7 @@ pub(crate) fn migrate(db: &mut Connection, from: Kind) -> Result<(), Failure> {
 pub(crate) fn verify(db: &Connection) -> Result<(), Failure> {
     const USED: &[&str] = &[
         "SELECT key, value FROM meta",
-        "SELECT run, domain, name, at, seen, libvirt_id, pid, start_ticks, boot, evidence_lost FROM run",
+        "SELECT run, domain, name, at, seen, libvirt_id, pid, start_ticks, boot, evidence_lost, state FROM run",
         "SELECT run, position, first, last, times, fact FROM evidence",
         "SELECT run, domain, name, started, ended_after, ended, cause, certainty, row, because, despite, exit_code,
              exit_reason, message, acknowledged_at, acknowledged_by, facts, lived, revision FROM ending",

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 use whydown_core::limits;
+use whydown_core::time::Wall;
 
-use crate::place::{Place, Wrong, only_plain_files};
+use crate::place::{Place, Wrong, forbidden, heal_log, only_plain_files};
 use crate::queue::Batch;
 use crate::rows::{self, Grown};
 use crate::schema::{self, Kind};
@@ -89,6 +90,17 @@ impl Store {
     /// Opens or creates the file and brings it to the current schema. `thorough` reads all of it for damage.
     pub(crate) fn open(path: &Path, thorough: bool, uptime: &Uptime) -> Result<Self, Failure> {
         only_plain_files(path)?;
+        heal_log(path);
+        Self::open_as_it_is(path, thorough, uptime).map_err(|failure| match (failure, forbidden(path)) {
+            // SQLite does not say which of its files it is.
+            (Failure::Unavailable(reason), Some(forbidden)) => {
+                Failure::Unavailable(format!("{forbidden}: {reason}"))
+            }
+            (failure, _) => failure,
+        })
+    }
+
+    fn open_as_it_is(path: &Path, thorough: bool, uptime: &Uptime) -> Result<Self, Failure> {
         if std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0) {
             return Err(Failure::Damaged("the file is empty".into()));
         }
@@ -198,6 +210,18 @@ impl Store {
         self.endings += grown.endings;
         self.facts += grown.facts;
         Ok(())
+    }
+
+    /// Until when endings may have been lost with a damaged file.
+    pub(crate) fn lost_until(&self) -> Result<Option<Wall>, Failure> {
+        let mark = "SELECT value FROM meta WHERE key = 'lost_until'";
+        Ok(self.db.query_row(mark, [], |row| row.get(0)).optional()?.map(Wall))
+    }
+
+    /// Runs of which no ending is there any more.
+    pub(crate) fn lost_runs(&self) -> Result<u64, Failure> {
+        let sql = "SELECT count(*) FROM run WHERE state = 'lost'";
+        Ok(self.db.query_row(sql, [], |row| row.get::<_, i64>(0))?.cast_unsigned())
     }
 
     /// The connection, for retention, recovery and salvage.

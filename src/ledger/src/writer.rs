@@ -17,7 +17,7 @@ use whydown_core::record::Keep;
 
 use crate::known::Known;
 use crate::ledger::Told;
-use crate::mend::{Mended, mend, save_beside};
+use crate::mend::{Mended, mend, put_known, save_beside};
 use crate::opening::open_or_replace;
 use crate::queue::Batch;
 use crate::retention;
@@ -264,9 +264,21 @@ impl Writer {
             };
         }
         match open_or_replace(&shared.settings, thorough) {
-            Ok((store, replaced)) => {
+            Ok((mut store, replaced)) => {
                 self.checked = true;
+                let lost = match replaced.as_ref().map(|replaced| replaced.salvaged.lost as u64) {
+                    Some(lost) => match self.put_back(&mut store) {
+                        Ok(back) => lost.saturating_sub(back),
+                        Err(failure) => {
+                            drop(standing_back);
+                            return self.fail(failure);
+                        }
+                    },
+                    None => 0,
+                };
                 let mut state = lock(&shared.state);
+                state.health.unreadable += lost;
+                state.health.lost_until = store.lost_until().unwrap_or_default();
                 (state.health.endings, state.health.evidence) = (store.endings, store.facts);
                 if let Some(replaced) = replaced {
                     state.health.damaged = Some(replaced.moved_to);
@@ -287,10 +299,18 @@ impl Writer {
         }
     }
 
+    /// A fresh file has what could be read of a damaged one; memory may hold more. How many runs are not lost by it.
+    fn put_back(&mut self, store: &mut Store) -> Result<u64, Failure> {
+        let before = store.lost_runs()?;
+        put_known(store, &self.known)?;
+        Ok(before.saturating_sub(store.lost_runs()?))
+    }
+
     fn is_mended(&mut self, Mended { store, told }: Mended) {
         tracing::error!(path = %self.shared.settings.path.display(), "the ledger: {told}");
         let mut state = lock(&self.shared.state);
         (state.health.endings, state.health.evidence) = (store.endings, store.facts);
+        state.health.lost_until = store.lost_until().unwrap_or_default();
         state.health.mended = Some(told);
         state.misplaced = None;
         if state.queue.is_empty() {

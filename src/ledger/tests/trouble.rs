@@ -335,3 +335,43 @@ fn a_clock_may_be_anything() {
     let Opened { recovered, .. } = Ledger::open(odd, |_| ());
     assert_eq!(recovered.last_run, 0);
 }
+
+/// Takes from this thread, and those that it starts, what root may do in spite of the rights of files.
+fn as_one_who_keeps_to_rights() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let mut all = capabilities(None).unwrap();
+    for set in [&mut all.effective, &mut all.permitted] {
+        set.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH | CapabilitySet::FOWNER);
+    }
+    set_capabilities(None, all).unwrap();
+}
+
+#[test]
+fn wrong_rights_are_named_and_once_put_right_nothing_stays_behind() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    as_one_who_keeps_to_rights();
+    let rights = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    // As SQLite makes them from a ledger of which the rights are wrong; of our own, and of another's.
+    for (owner, suffixes) in
+        [(None, &["-shm"][..]), (None, &["-shm", "-wal"]), (Some(65534), &["-shm", "-wal"])]
+    {
+        let folder = Folder::new();
+        write(&folder.ledger(), [keep_ending(1, 1)]);
+        rights(&folder.ledger(), 0o400);
+        for suffix in suffixes {
+            let side = folder.path().join(format!("ledger.db{suffix}"));
+            std::fs::write(&side, "").unwrap();
+            rights(&side, 0o400);
+            chown(&side, owner, owner).unwrap();
+        }
+        let Opened { ledger, trouble, .. } = Ledger::open(settings(&folder.ledger()), |_| ());
+        let told = trouble.expect("it cannot be written").to_string();
+        assert!(told.contains("ledger.db may not be written (mode 0400, owner 0)"), "{told}");
+        ledger.keep(keep_ending(2, 2));
+        let Condition::Failing { error, .. } = ledger.health().condition else { panic!("it is written") };
+        assert!(error.contains("ledger.db may not be written"), "{error}");
+        rights(&folder.ledger(), 0o600);
+        ledger.flush(PATIENCE).unwrap();
+        assert_eq!(runs(&history(&ledger, &everything())), [2, 1]);
+    }
+}

@@ -201,6 +201,11 @@ impl Folder {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// Where nothing waits for a disk, for many files one after the other.
+    pub fn in_memory() -> Self {
+        Self(tempfile::tempdir_in("/dev/shm").unwrap())
+    }
+
     pub fn ledger(&self) -> PathBuf {
         self.0.path().join("ledger.db")
     }
