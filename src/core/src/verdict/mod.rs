@@ -31,7 +31,7 @@ pub use table::{Place, RETIRED, ROWS, Row, story_of};
 
 use crate::cause::Cause;
 use crate::evidence::{Dossier, EvidenceId, Fact};
-use crate::hypervisor::StopDetail;
+use crate::hypervisor::{Happening, StopDetail};
 use crate::limits;
 use crate::record::{Certainty, Verdict};
 use crate::time::Wall;
@@ -135,6 +135,13 @@ fn blurs(dossier: &Dossier, end: Wall, because: &[EvidenceId]) -> Vec<EvidenceId
             }
             // How long before the end anything was is not known.
             Fact::ClockSet { .. } => end <= evidence.last.after(limits::REQUEST_LIFE),
+            // libvirt may be long in telling of an exit that was seen.
+            Fact::Host(
+                Happening::Stopped(_)
+                | Happening::ShutdownBegan(_)
+                | Happening::QemuShutdown { .. }
+                | Happening::ControlError,
+            ) if order::exited(dossier).is_some() => false,
             // Heard before the end and dated after it: the clock was set back, and what lay how long before what is
             // not known.
             Fact::Host(_) | Fact::Requested { .. } => evidence.last > end.after(limits::CLOCK_GRACE),
