@@ -324,7 +324,11 @@ impl Clue {
             Self::ManagedImage => image(dossier, true),
             Self::NoManagedImage => {
                 let mut seen = image(dossier, false);
-                seen.extend(ids(dossier, |f| matches!(f, Fact::Gone)));
+                // One that was being written while it was saved may have gone with its definition.
+                let written = |f: &Fact| matches!(f, Fact::Found { managed_save: Some(true), .. });
+                if !has(dossier, written) {
+                    seen.extend(ids(dossier, |f| matches!(f, Fact::Gone)));
+                }
                 seen
             }
             // Of an operation that was not heard nobody knows how long before the next start it was.

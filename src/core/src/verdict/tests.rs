@@ -294,7 +294,11 @@ fn an_image_is_looked_for_when_the_vm_is_off() {
     let running = (10, found(DomainState::Running));
     says(&[running.clone(), saved.clone()], 90, "V3", Certainty::Probable);
     says(&[running.clone(), saved.clone(), (91, off(true))], 90, "V1", Certainty::Certain);
-    says(&[running, saved, (91, off(false))], 90, "V2", Certainty::Certain);
+    says(&[running.clone(), saved.clone(), (91, off(false))], 90, "V2", Certainty::Certain);
+    says(&[running.clone(), saved.clone(), (91, Fact::Gone)], 90, "V2", Certainty::Certain);
+    // An image that was there while it was saved may have gone with the definition.
+    let saving = Fact::Found { state: DomainState::Paused(PauseReason::Save), managed_save: Some(true) };
+    says(&[running, (85, saving), saved, (91, Fact::Gone)], 90, "V3", Certainty::Probable);
 }
 
 #[test]
