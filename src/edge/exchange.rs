@@ -16,7 +16,7 @@ use tracing::{Instrument as _, debug, debug_span, error};
 use whydown_wire::Body;
 
 use super::guarded::{Exchange, Exchanges};
-use super::held::{Hold, Holder};
+use super::held::Holder;
 use super::inflate::{InflateError, inflate};
 use super::{Answer, Content, Door, Hosts, Limits, Peer, Request, Service, manners};
 
@@ -135,19 +135,18 @@ async fn read(shared: &Shared, request: hyper::Request<Incoming>) -> Result<Requ
     })?;
     let (head, body) = request.into_parts();
     let packed = is_packed(&head.headers)?;
-    let body = tokio::time::timeout(
-        limits.body_timeout,
-        collect(body, limits.max_body_bytes, shared.holder.request()),
-    )
-    .await
-    .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"))??;
-    let body = match packed {
-        false => body,
-        true => inflate(&body, limits.max_body_bytes).map_err(|error| match error {
+    let came = collect(body, limits.max_body_bytes, &shared.holder);
+    let mut body = tokio::time::timeout(limits.body_timeout, came)
+        .await
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"))??;
+    if packed {
+        let unpacked = inflate(&body, limits.max_body_bytes).map_err(|error| match error {
             InflateError::TooLarge => too_large(limits.max_body_bytes),
             InflateError::Broken => Refusal::new(StatusCode::BAD_REQUEST, "error decoding gzip content\n"),
-        })?,
-    };
+        })?;
+        // From now on it takes what it was unpacked to.
+        body = shared.holder.keep(unpacked);
+    }
     let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
     Ok(Request { door, path, query, headers: head.headers, body })
 }
@@ -170,11 +169,11 @@ fn too_large(limit: usize) -> Refusal {
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have {limit} bytes\n"))
 }
 
-async fn collect(mut body: Incoming, limit: usize, hold: Hold) -> Result<Bytes, Refusal> {
+async fn collect(mut body: Incoming, limit: usize, holder: &Holder) -> Result<Bytes, Refusal> {
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large(limit));
     }
-    let mut whole = BytesMut::new();
+    let (mut whole, mut hold) = (BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the body is broken\n"))?;
         let Ok(piece) = frame.into_data() else { continue };
@@ -185,9 +184,15 @@ async fn collect(mut body: Incoming, limit: usize, hold: Hold) -> Result<Bytes, 
             return Ok(piece);
         }
         whole.extend_from_slice(&piece);
-        hold.has(whole.capacity());
+        if holder.counts(whole.capacity()) {
+            hold.get_or_insert_with(|| holder.request()).has(whole.capacity());
+        }
     }
-    Ok(hold.keep_with(whole.freeze()))
+    let whole = whole.freeze();
+    Ok(match hold {
+        Some(hold) => hold.keep_with(whole),
+        None => whole,
+    })
 }
 
 /// Whether the client can unpack gzip: it names it, and not with a quality of zero.
@@ -210,9 +215,9 @@ async fn respond(answer: Answer, packs: bool, holder: &Holder, exchange: Exchang
         Content::Stream(pieces) => Rest::Stream(pieces),
         Content::Whole(body) if packs && body.plain.len() > PLAIN_BYTES => {
             packed = true;
-            Rest::Whole(Some(holder.answer(pack(body).await)))
+            Rest::Whole(Some(holder.keep(pack(body).await)))
         }
-        Content::Whole(body) => Rest::Whole(Some(holder.answer(body.plain.clone()))),
+        Content::Whole(body) => Rest::Whole(Some(holder.keep(body.plain.clone()))),
     };
     let mut response = Response::new(Outgoing { rest, _exchange: exchange });
     *response.status_mut() = answer.status;

@@ -46,9 +46,9 @@ struct State {
 /// What is there once, by however many it is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Thing {
-    Request(u64),
+    Growing(u64),
     /// Where it lies, and its length: while it is held, nothing else lies there.
-    Answer(usize, usize),
+    Whole(usize, usize),
 }
 
 #[derive(Debug)]
@@ -87,15 +87,20 @@ impl AsRef<[u8]> for Counted {
 impl Holder {
     /// A request that is coming in. Nothing of it has come.
     pub(super) fn request(&self) -> Hold {
-        MEMORY.hold(self, Thing::Request, 0)
+        MEMORY.hold(self, Thing::Growing, 0)
     }
 
-    /// The answer, held until the last of its bytes has gone out.
-    pub(super) fn answer(&self, bytes: Bytes) -> Bytes {
-        if bytes.len() < SMALL {
+    /// Whether so many bytes count.
+    pub(super) fn counts(&self, bytes: usize) -> bool {
+        bytes >= SMALL
+    }
+
+    /// Bytes that are whole, an answer or what a request was unpacked to, held until the last of them has gone.
+    pub(super) fn keep(&self, bytes: Bytes) -> Bytes {
+        if !self.counts(bytes.len()) {
             return bytes;
         }
-        let thing = Thing::Answer(bytes.as_ptr().addr(), bytes.len());
+        let thing = Thing::Whole(bytes.as_ptr().addr(), bytes.len());
         let hold = MEMORY.hold(self, |_| thing, bytes.len());
         hold.keep_with(bytes)
     }
@@ -235,7 +240,7 @@ mod tests {
     }
 
     fn hold(memory: &Memory, holder: &Holder, at: usize, bytes: usize) -> Hold {
-        memory.hold(holder, |_| Thing::Answer(at, bytes), bytes)
+        memory.hold(holder, |_| Thing::Whole(at, bytes), bytes)
     }
 
     #[test]
@@ -280,7 +285,7 @@ mod tests {
     fn a_request_counts_by_what_came_of_it_and_no_longer_than_it_is_there() {
         let memory = Memory::new(10 * SMALL);
         let (slow, other) = (holder(1), holder(2));
-        let requests: Vec<Hold> = (0..8).map(|_| memory.hold(&slow, Thing::Request, 0)).collect();
+        let requests: Vec<Hold> = (0..8).map(|_| memory.hold(&slow, Thing::Growing, 0)).collect();
         assert_eq!(memory.lock().total, 0, "what was only announced takes nothing");
         requests.iter().for_each(|request| request.has(SMALL));
         let bytes = hold(&memory, &other, 1, SMALL).keep_with(Bytes::from(vec![0; SMALL]));

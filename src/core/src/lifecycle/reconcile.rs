@@ -134,7 +134,7 @@ impl Engine {
     }
 
     /// libvirt has had its time for a start whose answer is lost: it is asked once more whether it knows the domain.
-    pub(super) fn gave_up_to_start(&mut self, now: Now, id: RunId) {
+    pub(super) fn give_up_lost_start(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         if run.creating_until.is_none_or(|at| at > now.mono) {
             return;

@@ -202,7 +202,7 @@ impl Engine {
             self.look(domain);
         }
         self.glance(now, id);
-        self.gave_up_to_start(now, id);
+        self.give_up_lost_start(now, id);
         if self.runs.get(&id).is_some_and(|run| run.keep_at.is_some_and(|at| at <= now.mono)) {
             self.keep_repeats(id);
         }

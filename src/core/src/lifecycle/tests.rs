@@ -21,6 +21,20 @@ mod unanswered;
 
 const VM: DomainId = DomainId::from_bytes([7; 16]);
 
+/// Those of all worlds here, with short times.
+fn settings() -> Settings {
+    Settings {
+        settle: Duration::from_millis(300),
+        settle_snapshot: Duration::from_secs(1),
+        heartbeat: Duration::from_secs(30),
+        unacknowledged_max_age: Duration::from_secs(86_400),
+        unacknowledged_max_count: 10,
+        boot: BootId("boot".into()),
+        booted: None,
+        driver_inside: false,
+    }
+}
+
 struct World {
     engine: Engine,
     ms: u64,
@@ -34,17 +48,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let settings = Settings {
-            settle: Duration::from_millis(300),
-            settle_snapshot: Duration::from_secs(1),
-            heartbeat: Duration::from_secs(30),
-            unacknowledged_max_age: Duration::from_secs(86_400),
-            unacknowledged_max_count: 10,
-            boot: BootId("boot".into()),
-            booted: None,
-            driver_inside: false,
-        };
-        let engine = Engine::recover(settings, Recovered::default());
+        let engine = Engine::recover(settings(), Recovered::default());
         let mut world = Self {
             engine,
             ms: 1_000_000,

@@ -11,19 +11,6 @@ fn boot() -> BootId {
     BootId("boot".into())
 }
 
-fn settings() -> Settings {
-    Settings {
-        settle: Duration::from_millis(300),
-        settle_snapshot: Duration::from_secs(1),
-        heartbeat: Duration::from_secs(30),
-        unacknowledged_max_age: Duration::from_secs(86_400),
-        unacknowledged_max_count: 10,
-        boot: boot(),
-        booted: None,
-        driver_inside: false,
-    }
-}
-
 fn view(state: DomainState, libvirt_id: Option<u32>) -> DomainView {
     DomainView {
         domain: DomainRef { id: VM, name: "vm".into(), libvirt_id },

@@ -9,16 +9,8 @@ const PROCESS: Process = Process { pid: 1001, start_ticks: 1 };
 
 /// The daemon starts at 1000 s with a run of this boot, which it had last heard at 950 s.
 fn world(boot: &str, booted: Option<i64>) -> World {
-    let settings = Settings {
-        settle: Duration::from_millis(300),
-        settle_snapshot: Duration::from_secs(1),
-        heartbeat: Duration::from_secs(30),
-        unacknowledged_max_age: Duration::from_secs(86_400),
-        unacknowledged_max_count: 10,
-        boot: BootId("now".into()),
-        booted: booted.map(Wall::from_millis),
-        driver_inside: false,
-    };
+    let booted = booted.map(Wall::from_millis);
+    let settings = Settings { boot: BootId("now".into()), booted, ..settings() };
     let incarnation = Incarnation { libvirt_id: Some(1), process: Some(PROCESS), boot: BootId(boot.into()) };
     let (name, at) = ("vm".into(), Wall::from_millis(900_000));
     let start = RunStart { run: RunId(1), domain: VM, name, at, seen: true, incarnation };

@@ -9,7 +9,6 @@ const ASKED_MS: i64 = 999_000;
 
 /// The daemon before was asked to create it and answered, and was killed a second ago.
 fn asked_for(driver_inside: bool) -> World {
-    let boot = BootId("boot".into());
     let at = Wall::from_millis(ASKED_MS);
     let fact = Fact::Requested { what: Asked::Create, who: "tester".into() };
     let start = RunStart {
@@ -18,7 +17,7 @@ fn asked_for(driver_inside: bool) -> World {
         name: "vm".into(),
         at,
         seen: true,
-        incarnation: Incarnation { libvirt_id: None, process: None, boot: boot.clone() },
+        incarnation: Incarnation { libvirt_id: None, process: None, boot: settings().boot },
     };
     let recovered = Recovered {
         open: vec![(start, vec![Evidence { first: at, last: at, times: 1, fact }])],
@@ -26,16 +25,7 @@ fn asked_for(driver_inside: bool) -> World {
         alive: Some(at),
         ..Recovered::default()
     };
-    let settings = Settings {
-        settle: Duration::from_millis(300),
-        settle_snapshot: Duration::from_secs(1),
-        heartbeat: Duration::from_secs(30),
-        unacknowledged_max_age: Duration::from_secs(86_400),
-        unacknowledged_max_count: 10,
-        boot,
-        booted: None,
-        driver_inside,
-    };
+    let settings = Settings { driver_inside, ..settings() };
     let engine = Engine::recover(settings, recovered);
     World { engine, ms: 1_000_000, endings: vec![], replies: vec![], asked: vec![], handed: 0, writes: true }
 }
