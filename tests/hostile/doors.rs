@@ -299,8 +299,9 @@ fn what_the_daemon_writes_is_roots_alone_whatever_the_mask_it_is_started_with() 
         .expect("sh is there");
     let mode = |path: &Path| std::fs::metadata(path).map(|found| found.permissions().mode() & 0o777).ok();
     let socket = folder.path().join("socket");
-    wait_until("its socket is there", PATIENCE, || mode(&socket) == Some(0o660));
-    let modes = [mode(&folder.path().join("new")), mode(&state), mode(&state.join("ledger.db"))];
+    let ledger = state.join("ledger.db");
+    wait_until("socket and ledger are there", PATIENCE, || mode(&socket) == Some(0o660) && ledger.exists());
+    let modes = [mode(&folder.path().join("new")), mode(&state), mode(&ledger)];
     let _ = child.kill();
     let _ = child.wait();
     assert_eq!(modes, [Some(0o700), Some(0o700), Some(0o600)]);

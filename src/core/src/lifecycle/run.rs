@@ -396,11 +396,16 @@ impl Run {
     }
 
     /// The status as this event leaves it.
+    ///
+    /// Until libvirt has said that it started, it is being launched: QEMU's own word that its CPUs run may come first, and when
+    /// it began is not known yet.
     pub fn follow(&mut self, happening: &Happening) {
         self.shown = None;
         let paused = matches!(happening, Happening::Suspended(_) | Happening::Resumed(_));
-        let gone = self.exited.is_some();
-        if let Some(status) = status_after(happening).filter(|_| !(gone || paused && self.long.is_some())) {
+        let says_nothing = self.exited.is_some() || self.phase == Phase::Launching;
+        if let Some(status) =
+            status_after(happening).filter(|_| !(says_nothing || paused && self.long.is_some()))
+        {
             self.status = status;
         }
         if *happening == Happening::Rebooted {

@@ -4,7 +4,8 @@ use super::*;
 use crate::cause::Cause;
 use crate::evidence::Fact;
 use crate::hypervisor::{
-    DomainRef, Happening, HostEvent, Listing, QemuReason, ShutdownDetail, StartDetail, StopDetail,
+    DomainRef, Happening, HostEvent, Listing, QemuReason, ResumeDetail, ShutdownDetail, StartDetail,
+    StopDetail,
 };
 use crate::id::{BootId, DomainId, RequestId, RunId};
 use crate::record::{Certainty, Ending, Keep, Recovered};
@@ -216,6 +217,17 @@ fn a_refused_start_is_down_with_libvirts_own_text() {
     let ending = &world.endings[0];
     assert_eq!((ending.exit_code, ending.exit_reason, ending.message.as_str()), (1, 1, "no such disk"));
     assert_eq!(world.status(), Some(Status::Down));
+}
+
+/// QEMU's word that the CPUs run may come before libvirt's that it started.
+#[test]
+fn a_run_is_launching_until_its_start_is_heard_and_its_time_stays() {
+    let mut world = World::new();
+    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into() });
+    world.heard(Happening::Resumed(ResumeDetail::Unpaused));
+    assert_eq!(world.status(), Some(Status::Launching));
+    world.heard(Happening::Started(StartDetail::Booted));
+    assert_eq!(world.status(), Some(Status::Up));
 }
 
 #[test]

@@ -41,6 +41,9 @@ pub struct Invariants {
     given: BTreeMap<RunId, (DomainId, Wall)>,
     /// Runs that readers saw while nobody said that the ledger cannot be written.
     seen_runs: BTreeSet<RunId>,
+    /// When each run began, as readers first saw it of one that was no longer being launched, while nobody said that the ledger
+    /// cannot be written.
+    shown_starts: BTreeMap<RunId, Wall>,
     /// Runs whose destroy was answered as done while nobody said that the ledger cannot be written.
     destroyed: BTreeSet<RunId>,
     /// Destroys that the present daemon was asked for, and of which run.
@@ -301,11 +304,22 @@ impl Invariants {
         }
     }
 
+    /// Until libvirt has said that it started, the time is that of the request.
+    fn check_start(&mut self, public: &DomainPublic) {
+        if public.status != Status::Launching {
+            let first = *self.shown_starts.entry(public.run).or_insert(public.started);
+            self.claim(first == public.started, || {
+                format!("run {} was shown with its start at {first:?}: {public:?}", public.run)
+            });
+        }
+    }
+
     fn check_domain(&mut self, now: Now, id: DomainId, public: &DomainPublic, ledger: &ToldLedger) {
         let on_disk = ledger.starts().contains_key(&public.run) || self.cannot_write;
         self.claim(on_disk, || format!("run {} is shown before it is on disk", public.run));
         if !self.cannot_write {
             self.seen_runs.insert(public.run);
+            self.check_start(public);
         }
         let down = public.status == Status::Down;
         self.claim(!down || !self.destroyed.contains(&public.run), || {
