@@ -159,9 +159,7 @@ impl EngineTask {
             {
                 self.hands.look_at_host();
             }
-            for effect in self.engine.step(clock::now(), input) {
-                publish |= self.carry_out(effect);
-            }
+            publish |= self.step(input);
         }
         if publish {
             self.publish();
@@ -177,25 +175,33 @@ impl EngineTask {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect) -> bool {
-        match effect {
-            Effect::Ask(question) => self.hands.ask(question),
-            Effect::Keep(keep) => {
-                self.runs.say(&keep);
-                if let Keep::Ending(ending) = &keep {
-                    self.decided.insert(ending.run, Arc::new((**ending).clone()));
+    /// Gives whether readers should get a new picture.
+    fn step(&mut self, input: Input) -> bool {
+        let (mut publish, mut haste, mut keeps) = (false, None, Vec::new());
+        for effect in self.engine.step(clock::now(), input) {
+            match effect {
+                Effect::Ask(question) => self.hands.ask(question),
+                Effect::Keep(keep) => {
+                    self.runs.say(&keep);
+                    if let Keep::Ending(ending) = &keep {
+                        self.decided.insert(ending.run, Arc::new((**ending).clone()));
+                    }
+                    keeps.push(keep);
                 }
-                self.ledger.keep(keep);
+                Effect::Reply(id, reply) => self.answers.push((id, reply)),
+                Effect::Watch(process) => self.hands.watch(process),
+                Effect::Corrected(ending) => {
+                    let _ = self.changes.send(Change::Corrected(ending));
+                }
+                Effect::Hurry(wanted) => haste = haste.max(Some(wanted)),
+                Effect::Publish => publish = true,
             }
-            Effect::Reply(id, reply) => self.answers.push((id, reply)),
-            Effect::Watch(process) => self.hands.watch(process),
-            Effect::Corrected(ending) => {
-                let _ = self.changes.send(Change::Corrected(ending));
-            }
-            Effect::Hurry(haste) => self.ledger.hurry(haste),
-            Effect::Publish => return true,
         }
-        false
+        self.ledger.keep_together(keeps);
+        if let Some(haste) = haste {
+            self.ledger.hurry(haste);
+        }
+        publish
     }
 
     fn publish(&mut self) {

@@ -127,9 +127,12 @@ impl Book {
                 _ => {}
             }
         }
-        for number in seen {
-            if self.destroyed.contains(&number) && !self.endings[&number].acknowledged {
-                self.fault(format!("run {number} was answered as destroyed and is not acknowledged"));
+        for ending in endings {
+            let number = ending["run"].as_u64().unwrap_or_default();
+            if ending["acknowledged_by"].is_null() && self.destroyed.remove(&number) {
+                self.fault(format!(
+                    "run {number} was answered as destroyed and is not acknowledged: {ending}"
+                ));
             }
         }
     }

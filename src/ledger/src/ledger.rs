@@ -101,7 +101,12 @@ impl Ledger {
     /// Hands over an operation, to be written in this order: with [`Self::hurry`], or else some moments later, when more has
     /// come. Waits for no disk.
     pub fn keep(&self, op: Keep) {
-        self.inner.shared.keep(op);
+        self.keep_together(vec![op]);
+    }
+
+    /// The same for several, in one commit: after a crash all of them are there, or none.
+    pub fn keep_together(&self, ops: Vec<Keep>) {
+        self.inner.shared.keep(ops);
     }
 
     /// One page of endings, newest first: those on disk, and those that wait in memory because they

@@ -64,6 +64,8 @@ struct Entry {
     cost: usize,
     /// Whether [`Queue::newly_waiting_endings`] has passed it.
     seen: bool,
+    /// Whether it is the last of those that were handed over together.
+    ends: bool,
 }
 
 /// The waiting operations.
@@ -149,14 +151,22 @@ impl Queue {
         }
         self.cost += cost;
         let (seq, number) = (self.next_seq, self.handed);
-        self.entries.push_back(Entry { seq, number, op: Arc::new(op), cost, seen: false });
+        self.entries.push_back(Entry { seq, number, op: Arc::new(op), cost, seen: false, ends: false });
         self.next_seq += 1;
         outcome
     }
 
-    /// Begins to write the first entries, at most `max`.
+    /// What comes next was not handed over together with what came before.
+    pub(crate) fn ends_here(&mut self) {
+        if let Some(entry) = self.entries.back_mut() {
+            entry.ends = true;
+        }
+    }
+
+    /// Begins to write the first entries: `max`, and what was handed over together with the last of them.
     pub(crate) fn take(&mut self, max: usize) -> Batch {
-        let ops: Vec<_> = self.entries.iter().take(max).map(|entry| Arc::clone(&entry.op)).collect();
+        let rest = self.entries.iter().skip(max.saturating_sub(1)).take_while(|entry| !entry.ends).count();
+        let ops: Vec<_> = self.entries.iter().take(max + rest).map(|entry| Arc::clone(&entry.op)).collect();
         self.in_flight = self.entries.get(ops.len()).map_or(self.next_seq, |entry| entry.seq);
         let upto = self.entries.get(ops.len()).map_or(self.handed, |entry| entry.number - 1);
         let cut = ops.len() < self.entries.len();

@@ -121,11 +121,17 @@ impl Shared {
         }
     }
 
-    pub(crate) fn keep(&self, op: Keep) {
+    /// Takes these in, to be written in one commit.
+    pub(crate) fn keep(&self, ops: Vec<Keep>) {
+        if ops.is_empty() {
+            return;
+        }
         let mut state = lock(&self.state);
         if state.stopped {
-            state.health.lost += 1;
-            tracing::error!(?op, "lost: {}: it was handed to a ledger that has stopped", what(&op));
+            for op in ops {
+                state.health.lost += 1;
+                tracing::error!(?op, "lost: {}: it was handed to a ledger that has stopped", what(&op));
+            }
             return;
         }
         let first = state.lingers_until.is_none();
@@ -134,29 +140,10 @@ impl Shared {
         }
         // More of what waits anyway wakes nobody up.
         let wakes = first || state.failing.is_some();
-        match state.queue.push(op) {
-            Pushed::Waits => {}
-            Pushed::FactDropped | Pushed::WaitsForAFact => {
-                let dropped = state.health.evidence_dropped;
-                state.health.evidence_dropped += 1;
-                if dropped.is_multiple_of(LOG_EVERY) {
-                    let waiting = state.queue.len();
-                    tracing::error!(
-                        dropped = dropped + 1,
-                        waiting,
-                        "no room in memory: evidence is being dropped"
-                    );
-                }
-            }
-            Pushed::Refused(op) => {
-                state.health.lost += 1;
-                tracing::error!(
-                    ?op,
-                    "lost: {}: no room in memory, and the ledger cannot be written",
-                    what(&op)
-                );
-            }
+        for op in ops {
+            state.take_in(op);
         }
+        state.queue.ends_here();
         drop(state);
         if wakes {
             self.work.notify_one();
@@ -311,6 +298,25 @@ impl Shared {
 }
 
 impl State {
+    /// One more waits, or what could not.
+    fn take_in(&mut self, op: Keep) {
+        match self.queue.push(op) {
+            Pushed::Waits => {}
+            Pushed::FactDropped | Pushed::WaitsForAFact => {
+                self.health.evidence_dropped += 1;
+                let (dropped, waiting) = (self.health.evidence_dropped, self.queue.len());
+                if dropped % LOG_EVERY == 1 {
+                    tracing::error!(dropped, waiting, "no room in memory: evidence is being dropped");
+                }
+            }
+            Pushed::Refused(op) => {
+                self.health.lost += 1;
+                let lost = what(&op);
+                tracing::error!(?op, "lost: {lost}: no room in memory, and the ledger cannot be written");
+            }
+        }
+    }
+
     /// When what waits is to be written: this, or earlier.
     pub(crate) fn due(&self, now: Instant) -> Instant {
         let (returning, until) = self.returning;
@@ -383,7 +389,7 @@ mod tests {
     #[test]
     fn those_who_came_too_late_for_a_commit_wait_for_those_whom_it_served() {
         let (shared, now) = after_a_commit_for(0);
-        shared.keep(Keep::Alive(Wall(1)));
+        shared.keep(vec![Keep::Alive(Wall(1))]);
         shared.hurry(Haste::Now);
         lock(&shared.state).committed(2, milliseconds(12), now);
         assert_eq!(lock(&shared.state).due(now), now + milliseconds(3));
@@ -396,7 +402,7 @@ mod tests {
     fn who_is_alone_waits_for_nobody() {
         for served in [0, 1] {
             let (shared, now) = after_a_commit_for(served);
-            shared.keep(Keep::Alive(Wall(1)));
+            shared.keep(vec![Keep::Alive(Wall(1))]);
             shared.hurry(Haste::Now);
             assert_eq!(lock(&shared.state).due(now), now);
         }
@@ -405,7 +411,7 @@ mod tests {
     #[test]
     fn those_who_were_served_together_are_waited_for_and_not_for_long() {
         let (shared, now) = after_a_commit_for(3);
-        shared.keep(Keep::Alive(Wall(1)));
+        shared.keep(vec![Keep::Alive(Wall(1))]);
         for _ in 0..2 {
             shared.hurry(Haste::Now);
             assert_eq!(lock(&shared.state).due(now), now + milliseconds(3), "a quarter of the commit");
@@ -416,7 +422,7 @@ mod tests {
         assert_eq!(state.begin(now, false), 3);
         state.committed(3, milliseconds(300), now);
         drop(state);
-        shared.keep(Keep::Alive(Wall(2)));
+        shared.keep(vec![Keep::Alive(Wall(2))]);
         shared.hurry(Haste::Now);
         assert_eq!(lock(&shared.state).due(now), now + PAUSE_MAX);
     }
@@ -424,7 +430,7 @@ mod tests {
     #[test]
     fn what_is_only_to_be_shown_has_a_moment_for_company_and_what_nobody_wants_longer() {
         let (shared, now) = after_a_commit_for(0);
-        shared.keep(Keep::Alive(Wall(1)));
+        shared.keep(vec![Keep::Alive(Wall(1))]);
         let lingers = lock(&shared.state).due(now);
         assert!(lingers >= now + shared.settings.linger);
         shared.hurry(Haste::Soon);

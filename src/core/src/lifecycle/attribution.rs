@@ -78,12 +78,12 @@ fn begun(
         return Some(found);
     }
     let its = |block: &LogBlock| is_of(block, domain);
-    let begun = blocks.iter().enumerate().filter_map(|(index, block)| {
+    let mut begun = blocks.iter().enumerate().filter_map(|(index, block)| {
         let start = block.began.filter(|start| its(block) && *start <= moment)?;
         Some((index, start))
     });
     // No other: whatever began before it was over then, though nobody may have said farewell.
-    let last = if seen_start { begun.max_by_key(|(_, start)| *start) } else { begun.last() };
+    let last = if seen_start { begun.max_by_key(|(_, start)| *start) } else { begun.next_back() };
     let best = last.filter(|(index, start)| {
         // A clock that was set back between the two says nothing.
         let is_earlier = previous.is_some_and(|previous| *start <= previous && previous <= moment);

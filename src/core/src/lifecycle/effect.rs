@@ -282,7 +282,8 @@ pub enum Outcome {
 pub enum Effect {
     /// Ask this.
     Ask(Question),
-    /// Write this down, in this order. Answered by `Input::Written` or `Input::Unwritten`, which count these.
+    /// Write this down, in this order, and all that one step wants in one commit. Answered by `Input::Written` or
+    /// `Input::Unwritten`, which count these.
     Keep(Keep),
     /// What was handed to the ledger is waited for. Without this it may wait some moments for more.
     Hurry(Haste),

@@ -28,6 +28,7 @@ fn order_is_kept_and_what_is_done_leaves() {
     let mut queue = Queue::new(100);
     for run in 1..=5 {
         queue.push(acknowledge(run));
+        queue.ends_here();
     }
     let mark = queue.mark();
     let batch = queue.take(3);
@@ -39,6 +40,32 @@ fn order_is_kept_and_what_is_done_leaves() {
     queue.done(&batch);
     assert!(queue.written_up_to(mark));
     assert_eq!(queue.len(), 1);
+}
+
+/// A commit that parted them would leave an ending on disk whose acknowledgement a crash takes.
+#[test]
+fn what_was_handed_over_together_is_written_together() {
+    let mut queue = Queue::new(100);
+    for run in [1, 2, 2, 2, 3] {
+        queue.push(acknowledge(run));
+        if queue.len() != 2 && queue.len() != 3 {
+            queue.ends_here();
+        }
+    }
+    for (max, together) in [(1, 1), (2, 4), (3, 4), (4, 4), (5, 5)] {
+        let batch = queue.take(max);
+        assert_eq!((batch.ops.len(), batch.upto), (together, together as u64), "of {max}");
+        assert_eq!(batch.is_cut(), together < 5);
+        queue.undone(&batch);
+    }
+    // Where the last one found no room, the next ones go with them.
+    let mut queue = Queue::new(1);
+    queue.push(acknowledge(1));
+    queue.push(fact(1, 0));
+    queue.ends_here();
+    queue.push(acknowledge(2));
+    queue.ends_here();
+    assert_eq!(queue.take(1).ops.len(), 1);
 }
 
 #[test]
@@ -62,6 +89,7 @@ fn at_the_bound_the_newest_fact_goes_and_nothing_in_flight() {
     let mut queue = Queue::new(4);
     for position in 0..4 {
         queue.push(fact(1, position));
+        queue.ends_here();
     }
     let batch = queue.take(2);
     assert!(matches!(queue.push(fact(1, 4)), Pushed::FactDropped));
