@@ -1,31 +1,48 @@
 //! `create` with VDSM's own parameters: a real machine comes of it.
 
-use whydown_lab::{Guest, Result, Serial};
+use whydown_lab::{Guest, Result, Serial, wait_until};
 
 use crate::ask;
 use crate::host::{Host, PATIENCE, told};
 
-/// VDSM's parameters for the guest, with its serial line as a console.
+/// VDSM's parameters for the guest, with its serial line as a console. `ID` stands where the manager gives a device its id.
+const CLASSIC: &str = "{'vmId': 'VM', 'vmName': 'NAME', 'vmType': 'kvm', 'kvmEnable': 'false', 'memSize': '2', 'smp': '1', \
+     'maxVCpus': '2', 'display': 'vnc', 'displayIp': '127.0.0.1', 'acpiEnable': 'true', 'boot': 'c', \
+     'timeOffset': '0', 'emulatedMachine': 'pc', 'nice': '0', 'memGuaranteedSize': 2, 'custom': {}, \
+     'devices': [\
+      {'type': 'disk', 'device': 'disk', 'iface': 'virtio', 'index': '0', 'format': 'raw', 'path': 'IMAGE', \
+        'readonly': 'true', 'propagateErrors': 'off', 'deviceId': 'ID', 'specParams': {}},\
+      {'type': 'console', 'device': 'console', 'specParams': {'consoleType': 'serial'}, 'path': 'SERIAL', \
+        'deviceId': 'no-uuid'},\
+      {'type': 'video', 'device': 'vga', 'specParams': {'vram': '16384'}, 'deviceId': 'ID'},\
+      {'type': 'watchdog', 'device': 'watchdog', 'specParams': {'model': 'ib700', 'action': 'none'}, 'deviceId': 'ID'},\
+      {'type': 'rng', 'device': 'virtio', 'model': 'virtio', 'specParams': {'source': 'urandom'}, 'deviceId': 'ID'},\
+      {'type': 'channel', 'device': 'unix', 'name': 'org.qemu.guest_agent.0', 'deviceId': 'ID'},\
+      {'type': 'controller', 'device': 'scsi', 'model': 'virtio-scsi', 'index': '0', 'deviceId': 'ID'},\
+      {'type': 'controller', 'device': 'virtio-serial', 'index': '0', 'deviceId': 'ID'},\
+      {'type': 'controller', 'device': 'usb', 'model': 'piix3-uhci', 'index': '0', 'deviceId': 'ID'},\
+      {'type': 'controller', 'device': 'ide', 'index': '0', 'deviceId': 'ID'},\
+      {'type': 'disk', 'device': 'cdrom', 'iface': 'ide', 'index': '2', 'path': '', 'deviceId': 'ID'},\
+      {'type': 'sound', 'device': 'ac97', 'deviceId': 'ID'},\
+      {'type': 'balloon', 'device': 'memballoon', 'specParams': {'model': 'virtio'}, 'deviceId': 'ID'}\
+     ]}";
+
 fn classic(guest: &Guest) -> String {
-    format!(
-        "{{'vmId': '{id}', 'vmName': '{name}', 'vmType': 'kvm', 'kvmEnable': 'false', 'memSize': '2', 'smp': '1', \
-         'maxVCpus': '2', 'display': 'vnc', 'displayIp': '127.0.0.1', 'acpiEnable': 'true', 'boot': 'c', \
-         'timeOffset': '0', 'emulatedMachine': 'pc', 'nice': '0', 'memGuaranteedSize': 2, 'custom': {{}}, \
-         'devices': [\
-          {{'type': 'disk', 'device': 'disk', 'iface': 'virtio', 'index': '0', 'format': 'raw', 'path': '{image}', \
-            'readonly': 'true', 'propagateErrors': 'off', 'deviceId': 'x', 'specParams': {{}}}},\
-          {{'type': 'console', 'device': 'console', 'specParams': {{'consoleType': 'serial'}}, 'path': '{serial}'}},\
-          {{'type': 'video', 'device': 'vga', 'specParams': {{'vram': '16384'}}}},\
-          {{'type': 'watchdog', 'device': 'watchdog', 'specParams': {{'model': 'ib700', 'action': 'none'}}}},\
-          {{'type': 'rng', 'device': 'virtio', 'model': 'virtio', 'specParams': {{'source': 'urandom'}}}},\
-          {{'type': 'channel', 'device': 'unix', 'name': 'org.qemu.guest_agent.0'}},\
-          {{'type': 'balloon', 'device': 'memballoon', 'specParams': {{'model': 'virtio'}}}}\
-         ]}}",
-        id = guest.uuid_text(),
-        name = guest.name(),
-        image = guest.image_path().display(),
-        serial = guest.serial_path().display(),
-    )
+    let (image, serial) =
+        (guest.image_path().display().to_string(), guest.serial_path().display().to_string());
+    let vm = CLASSIC
+        .replace("VM'", &format!("{}'", guest.uuid_text()))
+        .replace("NAME", guest.name())
+        .replace("IMAGE", &image)
+        .replace("SERIAL", &serial);
+    let mut parts = vm.split("'ID'");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.enumerate().fold(first, |vm, (number, part)| format!("{vm}'{}'{part}", device_id(number)))
+}
+
+/// The id that the manager gives to a device.
+fn device_id(number: usize) -> String {
+    format!("0d0d0d0d-0000-4000-8000-{number:012x}")
 }
 
 #[test]
@@ -52,8 +69,17 @@ fn a_classic_vm_boots_from_its_disk_has_its_devices_and_powers_off() -> Result<(
     ] {
         assert!(document.contains(part), "{part}: {document}");
     }
-    // It has a balloon; and an agent's channel with nobody behind it.
     let id = guest.uuid_text();
+    // An engine unplugs in its database whatever does not come back by the id that it gave.
+    let devices = format!("server.list('true', ['{id}'])['vmList'][0]['devices']");
+    let known = format!("sorted(d['deviceId'] for d in {devices} if 'deviceId' in d)");
+    let given = CLASSIC.matches("'ID'").count();
+    wait_until("all ids come back", PATIENCE, || {
+        ask(&host, &format!("len({known})")).is_ok_and(|count| count == given.to_string())
+    });
+    let all: Vec<String> = (0..given).map(device_id).collect();
+    assert_eq!(ask(&host, &format!("' '.join({known})"))?, all.join(" "));
+    // It has a balloon; and an agent's channel with nobody behind it.
     assert_eq!(host.call(&format!("setBalloonTarget('{id}', '1536')"))?, 0);
     assert_eq!(host.call(&format!("setVmTicket('{id}', 'secret', 120)"))?, 0);
     serial.power_off()?;

@@ -7,6 +7,9 @@ use crate::profile::Profile;
 use crate::running::put_machine;
 use crate::write::Members;
 
+/// How an alias begins that a user gave. Behind it stands the `deviceId` by which a manager knows the device.
+pub(crate) const GIVEN: &str = "ua-";
+
 /// The members that need the VM's document. Without it there is only an empty `devices`, which engines insist on.
 pub(crate) fn put(s: &mut Members<'_>, usage: Option<&Usage>, profile: &Profile) {
     let devices = usage.and_then(|usage| usage.devices.as_deref());
@@ -40,7 +43,7 @@ fn put_part(s: &mut Members<'_>, part: &Part, devices: Option<&Devices>) {
     if !part.alias.is_empty() {
         s.text("alias", &part.alias);
     }
-    if let Some(id) = part.alias.strip_prefix("ua-").and_then(|id| id.parse::<DomainId>().ok()) {
+    if let Some(id) = part.alias.strip_prefix(GIVEN).and_then(|id| id.parse::<DomainId>().ok()) {
         s.number_text("deviceId", id);
     }
     if !part.address.is_empty() {

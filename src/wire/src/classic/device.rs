@@ -1,6 +1,9 @@
 //! The devices of a classic VM: those of `devices` by their `type`, the older `drives`, and what `display` stands for.
 
+use whydown_core::id::DomainId;
+
 use super::document::{Element, element};
+use crate::devices::GIVEN;
 use crate::fields::Fields;
 use crate::refused::{Refused, shown};
 
@@ -60,13 +63,15 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
             "sound" => element("sound").with("model", device.required("device")?),
             _ => return Err(device.bad("type", KINDS)),
         };
+        let name = name_of(device)?.filter(|_| CAN_BE_NAMED.contains(&kind.as_str()));
         let address = device.structure("address", address)?;
-        Ok(made.children(address.flatten()))
+        Ok(made.children(name).children(address.flatten()))
     };
     devices.elements = fields.structures("devices", read_one)?;
     let drives = fields.structures("drives", |_, drive| {
         drive.skip(OWN);
-        disk(drive, &mut targets, &mut devices.has_disk)
+        let name = name_of(drive)?;
+        Ok(disk(drive, &mut targets, &mut devices.has_disk)?.children(name))
     })?;
     devices.elements.extend(drives);
     for (name, device, first) in [("cdrom", "cdrom", "hdc"), ("floppy", "floppy", "fda")] {
@@ -92,6 +97,26 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
         devices.elements.push(element("memballoon").with("model", "none"));
     }
     Ok(devices)
+}
+
+/// Kinds of devices that libvirt lets have names of their users'.
+const CAN_BE_NAMED: &[&str] = &[
+    "disk",
+    "interface",
+    "video",
+    "console",
+    "channel",
+    "watchdog",
+    "rng",
+    "balloon",
+    "controller",
+    "sound",
+];
+
+/// The alias that says by which `deviceId` the manager knows this device. One that is no UUID is no engine's.
+fn name_of(device: &Fields<'_>) -> Result<Option<Element>, Refused> {
+    let id = device.text("deviceId")?.and_then(|id| id.parse::<DomainId>().ok());
+    Ok(id.map(|id| element("alias").with("name", format!("{GIVEN}{id}"))))
 }
 
 const KINDS: &str =
