@@ -312,7 +312,7 @@ impl Runs {
             Keep::Acknowledge(run, acknowledged) => {
                 info!(run = run.0, by = %acknowledged.by, "run {}: acknowledged by {}", run.0, acknowledged.by);
             }
-            Keep::Alive(_) => {}
+            Keep::Made(..) | Keep::Alive(_) => {}
         }
     }
 

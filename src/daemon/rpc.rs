@@ -311,7 +311,8 @@ impl Service {
             return refused(peer, Code::CreateError, &forbidden);
         }
         let domain = document.domain;
-        let what = Wanted::Create { domain, name: document.name, xml: document.xml };
+        let made = whydown_libvirt::read_planned(&document.xml).ok().map(Arc::new);
+        let what = Wanted::Create { domain, name: document.name, xml: document.xml, made };
         let outcome = self.ask(peer, asked, what).await;
         Given::Own(whydown_wire::create_reply(domain, &outcome))
     }

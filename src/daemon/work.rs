@@ -148,6 +148,7 @@ mod tests {
             ending: None,
             durable: true,
             status_time: 0,
+            made: None,
         }
     }
 

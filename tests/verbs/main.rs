@@ -5,6 +5,7 @@
 mod host;
 
 mod classic;
+mod list;
 mod migrate;
 mod refused;
 mod running;

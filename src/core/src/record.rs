@@ -1,6 +1,7 @@
 //! What is kept: the start of a run, the evidence as it comes, and the ending as it was told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use crate::evidence::{Evidence, EvidenceId};
 use crate::hypervisor::Process;
 use crate::id::{BootId, DomainId, RunId};
 use crate::limits;
+use crate::sample::Devices;
 use crate::time::Wall;
 
 /// What tells one run of a domain from the next.
@@ -216,6 +218,8 @@ pub enum Keep {
     Revised(Box<Ending>),
     /// An ending was acknowledged.
     Acknowledge(RunId, Acknowledged),
+    /// What a run is made of, until its ending is acknowledged: the last word counts.
+    Made(RunId, Arc<Devices>),
     /// We were alive and listening at this moment.
     Alive(Wall),
 }
@@ -261,4 +265,6 @@ pub struct Recovered {
     /// The latest run of each domain that has ended, the newest [`limits::RUNS_REMEMBERED`](crate::limits):
     /// what stands behind it in QEMU's log is news.
     pub latest: Vec<Seen>,
+    /// What runs are made of that go on or ended unacknowledged, as far as it was read.
+    pub made: BTreeMap<RunId, Devices>,
 }

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::guest::GuestAccount;
 use crate::id::{DomainId, RunId};
 use crate::time::Wall;
@@ -104,7 +106,8 @@ pub struct Operations {
 }
 
 /// What a domain is made of, from its document.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Devices {
     /// Whether the processor runs the guest itself (KVM); else QEMU emulates one.
     pub kvm: bool,
@@ -165,7 +168,8 @@ impl std::hash::Hasher for Fnv {
 }
 
 /// A screen that somebody may connect to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Graphics {
     /// `vnc`, `spice` and others.
     pub kind: String,
@@ -178,7 +182,8 @@ pub struct Graphics {
 }
 
 /// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Nic {
     /// Its hardware address.
     pub mac: String,
@@ -191,7 +196,8 @@ pub struct Nic {
 }
 
 /// A disk or drive.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Disk {
     /// The guest's name of it, such as `vda`.
     pub target: String,
@@ -208,7 +214,8 @@ pub struct Disk {
 }
 
 /// A device as `list` tells it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Part {
     /// The kind, as libvirt's element is called: `disk`, `interface`, `controller` and so on.
     pub kind: String,
@@ -287,4 +294,6 @@ pub struct Usage {
 pub struct Samples {
     /// By domain. A domain may be missing, or be of an earlier run.
     pub domains: BTreeMap<DomainId, Arc<Usage>>,
+    /// What managers are to be told first is still being read: what the VMs that were found are made of.
+    pub awaited: bool,
 }

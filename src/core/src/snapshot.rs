@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::hypervisor::WatchdogAction;
 use crate::id::{DomainId, RunId};
 use crate::record::Ending;
+use crate::sample::Devices;
 use crate::time::Wall;
 
 /// What a domain is doing, in words that every audience can be told from.
@@ -65,6 +66,8 @@ pub struct DomainPublic {
     pub durable: bool,
     /// When this picture of the domain was last changed: milliseconds that never go back, across restarts too.
     pub status_time: i64,
+    /// What the run is made of: what its document said, or the one of the domain's last run while its own was not read.
+    pub made: Option<Arc<Devices>>,
 }
 
 /// Whether we can hear.

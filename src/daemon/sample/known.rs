@@ -21,6 +21,9 @@ const DEVICES_LIFE: Duration = Duration::from_secs(60);
 /// A document that could not be read is asked for again after this time.
 const DEVICES_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long managers are kept waiting for what the VMs are made of that were found: a monitor that hangs may keep libvirt.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Documents read in one go. Each takes a fraction of a millisecond.
 pub(super) const DOCUMENTS: usize = 256;
 
@@ -71,11 +74,41 @@ impl Track {
 pub(super) struct Known {
     unresponsive_after: Duration,
     tracks: BTreeMap<DomainId, Track>,
+    waits: Waits,
+}
+
+/// Whether managers are kept waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    /// libvirt has not told yet what is there.
+    ForLibvirt,
+    /// What was found then is being read.
+    Since(Mono),
+    Over,
 }
 
 impl Known {
     pub(super) fn new(unresponsive_after: Duration) -> Self {
-        Self { unresponsive_after, tracks: BTreeMap::new() }
+        Self { unresponsive_after, tracks: BTreeMap::new(), waits: Waits::ForLibvirt }
+    }
+
+    /// Notes whether managers still must wait: for what the VMs are made of that were found, and for the endings of those that
+    /// had ended.
+    pub(super) fn follow_waits(&mut self, snapshot: &Snapshot, now: Mono) {
+        let since = match self.waits {
+            Waits::Over => return,
+            Waits::ForLibvirt if !snapshot.settled => return,
+            Waits::ForLibvirt => now,
+            Waits::Since(since) => since,
+        };
+        let is_known = |domain: &DomainPublic| {
+            let track = self.tracks.get(&domain.domain).filter(|track| track.run == domain.run);
+            let read = track.is_some_and(|track| track.usage.devices.is_some());
+            !runs(domain) || (read || domain.made.is_some()) && domain.status != Status::Ending
+        };
+        let is_over =
+            now.since(since) >= PATIENCE || snapshot.domains.values().all(|domain| is_known(domain));
+        self.waits = if is_over { Waits::Over } else { Waits::Since(since) };
     }
 
     /// Follows the snapshot: a new run starts from nothing, a domain that is gone is forgotten. What was known of a run
@@ -186,14 +219,17 @@ impl Known {
         }
     }
 
-    /// Takes what a document says. What was known stays when it could not be read.
-    pub(super) fn learn(&mut self, id: DomainId, run: RunId, devices: Devices) {
-        let Some(track) = self.tracks.get_mut(&id).filter(|track| track.run == run) else { return };
-        if track.usage.devices.as_deref() != Some(&devices) {
-            let usage = Arc::make_mut(&mut track.usage);
-            usage.fingerprint = Some(devices.fingerprint());
-            usage.devices = Some(Arc::new(devices));
+    /// Takes what a document says, and gives what of it is news. What was known stays when it could not be read.
+    pub(super) fn learn(&mut self, id: DomainId, run: RunId, devices: Devices) -> Option<Arc<Devices>> {
+        let track = self.tracks.get_mut(&id).filter(|track| track.run == run)?;
+        if track.usage.devices.as_deref() == Some(&devices) {
+            return None;
         }
+        let devices = Arc::new(devices);
+        let usage = Arc::make_mut(&mut track.usage);
+        usage.fingerprint = Some(devices.fingerprint());
+        usage.devices = Some(Arc::clone(&devices));
+        Some(devices)
     }
 
     /// Whose agent is connected.
@@ -225,7 +261,8 @@ impl Known {
 
     /// The picture. Domains of which nothing changed are the same ones as before.
     pub(super) fn samples(&self) -> Samples {
-        Samples { domains: self.tracks.iter().map(|(id, track)| (*id, Arc::clone(&track.usage))).collect() }
+        let domains = self.tracks.iter().map(|(id, track)| (*id, Arc::clone(&track.usage))).collect();
+        Samples { domains, awaited: self.waits != Waits::Over }
     }
 }
 
@@ -265,6 +302,7 @@ mod tests {
             ending: None,
             durable: true,
             status_time: 0,
+            made: None,
         };
         let domains = runs.iter().map(|run| (id(run.0), Arc::new(domain(run)))).collect();
         Snapshot { generation: 1, link: Link::Up, settled: true, domains }

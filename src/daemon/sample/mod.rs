@@ -53,6 +53,9 @@ const NEWS: usize = 4096;
 /// News that come together are served together, and by then the engine has published what they are about.
 const GATHER: Duration = Duration::from_millis(200);
 
+/// While managers wait for what is there, it is looked as often as this whether they still must.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// What is brought back from threads that may hang.
 enum Brought {
     Samples(u64, Now, Result<Vec<(DomainId, Sample)>, Refusal>),
@@ -143,6 +146,7 @@ impl Sampler {
                     clock.reset_immediately();
                     continue;
                 }
+                () = tokio::time::sleep(LOOK), if !first && self.samples.borrow().awaited => self.follow(),
                 count = news.recv_many(&mut heard, NEWS) => {
                     if count == 0 {
                         return;
@@ -156,7 +160,9 @@ impl Sampler {
                 }
                 Some(back) = brought.recv() => self.take(back).await,
             }
-            self.known.judge(clock::now().mono);
+            let now = clock::now().mono;
+            self.known.judge(now);
+            self.known.follow_waits(&self.snapshot(), now);
             self.known.follow_works(|id, run| self.works.percent(id, run));
             self.read_documents(&bring);
             self.ask_guests(&bring);
@@ -255,7 +261,11 @@ impl Sampler {
                 self.readings.end(number);
                 for (id, run, devices) in all {
                     match devices {
-                        Ok(devices) => self.known.learn(id, run, devices),
+                        Ok(devices) => {
+                            if let Some(devices) = self.known.learn(id, run, devices) {
+                                self.postbox.post(Input::Made(run, devices)).await;
+                            }
+                        }
                         // It ended meanwhile, or the link was only just there.
                         Err(refusal) => {
                             debug!(uuid = %id, "its document cannot be read: {refusal}");
@@ -282,6 +292,7 @@ impl Sampler {
         let same = {
             let before = self.samples.borrow();
             before.domains.len() == samples.domains.len()
+                && before.awaited == samples.awaited
                 && before
                     .domains
                     .iter()

@@ -7,6 +7,7 @@ use whydown_core::evidence::{Evidence, EvidenceId, Fact};
 use whydown_core::hypervisor::Process;
 use whydown_core::id::{BootId, DomainId, RunId};
 use whydown_core::record::{Acknowledged, Certainty, Earlier, Ending, Incarnation, RunStart, Verdict, When};
+use whydown_core::sample::Devices;
 use whydown_core::time::Wall;
 
 /// Characters of one stored fact that are read. A fact holds few texts of at most 4 KiB each; a longer one is not ours,
@@ -23,6 +24,14 @@ pub(crate) fn fact_to_text(fact: &Fact) -> String {
         Fact::Unreadable(raw) if serde_json::from_str::<Fact>(raw).is_err() => raw.clone(),
         known => serde_json::to_string(known).expect("facts hold only strings, numbers and flags"),
     }
+}
+
+pub(crate) fn devices_to_text(devices: &Devices) -> String {
+    serde_json::to_string(devices).expect("devices hold only strings, numbers and flags")
+}
+
+pub(crate) fn devices_from_text(text: &str) -> Option<Devices> {
+    serde_json::from_str(text).ok()
 }
 
 /// The fact in its stored form; [`Fact::Unreadable`] if this version has no word for it.

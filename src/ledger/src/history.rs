@@ -363,7 +363,7 @@ impl Waiting {
                 Keep::Acknowledge(run, by) => {
                     waiting.acknowledged.entry(*run).or_insert_with(|| by.clone());
                 }
-                Keep::Start(_) | Keep::Evidence(..) | Keep::Revised(_) | Keep::Alive(_) => {}
+                Keep::Start(_) | Keep::Evidence(..) | Keep::Revised(_) | Keep::Made(..) | Keep::Alive(_) => {}
             }
         }
         waiting

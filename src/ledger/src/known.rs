@@ -22,6 +22,8 @@ pub(crate) struct Known {
     /// Corrections of these, by number.
     revised: BTreeMap<(RunId, u16), Arc<Keep>>,
     acknowledged: BTreeMap<RunId, Arc<Keep>>,
+    /// What those are made of that nobody has acknowledged.
+    made: BTreeMap<RunId, Arc<Keep>>,
     /// The last ending of each domain that is among them.
     latest: BTreeMap<DomainId, RunId>,
     /// Which may leave, the oldest first.
@@ -44,6 +46,9 @@ impl Known {
         endings.extend(recovered.unacknowledged.iter().map(|ending| (ending.run, ending.clone())));
         for ending in endings.into_values() {
             known.note(&Arc::new(Keep::Ending(Box::new(ending))));
+        }
+        for (run, devices) in &recovered.made {
+            known.note(&Arc::new(Keep::Made(*run, Arc::new(devices.clone()))));
         }
         known.alive = recovered.alive.map(|alive| Arc::new(Keep::Alive(alive)));
         known
@@ -85,6 +90,11 @@ impl Known {
                     self.settle(*run);
                 }
             }
+            Keep::Made(run, _) => {
+                if self.starts.contains_key(run) || self.endings.contains_key(run) {
+                    self.made.insert(*run, Arc::clone(op));
+                }
+            }
             Keep::Alive(_) => self.alive = Some(Arc::clone(op)),
         }
     }
@@ -94,6 +104,7 @@ impl Known {
             return;
         }
         self.settled.push_back(run);
+        self.made.remove(&run);
         while self.settled.len() > SETTLED {
             let Some(oldest) = self.settled.pop_front() else { return };
             self.acknowledged.remove(&oldest);
@@ -111,6 +122,6 @@ impl Known {
     pub(crate) fn ops(&self) -> impl Iterator<Item = &Arc<Keep>> {
         let runs = self.starts.values().chain(self.evidence.values());
         let ended = self.endings.values().chain(self.revised.values()).chain(self.acknowledged.values());
-        runs.chain(ended).chain(&self.alive)
+        runs.chain(ended).chain(self.made.values()).chain(&self.alive)
     }
 }

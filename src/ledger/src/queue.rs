@@ -136,6 +136,10 @@ impl Queue {
                 self.note_lost(run);
                 return Pushed::FactDropped;
             }
+            // It can be read again.
+            if let Keep::Made(..) = op {
+                return Pushed::Waits;
+            }
             if let Some(run) = self.remove_last_fact() {
                 self.note_lost(run);
                 outcome = Pushed::WaitsForAFact;
@@ -303,6 +307,7 @@ fn cost(op: &Keep) -> usize {
     let counted = match op {
         Keep::Ending(ending) | Keep::Revised(ending) => serde_json::to_writer(&mut bytes, ending),
         Keep::Evidence(_, _, evidence) => serde_json::to_writer(&mut bytes, evidence),
+        Keep::Made(_, devices) => serde_json::to_writer(&mut bytes, &**devices),
         Keep::Start(_) | Keep::Acknowledge(..) | Keep::Alive(_) => Ok(()),
     };
     counted.expect("a counter takes every byte");

@@ -9,6 +9,7 @@ use whydown_core::evidence::{Evidence, Fact};
 use whydown_core::id::RunId;
 use whydown_core::limits;
 use whydown_core::record::{Ending, Recovered, RunStart, Seen};
+use whydown_core::sample::Devices;
 use whydown_core::time::Wall;
 
 use crate::codec;
@@ -33,7 +34,23 @@ pub(crate) fn recover(db: &Connection) -> Result<Recovered, Failure> {
         alive: number("alive")?.map(Wall),
         ages: ages(db, number("lived")?.unwrap_or(0))?,
         latest: latest(db)?,
+        made: made(db)?,
     })
+}
+
+/// What cannot be read is read anew from libvirt, where the run goes on.
+fn made(db: &Connection) -> Result<BTreeMap<RunId, Devices>, Failure> {
+    let mut statement = db.prepare("SELECT run, devices FROM made")?;
+    let mut rows = statement.query([])?;
+    let mut made = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (run, text): (i64, String) = (row.get(0)?, row.get(1)?);
+        match codec::devices_from_text(&text) {
+            Some(devices) => drop(made.insert(RunId(run.cast_unsigned()), devices)),
+            None => tracing::warn!(run, "what it is made of makes no sense and is passed over"),
+        }
+    }
+    Ok(made)
 }
 
 /// Reads a file that cannot be written: on a full disk, on a file system that is read-only. `None` if that fails too.

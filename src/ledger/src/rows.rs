@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use whydown_core::evidence::{Evidence, EvidenceId};
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::record::{Acknowledged, Ending, Keep, RunStart, When};
+use whydown_core::sample::Devices;
 
 use crate::codec;
 
@@ -40,6 +41,7 @@ pub(crate) fn apply(db: &Transaction<'_>, op: &Keep, lived: i64, grown: &mut Gro
             Ok(())
         }
         Keep::Acknowledge(run, acknowledged) => keep_acknowledgement(db, *run, acknowledged),
+        Keep::Made(run, devices) => keep_made(db, *run, devices),
         Keep::Alive(at) => keep_alive(db, at.0, lived),
     }
 }
@@ -273,6 +275,16 @@ fn report_second(db: &Transaction<'_>, ending: &Ending, number: i64, ended: i64)
     Ok(())
 }
 
+/// Only of a run that is known and not acknowledged.
+fn keep_made(db: &Transaction<'_>, run: RunId, devices: &Devices) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO made SELECT run, ?2 FROM run WHERE run = ?1 AND state IN ('open', 'ended')
+         ON CONFLICT DO UPDATE SET devices = excluded.devices",
+    )?
+    .execute(params![run.0.cast_signed(), codec::devices_to_text(devices)])
+    .map(drop)
+}
+
 fn keep_acknowledgement(
     db: &Transaction<'_>,
     run: RunId,
@@ -286,6 +298,7 @@ fn keep_acknowledgement(
     if changed > 0 {
         db.prepare_cached("UPDATE run SET state = 'acknowledged' WHERE run = ?1")?
             .execute([run.0.cast_signed()])?;
+        db.prepare_cached("DELETE FROM made WHERE run = ?1")?.execute([run.0.cast_signed()])?;
     } else {
         tracing::debug!(%run, "an acknowledgement found nothing to acknowledge");
     }

@@ -69,6 +69,12 @@ const STEPS: &[&str] = &[
     "ALTER TABLE run ADD COLUMN state TEXT;
      UPDATE run SET state = coalesce(
          (SELECT iif(acknowledged_at IS NULL, 'ended', 'acknowledged') FROM ending WHERE ending.run = run.run), 'open');",
+    // 7: what a run is made of, as managers ask for it also when it is over and whoever saw it has begun anew: JSON, until
+    // its ending is acknowledged.
+    "CREATE TABLE made (
+         run INTEGER PRIMARY KEY REFERENCES run ON DELETE CASCADE,
+         devices TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The version that this program writes.
@@ -128,6 +134,7 @@ pub(crate) fn verify(db: &Connection) -> Result<(), Failure> {
              exit_reason, message, acknowledged_at, acknowledged_by, facts, lived, revision FROM ending",
         "SELECT run, revision, until, cause, certainty, row, because, despite, exit_reason, message, facts, changed
              FROM earlier",
+        "SELECT run, devices FROM made",
     ];
     for sql in USED {
         db.prepare(sql).map_err(|error| match error.sqlite_error_code() {

@@ -358,6 +358,7 @@ pub(crate) fn what(op: &Keep) -> String {
     match op {
         Keep::Start(start) => format!("the start of {:?}, run {}", start.name, start.run.0),
         Keep::Evidence(run, ..) => format!("evidence of run {}", run.0),
+        Keep::Made(run, _) => format!("what run {} is made of", run.0),
         Keep::Ending(ending) => {
             let cause = ending.verdict.cause.word();
             format!("the ending of {:?}, run {}, {cause}", ending.name, ending.run.0)

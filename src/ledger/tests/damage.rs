@@ -260,7 +260,8 @@ fn nor_does_damage_of_a_ledger_in_which_runs_do_not_say_so() {
     let endings = history(&ledger, &everything());
     ledger.close(PATIENCE).unwrap();
     let db = rusqlite::Connection::open(whole.ledger()).unwrap();
-    db.execute_batch("ALTER TABLE run DROP COLUMN state; PRAGMA user_version = 5; VACUUM").unwrap();
+    db.execute_batch("ALTER TABLE run DROP COLUMN state; DROP TABLE made; PRAGMA user_version = 5; VACUUM")
+        .unwrap();
     db.close().unwrap();
     let bytes = std::fs::read(whole.ledger()).unwrap();
     let folder = Folder::in_memory();

@@ -26,6 +26,7 @@ fn knows_what_version_1_wrote(ledger: &Ledger, recovered: &Recovered) {
         // Ages are counted from the day on which it was brought up.
         ages: [(RunId(1), std::time::Duration::ZERO)].into(),
         latest: vec![Seen::of(&start(1, 1))],
+        made: [].into(),
     };
     assert_eq!(*recovered, expected);
     // Its start had not reached the disk, nor had its evidence.

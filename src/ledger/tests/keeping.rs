@@ -2,11 +2,14 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::*;
 use whydown_core::evidence::Fact;
 use whydown_core::id::RunId;
 use whydown_core::limits::RUNS_RESERVED;
 use whydown_core::record::{Haste, Keep, Recovered, Seen, When};
+use whydown_core::sample::Devices;
 use whydown_ledger::{Condition, Query, Settings, Told};
 
 #[test]
@@ -127,6 +130,32 @@ fn only_the_latest_run_of_a_domain_waits_for_managers() {
     assert_eq!(runs(&recovered.unacknowledged), [5]);
     assert_eq!(recovered.open.len(), 1);
     assert_eq!(recovered.last_run, 5);
+}
+
+/// An engine asks for it until it has acknowledged the ending.
+#[test]
+fn what_a_run_is_made_of_is_there_until_its_ending_is_acknowledged() {
+    let made = |memory_kib| Devices { memory_kib, ..Devices::default() };
+    let keep = |run, memory_kib| Keep::Made(RunId(run), Arc::new(made(memory_kib)));
+    let folder = Folder::new();
+    let ops = [
+        Keep::Start(start(1, 1)),
+        keep(1, 1024),
+        keep(1, 2048),
+        keep_ending(1, 1),
+        Keep::Start(start(2, 2)),
+        keep(2, 4096),
+        keep_ending(2, 2),
+        acknowledge(2),
+        keep(2, 8192),
+        Keep::Start(start(3, 3)),
+        // Of no run.
+        keep(77, 1),
+    ];
+    write(&folder.ledger(), ops);
+    let (ledger, recovered, _) = open(&folder.ledger());
+    assert_eq!(recovered.made, [(RunId(1), made(2048))].into());
+    assert_eq!(ledger.health().lost, 0);
 }
 
 #[test]

@@ -25,13 +25,17 @@ const DEPTH: usize = 64;
 
 /// Why a document says nothing.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unread {
+pub enum Unread {
+    /// It has too many bytes.
     #[error("the domain's document is larger than {DOCUMENT_BYTES} bytes")]
     Large,
+    /// Its elements stand too deep in one another.
     #[error("the domain's document is too deep")]
     Deep,
+    /// It is of a domain that does not run.
     #[error("the domain has ended")]
     Ended,
+    /// It is not XML.
     #[error("the domain's document: {0}")]
     NotXml(#[from] quick_xml::Error),
 }
@@ -39,6 +43,23 @@ pub(crate) enum Unread {
 /// Reads the document of a domain that runs. One that has ended, and is defined, has a document too: of what it would
 /// be made of the next time, without addresses, ports and disks as they are now.
 pub(crate) fn read(xml: &str) -> Result<Devices, Unread> {
+    let scan = scan(xml)?;
+    if scan.runs { Ok(scan.devices) } else { Err(Unread::Ended) }
+}
+
+/// Reads a document from which a domain is to be started: what libvirt will give it, as addresses and ports, is not there.
+///
+/// # Errors
+///
+/// [`Unread`] if it is no XML, or too large or deep.
+pub fn read_planned(xml: &str) -> Result<Devices, Unread> {
+    let mut devices = scan(xml)?.devices;
+    // libvirt's own documents say it always.
+    devices.vcpus = devices.vcpus.max(1);
+    Ok(devices)
+}
+
+fn scan(xml: &str) -> Result<Scan, Unread> {
     if xml.len() > DOCUMENT_BYTES {
         return Err(Unread::Large);
     }
@@ -72,7 +93,7 @@ pub(crate) fn read(xml: &str) -> Result<Devices, Unread> {
                 };
                 scan.add(&text);
             }
-            Event::Eof => return if scan.runs { Ok(scan.devices) } else { Err(Unread::Ended) },
+            Event::Eof => return Ok(scan),
             Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => {}
         }
     }

@@ -32,6 +32,7 @@ mod translate;
 
 pub use act::{Refusal, ShutdownHow, Versions};
 pub use deeds::{Progress, RebootHow};
+pub use devices::{Unread, read_planned};
 pub use ffi::{NodeInfo, share_one_heap};
 pub use link::Hypervisor;
 pub use settings::{Settings, Told};

@@ -10,6 +10,7 @@ use whydown_core::evidence::{Asked, Evidence, EvidenceId, Fact};
 use whydown_core::id::RunId;
 use whydown_core::limits;
 use whydown_core::record::{Acknowledged, Certainty, Ending, Keep, Recovered, RunStart, Seen};
+use whydown_core::sample::Devices;
 use whydown_core::time::Wall;
 
 /// How the told disk is.
@@ -49,6 +50,7 @@ pub struct ToldLedger {
     /// What was told before the corrections, as it was, the first telling first.
     before: BTreeMap<RunId, Vec<Ending>>,
     acknowledged: BTreeMap<RunId, Acknowledged>,
+    made: BTreeMap<RunId, Devices>,
     /// Numbers up to here may have been given.
     last_run: u64,
     /// The highest number that was given.
@@ -168,6 +170,12 @@ impl ToldLedger {
             }
             Keep::Acknowledge(run, by) => {
                 self.acknowledged.entry(run).or_insert(by);
+                self.made.remove(&run);
+            }
+            Keep::Made(run, devices) => {
+                if self.starts.contains_key(&run) && !self.acknowledged.contains_key(&run) {
+                    self.made.insert(run, (*devices).clone());
+                }
             }
             Keep::Alive(at) => {
                 self.alive = Some(at);
@@ -210,6 +218,7 @@ impl ToldLedger {
             alive: self.alive,
             ages: self.written_at.iter().map(|(run, at)| (*run, self.lived.saturating_sub(*at))).collect(),
             latest: latest.into_values().collect(),
+            made: self.made.clone(),
         }
     }
 

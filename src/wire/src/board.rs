@@ -94,7 +94,8 @@ impl Board {
     }
 }
 
-/// The replies that one snapshot gives. Before the first listing they all are [`Code::Recovering`].
+/// The replies that one snapshot gives. Before the first listing, and while what it showed is still being read, they all are
+/// [`Code::Recovering`].
 ///
 /// While the link to libvirt is lost, what was last known is told, and after
 /// [`SILENT_AFTER`](crate::SILENT_AFTER) running VMs are said not to respond (`monitorResponse` -1).
@@ -132,7 +133,8 @@ impl Bodies {
     /// The reply to every verb about VMs while the first listing is not yet there, else `None`.
     pub fn recovering(&self) -> Option<Arc<Body>> {
         let make = || Arc::new(Body::new(status_reply(Code::Recovering, "")));
-        (!self.snapshot.settled).then(|| Arc::clone(self.recovering.get_or_init(make)))
+        (!self.snapshot.settled || self.samples.awaited)
+            .then(|| Arc::clone(self.recovering.get_or_init(make)))
     }
 
     /// The reply to `getAllVmStats` at `now`, shared by all who ask within some seconds.

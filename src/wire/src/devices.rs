@@ -2,21 +2,24 @@
 
 use whydown_core::id::DomainId;
 use whydown_core::sample::{Devices, Part, Usage};
+use whydown_core::snapshot::DomainPublic;
 
 use crate::profile::Profile;
-use crate::running::put_machine;
+use crate::running::{made_of, put_machine};
 use crate::write::Members;
 
 /// How an alias begins that a user gave. Behind it stands the `deviceId` by which a manager knows the device.
 pub(crate) const GIVEN: &str = "ua-";
 
-/// The members that need the VM's document. Without it there is only an empty `devices`, which engines insist on.
-pub(crate) fn put(s: &mut Members<'_>, usage: Option<&Usage>, profile: &Profile) {
-    let devices = usage.and_then(|usage| usage.devices.as_deref());
+/// The members that need the VM's document. Without it there are only those that engines insist on.
+pub(crate) fn put(s: &mut Members<'_>, domain: &DomainPublic, usage: Option<&Usage>, profile: &Profile) {
+    let devices = made_of(domain, usage).map(|(devices, _)| devices);
     put_machine(s, devices, profile);
+    // Engines to 3.6 break off where the two are missing; 0 is no VM's, and says that nobody knows.
+    s.number_text("smp", devices.map_or(0, |devices| devices.vcpus));
+    let memory_mib = devices.map_or(0, |devices| devices.memory_kib / 1024);
+    s.int("memSize", i32::try_from(memory_mib).unwrap_or(i32::MAX));
     if let Some(devices) = devices {
-        s.number_text("smp", devices.vcpus);
-        s.int("memSize", i32::try_from(devices.memory_kib / 1024).unwrap_or(i32::MAX));
         s.text("emulatedMachine", &devices.machine);
         s.number_text("timeOffset", devices.clock_offset_s);
     }

@@ -16,12 +16,14 @@ const BYTES_PER_PERCENT_OF_MBIT: f64 = 1_000_000.0 / 8.0 / 100.0;
 /// The members of the profile's sections `vm` (as far as they need samples or devices), `started` and `sampled`, but for
 /// those that change by the moment.
 pub(crate) fn put(s: &mut Members<'_>, domain: &DomainPublic, usage: Option<&Usage>, profile: &Profile) {
-    let devices = usage.and_then(|usage| usage.devices.as_deref());
+    let devices = made_of(domain, usage);
     let started = usage.filter(|_| domain.status != Status::Launching);
+    let fingerprint = devices.and_then(|(_, fingerprint)| fingerprint);
+    let devices = devices.map(|(devices, _)| devices);
     profile.put(s, Key::TimeOffset, devices.map(|devices| devices.clock_offset_s));
     profile.put(s, Key::ClientIp, None::<&str>);
     put_machine(s, devices, profile);
-    profile.put(s, Key::Hash, usage.and_then(|usage| usage.fingerprint));
+    profile.put(s, Key::Hash, fingerprint);
     put_network(s, started, profile);
     put_disks(s, started, profile);
     if domain.status == Status::Launching {
@@ -36,6 +38,15 @@ pub(crate) fn put(s: &mut Members<'_>, domain: &DomainPublic, usage: Option<&Usa
     if let (Some(usage), Some(sample)) = (started, sample) {
         put_sampled(s, usage, sample, profile);
     }
+}
+
+/// What the VM is made of, and its fingerprint: as it was last read, or as it is kept with the run.
+pub(crate) fn made_of<'a>(
+    domain: &'a DomainPublic,
+    usage: Option<&'a Usage>,
+) -> Option<(&'a Devices, Option<i64>)> {
+    let read = usage.and_then(|usage| Some((usage.devices.as_deref()?, usage.fingerprint)));
+    read.or_else(|| domain.made.as_deref().map(|made| (made, Some(made.fingerprint()))))
 }
 
 fn truth(truth: bool) -> &'static str {

@@ -279,7 +279,7 @@ pub(crate) fn put_full(
     profile.put(s, Key::VmType, Some("kvm"));
     profile.put(s, Key::Pid, domain.pid);
     profile.put(s, Key::PauseCode, status_words(domain).1);
-    devices::put(s, usage, profile);
+    devices::put(s, domain, usage, profile);
     if let Some(ending) = &domain.ending {
         put_exit(s, domain, ending, range);
     }

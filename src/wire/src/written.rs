@@ -178,6 +178,7 @@ mod tests {
             ending: None,
             durable: true,
             status_time: 0,
+            made: None,
         })
     }
 
@@ -199,7 +200,7 @@ mod tests {
             guest: None,
         };
         let domains = numbers.iter().map(|number| (id(*number), Arc::new(usage.clone()))).collect();
-        Arc::new(Samples { domains })
+        Arc::new(Samples { domains, awaited: false })
     }
 
     fn profile() -> &'static Profile {

@@ -9,6 +9,7 @@ use crate::hypervisor::{DomainView, HostEvent, Listing, Process};
 use crate::id::{DomainId, RequestId, RunId};
 use crate::log::Log;
 use crate::record::{Ending, Haste, Keep};
+use crate::sample::Devices;
 use crate::time::Wall;
 
 /// What the world tells the engine.
@@ -41,6 +42,8 @@ pub enum Input {
     /// A domain that runs as far as we know was not among those that run: libvirt says no word of processes that it
     /// finds gone while it takes them over after its own start.
     Missed(DomainId),
+    /// What this run is made of was read, and is to be told of it for as long as it is shown.
+    Made(RunId, Arc<Devices>),
     /// A start by another client failed.
     StartFailed {
         /// Of which domain.
@@ -99,6 +102,8 @@ pub enum Wanted {
         name: String,
         /// The document, with that UUID in it.
         xml: String,
+        /// What it will be made of, as far as the document says.
+        made: Option<Arc<Devices>>,
     },
     /// Ask the guest to shut down.
     Shutdown {

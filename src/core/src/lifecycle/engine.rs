@@ -14,6 +14,7 @@ use crate::hypervisor::{Happening, Process};
 use crate::id::{BootId, DomainId, RunId};
 use crate::log::{Log, LogBlock};
 use crate::record::{Ending, Keep, Recovered, RunStart, Seen};
+use crate::sample::Devices;
 use crate::snapshot::{DomainPublic, Link, Snapshot, Status};
 use crate::time::{Mono, Now, Wall};
 
@@ -46,6 +47,8 @@ pub(super) struct Down {
     /// How old it was at `since`, in time that whydown lived through.
     pub age: Duration,
     pub since: Mono,
+    /// What it was made of.
+    pub made: Option<Arc<Devices>>,
 }
 
 impl Down {
@@ -175,11 +178,15 @@ impl Engine {
             fresh: true,
             floor,
         };
+        let mut made: BTreeMap<RunId, Arc<Devices>> =
+            recovered.made.into_iter().map(|(run, devices)| (run, Arc::new(devices))).collect();
         for ending in recovered.unacknowledged {
             engine.last_run = engine.last_run.max(ending.run.0);
             let age = recovered.ages.get(&ending.run).copied().unwrap_or_default();
             let since = Mono::default();
-            engine.down.insert(ending.domain, Down { ending: Arc::new(ending), durable: true, age, since });
+            let made = made.remove(&ending.run);
+            let (domain, ending) = (ending.domain, Arc::new(ending));
+            engine.down.insert(domain, Down { ending, durable: true, age, since, made });
         }
         let mut open = recovered.open;
         open.sort_by_key(|(start, _)| start.run);
@@ -195,6 +202,7 @@ impl Engine {
             {
                 run.may_still_start();
             }
+            run.made = made.remove(&run.start.run);
             engine.runs.insert(run.start.run, run);
         }
         engine
@@ -227,6 +235,7 @@ impl Engine {
             Input::Past(logs) => self.past = logs,
             Input::LinkUp(listing) => self.link_up(now, listing),
             Input::Missed(domain) => self.missed(domain),
+            Input::Made(run, devices) => self.made(now, run, devices),
             Input::StartFailed { domain, at, facts } => self.start_failed(now, &domain, at, facts),
             Input::Kept(run) => self.kept(now, run),
             Input::NotKept(run) => self.not_kept(now, run),
@@ -308,7 +317,7 @@ impl Engine {
     pub(super) fn beat(&mut self, now: Now) {
         self.next_heartbeat = None;
         if matches!(self.link, Link::Up) {
-            self.keep_alive(now.wall);
+            self.keep_beside(Keep::Alive(now.wall));
             self.next_heartbeat = Some(now.mono.after(self.settings.heartbeat));
         }
         self.preludes.retain(|_, heard| {
@@ -497,6 +506,7 @@ impl Engine {
                 ending: None,
                 durable: true,
                 status_time: 0,
+                made: run.made.clone(),
             });
         }
         self.down.get(&domain).map(|down| DomainPublic {
@@ -512,6 +522,7 @@ impl Engine {
             ending: Some(Arc::clone(&down.ending)),
             durable: down.durable,
             status_time: 0,
+            made: down.made.clone(),
         })
     }
 }

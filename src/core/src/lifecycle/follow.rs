@@ -1,5 +1,7 @@
 //! What the hypervisor reports, event by event.
 
+use std::sync::Arc;
+
 use super::attribution::Marks;
 use super::effect::{Effect, Question};
 use super::engine::{Echo, Engine, Prelude};
@@ -369,11 +371,17 @@ impl Engine {
     pub(super) fn begin(&mut self, _now: Now, start: RunStart, phase: Phase, status: Status) -> RunId {
         let (id, domain) = (start.run, start.domain);
         self.keep(domain, Keep::Start(start.clone()));
+        let made = self.made_before(domain);
+        if let Some(devices) = &made {
+            self.keep_beside(Keep::Made(id, Arc::clone(devices)));
+        }
         self.effects.extend(start.incarnation.process.map(Effect::Watch));
         self.current.insert(domain, id);
         self.down.remove(&domain);
         let comes_up = start.incarnation.process.is_some() || phase == Phase::Launching;
-        self.runs.insert(id, Run::new(start, phase, status, Vec::new()));
+        let mut run = Run::new(start, phase, status, Vec::new());
+        run.made = made;
+        self.runs.insert(id, run);
         if comes_up {
             self.take_strays(id);
         }

@@ -120,10 +120,10 @@ impl Engine {
         self.effects.push(Effect::Keep(keep));
     }
 
-    /// Hands over what is about no domain.
-    pub(super) fn keep_alive(&mut self, at: crate::time::Wall) {
+    /// Hands over what nothing waits for.
+    pub(super) fn keep_beside(&mut self, keep: Keep) {
         self.gate.handed += 1;
-        self.effects.push(Effect::Keep(Keep::Alive(at)));
+        self.effects.push(Effect::Keep(keep));
     }
 
     /// Asks, and has something done when all that was handed over about its domain is on disk.
@@ -230,7 +230,7 @@ impl Engine {
                     matches!(&piece.fact, Fact::Refused { what: Asked::Destroy | Asked::ForceOff, .. });
                 return takes_back.then_some(Haste::Soon);
             }
-            Keep::Alive(_) => return None,
+            Keep::Alive(_) | Keep::Made(..) => return None,
             Keep::Start(_) | Keep::Revised(_) => return Some(Haste::Soon),
             Keep::Acknowledge(run, _) => *run,
             Keep::Ending(ending) => ending.run,

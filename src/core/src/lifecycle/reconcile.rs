@@ -20,7 +20,7 @@ impl Engine {
         if matches!(self.link, Link::Up) {
             self.link = Link::Down { since: at };
             self.next_heartbeat = None;
-            self.keep_alive(at);
+            self.keep_beside(Keep::Alive(at));
             self.mark_changed();
         }
         for overtaken in self.looks.values_mut() {

@@ -12,6 +12,7 @@ use crate::hypervisor::{
 use crate::id::RequestId;
 use crate::limits;
 use crate::record::{Ending, RunStart, When};
+use crate::sample::Devices;
 use crate::snapshot::Status;
 use crate::time::{Mono, Now, Wall};
 
@@ -168,6 +169,8 @@ pub(super) struct Run {
     pub remains_known: bool,
     /// Acts that broke off with the link: if it still runs at that time, they were not done.
     pub unsure: Vec<(Asked, Mono)>,
+    /// What it is made of, as far as it is known.
+    pub made: Option<Arc<Devices>>,
 }
 
 impl Run {
@@ -213,6 +216,7 @@ impl Run {
             next: None,
             remains_known: false,
             unsure,
+            made: None,
         }
     }
 

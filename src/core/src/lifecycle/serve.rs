@@ -24,7 +24,12 @@ impl Engine {
                 let why = "whydown has not seen libvirt's domains yet";
                 self.reply_at_once(id, Reply::Unavailable(why.into()));
             }
-            Wanted::Create { domain, name, xml } => self.create(now, id, who, domain, name, xml),
+            Wanted::Create { domain, name, xml, made } => {
+                let run = self.create(now, id, who, domain, name, xml);
+                if let (Some(run), Some(made)) = (run, made) {
+                    self.made(now, run, made);
+                }
+            }
             Wanted::Shutdown { domain, again, agent_first, force_after } => {
                 self.shut_down(now, id, domain, Shutting { who, again, agent_first, force_after });
             }
@@ -34,14 +39,25 @@ impl Engine {
         self.request_is_taken(id, domain);
     }
 
-    fn create(&mut self, now: Now, id: RequestId, who: Who, domain: DomainId, name: String, xml: String) {
+    /// Gives the new run, unless it was refused.
+    fn create(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        who: Who,
+        domain: DomainId,
+        name: String,
+        xml: String,
+    ) -> Option<RunId> {
         // As in the original, a Down record has to be acknowledged first.
         let open = self.current.get(&domain).is_some_and(|id| self.runs[id].is_open());
         if open || self.down.contains_key(&domain) {
-            return self.reply(id, domain, Reply::Exists);
+            self.reply(id, domain, Reply::Exists);
+            return None;
         }
         if let Some(why) = self.no_link() {
-            return self.reply(id, domain, Reply::Unavailable(why));
+            self.reply(id, domain, Reply::Unavailable(why));
+            return None;
         }
         let domain = DomainRef { id: domain, name, libvirt_id: None };
         // Of starts before this one.
@@ -54,6 +70,7 @@ impl Engine {
         self.note(run, now.wall, Fact::Requested { what: Asked::Create, who });
         self.ask(Question::Act { run, domain: domain.id, what: Asked::Create, xml: Some(xml) });
         self.reply(id, domain.id, Reply::Done);
+        Some(run)
     }
 
     fn shut_down(&mut self, now: Now, id: RequestId, domain: DomainId, shutting: Shutting) {

@@ -190,15 +190,17 @@ impl Engine {
         match self.runs.get(&id).map(|run| (&run.phase, run.start.domain)) {
             Some((Phase::Recording(ending), domain)) => {
                 let ending = Arc::clone(ending);
+                let mut made = None;
                 let forgotten = self.runs.remove(&id).is_some_and(|run| {
                     self.remember_run(&run.start);
+                    made = run.made;
                     run.forgotten_by.is_some()
                 });
                 if self.current.get(&domain) == Some(&id) {
                     self.current.remove(&domain);
                     if !forgotten {
-                        self.down
-                            .insert(domain, Down { ending, durable, age: Duration::ZERO, since: now.mono });
+                        let (age, since) = (Duration::ZERO, now.mono);
+                        self.down.insert(domain, Down { ending, durable, age, since, made });
                     }
                 }
                 self.touch(now, domain);

@@ -229,7 +229,7 @@ impl Invariants {
             Keep::Start(start) => start.run,
             Keep::Evidence(run, ..) | Keep::Acknowledge(run, _) => *run,
             Keep::Ending(ending) | Keep::Revised(ending) => ending.run,
-            Keep::Alive(_) => return,
+            Keep::Made(..) | Keep::Alive(_) => return,
         };
         let begun = if let Keep::Start(start) = keep { Some(start.domain) } else { None };
         let Some(domain) = begun.or_else(|| self.starts.get(&run).map(|start| start.domain)) else { return };

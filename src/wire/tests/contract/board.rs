@@ -169,7 +169,7 @@ fn a_vm_is_written_anew_when_its_sample_changes_and_only_with_a_sample_of_its_ow
     let stats = |run: u64, cpu: f64| {
         let mut usage = usage(RunId(run));
         usage.rates.as_mut().unwrap().cpu_guest = cpu;
-        let samples = Arc::new(Samples { domains: [(id(1), Arc::new(usage))].into() });
+        let samples = Arc::new(Samples { domains: [(id(1), Arc::new(usage))].into(), awaited: false });
         let reply = read(&board.update(&picture, &samples).vm_stats(id(1), Range::Full, NOW));
         members(&items(&members(&reply)["statsList"])[0]).clone()
     };
@@ -188,7 +188,7 @@ fn a_vm_that_does_not_respond_says_so_unless_it_moves() {
         let domain = vm(1, status);
         let mut silent = usage(domain.run);
         silent.responds = false;
-        let samples = Arc::new(Samples { domains: [(id(1), Arc::new(silent))].into() });
+        let samples = Arc::new(Samples { domains: [(id(1), Arc::new(silent))].into(), awaited: false });
         let bodies = Board::new(Generation::Common).update(&Arc::new(snapshot([domain])), &samples);
         let reply = read(&bodies.all_vm_stats(Range::Full, NOW).plain);
         let vms = entries(&reply, "statsList");

@@ -46,6 +46,7 @@ pub fn vm(number: u32, status: Status) -> DomainPublic {
         ending: None,
         durable: true,
         status_time: 1_456_747_100_000 + i64::from(number),
+        made: None,
     }
 }
 
@@ -115,7 +116,8 @@ pub fn bodies_for(generation: Generation, snapshot: Snapshot) -> Arc<Bodies> {
         };
         Some((domain.domain, Arc::new(usage)))
     };
-    let samples = Samples { domains: snapshot.domains.values().enumerate().filter_map(known).collect() };
+    let domains = snapshot.domains.values().enumerate().filter_map(known).collect();
+    let samples = Samples { domains, awaited: false };
     Board::new(generation).update(&Arc::new(snapshot), &Arc::new(samples))
 }
 

@@ -99,7 +99,7 @@ fn a_run_that_ends_takes_nothing_of_the_start_that_follows() {
 fn a_start_through_us_takes_nothing_of_one_before_it() {
     let mut world = World::new();
     world.seen(FIRST, oom());
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into() });
+    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
     let refused = Outcome::Refused("no such disk".into());
     let run = world.asked.iter().find_map(|question| match question {
         Question::Act { run, .. } => Some(*run),

@@ -114,7 +114,7 @@ fn a_start_that_was_asked_of_a_driver_inside_a_dead_daemon_is_over_at_once() {
 #[test]
 fn a_start_outlives_the_link_by_which_it_was_asked_for() {
     let mut world = World::new();
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into() });
+    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
     let at = world.now().wall;
     world.tell(Input::LinkLost { at });
     let (run, what, outcome) = (RunId(1), Asked::Create, Outcome::NoLink);

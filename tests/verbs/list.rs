@@ -1,0 +1,60 @@
+//! The full form of `list`: what a VM is made of is told from its first moment to its last, over restarts too.
+
+use whydown_lab::{Guest, Result, xmlrpc_client};
+
+use crate::create;
+use crate::host::{Host, PATIENCE};
+
+/// The first answers that are not 99, on one connection and asked for without a pause: status, hash, memory, processors, devices.
+fn first_answers(host: &Host, guest: &Guest) -> Result<String> {
+    let id = guest.uuid_text();
+    let code = format!(
+        "import time\n\
+         deadline = time.monotonic() + 60\n\
+         reply = server.getVmStats('{id}')\n\
+         while reply['status']['code'] == 99 and time.monotonic() < deadline:\n\
+         \x20   reply = server.getVmStats('{id}')\n\
+         vm = server.list('true', ['{id}'])['vmList'][0]\n\
+         stats = reply['statsList'][0]\n\
+         print(stats['status'], stats.get('hash'), vm['memSize'], vm['smp'], len(vm['devices']))"
+    );
+    let client = xmlrpc_client(host.daemon.port()?, &code)?;
+    Ok(client.trim().to_owned())
+}
+
+#[test]
+fn what_a_vm_is_made_of_is_told_from_its_first_moment_to_its_last() -> Result<()> {
+    let mut host = Host::start("made")?;
+    let guest = host.guest("made")?;
+    assert_eq!(create(&host, &guest)?, 0);
+    let first = first_answers(&host, &guest)?;
+    let words: Vec<&str> = first.split(' ').collect();
+    let [_, hash, memory, processors, devices] = words[..] else { panic!("{first}") };
+    assert!(hash != "None" && memory != "0" && processors == "1" && devices != "0", "{first}");
+    host.wait_status(&guest, "up");
+    let mut serial = guest.serial(PATIENCE)?;
+
+    // Once libvirt's own document was read, it stays what it is.
+    let addressed = || {
+        first_answers(&host, &guest)
+            .is_ok_and(|answer| !answer.starts_with("WaitForLaunch") && !answer.contains(hash))
+    };
+    whydown_lab::wait_until("its document was read", PATIENCE, addressed);
+    let up = first_answers(&host, &guest)?;
+    for _ in 0..3 {
+        host.daemon.kill_9()?;
+        host.daemon.start_again()?;
+        assert_eq!(first_answers(&host, &guest)?, up, "the first answer after a restart");
+    }
+
+    serial.power_off()?;
+    host.wait_status(&guest, "down");
+    let down = first_answers(&host, &guest)?;
+    host.daemon.kill_9()?;
+    host.daemon.start_again()?;
+    assert_eq!(first_answers(&host, &guest)?, down);
+    assert!(down.starts_with("Down "), "{down}");
+    let machine = |answer: &str| answer.split(' ').skip(2).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(machine(&down), machine(&up));
+    Ok(())
+}
