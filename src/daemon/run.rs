@@ -223,8 +223,9 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
 
     let mut seen = published.clone();
     let ready = tokio::spawn(async move {
-        let first_listing = seen.wait_for(|published| published.snapshot.settled);
-        let waited = tokio::time::timeout(READY_WITHOUT_LIBVIRT, first_listing).await;
+        // From then on managers are answered.
+        let answers = seen.wait_for(|published| published.bodies.recovering().is_none());
+        let waited = tokio::time::timeout(READY_WITHOUT_LIBVIRT, answers).await;
         let status = if waited.is_ok() { "watching" } else { "waiting for libvirt" };
         info!("{status}");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)]);

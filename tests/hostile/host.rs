@@ -182,6 +182,7 @@ impl Host {
         }
         let peak = self.memory_kib("VmHWM");
         let more = peak.saturating_sub(before);
+        eprintln!("MEMORY {more} of {memory_kib} before {before}");
         assert!(more <= memory_kib, "{more} KiB more than the {before} before: over {memory_kib}");
         for door in DOORS {
             wait_until("a newcomer is answered", PATIENCE, || {

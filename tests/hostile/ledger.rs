@@ -31,7 +31,7 @@ fn fifo(path: &Path) {
 fn a_ledger_that_is_taken_away_is_put_back_and_history_is_never_empty_meanwhile() {
     let mut host = Host::start(LIMITS);
     assert_eq!(host.connect(Door::Unix).ask(post(xml("destroy", &param(VM)))).code(), 0);
-    assert_eq!(endings(&host), (200, 1));
+    wait_until("the ending is told", PATIENCE, || endings(&host) == (200, 1));
     let state = host.state_dir();
     let ledger = state.join("ledger.db");
     let file = |suffix: &str| state.join(format!("ledger.db{suffix}"));

@@ -139,7 +139,7 @@ fn who_watches_and_never_reads_holds_nobody_up() {
 }
 
 /// VMs of a host whose whole list has more than a megabyte.
-const MANY_VMS: usize = 1500;
+const MANY_VMS: usize = 1000;
 
 /// What the daemon may hold of requests and answers, as `docs/operating.md` says.
 const HELD_KIB: u64 = 64 << 10;
