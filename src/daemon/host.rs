@@ -9,11 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use procfs::{Current, CurrentSI};
-use quick_xml::events::Event;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+use whydown_core::snapshot::Link;
 use whydown_core::time::Wall;
-use whydown_libvirt::Versions;
-use whydown_wire::{Hardware, HostFacts, HostStats, OperatingSystem, Package};
+use whydown_libvirt::{Hypervisor, Versions};
+use whydown_wire::{Hardware, HostFacts, HostStats, OperatingSystem, Package, RNG_SOURCES};
 
+use super::abilities::{self, Abilities};
+use super::engine::Published;
 use super::{clock, network};
 
 /// How often figures are read. Managers poll every two to fifteen seconds.
@@ -21,6 +25,10 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
 /// Links come and go seldom: they are looked for in each so many samples.
 const LINKS_EVERY: u64 = 5;
+
+/// How long until libvirt is asked again what it can do, if it did not say, and how often.
+const LEARN_AGAIN: Duration = Duration::from_secs(1);
+const LEARN_TRIES: u32 = 30;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -36,6 +44,8 @@ struct Known {
     /// What else is read while the daemon runs.
     stats: HostStats,
     busy: Option<Busy>,
+    /// Whether libvirt was asked.
+    learned: bool,
 }
 
 /// Clock ticks of all CPUs since boot.
@@ -53,6 +63,7 @@ impl Host {
             facts: Arc::new(facts()),
             stats: HostStats { started, ..stats(state_dir) },
             busy: busy(),
+            learned: false,
         };
         Self { inner: Arc::new(Mutex::new(known)) }
     }
@@ -90,20 +101,71 @@ impl Host {
         }
     }
 
-    /// Adds what libvirt knows.
-    pub fn set_versions(&self, versions: &Versions) {
+    /// Asks libvirt with every new link what it is and what it can do, for ever.
+    pub async fn learn(self, hypervisor: Hypervisor, mut published: watch::Receiver<Published>) {
+        let (mut learned, mut tries) = (false, 0);
+        loop {
+            let up = matches!(published.borrow_and_update().snapshot.link, Link::Up);
+            if up && !learned {
+                let asked = hypervisor.clone();
+                let ask = move || (asked.versions(), asked.domain_capabilities());
+                match tokio::task::spawn_blocking(ask).await {
+                    Ok((Ok(versions), domains)) => {
+                        if let Err(refusal) = &domains {
+                            info!(
+                                "libvirt does not say which processors VMs can have; a manager that chooses among them finds none: {refusal}"
+                            );
+                        }
+                        self.set(&versions, domains.ok().as_deref());
+                        learned = true;
+                    }
+                    Ok((Err(refusal), _)) if tries < LEARN_TRIES => {
+                        debug!("libvirt does not say what it can do: {refusal}");
+                        tries += 1;
+                        tokio::time::sleep(LEARN_AGAIN).await;
+                        continue;
+                    }
+                    Ok((Err(refusal), _)) => {
+                        warn!("libvirt does not say what it can do, and managers are not told: {refusal}");
+                        self.lock().learned = true;
+                        learned = true;
+                    }
+                    Err(_) => return,
+                }
+            }
+            (learned, tries) = if up { (learned, tries) } else { (false, 0) };
+            if published.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Adds what libvirt knows. `domains`: its document of what VMs can have here, if it has one.
+    fn set(&self, versions: &Versions, domains: Option<&str>) {
         let package = |number: u64| Package {
             version: format!("{}.{}.{}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000),
             release: String::new(),
         };
+        let abilities = Abilities::read(&versions.capabilities);
         let mut known = self.lock();
         let mut facts = (*known.facts).clone();
         facts.packages.insert("libvirt".into(), package(versions.libvirt));
         if let Some(hypervisor) = versions.hypervisor {
             facts.packages.insert("qemu-kvm".into(), package(hypervisor));
         }
-        facts.machines = machines(&versions.capabilities);
+        facts.cpu_models = domains
+            .map(|domains| abilities::models(domains, abilities.vendor.as_deref()))
+            .unwrap_or_default();
+        facts.kvm = abilities.kvm.unwrap_or(facts.kvm);
+        facts.machines = abilities.machines;
         known.facts = Arc::new(facts);
+        known.learned = true;
+    }
+
+    /// Whether libvirt was asked what it can do here. Before that much of it is missing, and a manager that sees a host
+    /// without machine types puts it out of operation.
+    pub fn is_learned(&self) -> bool {
+        self.lock().learned
     }
 
     /// What it can do and is made of.
@@ -217,6 +279,11 @@ fn facts() -> HostFacts {
         cpu_flags: field("flags")
             .map(|f| f.split_whitespace().map(str::to_owned).collect())
             .unwrap_or_default(),
+        rng_sources: RNG_SOURCES
+            .into_iter()
+            .filter(|(_, file)| Path::new(file).exists())
+            .map(|(name, _)| name)
+            .collect(),
         memory_mib: procfs::Meminfo::current().map_or(0, |m| m.mem_total / MIB),
         system: OperatingSystem {
             name: release.get("ID").cloned().unwrap_or_default(),
@@ -233,24 +300,6 @@ fn facts() -> HostFacts {
         hardware,
         links: network::links(),
         ..HostFacts::default()
-    }
-}
-
-/// The machine types in libvirt's capabilities document.
-fn machines(capabilities: &str) -> Vec<String> {
-    let mut reader = quick_xml::Reader::from_str(capabilities);
-    let mut machines = std::collections::BTreeSet::new();
-    let mut inside = false;
-    loop {
-        match reader.read_event() {
-            Ok(Event::Start(start)) => inside = start.name().as_ref() == "machine",
-            Ok(Event::Text(text)) if inside => {
-                machines.insert(text.xml10_content().trim().to_owned());
-            }
-            Ok(Event::End(_)) => inside = false,
-            Ok(Event::Eof) | Err(_) => return machines.into_iter().collect(),
-            Ok(_) => {}
-        }
     }
 }
 

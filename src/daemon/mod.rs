@@ -11,6 +11,7 @@
 //! | sampler task | samples, devices | figures stay as they are, and age |
 //! | edge tasks | one connection each | that connection is closed |
 
+mod abilities;
 mod absence;
 mod alone;
 mod clock;

@@ -287,6 +287,9 @@ impl Service {
                 let outcome = self.ask(peer, asked, Wanted::Destroy { domain: vm }).await;
                 Given::Own(whydown_wire::destroy_reply(&outcome))
             }
+            Verb::GetVdsCapabilities if !self.host.is_learned() => {
+                Given::Own(status_reply(Code::Recovering, ""))
+            }
             Verb::GetVdsCapabilities => {
                 Given::Own(whydown_wire::capabilities(&plain_host(self.host.facts(), sight), peer.ip()))
             }

@@ -187,7 +187,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let failed = tokio::spawn(failed.run());
     let host = Host::read(&folder, started);
     let sampler = tokio::spawn(host.clone().sample(folder.clone()));
-    let versions = tokio::spawn(learn_versions(host.clone(), hypervisor.clone(), published.clone()));
+    let versions = tokio::spawn(host.clone().learn(hypervisor.clone(), published.clone()));
     let (close, closing) = watch::channel(false);
     let doctor = Doctor::new(
         &settings,
@@ -566,22 +566,4 @@ fn listen(settings: &Settings, postbox: &Postbox, news: sample::News, past: Abse
             }
         }
     })
-}
-
-/// Asks libvirt for its versions with every new link.
-async fn learn_versions(host: Host, hypervisor: Hypervisor, mut published: watch::Receiver<Published>) {
-    let mut was_up = false;
-    loop {
-        let up = matches!(published.borrow_and_update().snapshot.link, whydown_core::snapshot::Link::Up);
-        if up && !was_up {
-            let asked = hypervisor.clone();
-            if let Ok(Ok(versions)) = tokio::task::spawn_blocking(move || asked.versions()).await {
-                host.set_versions(&versions);
-            }
-        }
-        was_up = up;
-        if published.changed().await.is_err() {
-            return;
-        }
-    }
 }

@@ -10,6 +10,7 @@ mod every;
 mod refused;
 
 mod call;
+mod host_facts;
 mod live;
 
 mod old_host;

@@ -17,6 +17,14 @@ pub enum Value {
 }
 
 impl Value {
+    /// The text that it is, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The type's name on the wire.
     pub fn tag(&self) -> &'static str {
         match self {

@@ -265,6 +265,18 @@ impl Hypervisor {
         all().map_err(|fault| Refusal::of(fault, conn))
     }
 
+    /// libvirt's document of what VMs can have on this host: the emulator and the accelerator are those that it would
+    /// choose itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Refusal`] says; drivers that are not for QEMU may not know the call.
+    pub fn domain_capabilities(&self) -> Result<String, Refusal> {
+        let session = self.session()?;
+        let line = session.line()?;
+        line.conn().domain_capabilities().map_err(|fault| Refusal::of(fault, line.conn()))
+    }
+
     pub(crate) fn act<T>(
         &self,
         id: DomainId,

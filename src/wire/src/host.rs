@@ -34,8 +34,12 @@ pub struct HostFacts {
     pub cpu_threads: u32,
     /// Sockets.
     pub cpu_sockets: u32,
-    /// CPU flags, and the models that the CPU can play, as `model_Nehalem`.
+    /// CPU flags, as the kernel names them.
     pub cpu_flags: Vec<String>,
+    /// The processor models that VMs can have here, as `Nehalem`; managers choose among those that they know.
+    pub cpu_models: Vec<String>,
+    /// Where a VM's random numbers can come from, as [`RNG_SOURCES`] names them.
+    pub rng_sources: Vec<&'static str>,
     /// Memory in MiB.
     pub memory_mib: u64,
     /// The operating system.
@@ -55,6 +59,11 @@ pub struct HostFacts {
     /// The host's own network links.
     pub links: Vec<NetLink>,
 }
+
+/// Sources of random numbers, by the name that managers have for each, with the host's file. `urandom` is taken by `create`
+/// and not named here: engines up to 4.0 lose the whole reply over a name that they do not know, and later ones take
+/// `random` for it.
+pub const RNG_SOURCES: [(&str, &str); 2] = [("random", "/dev/random"), ("hwrng", "/dev/hwrng")];
 
 /// Name, version and release of an operating system.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -160,7 +169,7 @@ pub fn capabilities(host: &HostFacts, client: Option<IpAddr>) -> Bytes {
         s.number_text("cpuCores", host.cpu_cores);
         s.number_text("cpuThreads", host.cpu_threads);
         s.number_text("cpuSockets", host.cpu_sockets);
-        s.text("cpuFlags", &host.cpu_flags.join(","));
+        s.text("cpuFlags", &cpu_flags(host));
         s.number_text("memSize", host.memory_mib);
         s.text("reservedMem", "321");
         s.text("guestOverhead", "65");
@@ -184,7 +193,7 @@ pub fn capabilities(host: &HostFacts, client: Option<IpAddr>) -> Bytes {
         s.texts("clusterLevels", &host.cluster_levels);
         s.texts("supportedENGINEs", &host.engines);
         s.texts("vmTypes", ["kvm"]);
-        s.texts::<&str>("rngSources", []);
+        s.texts("rngSources", &host.rng_sources);
         s.structure("HBAInventory", |s| {
             s.array("iSCSI", |items| {
                 if let Some(name) = &host.iscsi_initiator {
@@ -271,6 +280,12 @@ pub fn hardware(hardware: &Hardware) -> Bytes {
         put_optional(s, "systemUUID", &hardware.uuid);
         put_optional(s, "systemFamily", &hardware.family);
     })
+}
+
+/// The flags, and behind them the models as VDSM marked them: an engine's list of processors asks for both.
+fn cpu_flags(host: &HostFacts) -> String {
+    let models = host.cpu_models.iter().map(|model| format!("model_{model}"));
+    host.cpu_flags.iter().cloned().chain(models).collect::<Vec<_>>().join(",")
 }
 
 fn info_reply(capacity: usize, fill: impl FnOnce(&mut Members<'_>)) -> Bytes {

@@ -35,7 +35,8 @@ pub use call::{BAD_CALL_FAULT, BadCall, Call, CallLimits};
 pub use classic::ClassicVm;
 pub use codes::{Code, done, fault, status_reply};
 pub use host::{
-    Hardware, HostFacts, HostStats, Ksm, OperatingSystem, Package, capabilities, hardware, host_stats,
+    Hardware, HostFacts, HostStats, Ksm, OperatingSystem, Package, RNG_SOURCES, capabilities, hardware,
+    host_stats,
 };
 pub use network::{LinkKind, LinkTraffic, NetLink};
 pub use outcome::{

@@ -51,6 +51,7 @@ pub struct Launch {
     environment: Vec<(String, String)>,
     tracefs: bool,
     audit: bool,
+    no_kvm: bool,
     without: Option<String>,
     delivered: bool,
 }
@@ -69,6 +70,7 @@ impl Launch {
             environment: Vec::new(),
             tracefs: false,
             audit: false,
+            no_kvm: false,
             without: None,
             delivered: false,
         }
@@ -102,6 +104,13 @@ impl Launch {
     /// With an ear for the kernel's audit. Without this it does not listen, whatever the host's audit does.
     pub fn audit(mut self) -> Self {
         self.audit = true;
+        self
+    }
+
+    /// On a host without KVM: its device is hidden from this daemon and what it starts. QEMU then computes what a
+    /// processor would do, and can do other models.
+    pub fn without_kvm(mut self) -> Self {
+        self.no_kvm = true;
         self
     }
 
@@ -203,6 +212,19 @@ impl Whydownd {
         } else {
             (Command::new(&self.launch.program), PathBuf::new())
         };
+        if self.launch.no_kvm {
+            let whole = command;
+            // libvirt asks whether the file can be written, which root can anywhere but on what is read-only.
+            let hide = "[ ! -e /dev/kvm ] || { : >\"$0\" && mount --bind \"$0\" /dev/kvm && \
+                        mount -o remount,bind,ro /dev/kvm; } && exec \"$@\"";
+            let place = self.launch.directory.join("no-kvm");
+            command = Command::new("unshare");
+            command
+                .args(["--mount", "sh", "-c", hide])
+                .arg(place)
+                .arg(whole.get_program())
+                .args(whole.get_args());
+        }
         if let Some(name) = &self.launch.without {
             let whole = command;
             let less = format!("-{name}");

@@ -237,6 +237,14 @@ impl Conn {
         unsafe { take_string(sys::virConnectGetCapabilities(self.raw())) }
     }
 
+    /// What the emulator that libvirt would choose can do, with the accelerator that it would choose. The first call may
+    /// let QEMU be probed.
+    pub(crate) fn domain_capabilities(&self) -> Result<String, Fault> {
+        let any = std::ptr::null();
+        // SAFETY: NULL leaves the choice to libvirt, and it returns a malloc'ed C string that is ours, or NULL.
+        unsafe { take_string(sys::virConnectGetDomainCapabilities(self.raw(), any, any, any, any, 0)) }
+    }
+
     /// The machine.
     pub(crate) fn node_info(&self) -> Result<NodeInfo, Fault> {
         // SAFETY: the structure is plain numbers and an array of characters, for which all zeros is a value.

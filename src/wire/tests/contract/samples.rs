@@ -353,7 +353,9 @@ pub fn host() -> HostFacts {
         cpu_cores: 4,
         cpu_threads: 8,
         cpu_sockets: 1,
-        cpu_flags: vec!["vmx".into(), "model_Nehalem".into()],
+        cpu_flags: vec!["vmx".into(), "nx".into()],
+        cpu_models: vec!["Nehalem".into(), "Westmere".into()],
+        rng_sources: vec!["random"],
         memory_mib: 15_934,
         packages: BTreeMap::from([(
             "vdsm".into(),
