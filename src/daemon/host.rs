@@ -291,8 +291,6 @@ fn facts() -> HostFacts {
             release: String::new(),
         },
         packages: packages(),
-        cluster_levels: ["3.4", "3.5", "3.6"].map(str::to_owned).to_vec(),
-        engines: ["3.4", "3.5", "3.6"].map(str::to_owned).to_vec(),
         selinux_mode: std::fs::read_to_string("/sys/fs/selinux/enforce")
             .map(|mode| mode.trim().to_owned())
             .ok()

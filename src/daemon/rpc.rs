@@ -291,7 +291,8 @@ impl Service {
                 Given::Own(status_reply(Code::Recovering, ""))
             }
             Verb::GetVdsCapabilities => {
-                Given::Own(whydown_wire::capabilities(&plain_host(self.host.facts(), sight), peer.ip()))
+                let facts = plain_host(self.host.facts(), sight);
+                Given::Own(whydown_wire::capabilities(&facts, generation(self.xmlrpc.profile), peer.ip()))
             }
             Verb::GetVdsStats => Given::Own(whydown_wire::host_stats(
                 &self.host.facts(),

@@ -121,8 +121,14 @@ fn every_engine_reads_what_the_host_tells_of_itself() {
     let counts = bodies_for(Generation::Common, all(0)).counts();
     let stats = whydown_wire::host_stats(&host(), &stats(), counts);
     let bare = whydown_wire::host_stats(&Default::default(), &Default::default(), counts);
-    let capabilities = [host(), whydown_wire::HostFacts::default()]
-        .map(|facts| whydown_wire::capabilities(&facts, Some([192, 0, 2, 9].into())));
+    let client = Some([192, 0, 2, 9].into());
+    let capabilities: Vec<_> = Generation::ALL
+        .into_iter()
+        .flat_map(|generation| {
+            [host(), whydown_wire::HostFacts::default()]
+                .map(|facts| whydown_wire::capabilities(&facts, generation, client))
+        })
+        .collect();
     for reader in Reader::all() {
         for body in [&stats, &bare] {
             let lost = reader.host("host", std::str::from_utf8(body).unwrap());

@@ -9,6 +9,7 @@ mod reader;
 mod every;
 mod refused;
 
+mod accepts;
 mod call;
 mod host_facts;
 mod live;

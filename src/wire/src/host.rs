@@ -13,6 +13,7 @@ use whydown_core::time::Wall;
 use crate::board::VmCounts;
 use crate::codes::{Code, put_status};
 use crate::network::{self, LinkTraffic, NetLink};
+use crate::profile::{Generation, Profile};
 use crate::write::{self, Members};
 
 /// What a host can do and what it is made of. It changes with a reboot or an installation.
@@ -46,10 +47,6 @@ pub struct HostFacts {
     pub system: OperatingSystem,
     /// Packages that managers look at (`vdsm`, `libvirt`, `qemu-kvm`, `kernel`).
     pub packages: BTreeMap<String, Package>,
-    /// Cluster levels that the host may serve, such as `3.5`.
-    pub cluster_levels: Vec<String>,
-    /// Engine versions that may manage it.
-    pub engines: Vec<String>,
     /// iSCSI initiator name.
     pub iscsi_initiator: Option<String>,
     /// What SELinux does: `1` enforcing, `0` permissive, `-1` disabled.
@@ -159,7 +156,8 @@ pub struct Ksm {
 }
 
 /// The reply to `getVdsCapabilities`. `client`: who asks, where that has an address.
-pub fn capabilities(host: &HostFacts, client: Option<IpAddr>) -> Bytes {
+pub fn capabilities(host: &HostFacts, generation: Generation, client: Option<IpAddr>) -> Bytes {
+    let profile = Profile::of(generation);
     info_reply(4096, |s| {
         s.text("kvmEnabled", if host.kvm { "true" } else { "false" });
         s.texts("emulatedMachines", &host.machines);
@@ -190,8 +188,8 @@ pub fn capabilities(host: &HostFacts, client: Option<IpAddr>) -> Bytes {
         s.text("software_version", vdsm.map_or("", |package| &package.version));
         s.text("software_revision", vdsm.map_or("", |package| &package.release));
         s.text("version_name", "whydown");
-        s.texts("clusterLevels", &host.cluster_levels);
-        s.texts("supportedENGINEs", &host.engines);
+        s.texts("clusterLevels", &profile.cluster_levels);
+        s.texts("supportedENGINEs", &profile.engines);
         s.texts("vmTypes", ["kvm"]);
         s.texts("rngSources", &host.rng_sources);
         s.structure("HBAInventory", |s| {
@@ -206,7 +204,7 @@ pub fn capabilities(host: &HostFacts, client: Option<IpAddr>) -> Bytes {
         if let Some(mode) = &host.selinux_mode {
             s.structure("selinux", |s| s.text("mode", mode));
         }
-        network::put_links(s, &host.links);
+        network::put_links(s, &host.links, profile.switch.as_deref());
         s.structure("hooks", |_| {});
         if let Some(client) = client {
             s.number_text("lastClient", client.to_canonical());

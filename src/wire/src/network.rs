@@ -83,7 +83,7 @@ pub struct LinkTraffic {
 }
 
 /// The members `nics`, `bridges`, `bondings`, `vlans` and `networks`.
-pub(crate) fn put_links(s: &mut Members<'_>, links: &[NetLink]) {
+pub(crate) fn put_links(s: &mut Members<'_>, links: &[NetLink], switch: Option<&str>) {
     let of = |wanted: fn(&LinkKind) -> bool| links.iter().filter(move |link| wanted(&link.kind));
     s.structure("nics", |s| {
         for link in of(|kind| matches!(kind, LinkKind::Nic)) {
@@ -137,6 +137,9 @@ pub(crate) fn put_links(s: &mut Members<'_>, links: &[NetLink]) {
                 put_bridge(s, link);
                 s.text("iface", &link.name);
                 s.boolean("bridged", true);
+                if let Some(switch) = switch {
+                    s.text("switch", switch);
+                }
             });
         }
     });

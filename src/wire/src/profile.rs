@@ -126,6 +126,12 @@ pub(crate) struct Profile {
     rules: Vec<Rule>,
     /// Whether network interfaces are there before their rates are.
     pub(crate) nics_before_rates: bool,
+    /// Engines for which the host offers itself, by `major.minor`.
+    pub(crate) engines: Vec<String>,
+    /// Levels of clusters for which it does.
+    pub(crate) cluster_levels: Vec<String>,
+    /// The kind of switch that its networks have, where managers want to know.
+    pub(crate) switch: Option<String>,
 }
 
 static PROFILES: LazyLock<Vec<Profile>> = LazyLock::new(|| {
@@ -160,9 +166,15 @@ impl Profile {
             let none = row.get("none").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
             Rule { present: row.get("in").is_none() || listed("in"), form, empty: listed("empty"), none }
         };
+        let profile = &table["profile"][word];
+        let text = |key: &str| profile.get(key).and_then(toml::Value::as_str);
+        let words = |key: &str| text(key).unwrap_or_default().split(' ').map(str::to_owned).collect();
         Self {
             rules: KEYS.iter().map(rule).collect(),
-            nics_before_rates: table["profile"][word]["nics_before_rates"].as_bool() == Some(true),
+            nics_before_rates: profile["nics_before_rates"].as_bool() == Some(true),
+            engines: words("engines"),
+            cluster_levels: words("cluster_levels"),
+            switch: text("switch").map(str::to_owned),
         }
     }
 
@@ -268,5 +280,12 @@ mod tests {
         assert!(Generation::ALL.iter().enumerate().all(|(index, generation)| *generation as usize == index));
         assert!(Profile::of(Generation::V3_4).nics_before_rates);
         assert!(!Profile::of(Generation::V3_5).nics_before_rates);
+        for generation in Generation::ALL {
+            let profile = Profile::of(generation);
+            assert!(!profile.engines.is_empty() && !profile.cluster_levels.is_empty(), "{generation:?}");
+            // An engine that reads level 4.0 asks each network for its switch.
+            let wants_switch = profile.cluster_levels.iter().any(|level| level.as_str() >= "4.0");
+            assert_eq!(profile.switch.is_some(), wants_switch, "{generation:?}");
+        }
     }
 }

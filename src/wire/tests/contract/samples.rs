@@ -361,8 +361,6 @@ pub fn host() -> HostFacts {
             "vdsm".into(),
             Package { version: "4.16.38".into(), release: "1".into() },
         )]),
-        cluster_levels: vec!["3.4".into(), "3.5".into()],
-        engines: vec!["3.5".into()],
         iscsi_initiator: some("iqn.1994-05.com.example:host"),
         selinux_mode: some("1"),
         hardware: whydown_wire::Hardware {
@@ -458,8 +456,6 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
         ("migrateStatus", work_reply(&Work::Begun(42)).to_vec()),
         ("migrateStatus", work_reply(&Work::Failed("x".into())).to_vec()),
         ("migrationCreate", migration_create_reply(id(1)).to_vec()),
-        ("getVdsCapabilities", capabilities(&host(), Some([192, 0, 2, 9].into())).to_vec()),
-        ("getVdsCapabilities", capabilities(&HostFacts::default(), None).to_vec()),
         ("getVdsStats", host_stats(&host(), &stats(), full.counts()).to_vec()),
         (
             "getVdsStats",
@@ -471,6 +467,11 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
         ("system.methodHelp", whydown_wire::method_help("list").to_vec()),
         ("system.methodSignature", whydown_wire::method_signature("list").to_vec()),
     ];
+    for generation in Generation::ALL {
+        let asked = capabilities(&host(), generation, Some([192, 0, 2, 9].into()));
+        replies.push(("getVdsCapabilities", asked.to_vec()));
+        replies.push(("getVdsCapabilities", capabilities(&HostFacts::default(), generation, None).to_vec()));
+    }
     for range in Range::ALL {
         for bodies in [&full, &empty] {
             replies.push(("getAllVmStats", bodies.all_vm_stats(range, NOW).plain.to_vec()));
