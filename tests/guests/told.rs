@@ -58,7 +58,18 @@ fn a_guest_is_told_of_frozen_rebooted_and_shut_down_through_its_agent() -> Resul
     assert!(bytes("used") < bytes("total") && bytes("total") > Some(1 << 20), "{vm:#}");
     let used = |vm: &Value| vm["memUsage"].as_str().and_then(|text| text.parse::<u64>().ok());
     wait_stats(&host, "its balloon tells", &guest, |vm| {
-        used(vm).is_some_and(|used| (1..100).contains(&used))
+        // MOM reads all of these where the first is more than nothing.
+        let names = ["mem_total", "mem_free", "mem_unused", "swap_in", "swap_out", "pageflt", "majflt"];
+        let known = |name: &str| vm["memoryStats"][name].as_str().and_then(|text| text.parse::<u64>().ok());
+        used(vm).is_some_and(|used| (1..100).contains(&used)) && {
+            assert!(names.into_iter().all(|name| known(name).is_some()), "{vm:#}");
+            assert!(known("mem_total") >= known("mem_free") && known("mem_free") > Some(0), "{vm:#}");
+            assert!(
+                known("mem_unused") < known("mem_total") && known("pageflt") >= known("majflt"),
+                "{vm:#}"
+            );
+            true
+        }
     });
 
     // Its file systems.

@@ -51,6 +51,23 @@ pub struct Memory {
     pub available_kib: Option<u64>,
     /// What the guest could still use without swapping.
     pub usable_kib: Option<u64>,
+    /// What the guest uses for nothing, caches neither.
+    pub unused_kib: Option<u64>,
+    /// What the guest moves between its memory and its disks.
+    pub paging: Paging,
+}
+
+/// A guest's paging since its start, as its balloon's driver counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Paging {
+    /// Read back from swap, KiB.
+    pub swapped_in_kib: Option<u64>,
+    /// Written to swap, KiB.
+    pub swapped_out_kib: Option<u64>,
+    /// Page faults for which a disk was read.
+    pub major_faults: Option<u64>,
+    /// Page faults for which none was.
+    pub minor_faults: Option<u64>,
 }
 
 /// One network interface.
@@ -236,10 +253,25 @@ pub struct Rates {
     pub cpu_guest: f64,
     /// Processor time in user and system mode, in percent of one processor.
     pub cpu_user_and_system: f64,
+    /// Of the guest's memory; absent where its balloon's driver does not count all of it.
+    pub paging: Option<PagingRates>,
     /// By the interface's host name; those without two samples are missing.
     pub nics: BTreeMap<String, NicRates>,
     /// By the disk's target; those without two samples are missing.
     pub disks: BTreeMap<String, DiskRates>,
+}
+
+/// Of a guest's paging, per second.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct PagingRates {
+    /// KiB read back from swap.
+    pub swapped_in_kib: f64,
+    /// KiB written to swap.
+    pub swapped_out_kib: f64,
+    /// Page faults for which a disk was read.
+    pub major_faults: f64,
+    /// All page faults.
+    pub faults: f64,
 }
 
 /// Of one network interface.

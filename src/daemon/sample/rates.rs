@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use whydown_core::sample::{CpuTime, DiskCounters, DiskRates, NicRates, Operations, Rates, Sample};
+use whydown_core::sample::{
+    CpuTime, DiskCounters, DiskRates, NicRates, Operations, Paging, PagingRates, Rates, Sample,
+};
 
 /// Samples closer than this say more about the sampling than about the domain.
 const CLOSEST: Duration = Duration::from_millis(50);
@@ -21,7 +23,8 @@ pub(super) fn between(old: &Sample, new: &Sample, elapsed: Duration) -> Option<R
         (None, None) => (0.0, 0.0),
         _ => return None,
     };
-    let mut rates = Rates { cpu_guest, cpu_user_and_system, ..Rates::default() };
+    let paging = paging(old.memory.paging, new.memory.paging, seconds);
+    let mut rates = Rates { cpu_guest, cpu_user_and_system, paging, ..Rates::default() };
     for nic in &new.nics {
         let before = old.nics.iter().find(|old| old.name == nic.name);
         let moved = before.and_then(|old| {
@@ -63,6 +66,17 @@ fn disk_rates(old: &DiskCounters, new: &DiskCounters, seconds: f64) -> Option<Di
         read_latency_ns: latency(reads),
         write_latency_ns: latency(writes),
         flush_latency_ns: latency(flushes),
+    })
+}
+
+fn paging(old: Paging, new: Paging, seconds: f64) -> Option<PagingRates> {
+    let rate = |of: fn(&Paging) -> Option<u64>| per_second(of(&old)?, of(&new)?, seconds);
+    let major_faults = rate(|paging| paging.major_faults)?;
+    Some(PagingRates {
+        swapped_in_kib: rate(|paging| paging.swapped_in_kib)?,
+        swapped_out_kib: rate(|paging| paging.swapped_out_kib)?,
+        major_faults,
+        faults: major_faults + rate(|paging| paging.minor_faults)?,
     })
 }
 
@@ -116,6 +130,29 @@ mod tests {
         let disk = rates.disks["vda"];
         assert_eq!((disk.read, disk.read_latency_ns), (5120.0, 500));
         assert_eq!((disk.write_latency_ns, disk.flush_latency_ns), (0, 0), "no operation, no latency");
+    }
+
+    #[test]
+    fn paging_is_known_where_all_of_it_is_counted() {
+        let counted = |count| {
+            let mut sample = sample(count, 0, 0, 0);
+            sample.memory.paging = Paging {
+                swapped_in_kib: Some(count),
+                swapped_out_kib: Some(3 * count),
+                major_faults: Some(count),
+                minor_faults: Some(9 * count),
+            };
+            sample
+        };
+        let (old, mut new) = (counted(10), counted(30));
+        let expected =
+            PagingRates { swapped_in_kib: 10.0, swapped_out_kib: 30.0, major_faults: 10.0, faults: 100.0 };
+        assert_eq!(between(&old, &new, 2 * SECOND).unwrap().paging, Some(expected));
+        assert_eq!(between(&new, &counted(40), Duration::ZERO), None);
+        new.memory.paging.minor_faults = Some(1);
+        assert_eq!(between(&old, &new, SECOND).unwrap().paging, None, "a guest that began again");
+        new.memory.paging.minor_faults = None;
+        assert_eq!(between(&old, &new, SECOND).unwrap().paging, None);
     }
 
     #[test]

@@ -119,6 +119,11 @@ impl Reading {
             "maximum" => memory.maximum_kib = Some(number),
             "available" => memory.available_kib = Some(number),
             "usable" => memory.usable_kib = Some(number),
+            "unused" => memory.unused_kib = Some(number),
+            "swap_in" => memory.paging.swapped_in_kib = Some(number),
+            "swap_out" => memory.paging.swapped_out_kib = Some(number),
+            "major_fault" => memory.paging.major_faults = Some(number),
+            "minor_fault" => memory.paging.minor_faults = Some(number),
             "rss" => self.resident = true,
             _ => {}
         }

@@ -6,17 +6,18 @@ use std::net::IpAddr;
 use whydown_core::guest::{GuestAccount, GuestFileSystem, GuestInterface, GuestSystem, GuestUser};
 
 use crate::profile::{Key, Profile};
+use crate::running::GuestMemory;
 use crate::write::{Items, Members};
 
 /// Bytes of one text. Managers keep names and addresses in columns of this length, and one that is longer costs them
 /// the whole host's VMs.
 const TEXT: usize = 255;
 
-/// The members that a guest brings; `memory_percent` is what its balloon tells.
+/// The members that a guest brings; `memory` is what its balloon's driver tells.
 pub(crate) fn put(
     s: &mut Members<'_>,
     account: Option<&GuestAccount>,
-    memory_percent: Option<u64>,
+    memory: Option<&GuestMemory>,
     profile: &Profile,
 ) {
     let users = account.and_then(|account| account.users.as_deref());
@@ -24,7 +25,8 @@ pub(crate) fn put(
     let interfaces = account.and_then(|account| account.interfaces.as_deref());
     profile.put(s, Key::Username, users.map(|users| joined(users.iter().map(full_name), ", ")));
     profile.put(s, Key::Session, users.map(session));
-    profile.put(s, Key::MemUsage, memory_percent);
+    profile.put(s, Key::MemUsage, memory.map(GuestMemory::percent));
+    profile.put_struct(s, Key::MemoryStats, memory.map(|memory| fill_memory(memory, profile)));
     profile.put(s, Key::GuestCpuCount, None::<&str>);
     profile.put_array(s, Key::AppsList, None::<fn(&mut Items<'_>)>);
     profile.put(s, Key::GuestIps, interfaces.map(public_addresses));
@@ -46,6 +48,24 @@ pub(crate) fn put(
     });
     profile.put_struct(s, Key::GuestTimezone, fill);
     put_system(s, system, profile);
+}
+
+fn fill_memory<'a>(memory: &'a GuestMemory, profile: &'a Profile) -> impl FnOnce(&mut Members<'_>) + 'a {
+    move |s| {
+        let paging = memory.paging;
+        profile.put(s, Key::MemTotal, Some(memory.total_kib));
+        profile.put(s, Key::MemFree, Some(memory.free_kib));
+        profile.put(s, Key::MemUnused, Some(memory.unused_kib));
+        // Whole numbers: MOM reads no others.
+        for (key, rate) in [
+            (Key::SwapIn, paging.swapped_in_kib),
+            (Key::SwapOut, paging.swapped_out_kib),
+            (Key::PageFaults, paging.faults),
+            (Key::MajorFaults, paging.major_faults),
+        ] {
+            profile.put(s, key, Some(rate.clamp(0.0, f64::from(i32::MAX)) as i32));
+        }
+    }
 }
 
 /// `user@domain`, or the name alone.

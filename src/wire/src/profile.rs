@@ -63,14 +63,14 @@ keys! {
     }
     "started" {
         VcpuCount = "vcpuCount", VcpuPeriod = "vcpuPeriod", VcpuQuota = "vcpuQuota", Username = "username",
-        Session = "session", MemUsage = "memUsage", GuestCpuCount = "guestCPUCount", AppsList = "appsList",
+        Session = "session", MemUsage = "memUsage", MemoryStats = "memoryStats",
+        GuestCpuCount = "guestCPUCount", AppsList = "appsList",
         GuestIps = "guestIPs", GuestFqdn = "guestFQDN", GuestName = "guestName", GuestOs = "guestOs",
         NetIfaces = "netIfaces", DisksUsage = "disksUsage", LastLogin = "lastLogin",
-        GuestTimezone = "guestTimezone", GuestOsInfo = "guestOsInfo",
+        GuestTimezone = "guestTimezone", GuestOsInfo = "guestOsInfo", BalloonInfo = "balloonInfo",
     }
     "sampled" {
-        StatsAge = "statsAge", CpuUser = "cpuUser", CpuSys = "cpuSys", CpuUsage = "cpuUsage",
-        BalloonInfo = "balloonInfo", IoTune = "ioTune",
+        StatsAge = "statsAge", CpuUser = "cpuUser", CpuSys = "cpuSys", CpuUsage = "cpuUsage", IoTune = "ioTune",
     }
     "nic" {
         NicName = "name", MacAddr = "macAddr", Speed = "speed", State = "state", RxRate = "rxRate",
@@ -82,6 +82,10 @@ keys! {
         WriteRate = "writeRate", ReadLatency = "readLatency", WriteLatency = "writeLatency",
         FlushLatency = "flushLatency", ReadOps = "readOps", WriteOps = "writeOps", ReadBytes = "readBytes",
         WrittenBytes = "writtenBytes",
+    }
+    "memory-stats" {
+        MemTotal = "mem_total", MemFree = "mem_free", MemUnused = "mem_unused", SwapIn = "swap_in",
+        SwapOut = "swap_out", PageFaults = "pageflt", MajorFaults = "majflt",
     }
     "balloon" {
         BalloonMax = "balloon_max", BalloonMin = "balloon_min", BalloonCur = "balloon_cur",
@@ -158,7 +162,7 @@ impl Profile {
                 _ if listed("int") => Form::Int,
                 "int" => Form::Int,
                 "double" => Form::Double,
-                "balloon" | "watchdog" | "guest-timezone" | "guest-os" => Form::Struct,
+                "balloon" | "memory-stats" | "watchdog" | "guest-timezone" | "guest-os" => Form::Struct,
                 kind if kind.starts_with('{') => Form::Struct,
                 kind if kind.starts_with('[') => Form::Array,
                 _ => Form::Text,

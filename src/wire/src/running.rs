@@ -2,7 +2,8 @@
 //! what a generation of managers gets instead.
 
 use whydown_core::sample::{
-    Devices, Disk, DiskCounters, DiskRates, Graphics, Nic, NicCounters, NicRates, Rates, Sample, Usage,
+    Devices, Disk, DiskCounters, DiskRates, Graphics, Nic, NicCounters, NicRates, PagingRates, Rates, Sample,
+    Usage,
 };
 use whydown_core::snapshot::{DomainPublic, Status};
 
@@ -34,7 +35,9 @@ pub(crate) fn put(s: &mut Members<'_>, domain: &DomainPublic, usage: Option<&Usa
     profile.put(s, Key::VcpuCount, vcpus);
     profile.put(s, Key::VcpuPeriod, devices.and_then(|devices| devices.vcpu_period_us));
     profile.put(s, Key::VcpuQuota, devices.and_then(|devices| devices.vcpu_quota_us));
-    guest::put(s, started.and_then(|usage| usage.guest.as_deref()), sample.and_then(memory_percent), profile);
+    let memory = sample.and_then(|sample| GuestMemory::of(sample, started?.rates.as_ref()?));
+    guest::put(s, started.and_then(|usage| usage.guest.as_deref()), memory.as_ref(), profile);
+    put_balloon(s, sample, devices, profile);
     if let (Some(usage), Some(sample)) = (started, sample) {
         put_sampled(s, usage, sample, profile);
     }
@@ -111,11 +114,31 @@ fn boot_letters(boot: &[String]) -> String {
     boot.iter().filter_map(letter).collect()
 }
 
-/// How much of its memory the guest uses, where its balloon driver reports.
-fn memory_percent(sample: &Sample) -> Option<u64> {
-    let available = sample.memory.available_kib.filter(|available| *available > 0)?;
-    let used = available.saturating_sub(sample.memory.usable_kib?);
-    Some(used.saturating_mul(100) / available)
+/// What a guest makes of its memory.
+pub(crate) struct GuestMemory {
+    pub(crate) total_kib: u64,
+    /// Caches count as free.
+    pub(crate) free_kib: u64,
+    pub(crate) unused_kib: u64,
+    pub(crate) paging: PagingRates,
+}
+
+impl GuestMemory {
+    /// Where its balloon's driver tells all of it: managers that read a part break off without the rest.
+    fn of(sample: &Sample, rates: &Rates) -> Option<Self> {
+        let memory = &sample.memory;
+        Some(Self {
+            total_kib: memory.available_kib.filter(|total| *total > 0)?,
+            free_kib: memory.usable_kib?,
+            unused_kib: memory.unused_kib?,
+            paging: rates.paging?,
+        })
+    }
+
+    /// How much of it the guest uses.
+    pub(crate) fn percent(&self) -> u64 {
+        self.total_kib.saturating_sub(self.free_kib).saturating_mul(100) / self.total_kib
+    }
 }
 
 fn put_sampled(s: &mut Members<'_>, usage: &Usage, sample: &Sample, profile: &Profile) {
@@ -126,7 +149,6 @@ fn put_sampled(s: &mut Members<'_>, usage: &Usage, sample: &Sample, profile: &Pr
     profile.put(s, Key::CpuSys, percent(|rates| rates.cpu_user_and_system));
     profile.put(s, Key::CpuUsage, sample.cpu.map(|cpu| cpu.total_ns));
     let devices = usage.devices.as_deref();
-    put_balloon(s, sample, devices, profile);
     let tuned: Vec<&Disk> =
         devices.map(|d| d.disks.iter().filter(|disk| !disk.io_tune.is_empty()).collect()).unwrap_or_default();
     let fill = (!tuned.is_empty()).then_some(|items: &mut crate::write::Items<'_>| {
@@ -146,13 +168,15 @@ fn put_sampled(s: &mut Members<'_>, usage: &Usage, sample: &Sample, profile: &Pr
     profile.put_array(s, Key::IoTune, fill);
 }
 
-fn put_balloon(s: &mut Members<'_>, sample: &Sample, devices: Option<&Devices>, profile: &Profile) {
+fn put_balloon(s: &mut Members<'_>, sample: Option<&Sample>, devices: Option<&Devices>, profile: &Profile) {
     let has = devices.is_some_and(|devices| {
         devices.parts.iter().any(|part| part.kind == "memballoon" && part.device != "none")
     });
-    let memory = sample.memory;
+    let memory = sample.map(|sample| sample.memory).unwrap_or_default();
     let (current, maximum) = (memory.balloon_kib.filter(|_| has), memory.maximum_kib.filter(|_| has));
-    let least = devices.map(|devices| devices.memory_min_kib).filter(|_| has);
+    let known = current.is_some() && maximum.is_some();
+    let least = devices.map(|devices| devices.memory_min_kib).filter(|_| known);
+    let (current, maximum) = (current.filter(|_| known), maximum.filter(|_| known));
     let fill = |s: &mut Members<'_>| {
         profile.put(s, Key::BalloonMax, maximum);
         profile.put(s, Key::BalloonMin, least);
@@ -160,7 +184,6 @@ fn put_balloon(s: &mut Members<'_>, sample: &Sample, devices: Option<&Devices>, 
         // Nobody but libvirt's own clients sets a target here, and the guest has long reached it.
         profile.put(s, Key::BalloonTarget, current);
     };
-    let known = has && current.is_some() && maximum.is_some();
     profile.put_struct(s, Key::BalloonInfo, (known || profile.sends_empty(Key::BalloonInfo)).then_some(fill));
 }
 

@@ -4,6 +4,7 @@
 mod board;
 mod engine;
 mod golden;
+mod mom;
 mod outcome;
 mod python;
 mod samples;

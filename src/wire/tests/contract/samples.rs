@@ -13,7 +13,7 @@ use whydown_core::lifecycle::Reply;
 use whydown_core::record::{Certainty, Earlier, Ending, Verdict, When};
 use whydown_core::sample::{
     CpuTime, Devices, Disk, DiskCounters, DiskRates, Graphics, Memory, Nic, NicCounters, NicRates,
-    Operations, Part, Rates, Sample, Samples, Traffic, Usage,
+    Operations, Paging, PagingRates, Part, Rates, Sample, Samples, Traffic, Usage,
 };
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
 use whydown_core::time::Wall;
@@ -133,6 +133,12 @@ pub fn usage(run: RunId) -> Usage {
         rates: Some(Rates {
             cpu_guest: 61.256,
             cpu_user_and_system: 7.0,
+            paging: Some(PagingRates {
+                swapped_in_kib: 1.5,
+                swapped_out_kib: 0.0,
+                major_faults: 0.9,
+                faults: 1e300,
+            }),
             nics: BTreeMap::from([("vnet0".into(), NicRates { received: 1_250_000.0, sent: 125.0 })]),
             disks: BTreeMap::from([(
                 "vda".into(),
@@ -295,6 +301,8 @@ fn sample() -> Sample {
             maximum_kib: Some(1 << 20),
             available_kib: Some(1000),
             usable_kib: Some(400),
+            unused_kib: Some(300),
+            paging: Paging::default(),
         },
         nics: vec![NicCounters {
             name: "vnet0".into(),
