@@ -47,7 +47,8 @@ needs_build() {
 }
 needs_run() {
     need libvirt0
-    need libvirt-daemon-driver-qemu # qemu:///embed needs no libvirtd
+    need libvirt-daemon-driver-qemu # qemu:///embed needs no libvirtd,
+    need libvirt-daemon             # but its libvirt_iohelper, through which VMs are saved; it brings no service
     need qemu-system-x86 qemu-system-x86_64
 }
 needs_try() {
@@ -55,7 +56,6 @@ needs_try() {
     need tini tini
 }
 needs_test() {
-    need libvirt-daemon libvirtd    # the program alone; the service would be libvirt-daemon-system
     need libvirt-clients virsh
     need systemd systemd-analyze    # checks the units; nothing is started
     need binutils as
