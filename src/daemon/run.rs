@@ -51,6 +51,10 @@ const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the end of the VMs is watched when the host goes down; systemd gives us 60 s in all.
 const LAST_LOOK: Duration = Duration::from_secs(15);
 
+/// How long libvirt may take to let go: one that is elsewhere goes on without us, a driver inside must leave nothing behind.
+const STOP_ELSEWHERE: Duration = Duration::from_secs(5);
+const STOP_INSIDE: Duration = Duration::from_secs(16);
+
 /// How long requests under way may go on when we stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -259,9 +263,8 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     versions.abort();
     // No event may come behind the last heartbeat, or it would be lost in a window that we call heard.
     let stopping = hypervisor.clone();
-    let _ =
-        tokio::time::timeout(Duration::from_secs(5), tokio::task::spawn_blocking(move || stopping.stop()))
-            .await;
+    let within = if own_pid.is_some() { STOP_INSIDE } else { STOP_ELSEWHERE };
+    let _ = tokio::time::timeout(within, tokio::task::spawn_blocking(move || stopping.stop())).await;
     let _ = postbox.barrier().await;
     ledger.keep(whydown_core::record::Keep::Alive(clock::wall()));
     let closing = tokio::task::spawn_blocking(move || ledger.close(LEDGER_PATIENCE));

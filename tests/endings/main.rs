@@ -9,6 +9,7 @@ mod hypervisor;
 mod itself;
 mod live;
 mod manager;
+mod probes;
 mod returns;
 mod states;
 mod torn;

@@ -203,7 +203,8 @@ fn a_fit_host_is_taken_in_every_profile_that_is_meant_for_the_engine() {
 
 #[test]
 fn whatever_a_host_lacks_is_asked_for() {
-    let lacking: [(&str, fn(&mut HostFacts)); 9] = [
+    type Lack = fn(&mut HostFacts);
+    let lacking: [(&str, Lack); 9] = [
         ("network", |facts| facts.links.retain(|link| link.name != MANAGEMENT)),
         ("network", |facts| {
             let bridge = facts.links.iter_mut().find(|link| link.name == MANAGEMENT).expect("it has one");

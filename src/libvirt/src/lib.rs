@@ -23,6 +23,7 @@ mod guest;
 mod hearing;
 mod link;
 mod listing;
+mod probes;
 mod process;
 mod queue;
 mod sampling;

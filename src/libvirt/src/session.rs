@@ -18,6 +18,7 @@ use crate::act::Refusal;
 use crate::ffi::register::{Ear, Registrations};
 use crate::ffi::{Conn, Fault, KeepAlive};
 use crate::hearing::Hearing;
+use crate::probes::Call;
 use crate::settings::Settings;
 
 /// Further connections at most. libvirtd itself works on 20 calls at once: more would only wait there.
@@ -95,7 +96,7 @@ impl Session {
         // In this process there is nothing to wait on; and in the test driver another connection may be another world.
         if self.watched == KeepAlive::Local {
             let conn = Some(self.conn.clone());
-            return Ok(Line { conn, counted: false, session: Arc::clone(self) });
+            return Ok(Line { conn, counted: false, session: Arc::clone(self), _call: Call::begin() });
         }
         let full = |lines: &mut Lines| lines.further >= FURTHER && self.conn.is_alive();
         let waited = self.freed.wait_timeout_while(self.lines(), TURN, full);
@@ -112,7 +113,7 @@ impl Session {
         drop(lines);
         // From here on the drop of `place` gives the place back, also when no connection can be opened.
         let idle = idle.filter(Conn::is_alive);
-        let mut place = Line { conn: idle, counted: true, session: Arc::clone(self) };
+        let mut place = Line { conn: idle, counted: true, session: Arc::clone(self), _call: Call::begin() };
         if place.conn.is_none() {
             place.conn = Some(self.open_further()?);
         }
@@ -153,6 +154,7 @@ pub(crate) struct Line {
     conn: Option<Conn>,
     counted: bool,
     session: Arc<Session>,
+    _call: Call,
 }
 
 impl Line {

@@ -58,6 +58,11 @@ impl Settings {
     pub(crate) fn log_files(&self) -> Option<PathBuf> {
         self.log_dir.clone().or_else(|| derived(&self.uri, "log/qemu", "/var/log/libvirt/qemu"))
     }
+
+    /// Where a driver inside this process has the folders of its probes; `None` where the driver is elsewhere.
+    pub(crate) fn probes(&self) -> Option<PathBuf> {
+        self.uri.contains(":///embed").then(|| derived(&self.uri, "lib/qemu", "")).flatten()
+    }
 }
 
 /// What `told` of [`Hypervisor::start`](crate::Hypervisor::start) is called with.
@@ -147,6 +152,10 @@ mod tests {
         assert_eq!(settings.run_files(), Some("/r".into()));
         assert_eq!(settings.log_files(), None);
         let embed = Settings::new("qemu:///embed?root=/tmp/a", || Wall(0));
+        assert_eq!(embed.probes(), Some("/tmp/a/lib/qemu".into()));
+        for elsewhere in ["qemu:///system", "qemu:///session", "test:///default"] {
+            assert_eq!(Settings::new(elsewhere, || Wall(0)).probes(), None, "{elsewhere}");
+        }
         assert_eq!(embed.log_files(), Some("/tmp/a/log/qemu".into()));
     }
 
