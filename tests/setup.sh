@@ -61,6 +61,7 @@ needs_test() {
     need binutils as
     need qemu-utils qemu-img        # snapshots of machines that are off
     need util-linux unshare         # and nsenter, setpriv, pivot_root
+    need iproute2 ip                # networks of a daemon's own
     need mount mount                # tracefs, for a daemon of its own
     need procps                     # /bin/kill: the shell has one of its own, and the unit wants this one
     need g++ g++                    # libFuzzer is compiled

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// A parameter.
@@ -16,6 +18,28 @@ pub enum Param<'a> {
 /// # Panics
 /// Where an engine would see a network failure.
 pub fn call(port: u16, range: Option<&str>, method: &str, params: &[Param<'_>]) -> String {
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("the host is there");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
+    exchange(stream, port, range, method, params)
+}
+
+/// The same over a unix socket, which is there in whatever network the host is.
+///
+/// # Panics
+/// As [`call`].
+pub fn call_local(socket: &Path, method: &str) -> String {
+    let stream = UnixStream::connect(socket).expect("the host is there");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
+    exchange(stream, 80, None, method, &[])
+}
+
+fn exchange(
+    mut stream: impl Read + Write,
+    port: u16,
+    range: Option<&str>,
+    method: &str,
+    params: &[Param<'_>],
+) -> String {
     let value = |text: &str| format!("<value>{text}</value>");
     let param = |param: &Param<'_>| match param {
         Param::Text(text) => value(text),
@@ -37,8 +61,6 @@ pub fn call(port: u16, range: Option<&str>, method: &str, params: &[Param<'_>]) 
          Host: 127.0.0.1:{port}\r\nContent-Length: {}\r\n{range}\r\n{body}",
         body.len()
     );
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the host is there");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
     stream.write_all(request.as_bytes()).expect("it takes the request");
     let mut answer = BufReader::new(stream);
     let mut line = String::new();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tempfile::TempDir;
 use whydown_lab::{EmbedRoot, Launch, Result, Whydownd, lab_dir, wait_until};
 
-use crate::call::call;
+use crate::call::call_local;
 use crate::live::PATIENCE;
 use crate::xmlrpc::{self, Value};
 
@@ -30,7 +30,7 @@ impl Alone {
 /// `info` of `getVdsCapabilities`, which waits until libvirt was asked what it can do.
 pub fn capabilities(daemon: &Whydownd) -> Members {
     let ask = || {
-        let body = call(daemon.port().expect("a port"), None, "getVdsCapabilities", &[]);
+        let body = call_local(&daemon.socket_path(), "getVdsCapabilities");
         let Value::Struct(mut reply) = xmlrpc::read(&body).expect("a reply") else { panic!("no struct") };
         match reply.remove("info") {
             Some(Value::Struct(info)) => Some(info),

@@ -52,6 +52,7 @@ pub struct Launch {
     tracefs: bool,
     audit: bool,
     no_kvm: bool,
+    network: Option<String>,
     without: Option<String>,
     delivered: bool,
 }
@@ -71,6 +72,7 @@ impl Launch {
             tracefs: false,
             audit: false,
             no_kvm: false,
+            network: None,
             without: None,
             delivered: false,
         }
@@ -111,6 +113,12 @@ impl Launch {
     /// processor would do, and can do other models.
     pub fn without_kvm(mut self) -> Self {
         self.no_kvm = true;
+        self
+    }
+
+    /// In a network of its own, which these commands of the shell lay out. Only the unix socket leads there.
+    pub fn network(mut self, commands: &str) -> Self {
+        self.network = Some(commands.into());
         self
     }
 
@@ -224,6 +232,13 @@ impl Whydownd {
                 .arg(place)
                 .arg(whole.get_program())
                 .args(whole.get_args());
+        }
+        if let Some(commands) = &self.launch.network {
+            let whole = command;
+            let lay_out = format!("mount -t sysfs sysfs /sys && {{ {commands}; }} && exec \"$@\"");
+            command = Command::new("unshare");
+            command.args(["--net", "--mount", "sh", "-c", &lay_out, "sh"]);
+            command.arg(whole.get_program()).args(whole.get_args());
         }
         if let Some(name) = &self.launch.without {
             let whole = command;
