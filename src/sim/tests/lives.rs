@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use whydown_sim::step::{Start, Step};
 use whydown_sim::ways::{Chatter, Way};
 use whydown_sim::world::{Loss, World};
@@ -15,9 +16,15 @@ const STEPS: usize = 60;
 /// could not be looked at, and some seconds for patience.
 const REST: Duration = Duration::from_secs(200);
 
-/// More, or fewer, by the environment.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES)
+/// The same lives in every run, so that who changes something sees what it changed. Who asks for more gets others each time: in
+/// some ten thousand lives there is one of which something is not so, see `docs/internals/reliability.md`.
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_none() && std::env::var_os("PROPTEST_RNG_SEED").is_none() {
+        config.cases = CASES;
+        config.rng_seed = RngSeed::Fixed(1);
+    }
+    config
 }
 
 fn number() -> impl Strategy<Value = u8> {
@@ -111,7 +118,7 @@ fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
+    #![proptest_config(config())]
 
     #[test]
     fn lives_on_a_host_without_faults(steps in prop::collection::vec(life(), 1..STEPS)) {

@@ -8,6 +8,7 @@ use super::clock::Clock;
 use super::effect::{Effect, Input, Whom};
 use super::gate::Gate;
 use super::late::Ended;
+use super::loose::Loose;
 use super::run::{Phase, Run};
 use crate::evidence::Fact;
 use crate::hypervisor::{Happening, Process};
@@ -112,6 +113,8 @@ pub struct Engine {
     uncertain: Vec<(RunStart, Ending)>,
     pub(super) preludes: BTreeMap<DomainId, Vec<Prelude>>,
     pub(super) strays: BTreeMap<DomainId, Vec<Stray>>,
+    /// What was said of processes that nobody is known to have.
+    pub(super) loose: Loose,
     /// Looks under way, one a domain; true when it was overtaken by events and says nothing.
     pub(super) looks: BTreeMap<DomainId, bool>,
     /// Domains of which nobody could say how they are; asked again with the next heartbeat.
@@ -159,6 +162,7 @@ impl Engine {
             uncertain: recovered.uncertain,
             preludes: BTreeMap::new(),
             strays: BTreeMap::new(),
+            loose: Loose::default(),
             looks: BTreeMap::new(),
             unseen: BTreeSet::new(),
             echoes: BTreeMap::new(),
@@ -341,6 +345,9 @@ impl Engine {
     /// A process that was begun for a domain: it is the domain's run, that of a start that has not come up, or of one that
     /// libvirt has not told of yet.
     fn witnessed_at_start(&mut self, now: Now, domain: DomainId, process: Process, at: Wall, fact: Fact) {
+        for (at, fact) in self.loose.take(now, process.pid) {
+            self.witnessed_at_start(now, domain, process, at, fact);
+        }
         let of_run = self.runs.values().any(|run| run.start.incarnation.process == Some(process))
             || self.ended.values().any(|ended| ended.was_run_by(process));
         if of_run {
@@ -368,9 +375,13 @@ impl Engine {
 
     /// What was witnessed of processes that were begun for this run's domain: of its own, or of the last
     /// one if libvirt never told of any.
-    pub(super) fn take_strays(&mut self, id: RunId) {
+    pub(super) fn take_strays(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get(&id) else { return };
         let known = run.start.incarnation.process;
+        for (at, fact) in known.map(|process| self.loose.take(now, process.pid)).unwrap_or_default() {
+            self.note(id, at, fact);
+        }
+        let Some(run) = self.runs.get(&id) else { return };
         let seen = self.strays.remove(&run.start.domain).unwrap_or_default();
         let Some(process) = known.or(seen.last().map(|stray| stray.process)) else { return };
         for stray in seen.into_iter().filter(|stray| stray.process == process) {
@@ -409,6 +420,12 @@ impl Engine {
             Whom::Host if matches!(fact, Fact::HostGoingDown { .. }) => self.ended_just_before(at),
             Whom::Host | Whom::Starting(..) => Vec::new(),
         };
+        if let Whom::Pid(pid) = whom
+            && of_it.is_empty()
+            && ended.is_empty()
+        {
+            self.loose.add(now, pid, at, fact.clone());
+        }
         for id in ended {
             self.late(now, id, [(at, fact.clone())]);
         }

@@ -282,11 +282,12 @@ impl Engine {
         run.phase = Phase::Active;
         run.status = Status::Up;
         (run.creating, run.creating_until) = (false, None);
+        run.up_since_destroy = run.destroys_out > 0;
         run.start.incarnation = Incarnation { libvirt_id: domain.libvirt_id, process, boot };
         let start = run.start.clone();
         self.keep(domain.id, Keep::Start(start));
         self.effects.extend(process.map(Effect::Watch));
-        self.take_strays(id);
+        self.take_strays(now, id);
         self.renamed(now, domain, Some(id));
         // Somebody asked to destroy it before libvirt knew it.
         if self.runs.get(&id).is_some_and(|run| run.destroy_again) {
@@ -368,7 +369,7 @@ impl Engine {
     }
 
     /// A new run becomes the domain's current one; an old ending stays in history.
-    pub(super) fn begin(&mut self, _now: Now, start: RunStart, phase: Phase, status: Status) -> RunId {
+    pub(super) fn begin(&mut self, now: Now, start: RunStart, phase: Phase, status: Status) -> RunId {
         let (id, domain) = (start.run, start.domain);
         self.keep(domain, Keep::Start(start.clone()));
         let made = self.made_before(domain);
@@ -383,7 +384,7 @@ impl Engine {
         run.made = made;
         self.runs.insert(id, run);
         if comes_up {
-            self.take_strays(id);
+            self.take_strays(now, id);
         }
         self.news(domain);
         id

@@ -25,6 +25,7 @@ mod follow;
 mod gate;
 mod glance;
 mod late;
+mod loose;
 mod made;
 mod reconcile;
 mod run;

@@ -154,6 +154,8 @@ pub(super) struct Run {
     pub destroys_out: u32,
     /// It is to be destroyed as soon as it is up: libvirt did not know it yet.
     pub destroy_again: bool,
+    /// It came up after libvirt was asked to destroy it: that there is no such domain may have been true before.
+    pub up_since_destroy: bool,
     /// Its unit was given something to do: libvirt has it stopped after every end, and it matters only if the host's service
     /// manager sent a signal.
     pub unit_stopping: Option<(Wall, Fact)>,
@@ -209,6 +211,7 @@ impl Run {
             missed: None,
             destroys_out: 0,
             destroy_again: false,
+            up_since_destroy: false,
             unit_stopping: None,
             unkept: BTreeSet::new(),
             keep_at: None,

@@ -249,7 +249,8 @@ impl Engine {
     pub(super) fn acted(&mut self, now: Now, id: RunId, what: Asked, outcome: Outcome) {
         let inside = self.settings.driver_inside;
         let Some(run) = self.runs.get_mut(&id) else { return };
-        let comes_again = what == Asked::Destroy && run.phase == Phase::Launching;
+        let comes_again = what == Asked::Destroy
+            && (run.phase == Phase::Launching || run.is_open() && run.up_since_destroy);
         // Before libvirt was asked the request was on disk: the answer needs nothing that was handed over since.
         let shutdown_out = run.shutdown_out;
         let refused = match &outcome {
@@ -327,6 +328,12 @@ impl Engine {
             // libvirt does not know it yet: it is asked again when it is up.
             Asked::Destroy if outcome == Outcome::NoDomain && run.phase == Phase::Launching => {
                 run.destroy_again = true;
+            }
+            // Nor did it when it was asked, and it has come up since.
+            Asked::Destroy if outcome == Outcome::NoDomain && run.is_open() && run.up_since_destroy => {
+                run.up_since_destroy = false;
+                let domain = run.start.domain;
+                self.ask_to_destroy(id, domain);
             }
             Asked::Destroy => {
                 let refusal = match &outcome {

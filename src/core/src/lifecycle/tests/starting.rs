@@ -56,6 +56,32 @@ fn what_ended_a_process_that_never_came_up_is_told_of_its_start() {
     assert!(world.evidence().contains(&killed()), "{:?}", world.endings);
 }
 
+/// The kernel's log is read by another thread than the events of processes, which may be behind on a busy host.
+#[test]
+fn a_word_on_a_process_waits_until_it_is_known_whose_it_is() {
+    let mut world = World::new();
+    let of = |world: &World, pid| Input::Witness { whom: Whom::Pid(pid), at: world.now().wall, fact: oom() };
+    world.tell(of(&world, FIRST.pid));
+    world.tell(of(&world, 77));
+    world.seen(FIRST, killed());
+    world.failed();
+    assert_eq!(world.endings.last().map(|ending| ending.verdict.row.as_str()), Some("B6"));
+    // Or it came up, and libvirt's word is behind.
+    world.tell(of(&world, SECOND.pid));
+    world.started(SECOND);
+    world.heard(Happening::Stopped(StopDetail::Failed));
+    world.pass(10_000);
+    assert!(world.evidence().contains(&oom()), "{:?}", world.endings);
+    // One that is old is another's.
+    let mut world = World::new();
+    world.tell(of(&world, FIRST.pid));
+    world.pass(11_000);
+    world.started(FIRST);
+    world.heard(Happening::Stopped(StopDetail::Failed));
+    world.pass(10_000);
+    assert!(!world.evidence().contains(&oom()), "{:?}", world.endings);
+}
+
 #[test]
 fn of_several_starts_the_last_one_is_told() {
     let mut world = World::new();

@@ -128,3 +128,25 @@ fn a_start_outlives_the_link_by_which_it_was_asked_for() {
     assert_eq!(world.endings.len(), 1);
     assert_eq!(world.endings[0].run, RunId(1));
 }
+
+/// Answered as done once, while it ran.
+#[test]
+fn a_destroy_that_libvirt_was_asked_for_too_early_is_asked_for_again() {
+    let mut world = World::new();
+    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Destroy { domain: VM });
+    // It came up, and then libvirt's answer from before that comes.
+    world.heard(Happening::Started(StartDetail::Booted));
+    world.asked.clear();
+    let acted = |outcome| Input::Answered(Answer::Acted { run: RunId(1), what: Asked::Destroy, outcome });
+    world.tell(acted(Outcome::NoDomain));
+    let again = Question::Act { run: RunId(1), domain: VM, what: Asked::Destroy, xml: None };
+    assert_eq!(world.asked, [again]);
+    world.absent(10_000);
+    assert_eq!(world.replies, [Reply::Done], "the start alone is answered");
+    world.heard(Happening::Stopped(StopDetail::Destroyed));
+    world.tell(acted(Outcome::Done));
+    world.pass(10_000);
+    assert_eq!(world.replies, [Reply::Done, Reply::Done]);
+    assert_eq!(world.endings.len(), 1);
+}
