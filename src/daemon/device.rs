@@ -78,6 +78,17 @@ pub fn with_ticket(domain: &str, ticket: &Ticket, now: Wall) -> Result<Vec<Strin
     }
 }
 
+/// The address of a domain's screen on another host; `None` for a domain without one.
+///
+/// # Errors
+/// The document cannot be read.
+pub fn screen_at(domain: &str, host: &str) -> Result<Option<String>, quick_xml::Error> {
+    let kinds = attributes(domain, &["domain", "devices", "graphics"], "type")?;
+    // Viewers of SPICE alone can be sent on: where there are both it is meant.
+    let kind = ["spice", "vnc"].into_iter().find(|known| kinds.iter().any(|kind| kind == known));
+    Ok(kind.map(|kind| format!("{kind}://{host}")))
+}
+
 /// A snapshot of these disks and no others; `all` are the targets of all disks of the domain.
 pub fn snapshot(disks: &[SnapshotDisk], all: &[String]) -> String {
     let mut writer = Writer::new(Vec::new());
@@ -178,14 +189,18 @@ pub fn disk_places(domain: &str) -> Result<Vec<(String, String)>, quick_xml::Err
 
 /// This attribute of this part of all devices of a kind.
 fn named(domain: &str, kind: &str, part: &str, attribute: &str) -> Result<Vec<String>, quick_xml::Error> {
+    attributes(domain, &["domain", "devices", kind, part], attribute)
+}
+
+/// This attribute of all elements at this place.
+fn attributes(domain: &str, place: &[&str], attribute: &str) -> Result<Vec<String>, quick_xml::Error> {
     let mut reader = Reader::from_str(domain);
     let (mut targets, mut path) = (Vec::new(), Vec::<String>::new());
     loop {
         let event = reader.read_event()?;
         if let Event::Start(start) | Event::Empty(start) = &event {
-            let in_device = path.len() == 3 && path[1] == "devices" && path[2] == kind;
-            if in_device
-                && start.name().as_ref() == part
+            let around = path.iter().map(String::as_str).chain([start.name().into_inner()]);
+            if around.eq(place.iter().copied())
                 && let Some(dev) = value(start, attribute)?
             {
                 targets.push(dev);
@@ -259,6 +274,15 @@ mod tests {
             "<domainsnapshot><disks><disk name=\"vdb\" snapshot=\"external\"><driver type=\"qcow2\"/>\
              <source file=\"/a &amp; b\"/></disk><disk name=\"vda\" snapshot=\"no\"/></disks></domainsnapshot>"
         );
+    }
+
+    #[test]
+    fn a_screen_elsewhere_is_spices_where_there_are_both() {
+        let at = |document: &str| screen_at(document, "[::1]").unwrap();
+        assert_eq!(at(DOMAIN).as_deref(), Some("spice://[::1]"));
+        let vnc = "<domain><devices><graphics type='vnc'><listen/></graphics><x><graphics type='spice'/></x></devices></domain>";
+        assert_eq!(at(vnc).as_deref(), Some("vnc://[::1]"));
+        assert_eq!(at("<domain><devices/></domain>"), None);
     }
 
     #[test]

@@ -299,7 +299,13 @@ impl Hands {
             Act::Pause => libvirt.pause(domain),
             Act::Resume => libvirt.resume(domain),
             Act::Save => libvirt.save(domain),
-            Act::Migrate(how) => libvirt.migrate(domain, &how),
+            Act::Migrate(how) => {
+                let screen = how.console.as_deref().map(|host| {
+                    let document = libvirt.domain_xml(domain)?;
+                    device::screen_at(&document, host).map_err(unreadable)
+                });
+                libvirt.migrate(domain, &how, screen.transpose()?.flatten().as_deref())
+            }
             Act::Abort if self.works.give_up(domain) => Ok(()),
             Act::Abort => libvirt.abort_job(domain),
             Act::SetMemory { kib } => libvirt.set_memory(domain, kib),
@@ -328,6 +334,10 @@ impl Hands {
     fn begin_work(self, run: RunId, domain: DomainId, act: Act) {
         let what = act.asked();
         tokio::spawn(async move {
+            let _leaving = match &act {
+                Act::Migrate(how) => Some(self.works.leave(how.outgoing_most).await),
+                _ => None,
+            };
             let Ok(_room) = Arc::clone(&self.works.room).acquire_owned().await else { return };
             let done = if self.works.go(domain) {
                 let (hands, looking) = (self.clone(), tokio::spawn(self.clone().look_at_work(domain)));

@@ -30,6 +30,7 @@ mod host;
 mod judge;
 mod meant;
 mod network;
+mod passed_over;
 mod policy;
 mod post;
 mod reads;

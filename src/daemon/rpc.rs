@@ -27,6 +27,7 @@ use super::engine::{Change, Published};
 use super::host::Host;
 use super::judge::Judge;
 use super::meant::Meant;
+use super::passed_over::PassedOver;
 use super::policy::Forbidden;
 use super::post::Postbox;
 use super::reads::{Asked, Reader, Reads, json_in_pieces};
@@ -82,6 +83,7 @@ pub struct Service {
     /// not read again.
     poll: RwLock<Box<[u8]>>,
     rights: Rights,
+    passed_over: PassedOver,
     /// What documents may have.
     judge: Judge,
     /// For those who may be told what is no secret only.
@@ -95,9 +97,20 @@ enum Unread {
     Verb { method: String, refused: Refused },
 }
 
-fn read(body: &[u8], limits: &CallLimits) -> Result<Verb, Unread> {
+/// What a call asks for, and what in it has no effect.
+struct Read {
+    verb: Verb,
+    method: String,
+    ignored: Vec<String>,
+}
+
+fn read(body: &[u8], limits: &CallLimits) -> Result<Read, Unread> {
     let call = Call::read(body, limits).map_err(Unread::Call)?;
-    Verb::parse(&call).map_err(|refused| Unread::Verb { method: tame(&call.method), refused })
+    let method = tame(&call.method);
+    match Verb::read(&call) {
+        Ok((verb, ignored)) => Ok(Read { verb, method, ignored }),
+        Err(refused) => Err(Unread::Verb { method, refused }),
+    }
 }
 
 /// What a call gives back.
@@ -146,6 +159,7 @@ impl Service {
             stopping,
             poll: RwLock::default(),
             rights,
+            passed_over: PassedOver::default(),
             judge: Judge::new(settings),
             plain: PlainBoard::new(generation(settings.xmlrpc.profile)),
             tls,
@@ -172,8 +186,8 @@ impl Service {
                 Err(denied) => Given::Own(status_reply(Code::NotSupported, &denied.to_string())),
             };
         }
-        let verb = match self.read(peer.share(), &asked.body).await {
-            Ok(verb) => verb,
+        let Read { verb, method, ignored } = match self.read(peer.share(), &asked.body).await {
+            Ok(read) => read,
             Err(Unread::Call(bad)) => {
                 if noise::may_say(peer.share()) {
                     tracing::info!(%peer, "a call that cannot be read: {bad}");
@@ -191,14 +205,17 @@ impl Service {
             *self.poll.write().unwrap_or_else(PoisonError::into_inner) = asked.body.to_vec().into();
         }
         match self.may(peer, Want::of(&verb)) {
-            Ok(sight) => self.perform(verb, peer, asked, sight).await,
+            Ok(sight) => {
+                self.passed_over.say(peer, &method, &ignored);
+                self.perform(verb, peer, asked, sight).await
+            }
             Err(denied) => Given::Own(status_reply(Code::NotSupported, &denied.to_string())),
         }
     }
 
     /// Large calls are read one at a time, each peer's behind its own, on a thread of their own: however many are sent at once, polls are answered
     /// meanwhile, and no more than one of them is in memory as values.
-    async fn read(&self, share: Share, body: &Bytes) -> Result<Verb, Unread> {
+    async fn read(&self, share: Share, body: &Bytes) -> Result<Read, Unread> {
         let limits = self.call_limits;
         if body.len() <= LARGE_CALL_BYTES {
             return read(body, &limits);

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use whydown_core::act::Act;
 use whydown_core::cause::Cause;
 use whydown_core::id::{DomainId, RunId};
@@ -37,11 +37,27 @@ pub struct Works {
     entries: Arc<Mutex<HashMap<DomainId, Entry>>>,
     /// Places for those under way.
     pub room: Arc<Semaphore>,
+    /// How many migrations have left this host's limit behind them.
+    leaving: watch::Sender<usize>,
+}
+
+/// One migration among those that count for the limit; no longer when it is dropped.
+#[derive(Debug)]
+pub struct Leaving(watch::Sender<usize>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Default for Works {
     fn default() -> Self {
-        Self { entries: Arc::default(), room: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self {
+            entries: Arc::default(),
+            room: Arc::new(Semaphore::new(AT_ONCE)),
+            leaving: watch::channel(0).0,
+        }
     }
 }
 
@@ -58,6 +74,24 @@ impl Works {
             entries.retain(|_, entry| matches!(entry.work, Work::Begun(_)));
         }
         entries.insert(domain, Entry { run, kind, waits: true, work: Work::Begun(0) });
+    }
+
+    /// Waits until fewer than `most` migrations are on their way, where its manager set a limit. All count, and each is
+    /// held up by its own limit alone.
+    pub async fn leave(&self, most: Option<u64>) -> Leaving {
+        let mut changes = self.leaving.subscribe();
+        let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        loop {
+            let left = self.leaving.send_if_modified(|count| {
+                let free = *count < most;
+                *count += usize::from(free);
+                free
+            });
+            if left {
+                return Leaving(self.leaving.clone());
+            }
+            changes.changed().await.expect("we hold the other end");
+        }
     }
 
     /// Its turn has come; false if it was given up meanwhile.
@@ -187,6 +221,25 @@ mod tests {
         works.begin(VM, RunId(1), &Act::Migrate(Default::default()));
         assert!(works.go(VM));
         assert!(!works.give_up(VM), "libvirt must end it");
+    }
+
+    #[tokio::test]
+    async fn a_migration_waits_until_fewer_than_its_limit_are_on_their_way() {
+        let works = Works::default();
+        let (first, second) = (works.leave(None).await, works.leave(Some(2)).await);
+        let other = works.clone();
+        let third = tokio::spawn(async move { other.leave(Some(2)).await });
+        tokio::task::yield_now().await;
+        assert!(!third.is_finished(), "two are on their way");
+        let unlimited = works.leave(None).await;
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!third.is_finished(), "the one without a limit counts");
+        drop((second, unlimited));
+        let third = third.await.expect("no panic");
+        assert_eq!(*works.leaving.borrow(), 1);
+        drop(third);
+        assert_eq!(*works.leaving.borrow(), 0);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub enum Param<'a> {
     Text(&'a str),
     Texts(&'a [String]),
+    /// With its tags already.
+    Written(&'a str),
 }
 
 /// The reply's body.
@@ -43,6 +45,7 @@ fn exchange(
     let value = |text: &str| format!("<value>{text}</value>");
     let param = |param: &Param<'_>| match param {
         Param::Text(text) => value(text),
+        Param::Written(value) => (*value).to_owned(),
         Param::Texts(texts) => {
             let items: String = texts.iter().map(|text| value(text)).collect();
             format!("<value><array><data>{items}</data></array></value>")

@@ -10,9 +10,14 @@ mod every;
 mod refused;
 
 mod accepts;
+#[allow(dead_code, reason = "the tests of verbs need the rest")]
 mod call;
 mod host_facts;
 mod live;
+
+#[allow(dead_code, reason = "the tests of verbs need the rest")]
+mod requests;
+mod taken;
 
 mod old_host;
 mod ours;

@@ -4,6 +4,14 @@
 #[allow(dead_code, reason = "the other test needs the rest")]
 mod host;
 
+#[path = "../managers/call.rs"]
+#[allow(dead_code, reason = "the other test needs the rest")]
+mod call;
+
+#[path = "../managers/requests.rs"]
+#[allow(dead_code, reason = "the other test needs the rest")]
+mod requests;
+
 mod classic;
 mod list;
 mod migrate;

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use whydown_lab::{Guest, Result, wait_until};
 
+use crate::call::{Param, call};
 use crate::host::{Host, PATIENCE, says, told};
-use crate::{ask, polled};
+use crate::{ask, polled, requests};
 
 /// The guest's document for the other host, where its serial line has another socket.
 fn document_there(there: &Host, guest: &Guest) -> PathBuf {
@@ -63,6 +64,37 @@ fn a_vm_that_migrates_is_down_by_success_here_and_up_there() -> Result<()> {
     there.wait_status(&guest, "up");
     assert_eq!(polled(&there, &guest, "status")?, "Up");
     assert_eq!(there.history(&guest)?, []);
+    Ok(())
+}
+
+/// Each is sent as its engine sends it, but for the addresses: these hosts are libvirtds on one machine.
+#[test]
+fn what_every_engine_sends_moves_a_vm_and_what_has_no_effect_is_said_once() -> Result<()> {
+    let hosts = [Host::start("e0")?, Host::start("e1")?];
+    let screen = "<graphics type='vnc' autoport='yes' listen='127.0.0.1'/><video><model type='vga'/></video>";
+    let guest = hosts[0].guest("m")?.device_xml(screen);
+    drop(hosts[0].up(&guest)?);
+    let id = guest.uuid_text();
+    let documents = [guest.write_xml()?, document_there(&hosts[1], &guest)];
+    for (round, request) in requests::of("migrate").enumerate() {
+        let (here, there, document) =
+            (&hosts[round % 2], &hosts[(round + 1) % 2], &documents[(round + 1) % 2]);
+        let memory = format!("unix://{}", there.folder.path().join("memory").display());
+        let document = std::fs::read_to_string(document).expect("it was written");
+        // The record of a VM that moved away stands until it is acknowledged.
+        if round > 0 {
+            assert_eq!(there.call(&format!("destroy('{id}')"))?, 0);
+        }
+        let words = [("vm", id), ("src", "192.0.2.1"), ("dst", &there.libvirtd.uri())];
+        let params = request.params(&words, &[("dstqemu", &memory), ("xml", &document)]);
+        let reply = call(here.daemon.port()?, None, "migrate", &[Param::Written(&params[0])]);
+        assert!(reply.contains("Migration in progress"), "{request:?}: {reply}");
+        here.check(&guest, &told("migrated-away", 0, 4), "certain")?;
+        there.wait_status(&guest, "up");
+    }
+    let said = std::fs::read_to_string(hosts[0].daemon.output_path()).expect("it can be read");
+    assert_eq!(said.matches("migrate: without effect here").count(), 1, "{said}");
+    assert!(said.contains("not said again: src"), "{said}");
     Ok(())
 }
 

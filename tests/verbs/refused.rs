@@ -54,6 +54,15 @@ fn bad_parameters_are_refused_by_name_with_the_code_of_their_verb() -> Result<()
         ("migrate({'vmId': VM, 'dst': 'b', 'mode': 'slow'})".into(), 16, "mode"),
         ("migrate({'vmId': VM, 'dst': 'b', 'dstparams': 'p'})".into(), 75, "dstparams"),
         ("migrate({'vmId': VM, 'dst': 'b', 'downtime': 'x'})".into(), 16, "downtime"),
+        ("migrate({'vmId': VM, 'dst': 'b', 'consoleAddress': 'h?tls-port=1'})".into(), 16, "consoleAddress"),
+        ("migrate({'vmId': VM, 'dst': 'b', 'outgoingLimit': 'few'})".into(), 16, "outgoingLimit"),
+        ("migrate({'vmId': VM, 'dst': 'b', 'src': 'a', 'encrypted': True})".into(), 75, "encrypted"),
+        (
+            "migrate({'vmId': VM, 'dst': 'b', 'convergenceSchedule': {'init': [{'name': 'setDowntime'}]}})"
+                .into(),
+            75,
+            "convergenceSchedule",
+        ),
         ("migrate({'vmId': VM, 'mode': 'file', 'dst': 'a,b'})".into(), 75, "dst"),
         ("migrationCreate({})".into(), 11, "vmId"),
         ("migrateStatus('x')".into(), 1, "does not exist"),

@@ -88,6 +88,11 @@ pub struct Migration {
     pub downtime_ms: Option<u64>,
     /// MiB a second at most.
     pub bandwidth_mib: Option<u64>,
+    /// The host to which those who look at its screen are sent, where that is not for the hypervisor to choose. An IPv6
+    /// address is in brackets.
+    pub console: Option<String>,
+    /// It waits until fewer than so many are on their way from here; nothing if there is no such limit.
+    pub outgoing_most: Option<u64>,
 }
 
 /// A password for a VM's console. Never shown by `Debug`, and no part of any evidence.

@@ -71,12 +71,13 @@ impl Hypervisor {
     }
 
     /// Moves it to another host, live, the two hypervisors talking to each other. Returns when it is there; a
-    /// persistent domain is then persistent there and undefined here.
+    /// persistent domain is then persistent there and undefined here. `screen` is the address to which those who look at
+    /// its screen are sent, such as `spice://host`.
     ///
     /// # Errors
     ///
     /// As above; [`Refusal::is_aborted`] when it was given up on request.
-    pub fn migrate(&self, id: DomainId, how: &Migration) -> Result<(), Refusal> {
+    pub fn migrate(&self, id: DomainId, how: &Migration, screen: Option<&str>) -> Result<(), Refusal> {
         let mut flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER;
         for (wanted, flag) in [
             (how.tunnelled, sys::VIR_MIGRATE_TUNNELLED),
@@ -89,6 +90,7 @@ impl Hypervisor {
         let texts = [
             (sys::VIR_MIGRATE_PARAM_URI, how.memory_uri.as_deref()),
             (sys::VIR_MIGRATE_PARAM_DEST_XML, how.document.as_deref()),
+            (sys::VIR_MIGRATE_PARAM_GRAPHICS_URI, screen),
         ];
         let texts: Vec<_> = texts.into_iter().filter_map(|(name, text)| Some((name, text?))).collect();
         let numbers: Vec<_> =

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use dxr::Value;
 
@@ -11,9 +12,20 @@ use crate::verb::NO_MEMBERS;
 /// Entries of any one list in a request.
 const LIST_MOST: usize = 256;
 
+/// The parameters of a call that have no effect here, and asked for something: their names, without the numbers of lists.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ignored(Rc<RefCell<BTreeSet<String>>>);
+
+impl Ignored {
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.borrow().iter().cloned().collect()
+    }
+}
+
 /// A struct while it is being read.
 pub(crate) struct Fields<'a> {
     method: &'static str,
+    ignored: Ignored,
     /// What stands before a member's name where it is told: empty, or `devices[0].`.
     path: String,
     members: &'a BTreeMap<String, Value>,
@@ -21,12 +33,13 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    pub(crate) fn new(method: &'static str, members: &'a BTreeMap<String, Value>) -> Self {
-        Self { method, path: String::new(), members, read: RefCell::default() }
+    pub(crate) fn new(method: &'static str, members: &'a BTreeMap<String, Value>, ignored: Ignored) -> Self {
+        Self { method, ignored, path: String::new(), members, read: RefCell::default() }
     }
 
     fn inside(&self, name: &str, members: &'a BTreeMap<String, Value>) -> Self {
-        Self { method: self.method, path: format!("{}{name}.", self.path), members, read: RefCell::default() }
+        let path = format!("{}{name}.", self.path);
+        Self { method: self.method, ignored: self.ignored.clone(), path, members, read: RefCell::default() }
     }
 
     /// The member, unless it is missing or nil. It counts as read.
@@ -148,7 +161,37 @@ impl<'a> Fields<'a> {
             .collect()
     }
 
-    /// These have no meaning here, whatever they say.
+    /// These have no effect here, as they had none in the original. What they asked for is noted.
+    pub(crate) fn ignore(&self, names: &[&str]) {
+        for name in names {
+            if self.get(name).is_some_and(asks) {
+                self.note(name);
+            }
+        }
+    }
+
+    /// None of what nobody has read has an effect, whatever it is called.
+    pub(crate) fn ignore_others(&self) {
+        let read = self.read.borrow();
+        let left = self.members.iter().filter(|(name, value)| !read.contains(name.as_str()) && asks(value));
+        left.for_each(|(name, _)| self.note(name));
+    }
+
+    fn note(&self, name: &str) {
+        let place = self.place(name);
+        let mut plain = String::with_capacity(place.len());
+        let mut inside = false;
+        for letter in place.chars() {
+            inside |= letter == '[';
+            if !inside {
+                plain.push(letter);
+            }
+            inside &= letter != ']';
+        }
+        self.ignored.0.borrow_mut().insert(plain);
+    }
+
+    /// These say what the manager calls the thing; they are neither an order nor passed over.
     pub(crate) fn skip(&self, names: &[&str]) {
         for name in names {
             self.get(name);
@@ -173,8 +216,8 @@ fn asks(value: &Value) -> bool {
     match value {
         Value::Nil | Value::Boolean(false) | Value::Integer(0) | Value::Long(0) => false,
         Value::String(text) => !matches!(text.trim().to_ascii_lowercase().as_str(), "" | "false" | "0"),
-        Value::Array(items) => !items.is_empty(),
-        Value::Struct(members) => !members.is_empty(),
+        Value::Array(items) => items.iter().any(asks),
+        Value::Struct(members) => members.values().any(asks),
         _ => true,
     }
 }

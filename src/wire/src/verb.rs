@@ -13,7 +13,7 @@ use whydown_core::id::DomainId;
 use crate::absent::absent;
 use crate::call::Call;
 use crate::classic::ClassicVm;
-use crate::fields::Fields;
+use crate::fields::{Fields, Ignored};
 use crate::refused::Refused;
 use crate::verbs::{METHODS, Method};
 
@@ -129,6 +129,15 @@ impl Verb {
     /// # Errors
     /// [`Refused`], which knows its own reply.
     pub fn parse(call: &Call) -> Result<Self, Refused> {
+        Self::read(call).map(|(verb, _)| verb)
+    }
+
+    /// Reads a call, and names the parameters that have no effect: VDSM did not read them either, or had nothing done
+    /// about them. Such as `src` of `migrate`; a parameter that would change what is done is refused instead.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn read(call: &Call) -> Result<(Self, Vec<String>), Refused> {
         let Some(method) = METHODS.iter().find(|method| method.name == call.method) else {
             return Err(match absent(&call.method) {
                 Some((name, code)) => Refused::Absent { name, code },
@@ -138,7 +147,9 @@ impl Verb {
         if call.params.len() > method.params.len() {
             return Err(Refused::TooMany { method: method.name, most: method.params.len() });
         }
-        (method.read)(&Given { method, values: &call.params })
+        let given = Given { method, values: &call.params, ignored: Ignored::default() };
+        let verb = (method.read)(&given)?;
+        Ok((verb, given.ignored.names()))
     }
 
     /// Whether it may be answered before the first listing was taken. Of the rest, VDSM says
@@ -155,6 +166,7 @@ pub(crate) static NO_MEMBERS: BTreeMap<String, Value> = BTreeMap::new();
 pub(crate) struct Given<'a> {
     method: &'static Method,
     values: &'a [Value],
+    ignored: Ignored,
 }
 
 impl<'a> Given<'a> {
@@ -170,6 +182,11 @@ impl<'a> Given<'a> {
             Value::Array(items) if items.is_empty() => Ok(&NO_MEMBERS),
             _ => Err(self.wrong(index, "a struct")),
         }
+    }
+
+    /// The same, to be read member by member.
+    fn fields(&self, index: usize) -> Result<Fields<'a>, Refused> {
+        Ok(Fields::new(self.method.name, self.members(index)?, self.ignored.clone()))
     }
 
     fn name(&self, index: usize) -> &'static str {
@@ -305,7 +322,7 @@ pub(crate) fn read_destroy(given: &Given<'_>) -> Result<Verb, Refused> {
 pub(crate) fn read_create(given: &Given<'_>) -> Result<Verb, Refused> {
     let members = given.members(0)?;
     if let None | Some(Value::Nil) = members.get("xml") {
-        let fields = Fields::new("create", members);
+        let fields = given.fields(0)?;
         let vm = ClassicVm::read(&fields)?;
         fields.finish()?;
         return Ok(Verb::CreateClassic(Box::new(vm)));

@@ -57,7 +57,7 @@ impl ClassicVm {
         if fields.text("vmType")?.is_some_and(|kind| kind != "kvm") {
             return Err(Refused::VmType);
         }
-        fields.skip(HINTS);
+        fields.ignore(HINTS);
         if fields.text("spiceSslCipherSuite")?.is_some_and(|suite| suite != "DEFAULT") {
             return Err(fields.unsupported("spiceSslCipherSuite"));
         }

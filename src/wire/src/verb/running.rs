@@ -45,19 +45,32 @@ pub(crate) fn read_migrate_cancel(given: &Given<'_>) -> Result<Verb, Refused> {
 
 /// The source's whole configuration comes with it, and libvirt brings its own.
 pub(crate) fn read_migration_create(given: &Given<'_>) -> Result<Verb, Refused> {
-    let fields = Fields::new("migrationCreate", given.members(0)?);
+    let fields = given.fields(0)?;
     let vm = fields.required("vmId")?.parse().map_err(|_| Refused::NotAUuid)?;
     given.number(1)?;
     Ok(Verb::MigrationCreate { vm })
 }
 
+/// What later versions of the original do, and change the migration by, and is not done here.
+const UNDONE: &[&str] = &[
+    "dstparams",
+    "hiberVolHandle",
+    "convergenceSchedule",
+    "encrypted",
+    "parallel",
+    "zerocopy",
+    "cpusets",
+    "numaNodesets",
+];
+
 pub(crate) fn read_migrate(given: &Given<'_>) -> Result<Verb, Refused> {
-    let fields = Fields::new("migrate", given.members(0)?);
+    let fields = given.fields(0)?;
     let vm = fields.required("vmId")?.parse().map_err(|_| Refused::NoSuchVm)?;
     if fields.word("mode", &[("remote", false), ("file", true)])?.unwrap_or(false) {
         // VDSM's other name for hibernate; `dst` then names volumes.
+        fields.refuse(&["dst", "dstparams", "hiberVolHandle"])?;
         fields.skip(&["method"]);
-        fields.finish()?;
+        fields.ignore_others();
         return Ok(Verb::Do { vm, act: Act::Save });
     }
     fields.word("method", &[("online", ())])?;
@@ -80,8 +93,15 @@ pub(crate) fn read_migrate(given: &Given<'_>) -> Result<Verb, Refused> {
         abort_on_error: fields.flag("abortOnError")?.unwrap_or(false),
         downtime_ms: fields.number("downtime")?.filter(|&milliseconds| milliseconds > 0),
         bandwidth_mib: fields.number("maxBandwidth")?.filter(|&mib| mib > 0),
+        console: fields
+            .text("consoleAddress")?
+            .map(|host| host_name(&fields, "consoleAddress", &host))
+            .transpose()?,
+        outgoing_most: fields.number("outgoingLimit")?.filter(|&most| most > 0),
     };
-    fields.finish()?;
+    fields.refuse(UNDONE)?;
+    // Whatever else is sent, such as `src`, no version of the original reads.
+    fields.ignore_others();
     Ok(Verb::Do { vm, act: Act::Migrate(how) })
 }
 
@@ -104,8 +124,24 @@ fn libvirt_address(fields: &Fields<'_>, dst: &str) -> Result<String, Refused> {
     if host.is_empty() || !host.bytes().all(plain) {
         return Err(fields.bad("dst", WANTED));
     }
-    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.into() };
-    Ok(format!("qemu+tls://{host}/system"))
+    Ok(format!("qemu+tls://{}/system", bracketed(host)))
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.into() }
+}
+
+/// A host's name or address, and nothing besides.
+fn host_name(fields: &Fields<'_>, name: &str, host: &str) -> Result<String, Refused> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let is_address = bare.parse::<std::net::IpAddr>().is_ok();
+    let is_name = !host.starts_with(['-', '.'])
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    if is_address || is_name {
+        Ok(bracketed(host))
+    } else {
+        Err(fields.bad(name, "a host's name or address"))
+    }
 }
 
 pub(crate) fn read_ticket(given: &Given<'_>) -> Result<Verb, Refused> {
@@ -146,7 +182,7 @@ pub(crate) fn read_snapshot(given: &Given<'_>) -> Result<Verb, Refused> {
     let vm = given.vm(0)?;
     let drives =
         BTreeMap::from([("snapDrives".to_owned(), given.get(1).ok_or_else(|| given.missing(1))?.clone())]);
-    let fields = Fields::new("snapshot", &drives);
+    let fields = Fields::new("snapshot", &drives, given.ignored.clone());
     let disks = fields.structures("snapDrives", |_, drive| {
         drive.refuse(&["poolID", "domainID", "imageID", "volumeID", "baseVolumeID"])?;
         drive.word("format", &[("cow", ()), ("qcow2", ())])?;
