@@ -1,7 +1,7 @@
 //! Whether a new connection speaks HTTP at all.
 //!
-//! Engines from 3.5 on try STOMP on the same port first, and go on to XML-RPC when the connection is closed. Sooner is
-//! better: they try three times. Whoever speaks TLS or anything else here is closed without an answer too.
+//! Engines from 3.5 on, and virt-who, try STOMP on the same port first, and go on to XML-RPC when the connection is cut.
+//! Sooner is better: engines try three times. Whoever speaks TLS or anything else here is cut without an answer too.
 
 use std::io;
 

@@ -10,9 +10,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, error, info, warn};
 
 use super::crowd::{Crowd, Entry, Place};
@@ -225,7 +227,35 @@ async fn welcome(
     }
 }
 
-async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+/// A connection that can be ended without a farewell.
+///
+/// Some clients that try STOMP first take an orderly end for the end of one answer, and ask again at once, for ever; a
+/// reset they take for what it is, and try XML-RPC.
+trait Cut {
+    /// The other side gets a reset when the connection is dropped.
+    fn cut(&self);
+}
+
+impl Cut for TcpStream {
+    fn cut(&self) {
+        if let Err(error) = self.set_zero_linger() {
+            debug!(%error, "a connection ends in order that was to be cut");
+        }
+    }
+}
+
+impl Cut for TlsStream<TcpStream> {
+    fn cut(&self) {
+        self.get_ref().0.cut();
+    }
+}
+
+impl Cut for UnixStream {
+    /// There are none here: what is not read of what came has the same effect.
+    fn cut(&self) {}
+}
+
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Cut>(
     mut stream: S,
     place: Place,
     peer: Peer,
@@ -241,6 +271,9 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
         first = tokio::time::timeout(limits.header_timeout, read_http_start(&mut stream)) => first,
     };
     let Ok(Ok(Some(first))) = first else {
+        if matches!(first, Ok(Ok(None))) {
+            stream.cut();
+        }
         debug!(%peer, "closed: no HTTP came");
         return;
     };

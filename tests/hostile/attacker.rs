@@ -130,6 +130,24 @@ impl Attacker {
         }
     }
 
+    /// Reads until the other side ends the connection; whether that was by a reset.
+    pub fn is_reset(&mut self) -> bool {
+        let mut piece = [0; 1024];
+        loop {
+            match self.io().read(&mut piece) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // What TLS makes of an end without its own farewell, which is no reset.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return false,
+                Err(error) => {
+                    assert!(!is_late(&error), "the daemon neither answers nor closes");
+                    return error.kind() == ErrorKind::ConnectionReset;
+                }
+            }
+        }
+    }
+
     /// Everything until the other side closes.
     pub fn rest(&mut self) -> String {
         while self.more() {}

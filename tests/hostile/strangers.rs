@@ -34,6 +34,33 @@ fn who_speaks_no_http_is_closed_at_once_without_a_word() {
     });
 }
 
+/// virt-who 0.28 takes an orderly end for nothing to read yet, and reads again for ever.
+#[test]
+fn who_speaks_stomp_is_cut_and_who_speaks_http_is_not() {
+    let host = Host::start("header_timeout_s = 600\nidle_timeout_s = 600\n");
+    for door in [Door::Plain, Door::Tls] {
+        for first in [
+            &b"CONNECT\naccept-version:1.2\nhost:h\n\n\0"[..],
+            b"STOMP\naccept-version:1.2\nheart-beat:0,5000\n\n\0",
+        ] {
+            let mut stranger = host.connect(door);
+            assert!(stranger.send(first));
+            assert!(stranger.is_reset(), "{door:?}: {first:?}");
+        }
+        let mut known = host.connect(door);
+        assert_eq!(known.ask(post(xml("ping", ""))).status, 200);
+        // At TLS's own door, without TLS.
+        let mut bare = Attacker::raw(&host, Door::Tls).expect("it may connect");
+        assert!(bare.send(b"CONNECT\naccept-version:1.2\nhost:h\n\n\0"));
+        assert!(bare.is_reset());
+        // An end of which nothing need be said is orderly.
+        let goodbye = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        let mut leaving = host.connect(door);
+        assert!(leaving.send(goodbye));
+        assert!(!leaving.is_reset(), "{door:?}");
+    }
+}
+
 #[test]
 fn plain_http_at_the_door_of_tls_is_closed_at_once() {
     let host = Host::start("header_timeout_s = 600\nidle_timeout_s = 600\n");
