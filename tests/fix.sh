@@ -3,6 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 WHYDOWN_FIX=1 cargo test --quiet --test tidy causes
+WHYDOWN_FIX=1 cargo test --quiet --test tidy parameters
 WHYDOWN_FIX=1 cargo test --quiet --lib config
 WHYDOWN_FIX=1 cargo test --quiet --test managers page
 cargo fmt --all

@@ -8,7 +8,7 @@ use whydown_core::time::Wall;
 /// Names that are shorter stand in other words by chance.
 const WORD: usize = 4;
 
-/// The graphics devices of a domain's document, each with this password. Empty if it has none.
+/// The graphics devices of a domain's document for which this ticket is, each with its password. Empty if it has none.
 ///
 /// # Errors
 /// The document cannot be read.
@@ -24,6 +24,10 @@ pub fn with_ticket(domain: &str, ticket: &Ticket, now: Wall) -> Result<Vec<Strin
         Connected::Fail => "fail",
     };
     let ours = ["passwd", "passwdValidTo", "connected"];
+    let is_meant = |start: &BytesStart<'_>| -> Result<bool, quick_xml::Error> {
+        let Some(console) = ticket.console else { return Ok(true) };
+        Ok(start.try_get_attribute("type")?.is_some_and(|kind| kind.value.as_ref() == console.word()))
+    };
     let begin = |start: &BytesStart<'_>| -> Result<BytesStart<'static>, quick_xml::Error> {
         let mut new = BytesStart::new("graphics");
         let spice = start.try_get_attribute("type")?.is_some_and(|kind| kind.value.as_ref() == "spice");
@@ -52,14 +56,14 @@ pub fn with_ticket(domain: &str, ticket: &Ticket, now: Wall) -> Result<Vec<Strin
             Event::Eof => return Ok(found),
             Event::Start(start) => {
                 depth += 1;
-                if depth == 3 && start.name().as_ref() == "graphics" {
+                if depth == 3 && start.name().as_ref() == "graphics" && is_meant(start)? {
                     let mut writer = Writer::new(Vec::new());
                     writer.write_event(Event::Start(begin(start)?))?;
                     open = Some((depth, writer));
                     continue;
                 }
             }
-            Event::Empty(start) if depth == 2 && start.name().as_ref() == "graphics" => {
+            Event::Empty(start) if depth == 2 && start.name().as_ref() == "graphics" && is_meant(start)? => {
                 let mut writer = Writer::new(Vec::new());
                 writer.write_event(Event::Empty(begin(start)?))?;
                 found.push(text_of(writer));
@@ -231,6 +235,7 @@ fn text_of(writer: Writer<Vec<u8>>) -> String {
 mod tests {
     use super::*;
     use std::time::Duration;
+    use whydown_core::act::Console;
 
     const DOMAIN: &str = "<domain><name>graphics</name><devices>\
         <disk><source file='a'/><target dev='vda' bus='virtio'/></disk>\
@@ -243,6 +248,7 @@ mod tests {
             password: "a<b>\"&'".into(),
             valid_for: Some(Duration::from_secs(120)),
             connected: Connected::Fail,
+            console: None,
         }
     }
 
@@ -261,6 +267,11 @@ mod tests {
             made[1],
             format!("<graphics type=\"spice\" autoport=\"yes\" {secret} connected=\"fail\"/>")
         );
+        for (console, number) in [(Console::Vnc, 0), (Console::Spice, 1)] {
+            let one = Ticket { console: Some(console), ..ticket() };
+            let alone = with_ticket(DOMAIN, &one, Wall(1_456_747_200_000_000_000)).unwrap();
+            assert_eq!(alone, [made[number].clone()], "{console:?}");
+        }
         assert!(with_ticket("<domain><devices/></domain>", &ticket(), Wall(0)).unwrap().is_empty());
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use whydown_core::act::Act;
+use whydown_core::act::{Act, Console};
 use whydown_core::evidence::{Asked, Fact, Sender, tame};
 use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
 use whydown_core::id::{DomainId, RequestId, RunId};
@@ -316,7 +316,11 @@ impl Hands {
                 let document = libvirt.secret_xml(domain)?;
                 let consoles = device::with_ticket(&document, &ticket, clock::wall()).map_err(unreadable)?;
                 if consoles.is_empty() {
-                    return Err(refused("the VM has no console"));
+                    let of_kind = ticket.console.map_or("", |console| match console {
+                        Console::Vnc => " of VNC",
+                        Console::Spice => " of SPICE",
+                    });
+                    return Err(refused(format!("the VM has no console{of_kind}")));
                 }
                 consoles.iter().try_for_each(|console| libvirt.update_device(domain, console))
             }

@@ -91,6 +91,7 @@ fn what_runs_programs_or_reads_files_of_the_host_is_refused_by_the_elements_name
         ),
         (devices("<channel type='udp'/>"), "<channel>", "host"),
         (devices("<interface type='user'/>"), "<interface>", "host"),
+        (devices("<interface type='null'/>"), "<interface>", "unknown"),
         (devices("<smartcard mode='passthrough' type='tcp'/>"), "<smartcard>", "host"),
         (devices("<rng><backend model='egd' type='udp'/></rng>"), "<rng><backend>", "host"),
         (devices("<audio id='1' type='pulseaudio' serverName='/run/x'/>"), "<audio>", "host"),

@@ -88,6 +88,7 @@ impl Want {
         match verb {
             Verb::Create { .. } | Verb::CreateClassic(_) => Self::Act("create"),
             Verb::Snapshot { .. } => Self::Act("snapshot"),
+            Verb::UpdateDevice { .. } => Self::Act("vmUpdateDevice"),
             Verb::Do { act, .. } => Self::Act(match act {
                 Act::Pause => "pause",
                 Act::Resume => "cont",

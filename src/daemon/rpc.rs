@@ -271,10 +271,15 @@ impl Service {
             }
             Verb::GetVmStats { vm } => Given::Own(now.bodies.vm_stats(vm, range, clock::wall())),
             Verb::GetAllVmStats => Given::Shared(now.bodies.all_vm_stats(range, clock::wall())),
-            Verb::Create { vm, xml } => self.create(peer, asked, vm, xml).await,
+            Verb::Create { vm, xml } => self.create(peer, asked, vm, xml, None).await,
             Verb::CreateClassic(plan) => {
-                let xml = plan.document(self.host.facts().kvm);
-                self.create(peer, asked, Some(plan.domain), xml).await
+                let facts = self.host.facts();
+                match plan.document(facts.kvm, |network| facts.address_on(network)) {
+                    Ok(made) => {
+                        self.create(peer, asked, Some(plan.domain), made.xml, Some(made.judged)).await
+                    }
+                    Err(refused) => Given::Own(refused.reply()),
+                }
             }
             Verb::Shutdown { vm, delay_s, message, reboot, timeout_s, force } => {
                 if let Some(message) = message {
@@ -291,6 +296,13 @@ impl Service {
                 Given::Own(whydown_wire::shutdown_reply(reboot, &self.ask(peer, asked, what).await))
             }
             Verb::Do { vm, act } => self.act(peer, asked, vm, act).await,
+            Verb::UpdateDevice { vm, act } => {
+                let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
+                Given::Own(match outcome {
+                    Reply::Done | Reply::DoneUnwritten => self.picture().bodies.the_vm(vm, range),
+                    other => whydown_wire::update_device_reply(&other),
+                })
+            }
             Verb::Snapshot { vm, disks, frozen } => self.snapshot(peer, asked, vm, disks, frozen).await,
             Verb::MigrateStatus { vm } => Given::Own(match now.snapshot.domains.get(&vm) {
                 Some(vm) => whydown_wire::work_reply(&self.works.of(vm)),
@@ -323,12 +335,20 @@ impl Service {
         }
     }
 
-    async fn create(&self, peer: &Peer, asked: &Request, vm: Option<DomainId>, xml: String) -> Given {
+    /// `judged` is what of the document is its sender's, where that is not the whole.
+    async fn create(
+        &self,
+        peer: &Peer,
+        asked: &Request,
+        vm: Option<DomainId>,
+        xml: String,
+        judged: Option<String>,
+    ) -> Given {
         let document = match Document::read(xml, vm) {
             Ok(document) => document,
             Err(bad) => return Given::Own(status_reply(Code::CreateError, &tame(&bad.to_string()))),
         };
-        if let Err(forbidden) = self.judge.document(&document.xml).await {
+        if let Err(forbidden) = self.judge.document(judged.as_deref().unwrap_or(&document.xml)).await {
             return refused(peer, Code::CreateError, &forbidden);
         }
         let domain = document.domain;

@@ -10,7 +10,6 @@ mod every;
 mod refused;
 
 mod accepts;
-#[allow(dead_code, reason = "the tests of verbs need the rest")]
 mod call;
 mod host_facts;
 mod live;

@@ -13,6 +13,8 @@ pub struct Request {
     pub engines: Vec<String>,
     pub method: String,
     pub what: String,
+    #[serde(default)]
+    pub live: bool,
     params: Vec<Value>,
 }
 

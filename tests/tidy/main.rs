@@ -2,4 +2,5 @@
 
 mod causes;
 mod generated;
+mod parameters;
 mod tree;

@@ -98,6 +98,23 @@ fn what_is_changed_in_a_running_guest_is_seen_by_libvirt() -> Result<()> {
     let document = host.libvirtd.virsh(&["dumpxml", "--security-info", "c"])?;
     let document = String::from_utf8_lossy(&document.stdout).into_owned();
     assert!(document.contains("passwd='secret'") && document.contains("passwdValidTo="), "{document}");
+    let update = |rest: &str| {
+        let call = format!("vmUpdateDevice('{id}', {{'deviceType': 'graphics', 'ttl': '120', {rest}}})");
+        ask(
+            &host,
+            &format!("(lambda r: (r['status']['code'], r.get('vmList', {{}}).get('vmId')))(server.{call})"),
+        )
+    };
+    assert_eq!(
+        update(
+            "'graphicsType': 'vnc', 'password': 'secret2x', 'existingConnAction': 'keep', 'params': {'userName': 'x'}"
+        )?,
+        format!("(0, '{id}')")
+    );
+    let document = host.libvirtd.virsh(&["dumpxml", "--security-info", "c"])?;
+    let document = String::from_utf8_lossy(&document.stdout).into_owned();
+    assert!(document.contains("passwd='secret2x'"), "{document}");
+    assert_eq!(update("'graphicsType': 'spice', 'password': 'x'")?, "(56, None)", "it has no such screen");
     assert!(!host.daemon.output_tail().contains("secret"), "a password is never logged");
 
     let overlay = host.folder.path().join("overlay.qcow2");

@@ -104,6 +104,27 @@ pub struct Ticket {
     pub valid_for: Option<Duration>,
     /// What becomes of whoever is connected.
     pub connected: Connected,
+    /// At which of its consoles; at all of them if nothing is said.
+    pub console: Option<Console>,
+}
+
+/// A kind of console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Console {
+    /// VNC.
+    Vnc,
+    /// SPICE.
+    Spice,
+}
+
+impl Console {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Vnc => "vnc",
+            Self::Spice => "spice",
+        }
+    }
 }
 
 impl fmt::Debug for Ticket {
@@ -111,6 +132,7 @@ impl fmt::Debug for Ticket {
         f.debug_struct("Ticket")
             .field("valid_for", &self.valid_for)
             .field("connected", &self.connected)
+            .field("console", &self.console)
             .finish()
     }
 }

@@ -23,8 +23,10 @@ pub(super) const KINDS: &[Kinds] = &[
     (
         "interface",
         "type",
-        &["network", "bridge", "direct", "internal", "null"],
+        &["network", "bridge", "direct", "internal"],
         &[
+            // libvirt 9.0 dies of it.
+            ("null", Power::Unknown),
             ("ethernet", Power::Host),
             ("hostdev", Power::Hostdev),
             ("vdpa", Power::Hostdev),

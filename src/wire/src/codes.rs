@@ -46,6 +46,7 @@ codes! {
     NoMigration = 47, "Migration not in progress";
     SnapshotError = 48, "Snapshot failed";
     BalloonError = 53, "Balloon operation is not available";
+    DeviceError = 56, "Failed to update device";
     HardwareUnread = 57, "Failed to read hardware information";
     VcpusError = 60, "Failed to set the number of cpus";
     NotSupported = 75, "Operation not supported";

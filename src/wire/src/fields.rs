@@ -14,11 +14,16 @@ const LIST_MOST: usize = 256;
 
 /// The parameters of a call that have no effect here, and asked for something: their names, without the numbers of lists.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ignored(Rc<RefCell<BTreeSet<String>>>);
+pub(crate) struct Ignored {
+    names: Rc<RefCell<BTreeSet<String>>>,
+    /// All that was looked for, whether it was there or not.
+    #[cfg(test)]
+    pub(crate) asked: Rc<RefCell<BTreeSet<String>>>,
+}
 
 impl Ignored {
     pub(crate) fn names(&self) -> Vec<String> {
-        self.0.borrow().iter().cloned().collect()
+        self.names.borrow().iter().cloned().collect()
     }
 }
 
@@ -44,6 +49,8 @@ impl<'a> Fields<'a> {
 
     /// The member, unless it is missing or nil. It counts as read.
     pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
+        #[cfg(test)]
+        self.ignored.asked.borrow_mut().insert(plain(&self.place(name)));
         let (name, value) = self.members.get_key_value(name)?;
         self.read.borrow_mut().insert(name);
         Some(value).filter(|value| !matches!(value, Value::Nil))
@@ -170,6 +177,20 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// All that begin so have no effect here; they are noted under one name.
+    pub(crate) fn ignore_all(&self, prefix: &str) {
+        let names: Vec<&str> = self.members.keys().map(String::as_str).collect();
+        let found = names.into_iter().filter(|name| name.starts_with(prefix));
+        if found.filter(|name| self.get(name).is_some()).count() > 0 {
+            self.note(&format!("{prefix}*"));
+        }
+    }
+
+    /// Whether the member is there, if only as empty text.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
     /// None of what nobody has read has an effect, whatever it is called.
     pub(crate) fn ignore_others(&self) {
         let read = self.read.borrow();
@@ -178,17 +199,7 @@ impl<'a> Fields<'a> {
     }
 
     fn note(&self, name: &str) {
-        let place = self.place(name);
-        let mut plain = String::with_capacity(place.len());
-        let mut inside = false;
-        for letter in place.chars() {
-            inside |= letter == '[';
-            if !inside {
-                plain.push(letter);
-            }
-            inside &= letter != ']';
-        }
-        self.ignored.0.borrow_mut().insert(plain);
+        self.ignored.names.borrow_mut().insert(plain(&self.place(name)));
     }
 
     /// These say what the manager calls the thing; they are neither an order nor passed over.
@@ -212,11 +223,25 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// A place without the numbers of lists.
+fn plain(place: &str) -> String {
+    let mut plain = String::with_capacity(place.len());
+    let mut inside = false;
+    for letter in place.chars() {
+        inside |= letter == '[';
+        if !inside {
+            plain.push(letter);
+        }
+        inside &= letter != ']';
+    }
+    plain
+}
+
 fn asks(value: &Value) -> bool {
     match value {
         Value::Nil | Value::Boolean(false) | Value::Integer(0) | Value::Long(0) => false,
         Value::String(text) => !matches!(text.trim().to_ascii_lowercase().as_str(), "" | "false" | "0"),
-        Value::Array(items) => items.iter().any(asks),
+        Value::Array(items) => !items.is_empty(),
         Value::Struct(members) => members.values().any(asks),
         _ => true,
     }

@@ -62,6 +62,14 @@ pub struct HostFacts {
 /// `random` for it.
 pub const RNG_SOURCES: [(&str, &str); 2] = [("random", "/dev/random"), ("hwrng", "/dev/hwrng")];
 
+impl HostFacts {
+    /// The first address that it has on the network of this name: a bridge, or the link itself.
+    pub fn address_on(&self, network: &str) -> Option<IpAddr> {
+        let link = self.links.iter().find(|link| link.name == network)?;
+        link.addresses.first().map(|(address, _)| *address)
+    }
+}
+
 /// Name, version and release of an operating system.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OperatingSystem {

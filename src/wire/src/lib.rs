@@ -19,6 +19,8 @@ mod guest;
 mod host;
 mod network;
 mod outcome;
+#[cfg(test)]
+mod parameters;
 mod profile;
 mod refused;
 mod running;
@@ -32,7 +34,7 @@ mod written;
 pub use absent::absent_verbs;
 pub use board::{Board, Bodies, Body, VmCounts};
 pub use call::{BAD_CALL_FAULT, BadCall, Call, CallLimits};
-pub use classic::ClassicVm;
+pub use classic::{ClassicVm, Documents};
 pub use codes::{Code, done, fault, status_reply};
 pub use host::{
     Hardware, HostFacts, HostStats, Ksm, OperatingSystem, Package, RNG_SOURCES, capabilities, hardware,
@@ -41,7 +43,7 @@ pub use host::{
 pub use network::{LinkKind, LinkTraffic, NetLink};
 pub use outcome::{
     Work, WorkKind, act_reply, cancel_reply, create_reply, destroy_reply, migration_create_reply,
-    shutdown_reply, snapshot_reply, work_begun_reply, work_reply,
+    shutdown_reply, snapshot_reply, update_device_reply, work_begun_reply, work_reply,
 };
 pub use profile::Generation;
 pub use refused::Refused;

@@ -80,6 +80,14 @@ pub fn act_reply(what: Asked, outcome: &Reply) -> Bytes {
     }
 }
 
+/// The reply to `vmUpdateDevice` where it did not do what was asked.
+pub fn update_device_reply(outcome: &Reply) -> Bytes {
+    match outcome {
+        Reply::Refused(text) => status_reply(Code::DeviceError, text),
+        other => act_reply(Asked::SetTicket, other),
+    }
+}
+
 /// The reply to `snapshot`. `quiesced`: whether the guest's file systems were frozen for it.
 pub fn snapshot_reply(quiesced: bool, outcome: &Reply) -> Bytes {
     match outcome {

@@ -62,6 +62,13 @@ pub enum Verb {
         /// What.
         act: Act,
     },
+    /// Change a device of a VM that is up.
+    UpdateDevice {
+        /// Which VM.
+        vm: DomainId,
+        /// What.
+        act: Act,
+    },
     /// Let disks go on in new images.
     Snapshot {
         /// Which VM.
@@ -138,6 +145,12 @@ impl Verb {
     /// # Errors
     /// As [`Self::parse`].
     pub fn read(call: &Call) -> Result<(Self, Vec<String>), Refused> {
+        let ignored = Ignored::default();
+        let verb = Self::noting(call, &ignored)?;
+        Ok((verb, ignored.names()))
+    }
+
+    fn noting(call: &Call, ignored: &Ignored) -> Result<Self, Refused> {
         let Some(method) = METHODS.iter().find(|method| method.name == call.method) else {
             return Err(match absent(&call.method) {
                 Some((name, code)) => Refused::Absent { name, code },
@@ -147,9 +160,7 @@ impl Verb {
         if call.params.len() > method.params.len() {
             return Err(Refused::TooMany { method: method.name, most: method.params.len() });
         }
-        let given = Given { method, values: &call.params, ignored: Ignored::default() };
-        let verb = (method.read)(&given)?;
-        Ok((verb, given.ignored.names()))
+        (method.read)(&Given { method, values: &call.params, ignored: ignored.clone() })
     }
 
     /// Whether it may be answered before the first listing was taken. Of the rest, VDSM says
@@ -157,6 +168,18 @@ impl Verb {
     pub const fn answers_while_recovering(&self) -> bool {
         matches!(self, Self::ListMethods | Self::MethodHelp { .. } | Self::MethodSignature { .. })
     }
+}
+
+/// What a call asks for, and which parameters have no effect; beside it, all that were looked for.
+#[cfg(test)]
+#[expect(clippy::type_complexity, reason = "one test takes it apart at once")]
+pub(crate) fn read_noting(
+    call: &Call,
+) -> (Result<(Verb, Vec<String>), Refused>, std::collections::BTreeSet<String>) {
+    let ignored = Ignored::default();
+    let verb = Verb::noting(call, &ignored);
+    let asked = ignored.asked.take();
+    (verb.map(|verb| (verb, ignored.names())), asked)
 }
 
 /// A struct without members. An empty array is taken for one: PHP has the same for both, and sends that.

@@ -41,7 +41,7 @@ const fn optional(name: &'static str, kind: &'static str) -> Param {
 
 /// All methods, by name.
 #[rustfmt::skip]
-pub static METHODS: [Method; 26] = [
+pub static METHODS: [Method; 27] = [
     Method {
         name: "cont",
         params: &[required("vmId", "string")],
@@ -239,6 +239,14 @@ pub static METHODS: [Method; 26] = [
         returns: "struct",
         help: "Has the guest's agent thaw its file systems.",
         read: verb::read_thaw,
+    },
+    Method {
+        name: "vmUpdateDevice",
+        params: &[required("vmId", "string"), required("params", "struct")],
+        returns: "struct",
+        help: "Sets the password of a VM's screens of one kind. params: deviceType (graphics), graphicsType (vnc, spice), \
+               password, ttl (seconds), existingConnAction (disconnect, keep, fail), params.",
+        read: verb::read_update_device,
     },
 ];
 

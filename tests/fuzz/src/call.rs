@@ -84,7 +84,11 @@ fn documents(verb: Verb) {
     match verb {
         Verb::CreateClassic(plan) => {
             for kvm in [false, true] {
-                let xml = plan.document(kvm);
+                let address = |network: &str| network.parse().ok();
+                let xml = match plan.document(kvm, address) {
+                    Ok(made) => made.xml,
+                    Err(refused) => return assert!(refused.to_string().contains("displayNetwork")),
+                };
                 match check(&xml, Some(plan.domain)) {
                     Ok(document) => assert_eq!(document.xml, xml, "its UUID stands in it already"),
                     Err(BadDocument::LongName) => {}

@@ -3,6 +3,7 @@
 use whydown_core::id::DomainId;
 
 use super::document::{Element, element};
+use super::screen::{self, screen};
 use crate::devices::GIVEN;
 use crate::fields::Fields;
 use crate::refused::{Refused, shown};
@@ -17,7 +18,7 @@ pub(super) struct Devices {
 }
 
 /// Members by which the original named devices to itself.
-const OWN: &[&str] = &["deviceId", "alias", "optional"];
+const OWN: &[&str] = &["alias", "optional"];
 
 /// Parts of a device's `address`, as libvirt names them.
 const ADDRESS: &[&str] =
@@ -30,13 +31,15 @@ const VOLUME: &[&str] =
 pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
     let mut devices = Devices::default();
     let mut targets = Targets::default();
-    let (mut usb, mut balloon, mut graphics) = (false, false, false);
+    let (mut usb, mut balloon, mut graphics, mut spice) = (false, false, false, false);
     let read_one = |_, device: &Fields<'_>| {
-        device.skip(OWN);
+        device.ignore(OWN);
         let kind = device.required("type")?;
         usb |= kind == "controller" && device.text("device")?.as_deref() == Some("usb");
         balloon |= kind == "balloon";
         graphics |= kind == "graphics";
+        // Left to libvirt, which has one then.
+        usb |= kind == "redir";
         let order = device.number("bootOrder")?;
         devices.orders_boot |= order.is_some();
         let made = match kind.as_str() {
@@ -51,7 +54,8 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
             "video" => video(device)?,
             "graphics" => {
                 let named = device.required("device")?;
-                screen(&named, fields, device)
+                spice |= named != "vnc";
+                screen(&named, fields, Some(device))
                     .and_then(|made| made.ok_or_else(|| device.bad("device", "vnc or spice")))?
             }
             "console" => console(device)?,
@@ -61,6 +65,8 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
             "balloon" => balloon_of(device)?,
             "controller" => controller(device)?,
             "sound" => element("sound").with("model", device.required("device")?),
+            "smartcard" => smartcard(device)?,
+            "redir" => redirection(device)?,
             _ => return Err(device.bad("type", KINDS)),
         };
         let name = name_of(device)?.filter(|_| CAN_BE_NAMED.contains(&kind.as_str()));
@@ -69,11 +75,18 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
     };
     devices.elements = fields.structures("devices", read_one)?;
     let drives = fields.structures("drives", |_, drive| {
-        drive.skip(OWN);
+        drive.ignore(OWN);
         let name = name_of(drive)?;
         Ok(disk(drive, &mut targets, &mut devices.has_disk)?.children(name))
     })?;
     devices.elements.extend(drives);
+    for name in ["hda", "hdb", "hdc", "hdd"] {
+        if let Some(path) = fields.text(name)? {
+            targets.take(name).ok_or_else(|| fields.bad(name, "the only device at its place"))?;
+            devices.elements.push(image("disk", &path, "raw", name, "ide"));
+            devices.has_disk = true;
+        }
+    }
     for (name, device, first) in [("cdrom", "cdrom", "hdc"), ("floppy", "floppy", "fda")] {
         if let Some(path) = fields.text(name)? {
             let bus = if device == "floppy" { "fdc" } else { "ide" };
@@ -82,11 +95,23 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
         }
     }
     if let Some(display) = fields.text("display")? {
+        spice |= display != "vnc";
         if !graphics {
-            let made = screen(&display, fields, fields)?;
+            let made = screen(&display, fields, None)?;
             devices.elements.push(made.ok_or_else(|| Refused::Display(shown(&display)))?);
         } else if !matches!(display.as_str(), "vnc" | "qxl" | "qxlnc") {
             return Err(Refused::Display(shown(&display)));
+        }
+    }
+    if !spice {
+        fields.ignore(screen::OF_SPICE);
+    }
+    // The flag is the older form: where there are devices, they say it.
+    if fields.flag("smartcardEnable")?.unwrap_or(false) {
+        if fields.has("devices") {
+            fields.ignore(&["smartcardEnable"]);
+        } else {
+            devices.elements.push(element("smartcard").with("mode", "passthrough").with("type", "spicevmc"));
         }
     }
     // What nobody asked for and libvirt would add.
@@ -111,6 +136,8 @@ const CAN_BE_NAMED: &[&str] = &[
     "balloon",
     "controller",
     "sound",
+    "smartcard",
+    "redir",
 ];
 
 /// The alias that says by which `deviceId` the manager knows this device. One that is no UUID is no engine's.
@@ -119,8 +146,7 @@ fn name_of(device: &Fields<'_>) -> Result<Option<Element>, Refused> {
     Ok(id.map(|id| element("alias").with("name", format!("{GIVEN}{id}"))))
 }
 
-const KINDS: &str =
-    "one of disk, interface, video, graphics, console, channel, watchdog, rng, balloon, controller, sound";
+const KINDS: &str = "one of disk, interface, video, graphics, console, channel, watchdog, rng, balloon, controller, sound, smartcard, redir";
 
 fn address(fields: &Fields<'_>) -> Result<Option<Element>, Refused> {
     let mut made = element("address");
@@ -187,8 +213,12 @@ fn disk(fields: &Fields<'_>, targets: &mut Targets, has_disk: &mut bool) -> Resu
     };
     let iface = fields.word("iface", &buses)?;
     let older = fields.word("if", &buses)?;
-    let (bus, prefix) = iface.or(older).unwrap_or(usual);
-    let target = match (fields.text("name")?, fields.number("index")?) {
+    let name = fields.text("name")?;
+    // A name says its bus, where nothing else does.
+    let by_name =
+        name.as_deref().and_then(|name| buses.iter().find(|(_, (_, prefix))| name.starts_with(prefix)));
+    let (bus, prefix) = iface.or(older).or(by_name.map(|(_, bus)| *bus)).unwrap_or(usual);
+    let target = match (name, fields.number("index")?) {
         (Some(name), _) => targets.take(&name).ok_or_else(|| fields.bad("name", "free"))?,
         (None, Some(index)) => {
             let letter =
@@ -202,6 +232,11 @@ fn disk(fields: &Fields<'_>, targets: &mut Targets, has_disk: &mut bool) -> Resu
         [("on", "report"), ("off", "stop"), ("report", "report"), ("stop", "stop"), ("enospace", "enospace")];
     let policy = fields.word("propagateErrors", &policies)?.unwrap_or("stop");
     let cache = fields.text("cache")?;
+    let tune = fields.structure("specParams", |spec| {
+        // Where engines keep what the manager's user put into the drive; the original never read it there.
+        spec.ignore(&["path"]);
+        spec.structure("ioTune", io_tune)
+    })?;
     let shared = fields.word(
         "shared",
         &[("none", false), ("exclusive", false), ("shared", true), ("false", false), ("true", true)],
@@ -217,6 +252,7 @@ fn disk(fields: &Fields<'_>, targets: &mut Targets, has_disk: &mut bool) -> Resu
         .child(driver)
         .children(source)
         .child(element("target").with("dev", target).with("bus", bus))
+        .children(tune.flatten().flatten())
         .children(shared.unwrap_or(false).then(|| element("shareable")))
         .children(read_only.then(|| element("readonly")))
         .children(fields.text("serial")?.map(|serial| element("serial").text(serial))))
@@ -225,59 +261,95 @@ fn disk(fields: &Fields<'_>, targets: &mut Targets, has_disk: &mut bool) -> Resu
 fn interface(fields: &Fields<'_>, vm: &Fields<'_>) -> Result<Element, Refused> {
     let kinds = [("bridge", "bridge"), ("network", "network")];
     let kind = fields.word("device", &kinds)?.unwrap_or("bridge");
-    let network = fields.required("network")?;
+    let network = match fields.text("network")? {
+        // A card that is plugged into nothing; the original gave it a bridge without a way out.
+        None if fields.has("network") => None,
+        None => return Err(fields.missing("network")),
+        network => network,
+    };
     let usual = vm.text("nicModel")?;
     let model = fields.text("nicModel")?.or(usual).unwrap_or_else(|| "virtio".into());
     let model = if model == "pv" { "virtio".to_owned() } else { model };
     let link = fields.flag("linkActive")?.map(|up| if up { "up" } else { "down" });
+    let mac = fields.text("macAddr")?.map(|address| element("mac").with("address", address));
+    let model = element("model").with("type", model);
+    let Some(network) = network else {
+        // Nothing goes through it that could be filtered or bounded.
+        fields.ignore(&["filter", "specParams"]);
+        let made = element("interface").with("type", UNPLUGGED).children(mac).child(model);
+        return Ok(made.child(element("link").with("state", "down")));
+    };
+    let bounds = fields.structure("specParams", |spec| {
+        let way = |name: &'static str| spec.structure(name, |way| bound(name, way)).map(Option::flatten);
+        let (inwards, outwards) = (way("inbound")?, way("outbound")?);
+        Ok(element("bandwidth").children(inwards).children(outwards))
+    })?;
     Ok(element("interface")
         .with("type", kind)
-        .children(fields.text("macAddr")?.map(|address| element("mac").with("address", address)))
+        .children(mac)
         .child(element("source").with(kind, network))
-        .child(element("model").with("type", model))
+        .child(model)
         .children(link.map(|state| element("link").with("state", state)))
+        .children(bounds.filter(|bounds| *bounds != element("bandwidth")))
         .children(fields.text("filter")?.map(|filter| element("filterref").with("filter", filter))))
+}
+
+/// The kind of a card that is plugged into nothing: libvirt makes its end on the host and connects that to nothing, and
+/// its link is down. A manager can ask for no other of this kind.
+pub(super) const UNPLUGGED: &str = "ethernet";
+
+/// How much a card may send or take in one direction: KiB a second, and KiB of a burst.
+fn bound(name: &'static str, fields: &Fields<'_>) -> Result<Option<Element>, Refused> {
+    let Some(average) = fields.number("average")? else { return Ok(None) };
+    let made = element(name).with("average", average);
+    Ok(Some(made.maybe("peak", fields.number("peak")?).maybe("burst", fields.number("burst")?)))
+}
+
+/// Bounds of a disk, as libvirt names them.
+const IO_BOUNDS: &[&str] = &[
+    "total_bytes_sec",
+    "read_bytes_sec",
+    "write_bytes_sec",
+    "total_iops_sec",
+    "read_iops_sec",
+    "write_iops_sec",
+];
+
+fn io_tune(fields: &Fields<'_>) -> Result<Option<Element>, Refused> {
+    let mut made = element("iotune");
+    for name in IO_BOUNDS {
+        if let Some(text) = fields.text(name)? {
+            let most: u64 =
+                text.parse().map_err(|_| fields.bad(name, "a whole number that is not negative"))?;
+            made = made.child(element(name).text(most));
+        }
+    }
+    Ok(Some(made).filter(|made| *made != element("iotune")))
+}
+
+fn smartcard(fields: &Fields<'_>) -> Result<Element, Refused> {
+    fields.skip(&["device"]);
+    let spec = fields.structure("specParams", |spec| Ok((spec.text("mode")?, spec.text("type")?)))?;
+    let (mode, kind) = spec.unwrap_or_default();
+    let mode = mode.unwrap_or_else(|| "passthrough".into());
+    let kind = kind.or_else(|| Some("spicevmc".into())).filter(|_| mode == "passthrough");
+    Ok(element("smartcard").with("mode", mode).maybe("type", kind))
+}
+
+fn redirection(fields: &Fields<'_>) -> Result<Element, Refused> {
+    let kind = fields.word("device", &[("spicevmc", "spicevmc")])?.unwrap_or("spicevmc");
+    let bus = fields.word("bus", &[("usb", "usb")])?.unwrap_or("usb");
+    Ok(element("redirdev").with("bus", bus).with("type", kind))
 }
 
 fn video(fields: &Fields<'_>) -> Result<Element, Refused> {
     let model = element("model").with("type", fields.required("device")?);
     let parts = fields.structure("specParams", |spec| {
-        Ok((spec.number("vram")?, spec.number("ram")?, spec.number("heads")?))
+        Ok((spec.number("vram")?, spec.number("ram")?, spec.number("vgamem")?, spec.number("heads")?))
     })?;
-    let (vram, ram, heads) = parts.unwrap_or_default();
-    Ok(element("video").child(model.maybe("vram", vram).maybe("ram", ram).maybe("heads", heads)))
-}
-
-/// A screen by its old or new name; `None` for a name that is neither. The rest is read from where it stands.
-fn screen(name: &str, vm: &Fields<'_>, device: &Fields<'_>) -> Result<Option<Element>, Refused> {
-    let kind = match name {
-        "vnc" => "vnc",
-        "qxl" | "qxlnc" | "spice" => "spice",
-        _ => return Ok(None),
-    };
-    let spec = device.structure("specParams", |spec| Ok((spec.text("displayIp")?, spec.text("keyMap")?)))?;
-    let (its_ip, its_keys) = spec.unwrap_or_default();
-    let (ip, keys) = (vm.text("displayIp")?, vm.text("keyboardLayout")?);
-    let listen = its_ip.or(ip).unwrap_or_else(|| "0".into());
-    let listen = if listen == "0" { "0.0.0.0".to_owned() } else { listen };
-    let mut made = element("graphics").with("type", kind).with("autoport", "yes").with("listen", listen);
-    // As in the original: nobody comes in before `setVmTicket`, which QEMU takes only where there was a password.
-    made = made.with("passwd", "*****").with("passwdValidTo", "1970-01-01T00:00:01");
-    made = made.maybe("keymap", its_keys.or(keys).filter(|_| kind == "vnc"));
-    if kind == "vnc" {
-        return Ok(Some(made));
-    }
-    for channel in vm.text("spiceSecureChannels")?.unwrap_or_default().split(',').filter(|c| !c.is_empty()) {
-        let channel = channel.trim().strip_prefix('s').unwrap_or(channel);
-        made = made.child(element("channel").with("name", channel).with("mode", "secure"));
-    }
-    if vm.flag("copyPasteEnable")? == Some(false) {
-        made = made.child(element("clipboard").with("copypaste", "no"));
-    }
-    if vm.flag("fileTransferEnable")? == Some(false) {
-        made = made.child(element("filetransfer").with("enable", "no"));
-    }
-    Ok(Some(made))
+    let (vram, ram, vga, heads) = parts.unwrap_or_default();
+    let model = model.maybe("ram", ram).maybe("vram", vram).maybe("vgamem", vga).maybe("heads", heads);
+    Ok(element("video").child(model))
 }
 
 /// Where a character device leads: a socket of this name, or one that libvirt chooses.
@@ -350,8 +422,10 @@ fn controller(fields: &Fields<'_>) -> Result<Element, Refused> {
         ("sata", "sata"),
     ];
     let kind = fields.word("device", &kinds)?.ok_or_else(|| fields.missing("device"))?;
+    let master = fields.structure("master", |master| master.number("startport"))?.flatten();
     Ok(element("controller")
         .with("type", kind)
         .maybe("index", fields.text("index")?)
-        .maybe("model", fields.text("model")?))
+        .maybe("model", fields.text("model")?)
+        .children(master.map(|port| element("master").with("startport", port))))
 }

@@ -44,6 +44,30 @@ impl Element {
         self
     }
 
+    /// Puts `name` in the place of each `open`, with what becomes of its value.
+    pub(super) fn settle<E>(
+        &mut self,
+        open: &str,
+        name: &str,
+        value: &impl Fn(&str) -> Result<String, E>,
+    ) -> Result<(), E> {
+        for attribute in self.attributes.iter_mut().filter(|(known, _)| known == open) {
+            *attribute = (name.to_owned(), value(&attribute.1)?);
+        }
+        self.children.iter_mut().try_for_each(|child| child.settle(open, name, value))
+    }
+
+    /// The same with another value of an attribute, wherever an element has this one.
+    pub(super) fn replaced(&self, name: &str, attribute: &str, old: &str, new: &str) -> Self {
+        let mut made = self.clone();
+        if made.name == name {
+            let found = |(known, value): &&mut (String, String)| known == attribute && value == old;
+            made.attributes.iter_mut().filter(found).for_each(|(_, value)| new.clone_into(value));
+        }
+        made.children = made.children.iter().map(|child| child.replaced(name, attribute, old, new)).collect();
+        made
+    }
+
     /// The whole document.
     pub(super) fn to_xml(&self) -> String {
         let mut writer = Writer::new(Vec::new());

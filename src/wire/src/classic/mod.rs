@@ -6,17 +6,24 @@
 
 mod device;
 mod document;
+mod screen;
+
+use std::net::IpAddr;
 
 use whydown_core::id::DomainId;
 
 use self::document::{Element, element};
 use crate::fields::Fields;
-use crate::refused::Refused;
+use crate::refused::{Refused, shown};
 
-/// Members that say something about the manager's own bookkeeping, or ask for what a host does anyway.
+/// Members that say something about the manager's own bookkeeping, or ask for what a host does anyway. The original read
+/// them no more.
 const HINTS: &[&str] = &[
     "memGuaranteedSize",
+    "pitReinjection",
+    "spiceSslCipherSuite",
     "transparentHugePages",
+    "guestDiskMapping",
     "clientIp",
     "agentChannelName",
     "guestFQDN",
@@ -28,8 +35,21 @@ const HINTS: &[&str] = &[
     "exitReason",
 ];
 
+/// Words of `cpuType` that are no model.
+const CPU_MODES: &[(&str, &str)] = &[("hostPassthrough", "host-passthrough"), ("hostModel", "host-model")];
+
 /// Letters of `boot`.
 const BOOT: &[(char, &str)] = &[('c', "hd"), ('d', "cdrom"), ('n', "network"), ('a', "fd")];
+
+/// A document that was made of classic parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Documents {
+    /// For libvirt.
+    pub xml: String,
+    /// The same as a manager may send it: cards that are plugged into nothing are made in a way that no manager may
+    /// choose. Everything else in it is the manager's, and to be judged.
+    pub judged: String,
+}
 
 /// A VM from classic parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,10 +62,31 @@ pub struct ClassicVm {
 }
 
 impl ClassicVm {
-    /// libvirt's document. `kvm`: whether this host has it, for a manager that does not say.
-    pub fn document(&self, kvm: bool) -> String {
+    /// Its document. `kvm`: whether this host has it, for a manager that does not say; `address_on`: this host's
+    /// address on one of its networks.
+    ///
+    /// # Errors
+    /// [`Refused`] names the screen's network if this host has no address on it.
+    pub fn document(
+        &self,
+        kvm: bool,
+        address_on: impl Fn(&str) -> Option<IpAddr>,
+    ) -> Result<Documents, Refused> {
         let kind = if self.kvm.unwrap_or(kvm) { "kvm" } else { "qemu" };
-        element("domain").with("type", kind).children(self.domain_children.clone()).to_xml()
+        let mut document = element("domain").with("type", kind).children(self.domain_children.clone());
+        document.settle(screen::NETWORK, "listen", &|network| {
+            let address = address_on(network).map(|address| address.to_string());
+            address.ok_or_else(|| Refused::Bad {
+                method: "create",
+                param: "displayNetwork".into(),
+                wanted: format!(
+                    "a network on which this host has an address, which {} is not",
+                    shown(network)
+                ),
+            })
+        })?;
+        let judged = document.replaced("interface", "type", device::UNPLUGGED, "bridge");
+        Ok(Documents { xml: document.to_xml(), judged: judged.to_xml() })
     }
 
     pub(crate) fn read(fields: &Fields<'_>) -> Result<Self, Refused> {
@@ -58,9 +99,11 @@ impl ClassicVm {
             return Err(Refused::VmType);
         }
         fields.ignore(HINTS);
-        if fields.text("spiceSslCipherSuite")?.is_some_and(|suite| suite != "DEFAULT") {
-            return Err(fields.unsupported("spiceSslCipherSuite"));
-        }
+        // Properties that administrators made up for hooks, which would do something; and the engine's own notes.
+        fields.structure("custom", |custom| {
+            custom.ignore_all("device_");
+            Ok(())
+        })?;
         let name = fields.text("vmName")?.unwrap_or_else(|| format!("n{domain}"));
         let mut devices = device::read(fields)?;
         let mut children = vec![
@@ -69,20 +112,56 @@ impl ClassicVm {
             element("memory").with("unit", "MiB").text(memory),
         ];
         children.extend(processors(fields)?);
-        children.push(boot(fields, &devices)?);
-        if fields.flag("acpiEnable")?.unwrap_or(true) {
-            children.push(element("features").child(element("acpi")));
+        let serial = fields.text("serial")?;
+        children.push(boot(fields, &devices, serial.is_some())?);
+        if let Some(serial) = serial {
+            let entry = element("entry").with("name", "serial").text(serial);
+            children.push(element("sysinfo").with("type", "smbios").child(element("system").child(entry)));
         }
-        if let Some(offset) = fields.text("timeOffset")? {
-            let seconds: i64 = offset.parse().map_err(|_| fields.bad("timeOffset", "seconds"))?;
-            children.push(element("clock").with("offset", "variable").with("adjustment", seconds));
+        let windows = fields.flag("hypervEnable")?.unwrap_or(false);
+        let acpi = fields.flag("acpiEnable")?.unwrap_or(true).then(|| element("acpi"));
+        let features = element("features").children(acpi).children(windows.then(enlightenments));
+        if features != element("features") {
+            children.push(features);
         }
+        children.extend(clock(fields, windows)?);
         if fields.flag("tabletEnable")?.unwrap_or(false) {
             devices.elements.push(element("input").with("type", "tablet").with("bus", "usb"));
         }
         children.push(element("devices").children(devices.elements));
         Ok(Self { domain, kvm: fields.flag("kvmEnable")?, domain_children: children })
     }
+}
+
+/// What Windows is told of the machine that it runs on, as the original had it.
+fn enlightenments() -> Element {
+    let on = |name| element(name).with("state", "on");
+    element("hyperv").child(on("relaxed")).child(on("vapic")).child(on("spinlocks").with("retries", 8191))
+}
+
+fn clock(fields: &Fields<'_>, windows: bool) -> Result<Option<Element>, Refused> {
+    let offset = fields.text("timeOffset")?;
+    if offset.is_none() && !windows {
+        return Ok(None);
+    }
+    let seconds: i64 =
+        offset.as_deref().unwrap_or("0").parse().map_err(|_| fields.bad("timeOffset", "seconds"))?;
+    let timer = windows.then(|| element("timer").with("name", "hypervclock").with("present", "yes"));
+    Ok(Some(element("clock").with("offset", "variable").with("adjustment", seconds).children(timer)))
+}
+
+/// The weight among others when processors are short: `cpuShares`, or what VDSM made of `nice`.
+fn shares(fields: &Fields<'_>) -> Result<Option<u64>, Refused> {
+    let nice = match fields.text("nice")? {
+        None => 0,
+        Some(text) => {
+            let read: Option<i64> = text.parse().ok().filter(|nice| (-20..=19).contains(nice));
+            read.ok_or_else(|| fields.bad("nice", "a whole number from -20 to 19"))?
+        }
+    };
+    let own = fields.number("cpuShares")?.filter(|&shares| shares > 0);
+    // Without a wish it is left to libvirt, which needs no control group for it then.
+    Ok(own.or_else(|| (nice != 0).then(|| u64::try_from((20 - nice) * 51).unwrap_or_default())))
 }
 
 fn processors(fields: &Fields<'_>) -> Result<Vec<Element>, Refused> {
@@ -97,14 +176,18 @@ fn processors(fields: &Fields<'_>) -> Result<Vec<Element>, Refused> {
     }
     let mut parts = vec![vcpu];
     let pins = fields.structure("cpuPinning", Fields::texts)?.unwrap_or_default();
-    if !pins.is_empty() {
-        let pin = |(vcpu, cpus): (&str, String)| element("vcpupin").with("vcpu", vcpu).with("cpuset", cpus);
-        parts.push(element("cputune").children(pins.into_iter().map(pin)));
+    let pin = |(vcpu, cpus): (&str, String)| element("vcpupin").with("vcpu", vcpu).with("cpuset", cpus);
+    let share = shares(fields)?.map(|shares| element("shares").text(shares));
+    let tune = element("cputune").children(share).children(pins.into_iter().map(pin));
+    if tune != element("cputune") {
+        parts.push(tune);
     }
     let (cores, threads) = (fields.number("smpCoresPerSocket")?, fields.number("smpThreadsPerCore")?);
     let mut cpu = element("cpu");
     let model = fields.text("cpuType")?;
-    if let Some(model) = &model {
+    if let Some(mode) = CPU_MODES.iter().find(|(word, _)| model.as_deref() == Some(*word)) {
+        cpu = cpu.with("mode", mode.1);
+    } else if let Some(model) = &model {
         // VDSM's form: a model, then features, such as `SandyBridge,+pcid`.
         let mut words = model.split(',');
         cpu = cpu.with("match", "exact").child(element("model").text(words.next().unwrap_or_default()));
@@ -132,7 +215,7 @@ fn processors(fields: &Fields<'_>) -> Result<Vec<Element>, Refused> {
     Ok(parts)
 }
 
-fn boot(fields: &Fields<'_>, devices: &device::Devices) -> Result<Element, Refused> {
+fn boot(fields: &Fields<'_>, devices: &device::Devices, has_serial: bool) -> Result<Element, Refused> {
     let machine = fields.text("emulatedMachine")?;
     let mut os = element("os").child(element("type").maybe("machine", machine).text("hvm"));
     for (name, part) in [("kernel", "kernel"), ("initrd", "initrd"), ("kernelArgs", "cmdline")] {
@@ -159,5 +242,5 @@ fn boot(fields: &Fields<'_>, devices: &device::Devices) -> Result<Element, Refus
     if let Some(menu) = fields.flag("bootMenuEnable")? {
         os = os.child(element("bootmenu").with("enable", if menu { "yes" } else { "no" }));
     }
-    Ok(os)
+    Ok(os.children(has_serial.then(|| element("smbios").with("mode", "sysinfo"))))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dxr::Value;
-use whydown_core::act::{Act, Connected, Migration, SnapshotDisk, Ticket};
+use whydown_core::act::{Act, Connected, Console, Migration, SnapshotDisk, Ticket};
 
 use super::{Given, Verb};
 use crate::fields::Fields;
@@ -159,7 +159,33 @@ pub(crate) fn read_ticket(given: &Given<'_>) -> Result<Verb, Refused> {
         given.members(4)?;
     }
     let valid_for = Some(Duration::from_secs(u64::from(seconds)));
-    Ok(Verb::Do { vm, act: Act::SetTicket(Ticket { password, valid_for, connected }) })
+    Ok(Verb::Do { vm, act: Act::SetTicket(Ticket { password, valid_for, connected, console: None }) })
+}
+
+/// Screens alone can be changed here: their password, as by `setVmTicket`, but for the screens of one kind.
+pub(crate) fn read_update_device(given: &Given<'_>) -> Result<Verb, Refused> {
+    let vm = given.vm(0)?;
+    let fields = given.fields(1)?;
+    if fields.required("deviceType")? != "graphics" {
+        return Err(fields.unsupported("deviceType"));
+    }
+    let kinds = [("vnc", Console::Vnc), ("spice", Console::Spice)];
+    let console = fields.word("graphicsType", &kinds)?.ok_or_else(|| fields.missing("graphicsType"))?;
+    let password = match fields.get("password") {
+        Some(Value::String(text)) => text.clone(),
+        Some(_) => return Err(fields.bad("password", "text")),
+        None => return Err(fields.missing("password")),
+    };
+    let seconds = fields.number("ttl")?.ok_or_else(|| fields.missing("ttl"))?;
+    let choices =
+        [("disconnect", Connected::Disconnect), ("keep", Connected::Keep), ("fail", Connected::Fail)];
+    let connected = fields.word("existingConnAction", &choices)?.unwrap_or(Connected::Disconnect);
+    // Who the ticket is for, which only hooks of the original read.
+    fields.ignore(&["params"]);
+    fields.finish()?;
+    let valid_for = Some(Duration::from_secs(seconds));
+    let ticket = Ticket { password, valid_for, connected, console: Some(console) };
+    Ok(Verb::UpdateDevice { vm, act: Act::SetTicket(ticket) })
 }
 
 pub(crate) fn read_balloon(given: &Given<'_>) -> Result<Verb, Refused> {

@@ -457,6 +457,7 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
         ("setBalloonTarget", act_reply(Asked::SetMemory, &Reply::Done).to_vec()),
         ("setVmTicket", act_reply(Asked::SetTicket, &Reply::Done).to_vec()),
         ("setNumberOfCpus", full.the_vm(all[0], Range::Classic).to_vec()),
+        ("vmUpdateDevice", full.the_vm(all[0], Range::Classic).to_vec()),
         ("snapshot", snapshot_reply(true, &Reply::Done).to_vec()),
         ("hibernate", work_begun_reply(WorkKind::Save, &Reply::Done).to_vec()),
         ("migrate", work_begun_reply(WorkKind::Migration, &Reply::Done).to_vec()),
