@@ -2,7 +2,7 @@
 
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, Writer};
-use whydown_core::act::{Connected, SnapshotDisk, Ticket};
+use whydown_core::act::{Connected, NewLink, SnapshotDisk, Ticket};
 use whydown_core::time::Wall;
 
 /// Names that are shorter stand in other words by chance.
@@ -80,6 +80,117 @@ pub fn with_ticket(domain: &str, ticket: &Ticket, now: Wall) -> Result<Vec<Strin
             depth = depth.saturating_sub(1);
         }
     }
+}
+
+/// The card of a domain's document that has this alias, plugged in as it is wanted; or why that cannot be.
+///
+/// # Errors
+/// The document cannot be read.
+pub fn with_link(domain: &str, link: &NewLink) -> Result<Result<String, &'static str>, quick_xml::Error> {
+    let mut reader = Reader::from_str(domain);
+    let mut depth = 0usize;
+    let mut card: Vec<Event<'_>> = Vec::new();
+    loop {
+        let event = reader.read_event()?;
+        match &event {
+            Event::Start(start) => {
+                depth += 1;
+                if depth == 3 && start.name().as_ref() == "interface" {
+                    card.clear();
+                    card.push(event);
+                    continue;
+                }
+            }
+            Event::End(_) if depth == 3 && !card.is_empty() => {
+                let found = std::mem::take(&mut card);
+                if has_alias(&found, &link.alias)? {
+                    return plugged(&found, link);
+                }
+            }
+            Event::Eof => return Ok(Err("the VM has no network card of this alias")),
+            _ => {}
+        }
+        if matches!(event, Event::End(_)) {
+            depth = depth.saturating_sub(1);
+        }
+        if !card.is_empty() {
+            card.push(event);
+        }
+    }
+}
+
+/// A tag of the card itself, and not of what is deeper in it.
+fn own_tags<'a, 'b>(card: &'a [Event<'b>]) -> impl Iterator<Item = (usize, &'a BytesStart<'b>)> {
+    let mut depth = 0usize;
+    card.iter().enumerate().filter_map(move |(index, event)| match event {
+        Event::Start(start) => {
+            depth += 1;
+            (depth == 2).then_some((index, start))
+        }
+        Event::Empty(start) => (depth == 1).then_some((index, start)),
+        Event::End(_) => {
+            depth = depth.saturating_sub(1);
+            None
+        }
+        _ => None,
+    })
+}
+
+fn has_alias(card: &[Event<'_>], alias: &str) -> Result<bool, quick_xml::Error> {
+    for (_, tag) in own_tags(card).filter(|(_, tag)| tag.name().as_ref() == "alias") {
+        if value(tag, "name")?.as_deref() == Some(alias) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn plugged(card: &[Event<'_>], link: &NewLink) -> Result<Result<String, &'static str>, quick_xml::Error> {
+    let Some(Event::Start(first)) = card.first() else { return Ok(Err("it cannot be read")) };
+    let kind = value(first, "type")?.unwrap_or_default();
+    let mut source = None;
+    if let Some(network) = &link.network {
+        if !matches!(kind.as_str(), "bridge" | "network") {
+            return Ok(Err("its kind of network card cannot be plugged elsewhere"));
+        }
+        source = Some(BytesStart::new("source").with_attributes([(kind.as_str(), network.as_str())]));
+    }
+    let state = link.up.map(|up| if up { "up" } else { "down" });
+    let own: Vec<(usize, &str)> =
+        own_tags(card).map(|(index, tag)| (index, tag.name().into_inner())).collect();
+    let mut writer = Writer::new(Vec::new());
+    let mut left_out = None;
+    for (index, event) in card.iter().enumerate() {
+        let name = own.iter().find(|(at, _)| *at == index).map(|(_, name)| *name);
+        let replaced = match name {
+            Some("link") => state.is_some(),
+            // With what libvirt has noted of the old one.
+            Some("source") => source.is_some(),
+            _ => false,
+        };
+        if replaced && matches!(event, Event::Start(_)) {
+            left_out = name;
+        }
+        if !replaced && left_out.is_none() {
+            writer.write_event(event.borrow())?;
+        }
+        if let (Event::End(end), Some(name)) = (event, left_out)
+            && end.name().as_ref() == name
+        {
+            left_out = None;
+        }
+        if index == 0 {
+            if let Some(source) = &source {
+                writer.write_event(Event::Empty(source.borrow()))?;
+            }
+            if let Some(state) = state {
+                let link = BytesStart::new("link").with_attributes([("state", state)]);
+                writer.write_event(Event::Empty(link))?;
+            }
+        }
+    }
+    writer.write_event(Event::End(first.to_end()))?;
+    Ok(Ok(text_of(writer)))
 }
 
 /// The address of a domain's screen on another host; `None` for a domain without one.
@@ -285,6 +396,34 @@ mod tests {
             "<domainsnapshot><disks><disk name=\"vdb\" snapshot=\"external\"><driver type=\"qcow2\"/>\
              <source file=\"/a &amp; b\"/></disk><disk name=\"vda\" snapshot=\"no\"/></disks></domainsnapshot>"
         );
+    }
+
+    #[test]
+    fn one_card_is_plugged_elsewhere_and_keeps_the_rest() {
+        let document = "<domain><devices>\
+            <interface type='bridge'><mac address='a'/><source bridge='b0'><x/></source><alias name='net0'/></interface>\
+            <interface type='network'><source network='n' portid='1' bridge='b1'/><target dev='vnet1'/>\
+            <link state='up'/><tune><link state='x'/></tune><alias name='net1'/></interface>\
+            <interface type='user'><alias name='net2'/></interface></devices></domain>";
+        let with = |alias: &str, up, network: Option<&str>| {
+            let link = NewLink { alias: alias.into(), up, network: network.map(str::to_owned) };
+            with_link(document, &link).unwrap()
+        };
+        assert_eq!(
+            with("net0", None, Some("b&2")).unwrap(),
+            "<interface type='bridge'><source bridge=\"b&amp;2\"/><mac address='a'/><alias name='net0'/></interface>"
+        );
+        assert_eq!(
+            with("net1", Some(false), Some("m")).unwrap(),
+            "<interface type='network'><source network=\"m\"/><link state=\"down\"/><target dev='vnet1'/>\
+             <tune><link state='x'/></tune><alias name='net1'/></interface>"
+        );
+        assert_eq!(
+            with("net2", Some(true), None).unwrap(),
+            "<interface type='user'><link state=\"up\"/><alias name='net2'/></interface>"
+        );
+        assert!(with("net2", None, Some("b")).is_err_and(|why| why.contains("kind")));
+        assert!(with("net9", Some(true), None).is_err_and(|why| why.contains("alias")));
     }
 
     #[test]

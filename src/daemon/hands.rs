@@ -310,6 +310,13 @@ impl Hands {
             Act::Abort => libvirt.abort_job(domain),
             Act::SetMemory { kib } => libvirt.set_memory(domain, kib),
             Act::SetVcpus { count } => libvirt.set_vcpus(domain, count),
+            Act::SetLink(link) => {
+                let document = libvirt.secret_xml(domain)?;
+                match device::with_link(&document, &link).map_err(unreadable)? {
+                    Ok(card) => libvirt.update_device(domain, &card),
+                    Err(why) => Err(refused(format!("{}: {why}", link.alias))),
+                }
+            }
             Act::Freeze => libvirt.freeze(domain),
             Act::Thaw => libvirt.thaw(domain),
             Act::SetTicket(ticket) => {

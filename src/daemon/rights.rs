@@ -98,6 +98,7 @@ impl Want {
                 Act::SetTicket(_) => "setVmTicket",
                 Act::SetMemory { .. } => "setBalloonTarget",
                 Act::SetVcpus { .. } => "setNumberOfCpus",
+                Act::SetLink(_) => "vmUpdateDevice",
                 Act::Snapshot { .. } => "snapshot",
                 Act::Freeze => "freeze",
                 Act::Thaw => "thaw",

@@ -125,7 +125,9 @@ fn a_real_host_takes_what_every_engine_sends() -> Result<()> {
             assert!(!told.contains("<string>Down</string>"), "{request:?}: {told}");
             told.contains("<string>Up</string>")
         });
-        for ticket in REQUESTS.iter().filter(|r| matches!(&*r.method, "setVmTicket" | "vmUpdateDevice")) {
+        for ticket in
+            REQUESTS.iter().filter(|r| r.live && matches!(&*r.method, "setVmTicket" | "vmUpdateDevice"))
+        {
             let reply = send(ticket);
             let has_vnc = !request.what.contains("SPICE");
             let wanted = if has_vnc || ticket.method == "setVmTicket" { 0 } else { 56 };

@@ -88,7 +88,8 @@ fn what_is_changed_in_a_running_guest_is_seen_by_libvirt() -> Result<()> {
         .guest("c")?
         .boot_disk(BootDisk::Writable("report"))
         .data_disk(&data)
-        .device_xml("<graphics type='vnc' autoport='yes' passwd='x' passwdValidTo='1970-01-01T00:00:01'/><video><model type='vga'/></video>");
+        .device_xml("<graphics type='vnc' autoport='yes' passwd='x' passwdValidTo='1970-01-01T00:00:01'/><video><model type='vga'/></video>\
+            <interface type='user'><mac address='52:54:00:12:34:57'/><model type='e1000'/></interface>");
     let _serial = host.up(&guest)?;
     let id = guest.uuid_text();
     let status =
@@ -98,6 +99,25 @@ fn what_is_changed_in_a_running_guest_is_seen_by_libvirt() -> Result<()> {
     let document = host.libvirtd.virsh(&["dumpxml", "--security-info", "c"])?;
     let document = String::from_utf8_lossy(&document.stdout).into_owned();
     assert!(document.contains("passwd='secret'") && document.contains("passwdValidTo="), "{document}");
+    let card = |rest: &str| {
+        let call = format!("vmUpdateDevice('{id}', {{'deviceType': 'interface', 'alias': {rest}}})");
+        ask(
+            &host,
+            &format!("(lambda r: (r['status']['code'], r.get('vmList', {{}}).get('vmId')))(server.{call})"),
+        )
+    };
+    let link = || -> Result<String> {
+        let said = host.libvirtd.virsh(&["domif-getlink", "c", "52:54:00:12:34:57"])?;
+        Ok(String::from_utf8_lossy(&said.stdout).split_whitespace().last().unwrap_or_default().to_owned())
+    };
+    assert_eq!(link()?, "up");
+    let empty = "'specParams': {'inbound': {}, 'outbound': {}}, 'portMirroring': [], 'custom': {}";
+    assert_eq!(card(&format!("'net0', 'linkActive': 'false', {empty}"))?, format!("(0, '{id}')"));
+    assert_eq!(link()?, "down");
+    assert_eq!(card("'net0', 'linkActive': 'true'")?, format!("(0, '{id}')"));
+    assert_eq!(link()?, "up");
+    assert_eq!(card("'net7', 'linkActive': 'true'")?, "(56, None)", "it has no such card");
+    assert_eq!(card("'net0', 'linkActive': 'true', 'network': 'b'")?, "(56, None)", "it is on no bridge");
     let update = |rest: &str| {
         let call = format!("vmUpdateDevice('{id}', {{'deviceType': 'graphics', 'ttl': '120', {rest}}})");
         ask(

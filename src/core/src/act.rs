@@ -30,6 +30,8 @@ pub enum Act {
         /// How many.
         count: u32,
     },
+    /// Plug one of its network cards in, out or elsewhere.
+    SetLink(NewLink),
     /// From now on write to new disk images, and leave the present ones as they are.
     Snapshot {
         /// Which disks go on where.
@@ -55,6 +57,7 @@ impl Act {
             Self::SetTicket(_) => Asked::SetTicket,
             Self::SetMemory { .. } => Asked::SetMemory,
             Self::SetVcpus { .. } => Asked::SetVcpus,
+            Self::SetLink(_) => Asked::SetLink,
             Self::Snapshot { .. } => Asked::Snapshot,
             Self::Freeze => Asked::Freeze,
             Self::Thaw => Asked::Thaw,
@@ -146,6 +149,17 @@ pub enum Connected {
     Keep,
     /// Makes the change fail.
     Fail,
+}
+
+/// Where a network card is plugged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewLink {
+    /// The card, as the hypervisor calls it, such as `net0`.
+    pub alias: String,
+    /// Whether it is plugged in; as it was if nothing is said.
+    pub up: Option<bool>,
+    /// The bridge or the hypervisor's network; as it was if nothing is said.
+    pub network: Option<String>,
 }
 
 /// One disk in a snapshot.

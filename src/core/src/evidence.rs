@@ -1,7 +1,10 @@
 //! What was witnessed of one run: facts with their times, kept in the order of their first appearance.
 
+mod asked;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::asked::Asked;
 use crate::hypervisor::{DomainState, Happening};
 use crate::id::BootId;
 use crate::limits;
@@ -9,69 +12,6 @@ use crate::time::Wall;
 
 /// Who made a request: a unix user, an address, a certificate's subject; as the edge knew it.
 pub type Who = String;
-
-/// What a manager asked of us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Asked {
-    /// Start it.
-    Create,
-    /// Shut it down by its power button or agent.
-    Shutdown,
-    /// The forced last step of a shutdown.
-    ForceOff,
-    /// Destroy it and forget it.
-    Destroy,
-    /// The first step of a shutdown: by its guest agent.
-    AgentShutdown,
-    /// Reboot it.
-    Reboot,
-    /// The first step of a reboot: by its guest agent.
-    AgentReboot,
-    /// The forced last step of a reboot.
-    ForceReset,
-    /// Stop its CPUs.
-    Pause,
-    /// Let its CPUs run.
-    Resume,
-    /// Save it to disk.
-    Save,
-    /// Move it to another host.
-    Migrate,
-    /// Give up a save or a move.
-    Abort,
-    /// Set the password of its console.
-    SetTicket,
-    /// Change its memory.
-    SetMemory,
-    /// Change its number of processors.
-    SetVcpus,
-    /// Take a snapshot of its disks.
-    Snapshot,
-    /// Freeze its file systems.
-    Freeze,
-    /// Thaw its file systems.
-    Thaw,
-}
-
-impl Asked {
-    /// Whether it can be why a VM ends. What cannot must not crowd out what can.
-    pub const fn may_end_it(self) -> bool {
-        matches!(
-            self,
-            Self::Create
-                | Self::Shutdown
-                | Self::ForceOff
-                | Self::Destroy
-                | Self::AgentShutdown
-                | Self::Reboot
-                | Self::AgentReboot
-                | Self::ForceReset
-                | Self::Save
-                | Self::Migrate
-        )
-    }
-}
 
 /// Who sent a signal, as far as QEMU's log or the kernel tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

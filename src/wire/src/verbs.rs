@@ -244,8 +244,9 @@ pub static METHODS: [Method; 27] = [
         name: "vmUpdateDevice",
         params: &[required("vmId", "string"), required("params", "struct")],
         returns: "struct",
-        help: "Sets the password of a VM's screens of one kind. params: deviceType (graphics), graphicsType (vnc, spice), \
-               password, ttl (seconds), existingConnAction (disconnect, keep, fail), params.",
+        help: "Changes a device. params of a screen's password: deviceType (graphics), graphicsType (vnc, spice), \
+               password, ttl (seconds), existingConnAction (disconnect, keep, fail); of a network card: deviceType \
+               (interface), alias, linkActive, network.",
         read: verb::read_update_device,
     },
 ];

@@ -320,6 +320,7 @@ impl Engine {
             | Asked::SetTicket
             | Asked::SetMemory
             | Asked::SetVcpus
+            | Asked::SetLink
             | Asked::Snapshot
             | Asked::Freeze
             | Asked::Thaw => {}

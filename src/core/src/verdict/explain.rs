@@ -237,6 +237,7 @@ fn asked(what: Asked) -> &'static str {
         Asked::SetTicket => "set its console's password",
         Asked::SetMemory => "change its memory",
         Asked::SetVcpus => "change its number of processors",
+        Asked::SetLink => "plug its network card in, out or elsewhere",
         Asked::Snapshot => "take a snapshot of its disks",
         Asked::Freeze => "freeze its file systems",
         Asked::Thaw => "thaw its file systems",

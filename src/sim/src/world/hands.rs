@@ -304,6 +304,7 @@ impl World {
             | Asked::SetTicket
             | Asked::SetMemory
             | Asked::SetVcpus
+            | Asked::SetLink
             | Asked::Snapshot
             | Asked::Freeze
             | Asked::Thaw => return (Outcome::Done, soon),

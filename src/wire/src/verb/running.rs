@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dxr::Value;
-use whydown_core::act::{Act, Connected, Console, Migration, SnapshotDisk, Ticket};
+use whydown_core::act::{Act, Connected, Console, Migration, NewLink, SnapshotDisk, Ticket};
+
+use whydown_core::id::DomainId;
 
 use super::{Given, Verb};
 use crate::fields::Fields;
@@ -162,13 +164,41 @@ pub(crate) fn read_ticket(given: &Given<'_>) -> Result<Verb, Refused> {
     Ok(Verb::Do { vm, act: Act::SetTicket(Ticket { password, valid_for, connected, console: None }) })
 }
 
-/// Screens alone can be changed here: their password, as by `setVmTicket`, but for the screens of one kind.
 pub(crate) fn read_update_device(given: &Given<'_>) -> Result<Verb, Refused> {
     let vm = given.vm(0)?;
     let fields = given.fields(1)?;
-    if fields.required("deviceType")? != "graphics" {
-        return Err(fields.unsupported("deviceType"));
+    match fields.required("deviceType")?.as_str() {
+        "graphics" => read_screen(vm, &fields),
+        "interface" => read_link(vm, &fields),
+        _ => Err(fields.unsupported("deviceType")),
     }
+}
+
+/// A network card, plugged in, out or elsewhere.
+fn read_link(vm: DomainId, fields: &Fields<'_>) -> Result<Verb, Refused> {
+    let alias = fields.required("alias")?;
+    let up = fields.flag("linkActive")?;
+    let network = fields.text("network")?;
+    if network.is_none() && fields.has("network") {
+        // The original had a bridge without a way out for that.
+        return Err(fields.unsupported("network"));
+    }
+    let is_name = |name: &String| {
+        !name.starts_with(['-', '.'])
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    if network.as_ref().is_some_and(|name| !is_name(name)) {
+        return Err(fields.bad("network", "the name of a bridge or of a network of libvirt's"));
+    }
+    if up.is_none() && network.is_none() {
+        return Err(fields.missing("linkActive"));
+    }
+    fields.finish()?;
+    Ok(Verb::UpdateDevice { vm, act: Act::SetLink(NewLink { alias, up, network }) })
+}
+
+/// The password of screens, as by `setVmTicket`, but for those of one kind.
+fn read_screen(vm: DomainId, fields: &Fields<'_>) -> Result<Verb, Refused> {
     let kinds = [("vnc", Console::Vnc), ("spice", Console::Spice)];
     let console = fields.word("graphicsType", &kinds)?.ok_or_else(|| fields.missing("graphicsType"))?;
     let password = match fields.get("password") {
