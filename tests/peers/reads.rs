@@ -87,6 +87,8 @@ pub fn calls(world: &World) -> Vec<Call> {
         call("setBalloonTarget", [nobody(), (-1).into()], 16),
         call("setNumberOfCpus", [nobody(), 2.into()], 1),
         call("setNumberOfCpus", [nobody(), 0.into()], 16),
+        call("vmUpdateDevice", [nobody(), card()], 1),
+        call("vmUpdateDevice", [nobody(), members([])], 11),
         call("snapshot", [nobody(), drive("vda")], 1),
         call("snapshot", [nobody(), array([])], 11),
         // Verbs of VDSM that are not here.
@@ -116,6 +118,10 @@ pub fn calls(world: &World) -> Vec<Call> {
         ]);
     }
     calls
+}
+
+fn card() -> Value {
+    members([("deviceType", "interface".into()), ("alias", "net0".into()), ("linkActive", true.into())])
 }
 
 /// What makes the letters beyond U+FFFF come by, where a message has them.
