@@ -148,6 +148,10 @@ fn has_alias(card: &[Event<'_>], alias: &str) -> Result<bool, quick_xml::Error> 
 fn plugged(card: &[Event<'_>], link: &NewLink) -> Result<Result<String, &'static str>, quick_xml::Error> {
     let Some(Event::Start(first)) = card.first() else { return Ok(Err("it cannot be read")) };
     let kind = value(first, "type")?.unwrap_or_default();
+    if kind == "ethernet" && link.up == Some(true) {
+        // As `create` makes a card without a network: at its other end is this host alone.
+        return Ok(Err("this network card leads to no network"));
+    }
     let mut source = None;
     if let Some(network) = &link.network {
         if !matches!(kind.as_str(), "bridge" | "network") {
@@ -404,7 +408,8 @@ mod tests {
             <interface type='bridge'><mac address='a'/><source bridge='b0'><x/></source><alias name='net0'/></interface>\
             <interface type='network'><source network='n' portid='1' bridge='b1'/><target dev='vnet1'/>\
             <link state='up'/><tune><link state='x'/></tune><alias name='net1'/></interface>\
-            <interface type='user'><alias name='net2'/></interface></devices></domain>";
+            <interface type='user'><alias name='net2'/></interface>\
+            <interface type='ethernet'><link state='down'/><alias name='net3'/></interface></devices></domain>";
         let with = |alias: &str, up, network: Option<&str>| {
             let link = NewLink { alias: alias.into(), up, network: network.map(str::to_owned) };
             with_link(document, &link).unwrap()
@@ -423,6 +428,8 @@ mod tests {
             "<interface type='user'><link state=\"up\"/><alias name='net2'/></interface>"
         );
         assert!(with("net2", None, Some("b")).is_err_and(|why| why.contains("kind")));
+        assert!(with("net3", Some(true), None).is_err_and(|why| why.contains("no network")));
+        assert!(with("net3", Some(false), None).is_ok());
         assert!(with("net9", Some(true), None).is_err_and(|why| why.contains("alias")));
     }
 
