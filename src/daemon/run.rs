@@ -53,7 +53,7 @@ const LAST_LOOK: Duration = Duration::from_secs(15);
 
 /// How long libvirt may take to let go: one that is elsewhere goes on without us, a driver inside must leave nothing behind.
 const STOP_ELSEWHERE: Duration = Duration::from_secs(5);
-const STOP_INSIDE: Duration = Duration::from_secs(16);
+const STOP_INSIDE: Duration = Duration::from_secs(13);
 
 /// How long requests under way may go on when we stop.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -47,7 +47,7 @@ const SLOW_ATTEMPT: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// How long [`Hypervisor::stop`] waits for a libvirt or a listener that hangs.
-const STOPPING: Duration = Duration::from_secs(15);
+const STOPPING: Duration = Duration::from_secs(12);
 
 /// A handle on one libvirt; clones share it. It works until [`Hypervisor::stop`], also when all handles are gone.
 #[derive(Clone)]
