@@ -242,6 +242,29 @@ fn the_exact_reason_and_the_cause_are_told_in_every_range() {
     }
 }
 
+/// The design's rule: reasons are a superset of codes, those of success coalesce to 0 and the rest to 1, and 0 and 1 mean the same
+/// in both.
+#[test]
+fn in_every_range_the_exit_code_follows_from_the_reason() {
+    let bodies = bodies(everything());
+    for range in Range::ALL {
+        let reply = read(&bodies.all_vm_stats(range, NOW).plain);
+        let vms = entries(&reply, "statsList");
+        let mut codes = std::collections::BTreeMap::from([(0, 0), (1, 1)]);
+        for vm in vms.values().filter(|vm| text(&vm["status"]) == "Down") {
+            let (reason, code) = (integer(&vm["exitReason"]), integer(&vm["exitCode"]));
+            let known = *codes.entry(reason).or_insert(code);
+            assert_eq!(
+                known,
+                code,
+                "{range:?}: reason {reason} has two codes, as with {}",
+                text(&vm["exitCause"])
+            );
+            assert!((0..=1).contains(&code) && reason <= i32::from(range.highest()));
+        }
+    }
+}
+
 /// Over all pairs of causes: the code that was told first stays, and the reason always fits it.
 #[test]
 fn a_correction_keeps_the_exit_code_and_a_reason_that_fits_it() {
