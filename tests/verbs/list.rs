@@ -1,11 +1,12 @@
 //! The full form of `list`: what a VM is made of is told from its first moment to its last, over restarts too.
 
-use whydown_lab::{Guest, Result, xmlrpc_client};
+use whydown_lab::{Guest, Result, Signal, xmlrpc_client};
 
 use crate::create;
 use crate::host::{Host, PATIENCE};
 
-/// The first answers that are not 99, on one connection and asked for without a pause: status, hash, memory, processors, devices.
+/// The first answers that are not 99, on one connection and asked for without a pause: status, hash, memory, processors, devices, and how
+/// many of these have an address.
 fn first_answers(host: &Host, guest: &Guest) -> Result<String> {
     let id = guest.uuid_text();
     let code = format!(
@@ -16,7 +17,8 @@ fn first_answers(host: &Host, guest: &Guest) -> Result<String> {
          \x20   reply = server.getVmStats('{id}')\n\
          vm = server.list('true', ['{id}'])['vmList'][0]\n\
          stats = reply['statsList'][0]\n\
-         print(stats['status'], stats.get('hash'), vm['memSize'], vm['smp'], len(vm['devices']))"
+         placed = sum('address' in device for device in vm['devices'])\n\
+         print(stats['status'], stats.get('hash'), vm['memSize'], vm['smp'], len(vm['devices']), placed)"
     );
     let client = xmlrpc_client(host.daemon.port()?, &code)?;
     Ok(client.trim().to_owned())
@@ -29,17 +31,16 @@ fn what_a_vm_is_made_of_is_told_from_its_first_moment_to_its_last() -> Result<()
     assert_eq!(create(&host, &guest)?, 0);
     let first = first_answers(&host, &guest)?;
     let words: Vec<&str> = first.split(' ').collect();
-    let [_, hash, memory, processors, devices] = words[..] else { panic!("{first}") };
+    let [_, hash, memory, processors, devices, _] = words[..] else { panic!("{first}") };
     assert!(hash != "None" && memory != "0" && processors == "1" && devices != "0", "{first}");
     host.wait_status(&guest, "up");
     let mut serial = guest.serial(PATIENCE)?;
 
     // Once libvirt's own document was read, it stays what it is.
-    let addressed = || {
+    whydown_lab::wait_until("its document was read", PATIENCE, || {
         first_answers(&host, &guest)
-            .is_ok_and(|answer| !answer.starts_with("WaitForLaunch") && !answer.contains(hash))
-    };
-    whydown_lab::wait_until("its document was read", PATIENCE, addressed);
+            .is_ok_and(|answer| !answer.starts_with("WaitForLaunch") && !answer.ends_with(" 0"))
+    });
     let up = first_answers(&host, &guest)?;
     for _ in 0..3 {
         host.daemon.kill_9()?;
@@ -56,5 +57,20 @@ fn what_a_vm_is_made_of_is_told_from_its_first_moment_to_its_last() -> Result<()
     assert!(down.starts_with("Down "), "{down}");
     let machine = |answer: &str| answer.split(' ').skip(2).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(machine(&down), machine(&up));
+    Ok(())
+}
+
+/// It was told as up for some seconds once, while what was left of it was looked at.
+#[test]
+fn a_vm_that_died_while_nobody_listened_is_down_from_the_first_answer_on() -> Result<()> {
+    let mut host = Host::start("died")?;
+    let guest = host.guest("died")?;
+    assert_eq!(create(&host, &guest)?, 0);
+    host.wait_status(&guest, "up");
+    host.daemon.kill_9()?;
+    host.libvirtd.qemu(guest.name())?.signal(Signal::KILL)?;
+    host.daemon.start_again()?;
+    let first = first_answers(&host, &guest)?;
+    assert!(first.starts_with("Down "), "{first}");
     Ok(())
 }
