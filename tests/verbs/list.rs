@@ -47,6 +47,11 @@ fn what_a_vm_is_made_of_is_told_from_its_first_moment_to_its_last() -> Result<()
         host.daemon.start_again()?;
         assert_eq!(first_answers(&host, &guest)?, up, "the first answer after a restart");
     }
+    host.libvirtd.kill_9()?;
+    assert_eq!(first_answers(&host, &guest)?, up, "without libvirtd");
+    host.libvirtd.start_again()?;
+    host.wait_status(&guest, "up");
+    assert_eq!(first_answers(&host, &guest)?, up, "with a new libvirtd");
 
     serial.power_off()?;
     host.wait_status(&guest, "down");

@@ -92,6 +92,14 @@ impl Known {
         Self { unresponsive_after, tracks: BTreeMap::new(), waits: Waits::ForLibvirt }
     }
 
+    /// When managers are answered at the latest, once it is known what is there.
+    pub(super) fn waits_until(&self) -> Option<Mono> {
+        match self.waits {
+            Waits::Since(since) => Some(since.after(PATIENCE)),
+            Waits::ForLibvirt | Waits::Over => None,
+        }
+    }
+
     /// Notes whether managers still must wait: for what the VMs are made of that were found, and for the endings of those that
     /// had ended.
     pub(super) fn follow_waits(&mut self, snapshot: &Snapshot, now: Mono) {

@@ -53,9 +53,6 @@ const NEWS: usize = 4096;
 /// News that come together are served together, and by then the engine has published what they are about.
 const GATHER: Duration = Duration::from_millis(200);
 
-/// While managers wait for what is there, it is looked as often as this whether they still must.
-const LOOK: Duration = Duration::from_millis(50);
-
 /// What is brought back from threads that may hang.
 enum Brought {
     Samples(u64, Now, Result<Vec<(DomainId, Sample)>, Refusal>),
@@ -134,7 +131,9 @@ impl Sampler {
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Vec::new();
         let (mut first, mut seen) = (true, self.published.clone());
+        let mut pictures = self.published.clone();
         while !self.samples.is_closed() {
+            let waits_until = self.known.waits_until();
             tokio::select! {
                 _ = clock.tick() => {
                     self.follow();
@@ -146,7 +145,9 @@ impl Sampler {
                     clock.reset_immediately();
                     continue;
                 }
-                () = tokio::time::sleep(LOOK), if !first && self.samples.borrow().awaited => self.follow(),
+                // Managers wait for what is there: each picture may be the one that ends it, and so may the time.
+                Ok(()) = pictures.changed(), if waits_until.is_some() => self.follow(),
+                () = until(waits_until), if waits_until.is_some() => {}
                 count = news.recv_many(&mut heard, NEWS) => {
                     if count == 0 {
                         return;
@@ -306,6 +307,12 @@ impl Sampler {
         let bodies = self.board.update(&self.snapshot(), &samples);
         let _ = tokio::task::spawn_blocking(move || bodies.write_ahead()).await;
         self.samples.send_replace(samples);
+    }
+}
+
+async fn until(at: Option<Mono>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(clock::instant_of(at)).await;
     }
 }
 

@@ -15,11 +15,12 @@ use crate::time::Now;
 impl Engine {
     /// The document of this run says so.
     pub(super) fn made(&mut self, now: Now, id: RunId, devices: Arc<Devices>) {
-        let down = self.down.values_mut().find(|down| down.ending.run == id);
-        let (domain, known) = match (self.runs.get_mut(&id), down) {
-            (Some(run), _) => (run.start.domain, &mut run.made),
-            (None, Some(down)) => (down.ending.domain, &mut down.made),
-            (None, None) => return,
+        let (domain, known) = if let Some(run) = self.runs.get_mut(&id) {
+            (run.start.domain, &mut run.made)
+        } else if let Some(down) = self.down.values_mut().find(|down| down.ending.run == id) {
+            (down.ending.domain, &mut down.made)
+        } else {
+            return;
         };
         if known.as_ref() != Some(&devices) {
             *known = Some(Arc::clone(&devices));
