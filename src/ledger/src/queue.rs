@@ -1,6 +1,6 @@
 //! What waits to be written, in order, in bounded memory.
 //!
-//! Within the bound everything waits. At the bound evidence goes first: without loss where the run's ending waits too
+//! Within the bound everything waits. At the bound what runs are made of goes first, as it can be read again; then evidence: without loss where the run's ending waits too
 //! (an ending brings its evidence), else the newest, counted for a marker in the file. Starts, endings and
 //! acknowledgements stay up to a hard limit. Only the latest sign of life waits, always.
 
@@ -50,6 +50,8 @@ pub(crate) enum Pushed {
     Waits,
     /// It waits, and a fact had to leave for it.
     WaitsForAFact,
+    /// It can be read again, and found no room.
+    NotNeeded,
     /// It is a fact and found no room.
     FactDropped,
     /// The hard limit is reached; here it is back.
@@ -80,6 +82,8 @@ pub(crate) struct Queue {
     in_flight: u64,
     /// Facts among the entries.
     facts: usize,
+    /// Entries that tell what a run is made of.
+    made: usize,
     cost: usize,
     bound: usize,
     lost: BTreeMap<RunId, u32>,
@@ -94,6 +98,7 @@ impl Queue {
             told: 0,
             in_flight: 0,
             facts: 0,
+            made: 0,
             cost: 0,
             bound: bound.max(1),
             lost: BTreeMap::new(),
@@ -128,6 +133,9 @@ impl Queue {
         if let Keep::Alive(_) = op {
             self.remove_last(|op| matches!(op, Keep::Alive(_)));
         }
+        if self.cost + cost > self.bound {
+            self.drop_what_can_be_read_again();
+        }
         if self.cost + cost > self.bound && self.facts > 0 {
             self.drop_facts_of_ended_runs();
         }
@@ -136,9 +144,8 @@ impl Queue {
                 self.note_lost(run);
                 return Pushed::FactDropped;
             }
-            // It can be read again.
             if let Keep::Made(..) = op {
-                return Pushed::Waits;
+                return Pushed::NotNeeded;
             }
             if let Some(run) = self.remove_last_fact() {
                 self.note_lost(run);
@@ -151,6 +158,7 @@ impl Queue {
         match &op {
             Keep::Ending(ending) => drop(self.lost.remove(&ending.run)),
             Keep::Evidence(..) => self.facts += 1,
+            Keep::Made(..) => self.made += 1,
             _ => {}
         }
         self.cost += cost;
@@ -263,6 +271,10 @@ impl Queue {
         self.cost -= cost;
     }
 
+    fn drop_what_can_be_read_again(&mut self) {
+        while self.made > 0 && self.remove_last(|op| matches!(op, Keep::Made(..))).is_some() {}
+    }
+
     fn remove_last_fact(&mut self) -> Option<RunId> {
         if self.facts == 0 {
             return None;
@@ -290,6 +302,7 @@ impl Queue {
         let entry = self.entries.remove(index).expect("callers name an entry that is there");
         self.cost -= entry.cost;
         self.facts -= usize::from(matches!(&*entry.op, Keep::Evidence(..)));
+        self.made -= usize::from(matches!(&*entry.op, Keep::Made(..)));
         entry.op
     }
 }

@@ -301,7 +301,7 @@ impl State {
     /// One more waits, or what could not.
     fn take_in(&mut self, op: Keep) {
         match self.queue.push(op) {
-            Pushed::Waits => {}
+            Pushed::Waits | Pushed::NotNeeded => {}
             Pushed::FactDropped | Pushed::WaitsForAFact => {
                 self.health.evidence_dropped += 1;
                 let (dropped, waiting) = (self.health.evidence_dropped, self.queue.len());

@@ -102,6 +102,18 @@ fn at_the_bound_the_newest_fact_goes_and_nothing_in_flight() {
 }
 
 #[test]
+fn what_can_be_read_again_leaves_before_any_fact() {
+    let made = |run| Keep::Made(RunId(run), Arc::default());
+    let mut queue = Queue::new(2);
+    queue.push(made(1));
+    queue.push(fact(1, 0));
+    assert!(matches!(queue.push(fact(1, 1)), Pushed::Waits));
+    assert!(matches!(queue.push(made(1)), Pushed::NotNeeded));
+    assert_eq!(waiting(&queue), [fact(1, 0), fact(1, 1)]);
+    assert_eq!(queue.take(10).lost, []);
+}
+
+#[test]
 fn what_was_lost_is_said_again_until_it_is_written() {
     let mut queue = Queue::new(1);
     queue.push(fact(1, 0));
