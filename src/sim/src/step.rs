@@ -153,7 +153,10 @@ impl World {
             }
             Step::EventDelay(millis) => self.event_delay = Duration::from_millis(u64::from(*millis)),
             Step::WitnessDelay(millis) => self.witness_delay = Duration::from_millis(u64::from(*millis)),
-            Step::ReportDelay(millis) => self.report_delay = Duration::from_millis(u64::from(*millis)),
+            Step::ReportDelay(millis) => {
+                self.report_delay = Duration::from_millis(u64::from(*millis));
+                self.longest_report_delay = self.longest_report_delay.max(self.report_delay);
+            }
             Step::Processes(known) => self.processes_known = *known,
             Step::Jump(millis) => self.jump(i64::from(*millis)),
             Step::JumpYears(years) => self.jump(i64::from(*years) * 31_557_600_000),

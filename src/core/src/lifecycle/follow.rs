@@ -25,20 +25,26 @@ impl Engine {
         if let Some(overtaken) = self.looks.get_mut(&domain) {
             *overtaken = true;
         }
-        // What is said from now on is not about a run of which is known that another came after it.
-        let followed = |id: &RunId| self.runs[id].next.is_some() && !self.runs[id].is_open();
-        let run = self.current.get(&domain).copied().filter(|id| !followed(id));
+        // What is said from now on is not about a run of which is known that another came after it, nor about one that ended
+        // with an earlier boot of the host.
+        let earlier = |run: &Run| run.next.is_some() || run.start.incarnation.boot != self.settings.boot;
+        let over = |id: &RunId| !self.runs[id].is_open() && earlier(&self.runs[id]);
+        let run = self.current.get(&domain).copied().filter(|id| !over(id));
         let open = run.filter(|id| self.runs[id].is_open());
-        if matches!(event.what, Happening::Started(_) | Happening::Stopped(_)) {
-            self.doubtful.remove(&domain);
-        }
+        let told = matches!(event.what, Happening::Started(_) | Happening::Stopped(_));
+        let doubted = if told { self.doubtful.remove(&domain) } else { None };
         match event.what {
             Happening::Started(detail) => self.started(now, event, detail, run),
-            Happening::Stopped(_) => self.stopped(now, &event, run),
+            Happening::Stopped(_) => match doubted {
+                Some((block, gap)) if open.is_none() => self.stopped_unknown(now, &event, block.began, gap),
+                _ => self.stopped(now, &event, run),
+            },
             Happening::Defined => self.renamed(now, &event.domain, open),
             Happening::Undefined { renamed } => {
-                if let Some(id) = open.filter(|_| !renamed) {
+                // That it is gone then tells nothing of how it was kept while it ran.
+                if let Some(id) = run.filter(|id| !renamed && self.runs[id].takes_evidence()) {
                     self.note(id, event.at, Fact::Host(event.what));
+                    self.reconsider(now, id);
                 }
             }
             _ => match open {
@@ -154,7 +160,7 @@ impl Engine {
         let start = self.new_start(now, &event.domain, event.at, seen, event.process);
         let id = self.begin(now, start, Phase::Active, Status::Up);
         if !seen {
-            self.note_unheard_beginning(id, event.at);
+            self.note(id, event.at, unheard_beginning(event.at));
         }
         for prelude in self.preludes.remove(&event.domain.id).unwrap_or_default() {
             self.note(id, prelude.at, Fact::Host(prelude.what));
@@ -259,20 +265,20 @@ impl Engine {
             }
             return;
         }
-        // It came and went while we were not listening, and this is the first that we hear of it.
-        let start = self.new_start(now, &event.domain, event.at, false, None);
+        self.stopped_unknown(now, event, None, unheard_beginning(event.at));
+    }
+
+    /// It came while we were not listening, when its part of the log says if it says so, and this is the first that we hear of
+    /// it.
+    fn stopped_unknown(&mut self, now: Now, event: &HostEvent, began: Option<Wall>, gap: Fact) {
+        let start = self.new_start(now, &event.domain, began.unwrap_or(event.at), false, None);
         let id = self.begin(now, start, Phase::Active, Status::Up);
-        self.note_unheard_beginning(id, event.at);
+        self.note(id, event.at, gap);
         for prelude in self.preludes.remove(&event.domain.id).unwrap_or_default() {
             self.note(id, prelude.at, Fact::Host(prelude.what));
         }
-        self.note(id, event.at, fact);
+        self.note(id, event.at, Fact::Host(event.what.clone()));
         self.end(now, id, When::At(event.at));
-    }
-
-    /// We did not hear up to this moment, as far as this run goes.
-    fn note_unheard_beginning(&mut self, id: RunId, at: Wall) {
-        self.note(id, at, Fact::Gap { from: at, to: at, why: Deaf::LinkLost });
     }
 
     /// A launching run has its process.
@@ -436,4 +442,9 @@ impl Engine {
         };
         self.ask(question);
     }
+}
+
+/// We did not hear up to this moment, as far as a run goes.
+fn unheard_beginning(at: Wall) -> Fact {
+    Fact::Gap { from: at, to: at, why: Deaf::LinkLost }
 }

@@ -59,7 +59,8 @@ impl Engine {
         let libvirt_id = run.start.incarnation.libvirt_id;
         let followed = run.next.is_some();
         let domain = run.start.domain;
-        if self.current.get(&domain) == Some(&id) && !followed {
+        // Of one that an earlier boot took along nothing is said any more.
+        if self.current.get(&domain) == Some(&id) && !followed && before == new_boot {
             self.echoes.insert(
                 domain,
                 Echo { at: now.mono, heard: stopped.is_some() || looked_into, libvirt_id, ghost: None },

@@ -95,6 +95,8 @@ clues! {
     ManagedImage => None,
     /// There is no managed save image.
     NoManagedImage => None,
+    /// There was none at once after the save, before somebody could have taken it away.
+    NeverManaged => None,
     /// The next run began from a snapshot.
     NextFromSnapshot => None,
     /// A snapshot operation was heard to stop it, and it runs again since.
@@ -331,6 +333,7 @@ impl Clue {
                 }
                 seen
             }
+            Self::NeverManaged => never_managed(dossier, end),
             // Of an operation that was not heard nobody knows how long before the next start it was.
             Self::RunsAgain if super::setting::stopped(dossier).is_none() => Vec::new(),
             Self::RunsAgain => ids(dossier, |f| matches!(f, Fact::Replaced)),

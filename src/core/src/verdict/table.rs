@@ -191,7 +191,8 @@ table! {
     }
     [First(Saved)] {
         "V1" ManagedImage => ManagedSaved, Certain: "libvirt saved it and keeps the image.";
-        "V2" NoManagedImage => SavedToFile, Certain: "libvirt saved it and keeps no image of its own.";
+        "V2" NeverManaged => SavedToFile, Certain: "libvirt saved it and kept no image of its own.";
+        "V4" NoManagedImage => SavedToFile, Probable: "libvirt saved it, and had no image of its own when it was asked.";
         "V3" _ => SavedToFile, Probable: "libvirt saved it; whether it keeps the image is not known.";
     }
     [Then(Failed)] {

@@ -296,6 +296,12 @@ fn an_image_is_looked_for_when_the_vm_is_off() {
     says(&[running.clone(), saved.clone(), (91, off(true))], 90, "V1", Certainty::Certain);
     says(&[running.clone(), saved.clone(), (91, off(false))], 90, "V2", Certainty::Certain);
     says(&[running.clone(), saved.clone(), (91, Fact::Gone)], 90, "V2", Certainty::Certain);
+    // What is seen later, or after its definition went or while nobody listened, may have had one.
+    says(&[running.clone(), saved.clone(), (95, off(false))], 90, "V4", Certainty::Probable);
+    let undefined = (91, host(Happening::Undefined { renamed: false }));
+    says(&[running.clone(), saved.clone(), undefined, (91, Fact::Gone)], 90, "V4", Certainty::Probable);
+    let away = (92, Fact::Gap { from: at(50), to: at(92), why: Deaf::DaemonAway });
+    says(&[running.clone(), away, (92, off(false))], 92, "V4", Certainty::Probable);
     // An image that was there while it was saved may have gone with the definition.
     let saving = Fact::Found { state: DomainState::Paused(PauseReason::Save), managed_save: Some(true) };
     says(&[running, (85, saving), saved, (91, Fact::Gone)], 90, "V3", Certainty::Probable);

@@ -89,6 +89,25 @@ pub(super) fn image(dossier: &Dossier, waits: bool) -> Vec<EvidenceId> {
     )
 }
 
+/// An image is not taken away again as soon as this. Nobody tells of that: libvirt has no event for it.
+const JUST_SAVED: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// That there was no image of libvirt's own right after it had told of the save, and that its definition, which an image goes
+/// with, had not been taken away.
+pub(super) fn never_managed(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
+    let undefined = |f: &Fact| matches!(f, Fact::Host(Happening::Undefined { renamed: false }));
+    let written = |f: &Fact| matches!(f, Fact::Found { managed_save: Some(true), .. });
+    let deaf = |f: &Fact| matches!(f, Fact::Gap { to, .. } if to.after(limits::CLOCK_GRACE) >= end);
+    if stopped(dossier).is_none() || has(dossier, |f| undefined(f) || written(f) || deaf(f)) {
+        return Vec::new();
+    }
+    let mut seen = image(dossier, false);
+    seen.retain(|id| dossier.items()[usize::from(*id)].first.since(end) <= JUST_SAVED);
+    // One without a definition is gone at once, and is never saved by libvirt for itself.
+    seen.extend(ids(dossier, |f| matches!(f, Fact::Gone)));
+    seen
+}
+
 pub(super) fn signal(dossier: &Dossier, wanted: Sender) -> Vec<EvidenceId> {
     ids(dossier, |f| matches!(f, Fact::LogSignal { sender, .. } if is_by(dossier, *sender, wanted)))
 }

@@ -187,7 +187,7 @@ impl World {
                 .push(format!("run {} is certain of what is not so: {:?}, {ending:?}", ending.run, life.way));
         }
         // libvirt reports a start a moment after it: a link of that moment has heard all of it.
-        let heard_from = life.started.after(self.report_delay + START_TAKES);
+        let heard_from = life.started.after(self.longest_report_delay + START_TAKES);
         let shadow = self
             .deaf()
             .any(|(from, to)| from < ended && heard_from < to && ended.since(to) < limits::GAP_SHADOW);

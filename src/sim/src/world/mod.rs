@@ -102,6 +102,8 @@ pub struct World {
     pub event_delay: Duration,
     /// How long after a domain's state has changed libvirt reports it.
     pub report_delay: Duration,
+    /// The longest that it was.
+    pub longest_report_delay: Duration,
     /// How long a witness takes to say what it saw.
     pub witness_delay: Duration,
     /// Whether starts are reported with their process.
@@ -156,6 +158,7 @@ impl World {
             host_says_up: false,
             event_delay: Duration::ZERO,
             report_delay: Duration::ZERO,
+            longest_report_delay: Duration::ZERO,
             witness_delay: Duration::ZERO,
             processes_known: true,
             break_next_act: None,
