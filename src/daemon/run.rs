@@ -168,7 +168,11 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
 
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 3);
     let board = Board::new(generation(settings.xmlrpc.profile));
-    let unread = whydown_core::sample::Samples { awaited: settings.sampling.enabled, ..Default::default() };
+    let unread = whydown_core::sample::Samples {
+        awaited: settings.sampling.enabled,
+        reads_documents: settings.sampling.enabled,
+        ..Default::default()
+    };
     let (sampled, samples) = watch::channel(Arc::new(unread));
     let (task, published, changes) =
         EngineTask::new(engine, letters, hands, ledger.clone(), board.clone(), samples, watchdog);

@@ -79,3 +79,68 @@ fn a_vm_that_died_while_nobody_listened_is_down_from_the_first_answer_on() -> Re
     assert!(first.starts_with("Down "), "{first}");
     Ok(())
 }
+
+/// What all polls show of one VM from before its start until it has been up for a while: status, hash, memory and devices of each
+/// answer that held it, once each.
+const SEEN: &str = "import time\n\
+    seen, over = [], None\n\
+    deadline = time.monotonic() + 60\n\
+    while time.monotonic() < deadline and (over is None or time.monotonic() < over):\n\
+    \x20   stats = {vm['vmId']: vm for vm in server.getAllVmStats().get('statsList', [])}.get(ID)\n\
+    \x20   vms = {vm['vmId']: vm for vm in server.list('true').get('vmList', [])}.get(ID)\n\
+    \x20   if stats is None or vms is None:\n\
+    \x20       continue\n\
+    \x20   if stats['status'] == 'Up' and over is None:\n\
+    \x20       over = time.monotonic() + 3\n\
+    \x20   shown = (stats.get('hash'), vms['memSize'] > 0, vms['smp'], len(vms['devices']) > 0)\n\
+    \x20   if shown not in seen:\n\
+    \x20       seen.append(shown)\n\
+    print(seen)";
+
+#[test]
+fn a_vm_that_another_client_starts_is_told_with_what_it_is_made_of() -> Result<()> {
+    let host = Host::start("others")?;
+    let guest = host.guest("theirs")?;
+    let port = host.daemon.port()?;
+    let code = SEEN.replace("ID", &format!("'{}'", guest.uuid_text()));
+    let watching = std::thread::spawn(move || xmlrpc_client(port, &code).map_err(|e| e.to_string()));
+    let _serial = host.up(&guest)?;
+    let seen = watching.join().expect("it reads").expect("it is polled");
+    let seen = seen.trim();
+    assert!(seen.starts_with("[('"), "{seen}");
+    assert_eq!(
+        seen.matches("('").count(),
+        seen.matches("True, '1', True)").count(),
+        "all of it each time: {seen}"
+    );
+    Ok(())
+}
+
+/// Its monitor answers nothing, and libvirt nothing that it needs it for: managers are told what was known of it.
+#[test]
+fn a_vm_whose_qemu_hangs_keeps_no_host_waiting_and_is_told_as_it_was() -> Result<()> {
+    let mut host = Host::start("hangs")?;
+    let (guest, other) = (host.guest("hung")?, host.guest("well")?);
+    let (_serial, _other) = (host.up(&guest)?, host.up(&other)?);
+    whydown_lab::wait_until("its document was read", PATIENCE, || {
+        first_answers(&host, &guest).is_ok_and(|answer| !answer.ends_with(" 0"))
+    });
+    let up = first_answers(&host, &guest)?;
+    let qemu = host.libvirtd.qemu(guest.name())?;
+    qemu.signal(Signal::STOP)?;
+    for _ in 0..2 {
+        host.daemon.kill_9()?;
+        host.daemon.start_again()?;
+        assert_eq!(first_answers(&host, &guest)?, up);
+    }
+    // A new libvirtd waits for its monitor, and lists it meanwhile.
+    host.libvirtd.kill_9()?;
+    host.libvirtd.start_again()?;
+    host.daemon.kill_9()?;
+    host.daemon.start_again()?;
+    assert_eq!(first_answers(&host, &guest)?, up);
+    qemu.signal(Signal::CONT)?;
+    host.wait_status(&guest, "up");
+    assert_eq!(first_answers(&host, &guest)?, up);
+    Ok(())
+}

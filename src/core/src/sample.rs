@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::guest::GuestAccount;
 use crate::id::{DomainId, RunId};
+use crate::snapshot::DomainPublic;
 use crate::time::Wall;
 
 /// Counters of one domain, read at one moment. They rise within a run and begin again with the next.
@@ -315,6 +316,8 @@ pub struct Usage {
     pub rates: Option<Rates>,
     /// Whether it has taken part in sampling lately.
     pub responds: bool,
+    /// Whether nobody waits any more for what it is made of: its document could not be read for long.
+    pub unreadable: bool,
     /// How far its migration or its save is that was asked for here: percent.
     pub progress: Option<u8>,
     /// What the guest tells of itself, as long as its agent does.
@@ -328,4 +331,19 @@ pub struct Samples {
     pub domains: BTreeMap<DomainId, Arc<Usage>>,
     /// What managers are to be told first is still being read: what the VMs that were found are made of.
     pub awaited: bool,
+    /// Whether it is read at all what VMs are made of.
+    pub reads_documents: bool,
+}
+
+impl Samples {
+    /// Whether managers can be told of this domain: it ended, or what it is made of is known, or will not be soon. A VM that
+    /// is told without its devices is taken for one that lost them.
+    pub fn can_tell(&self, domain: &DomainPublic) -> bool {
+        let read =
+            |usage: &Arc<Usage>| usage.run == domain.run && (usage.devices.is_some() || usage.unreadable);
+        !self.reads_documents
+            || domain.ending.is_some()
+            || domain.made.is_some()
+            || self.domains.get(&domain.domain).is_some_and(read)
+    }
 }

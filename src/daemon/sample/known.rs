@@ -32,6 +32,8 @@ pub(super) const DOCUMENTS: usize = 256;
 struct Track {
     run: RunId,
     usage: Arc<Usage>,
+    /// When it was first seen.
+    since: Mono,
     /// When the sample that is shown was taken.
     sampled: Option<Mono>,
     /// When it last took part in sampling; at first, when it was first seen.
@@ -54,17 +56,26 @@ impl Track {
             taken: now.wall,
             rates: None,
             responds: true,
+            unreadable: false,
             progress: None,
             guest: None,
         };
         Self {
             run,
             usage: Arc::new(usage),
+            since: now.mono,
             sampled: None,
             answered: now.mono,
             asked: None,
             missing: false,
             shape: BTreeSet::new(),
+        }
+    }
+
+    /// Managers need not wait any more for what it is made of.
+    fn give_up(&mut self) {
+        if self.usage.devices.is_none() && !self.usage.unreadable {
+            Arc::make_mut(&mut self.usage).unreadable = true;
         }
     }
 }
@@ -116,6 +127,10 @@ impl Known {
         };
         let is_over =
             now.since(since) >= PATIENCE || snapshot.domains.values().all(|domain| is_known(domain));
+        if is_over {
+            // Of some it may be known no more than that they are there.
+            self.tracks.values_mut().for_each(Track::give_up);
+        }
         self.waits = if is_over { Waits::Over } else { Waits::Since(since) };
     }
 
@@ -177,12 +192,15 @@ impl Known {
         }
     }
 
-    /// Notes who has been silent for too long, and who speaks again.
+    /// Notes who has been silent for too long, and who speaks again, and whose document is not waited for any more.
     pub(super) fn judge(&mut self, now: Mono) {
         for track in self.tracks.values_mut() {
             let responds = now.since(track.answered) < self.unresponsive_after;
             if track.usage.responds != responds {
                 Arc::make_mut(&mut track.usage).responds = responds;
+            }
+            if now.since(track.since) >= PATIENCE {
+                track.give_up();
             }
         }
     }
@@ -270,7 +288,7 @@ impl Known {
     /// The picture. Domains of which nothing changed are the same ones as before.
     pub(super) fn samples(&self) -> Samples {
         let domains = self.tracks.iter().map(|(id, track)| (*id, Arc::clone(&track.usage))).collect();
-        Samples { domains, awaited: self.waits != Waits::Over }
+        Samples { domains, awaited: self.waits != Waits::Over, reads_documents: true }
     }
 }
 

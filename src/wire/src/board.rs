@@ -81,8 +81,18 @@ impl Board {
 
     /// Takes a new picture. Cheap; nothing is written before somebody asks.
     pub fn update(&self, snapshot: &Arc<Snapshot>, samples: &Arc<Samples>) -> Arc<Bodies> {
+        let can_tell = |domain: &Arc<DomainPublic>| samples.can_tell(domain);
+        let shown = match snapshot.domains.values().all(can_tell) {
+            true => Arc::clone(snapshot),
+            false => {
+                let mut shown = Snapshot::clone(snapshot);
+                shown.domains.retain(|_, domain| can_tell(domain));
+                Arc::new(shown)
+            }
+        };
         Arc::new(Bodies {
             snapshot: Arc::clone(snapshot),
+            shown,
             samples: Arc::clone(samples),
             profile: self.profile,
             cache: Arc::clone(&self.cache),
@@ -95,13 +105,15 @@ impl Board {
 }
 
 /// The replies that one snapshot gives. Before the first listing, and while what it showed is still being read, they all are
-/// [`Code::Recovering`].
+/// [`Code::Recovering`]. A VM that comes later is told when it is known what it is made of, as [`Samples::can_tell`] says.
 ///
 /// While the link to libvirt is lost, what was last known is told, and after
 /// [`SILENT_AFTER`](crate::SILENT_AFTER) running VMs are said not to respond (`monitorResponse` -1).
 #[derive(Debug)]
 pub struct Bodies {
     snapshot: Arc<Snapshot>,
+    /// Without those of which managers cannot be told yet.
+    shown: Arc<Snapshot>,
     samples: Arc<Samples>,
     profile: &'static Profile,
     cache: Arc<Mutex<Cache>>,
@@ -125,7 +137,7 @@ pub struct VmCounts {
 }
 
 impl Bodies {
-    /// The picture that is shown.
+    /// The picture, with the VMs of which managers cannot be told yet: what they are made of is still being read.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
@@ -172,7 +184,7 @@ impl Bodies {
         if let Some(recovering) = self.recovering() {
             return recovering.plain.clone();
         }
-        let Some(domain) = self.snapshot.domains.get(&vm) else { return status_reply(Code::NoSuchVm, "") };
+        let Some(domain) = self.shown.domains.get(&vm) else { return status_reply(Code::NoSuchVm, "") };
         let moment = Moment::of(&self.snapshot, now);
         let fragment = self.fragment_of(&mut self.lock_cache(), domain);
         write::reply(fragment.size() + 256, |slot| {
@@ -207,7 +219,7 @@ impl Bodies {
     }
 
     fn write_full(&self, vms: Option<&[DomainId]>, range: Range) -> Arc<Body> {
-        self.write_list(1024 * vms.map_or(self.snapshot.domains.len(), <[_]>::len), |items| {
+        self.write_list(1024 * vms.map_or(self.shown.domains.len(), <[_]>::len), |items| {
             for domain in self.chosen(vms) {
                 let usage = self.samples.domains.get(&domain.domain).map(Arc::as_ref);
                 items.item().structure(|s| put_full(s, domain, usage, range, self.profile));
@@ -230,8 +242,8 @@ impl Bodies {
 
     /// How many VMs there are.
     pub fn counts(&self) -> VmCounts {
-        let mut counts = VmCounts { all: self.snapshot.domains.len(), ..VmCounts::default() };
-        for domain in self.snapshot.domains.values().filter(|domain| domain.ending.is_none()) {
+        let mut counts = VmCounts { all: self.shown.domains.len(), ..VmCounts::default() };
+        for domain in self.shown.domains.values().filter(|domain| domain.ending.is_none()) {
             match domain.status {
                 Status::Up => counts.active += 1,
                 Status::MigrationSource | Status::MigrationDestination => counts.migrating += 1,
@@ -265,22 +277,22 @@ impl Bodies {
         vms: Option<&'a [DomainId]>,
     ) -> Box<dyn Iterator<Item = &'a Arc<DomainPublic>> + 'a> {
         match vms {
-            None => Box::new(self.snapshot.domains.values()),
+            None => Box::new(self.shown.domains.values()),
             Some(ids) => {
                 let ids: BTreeSet<&DomainId> = ids.iter().collect();
-                Box::new(ids.into_iter().filter_map(|id| self.snapshot.domains.get(id)))
+                Box::new(ids.into_iter().filter_map(|id| self.shown.domains.get(id)))
             }
         }
     }
 
     fn fragments(&self) -> Vec<Arc<Fragment>> {
-        self.lock_cache().all(&self.snapshot, &self.samples, self.profile)
+        self.lock_cache().all(&self.shown, &self.samples, self.profile)
     }
 
     /// Writes what changed before anybody asks, so that the first poll does not wait for all of it. Polls of the
     /// replies that are shown until then neither wait for this nor lose what is written of them.
     pub fn write_ahead(&self) {
-        let missing = self.lock_cache().missing(&self.snapshot, &self.samples);
+        let missing = self.lock_cache().missing(&self.shown, &self.samples);
         let written = missing.write(self.profile);
         self.lock_cache().put_ahead(&self.samples, written);
     }

@@ -196,11 +196,12 @@ mod tests {
             taken: Wall(0),
             rates: None,
             responds: true,
+            unreadable: false,
             progress: None,
             guest: None,
         };
         let domains = numbers.iter().map(|number| (id(*number), Arc::new(usage.clone()))).collect();
-        Arc::new(Samples { domains, awaited: false })
+        Arc::new(Samples { domains, ..Samples::default() })
     }
 
     fn profile() -> &'static Profile {

@@ -169,7 +169,7 @@ fn a_vm_is_written_anew_when_its_sample_changes_and_only_with_a_sample_of_its_ow
     let stats = |run: u64, cpu: f64| {
         let mut usage = usage(RunId(run));
         usage.rates.as_mut().unwrap().cpu_guest = cpu;
-        let samples = Arc::new(Samples { domains: [(id(1), Arc::new(usage))].into(), awaited: false });
+        let samples = Arc::new(Samples { domains: [(id(1), Arc::new(usage))].into(), ..Samples::default() });
         let reply = read(&board.update(&picture, &samples).vm_stats(id(1), Range::Full, NOW));
         members(&items(&members(&reply)["statsList"])[0]).clone()
     };
@@ -188,10 +188,37 @@ fn a_vm_that_does_not_respond_says_so_unless_it_moves() {
         let domain = vm(1, status);
         let mut silent = usage(domain.run);
         silent.responds = false;
-        let samples = Arc::new(Samples { domains: [(id(1), Arc::new(silent))].into(), awaited: false });
+        let samples = Arc::new(Samples { domains: [(id(1), Arc::new(silent))].into(), ..Samples::default() });
         let bodies = Board::new(Generation::Common).update(&Arc::new(snapshot([domain])), &samples);
         let reply = read(&bodies.all_vm_stats(Range::Full, NOW).plain);
         let vms = entries(&reply, "statsList");
         assert_eq!(text(&vms[id(1).to_string().as_str()]["monitorResponse"]), response, "{status:?}");
     }
+}
+
+#[test]
+fn a_vm_is_told_when_it_is_known_what_it_is_made_of_or_that_it_will_not_be() {
+    use crate::samples::usage;
+    use whydown_core::sample::{Samples, Usage};
+
+    let told = |usage: Option<Usage>, reads_documents: bool| {
+        let domains = usage.map(|usage| (id(1), Arc::new(usage))).into_iter().collect();
+        let samples = Arc::new(Samples { domains, reads_documents, ..Samples::default() });
+        let picture = Arc::new(snapshot([vm(1, Status::Up), down(2, Cause::GuestPoweroff)]));
+        let bodies = Board::new(Generation::Common).update(&picture, &samples);
+        let polled = entries(&read(&bodies.all_vm_stats(Range::Full, NOW).plain), "statsList").len();
+        let listed = entries(&read(&bodies.list(true, None, Range::Full).plain), "vmList").len();
+        let asked = bodies.list(false, Some(&[id(1)]), Range::Full);
+        let asked = entries(&read(&asked.plain), "vmList").len();
+        assert_eq!((polled, listed, bodies.counts().all), (asked + 1, asked + 1, asked + 1));
+        assert_eq!(bodies.snapshot().domains.len(), 2, "it can be acted on");
+        asked == 1
+    };
+    let run = vm(1, Status::Up).run;
+    let unread = Usage { devices: None, fingerprint: None, ..usage(run) };
+    assert!(!told(None, true) && !told(Some(unread.clone()), true));
+    assert!(!told(Some(usage(whydown_core::id::RunId(run.0 + 1))), true), "of another run");
+    assert!(told(Some(usage(run)), true));
+    assert!(told(Some(Usage { unreadable: true, ..unread }), true));
+    assert!(told(None, false), "nothing is read here");
 }

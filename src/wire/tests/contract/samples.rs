@@ -117,7 +117,7 @@ pub fn bodies_for(generation: Generation, snapshot: Snapshot) -> Arc<Bodies> {
         Some((domain.domain, Arc::new(usage)))
     };
     let domains = snapshot.domains.values().enumerate().filter_map(known).collect();
-    let samples = Samples { domains, awaited: false };
+    let samples = Samples { domains, ..Samples::default() };
     Board::new(generation).update(&Arc::new(snapshot), &Arc::new(samples))
 }
 
@@ -152,6 +152,7 @@ pub fn usage(run: RunId) -> Usage {
             )]),
         }),
         responds: true,
+        unreadable: false,
         progress: Some(42),
         guest: Some(Arc::new(account())),
     }
@@ -218,6 +219,7 @@ pub fn little(run: RunId) -> Usage {
         taken: NOW,
         rates: None,
         responds: false,
+        unreadable: false,
         progress: None,
         // An agent of which nothing could be read but that nobody is there.
         guest: run
