@@ -112,6 +112,27 @@ impl ConnectUri {
         })
     }
 
+    /// The sockets on which libvirt may answer, the likeliest first. Nothing for drivers that are in this process.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        const NAMES: [&str; 2] = ["libvirt/virtqemud-sock", "libvirt/libvirt-sock"];
+        let Ok(parts) = Parts::split(&self.0) else { return Vec::new() };
+        if let Some(socket) = parts.parameter("socket") {
+            return vec![socket];
+        }
+        let below = |folders: &[PathBuf]| {
+            let all = folders.iter().flat_map(|folder| NAMES.iter().map(|name| folder.join(name)));
+            all.collect()
+        };
+        match self.place() {
+            Place::System => below(&["/run".into(), "/var/run".into()]),
+            Place::Session => {
+                let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+                below(runtime.as_slice())
+            }
+            Place::Embed(_) | Place::None => Vec::new(),
+        }
+    }
+
     fn place(&self) -> Place {
         let Ok(parts) = Parts::split(&self.0) else { return Place::None };
         match (parts.driver(), parts.path) {
@@ -204,9 +225,14 @@ impl<'a> Parts<'a> {
         self.scheme.split_once('+').map_or(self.scheme, |(driver, _transport)| driver)
     }
 
-    /// The `root` parameter. libvirt separates parameters by `&` or `;` and takes the first of a name.
     fn root(&self) -> Option<PathBuf> {
-        let value = self.query.split(['&', ';']).find_map(|pair| pair.strip_prefix("root="))?;
+        self.parameter("root")
+    }
+
+    /// A path among the parameters. libvirt separates them by `&` or `;` and takes the first of a name.
+    fn parameter(&self, name: &str) -> Option<PathBuf> {
+        let mut pairs = self.query.split(['&', ';']).filter_map(|pair| pair.split_once('='));
+        let value = pairs.find_map(|(known, value)| (known == name).then_some(value))?;
         let bytes: Vec<u8> = percent_encoding::percent_decode_str(value).collect();
         (!bytes.is_empty() && !bytes.contains(&0)).then(|| PathBuf::from(OsString::from_vec(bytes)))
     }

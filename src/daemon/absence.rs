@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use tracing::{info, warn};
 use whydown_core::log::Log;
 use whydown_core::time::Wall;
+use whydown_witness::libvirt::LibvirtProcess;
 use whydown_witness::log;
 
 use super::clock;
@@ -15,14 +16,13 @@ use super::hands::libvirt_since;
 pub struct Absence {
     since: Mutex<Option<Wall>>,
     logs: Option<PathBuf>,
-    /// Our own process, where libvirt runs inside it.
-    own_pid: Option<u32>,
+    libvirt: LibvirtProcess,
 }
 
 impl Absence {
     /// `alive` is when a daemon before this one last listened; without one, nothing was missed.
-    pub fn new(alive: Option<Wall>, logs: Option<PathBuf>, own_pid: Option<u32>) -> Self {
-        Self { since: Mutex::new(alive), logs, own_pid }
+    pub fn new(alive: Option<Wall>, logs: Option<PathBuf>, libvirt: LibvirtProcess) -> Self {
+        Self { since: Mutex::new(alive), logs, libvirt }
     }
 
     /// Nobody listens from this moment on.
@@ -32,11 +32,13 @@ impl Absence {
 
     /// Somebody listens again. Gives the logs that were written meanwhile; blocks for as long as they take to read.
     pub fn ends(&self) -> Vec<Log> {
+        // Whose signals are libvirt's own must be known before they are read.
+        self.libvirt.look();
         let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (Some(since), Some(folder)) = (since, &self.logs) else { return Vec::new() };
         let now = clock::wall();
         // A clock that was set back since makes all files older.
-        let scan = log::written_since(folder, since.min(now), self.own_pid, now);
+        let scan = log::written_since(folder, since.min(now), &self.libvirt, now);
         if let Some(left_out) = scan.left_out {
             warn!("VMs that ran while whydown was not listening may be missing in its history: {left_out}");
         }

@@ -26,6 +26,7 @@ use whydown_core::time::Wall;
 use whydown_ledger::{Ledger, Query};
 use whydown_libvirt::{Hypervisor, Refusal};
 use whydown_witness::daemon_log::{DaemonLog, telling};
+use whydown_witness::libvirt::LibvirtProcess;
 use whydown_witness::log;
 
 use super::clock;
@@ -92,7 +93,7 @@ pub struct Sources {
     /// The folder of QEMU's logs.
     pub logs: Option<PathBuf>,
     /// Our own process, where libvirt runs inside it.
-    pub own_pid: Option<u32>,
+    pub libvirt: LibvirtProcess,
     /// libvirt's own log.
     pub daemon_log: DaemonLog,
     /// libvirt's records in the kernel's audit.
@@ -188,7 +189,7 @@ impl FailedStarts {
     /// What is new of a domain whose last start failed.
     fn news_of(&mut self, domain: DomainRef, audited: Option<Wall>, now: Wall) -> Option<Input> {
         let logged = match &self.sources.logs {
-            Some(folder) => log::last_failed(folder, &domain.name, self.sources.own_pid, now),
+            Some(folder) => log::last_failed(folder, &domain.name, &self.sources.libvirt, now),
             None => Ok(None),
         };
         let logged = logged.unwrap_or_else(|why| {

@@ -21,6 +21,7 @@ use whydown_core::limits;
 use whydown_core::time::Wall;
 use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow};
 use whydown_witness::exit::ExitWatch;
+use whydown_witness::libvirt::LibvirtProcess;
 use whydown_witness::log;
 use whydown_witness::process;
 
@@ -102,7 +103,7 @@ pub struct Hands {
     /// Where QEMU's logs are; `None` where the connection has none.
     logs: Option<PathBuf>,
     /// Our own process, where libvirt runs inside it.
-    own_pid: Option<u32>,
+    libvirt: LibvirtProcess,
     looks: Arc<Semaphore>,
     glances: Arc<Semaphore>,
     acts: Arc<Semaphore>,
@@ -132,7 +133,7 @@ impl Hands {
         postbox: Postbox,
         witnesses: Witnesses,
         logs: Option<PathBuf>,
-        own_pid: Option<u32>,
+        libvirt: LibvirtProcess,
         works: Works,
     ) -> Self {
         let Witnesses { exits, threads, emulators, units, host } = witnesses;
@@ -148,7 +149,7 @@ impl Hands {
             emulators,
             units,
             logs,
-            own_pid,
+            libvirt,
             looks,
             glances,
             acts,
@@ -400,7 +401,7 @@ impl Hands {
     fn log(&self, name: &str, marks: Marks) -> Vec<(Wall, Fact)> {
         let Some(folder) = &self.logs else { return Vec::new() };
         let now = clock::wall();
-        let mut facts = attribution::facts_of(&log::read(folder, name, self.own_pid, now), marks, now);
+        let mut facts = attribution::facts_of(&log::read(folder, name, &self.libvirt, now), marks, now);
         facts.extend(libvirt_since(&facts));
         facts
     }

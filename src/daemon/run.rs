@@ -21,6 +21,7 @@ use whydown_witness::daemon_log::DaemonLog;
 use whydown_witness::exit::ExitWatch;
 use whydown_witness::host::GoingDown;
 use whydown_witness::kernel::{KernelLog, KernelWord};
+use whydown_witness::libvirt::LibvirtProcess;
 use whydown_witness::process;
 use whydown_witness::signal::{SignalTrace, SignalWord};
 
@@ -152,9 +153,10 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let (postbox, letters) = Postbox::new();
     let (ledger, engine, alive) = recover(&settings, &boot, &postbox);
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
-    let witnesses = witnesses(&postbox, &settings, own_pid, alive);
+    let libvirt = LibvirtProcess::new(own_pid, &settings.libvirt.uri.sockets());
+    let witnesses = witnesses(&postbox, &settings, &libvirt, alive);
     let (news, heard) = sample::news();
-    let past = Absence::new(alive, settings.libvirt.log_dir.clone(), own_pid);
+    let past = Absence::new(alive, settings.libvirt.log_dir.clone(), libvirt.clone());
     let hypervisor = listen(&settings, &postbox, news, past);
     let works = Works::default();
     let hands = Hands::new(
@@ -162,7 +164,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         postbox.clone(),
         witnesses.worked.clone(),
         settings.libvirt.log_dir.clone(),
-        own_pid,
+        libvirt.clone(),
         works.clone(),
     );
 
@@ -186,7 +188,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
 
     let sources = Sources {
         logs: settings.libvirt.log_dir.clone(),
-        own_pid,
+        libvirt,
         daemon_log: daemon_log(&settings),
         audited: witnesses.audited.clone(),
     };
@@ -388,7 +390,12 @@ struct Witnesses {
 }
 
 /// Starts every witness that can be had; the others are named. What the kernel said after `alive` is in the postbox then.
-fn witnesses(postbox: &Postbox, settings: &Settings, own_pid: Option<u32>, alive: Option<Wall>) -> Witnesses {
+fn witnesses(
+    postbox: &Postbox,
+    settings: &Settings,
+    libvirt: &LibvirtProcess,
+    alive: Option<Wall>,
+) -> Witnesses {
     let wanted = &settings.witness;
     let deaf = Deaf::default();
     let emulators = Emulators::new(settings.libvirt.run_dir.clone());
@@ -445,12 +452,12 @@ fn witnesses(postbox: &Postbox, settings: &Settings, own_pid: Option<u32>, alive
     );
     let kernel = kernel.map_err(|error| deaf.add(Sense::KernelLog, error)).ok();
     let threads = Threads::default();
-    let tracing = |root: &Path| trace(root, own_pid, threads.clone(), emulators.clone(), postbox, &deaf);
+    let tracing = |root: &Path| trace(root, libvirt, threads.clone(), emulators.clone(), postbox, &deaf);
     let signals = wanted.tracefs.as_deref().and_then(tracing);
     let (audit_names_senders, audited) = (Arc::new(AtomicBool::new(false)), Audited::default());
     let audit = wanted
         .audit
-        .then(|| listen_to_audit(own_pid, emulators.clone(), postbox, &deaf, &audit_names_senders, &audited));
+        .then(|| listen_to_audit(libvirt, emulators.clone(), postbox, &deaf, &audit_names_senders, &audited));
     let units = Units::default();
     let host = HostsWord::listen(postbox, &deaf, units.clone());
     Witnesses {
@@ -471,7 +478,7 @@ fn daemon_log(settings: &Settings) -> DaemonLog {
 
 /// Listens to the kernel's audit, or says why not.
 fn listen_to_audit(
-    own_pid: Option<u32>,
+    libvirt: &LibvirtProcess,
     emulators: Emulators,
     postbox: &Postbox,
     deaf: &Deaf,
@@ -481,7 +488,7 @@ fn listen_to_audit(
     let (told, ears, names_senders) = (postbox.clone(), deaf.clone(), Arc::clone(names_senders));
     let audited = audited.clone();
     let audit = Audit::start(
-        own_pid,
+        libvirt.clone(),
         move |word| match word {
             AuditWord::Seen { pid, at, fact } => {
                 let whom = emulators.whom(pid);
@@ -505,7 +512,7 @@ fn listen_to_audit(
 /// Follows who sends signals, or says why not.
 fn trace(
     root: &Path,
-    own_pid: Option<u32>,
+    libvirt: &LibvirtProcess,
     threads: Threads,
     emulators: Emulators,
     postbox: &Postbox,
@@ -514,7 +521,7 @@ fn trace(
     let (told, lost) = (postbox.clone(), deaf.clone());
     let trace = SignalTrace::start(
         root,
-        own_pid,
+        libvirt.clone(),
         move |word| match word {
             SignalWord::Signalled { pid, at, fact } => {
                 let pid = threads.process_of(pid);

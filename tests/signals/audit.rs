@@ -66,7 +66,11 @@ fn listen() -> (witness::Audit, Receiver<AuditWord>) {
     let tell = move |word| {
         let _ = tell.send(word);
     };
-    (witness::Audit::start(None, tell, now).expect("we may listen"), told)
+    (
+        witness::Audit::start(whydown_witness::libvirt::LibvirtProcess::default(), tell, now)
+            .expect("we may listen"),
+        told,
+    )
 }
 
 fn now() -> Wall {

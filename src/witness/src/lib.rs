@@ -23,6 +23,7 @@ pub mod emulator;
 pub mod exit;
 pub mod host;
 pub mod kernel;
+pub mod libvirt;
 pub mod log;
 pub mod process;
 mod sender;

@@ -25,6 +25,24 @@ pub fn alive(process: Process) -> bool {
     Stat::of(process.pid).is_some_and(|stat| stat.start_ticks == process.start_ticks && !stat.dead())
 }
 
+/// Two clocks that date one moment may disagree by this much.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Whether exactly this process runs and has for at least so long.
+pub(crate) fn ran_for(process: Process, so_long: Duration) -> bool {
+    if !alive(process) {
+        return false;
+    }
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let since_boot = Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or_default(),
+        u32::try_from(now.tv_nsec).unwrap_or_default(),
+    );
+    let hertz = rustix::param::clock_ticks_per_second().max(1);
+    let began = Duration::from_millis(process.start_ticks.saturating_mul(1000) / hertz);
+    since_boot.saturating_sub(began) + SLACK >= so_long
+}
+
 /// Since when the process with this pid has been running, to the hundredth of a second; `None` if it runs no more, or where
 /// `/proc` does not tell.
 pub fn running_since(pid: u32) -> Option<Wall> {

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use whydown_core::evidence::Sender;
 
-use crate::process::Stat;
+use crate::libvirt::LibvirtProcess;
+use crate::process::{identify, ran_for};
 
 /// The program that embeds libvirt where one does.
 const EMBEDDER: &str = "whydownd";
@@ -15,42 +15,35 @@ const EMBEDDER: &str = "whydownd";
 /// The program of the service managers of users.
 const MANAGER: &str = "systemd";
 
-/// Two clocks that date one moment may disagree by this much.
-const SLACK: Duration = Duration::from_secs(2);
-
 /// The name of the file of the program that a process has run for at least so long; `None` if it is gone, or another has
 /// its number since. A file that was replaced meanwhile is marked by the kernel, and is the same program.
 fn program_of(pid: u32, for_so_long: Duration) -> Option<String> {
-    let now = clock_gettime(ClockId::Boottime);
-    let since_boot = Duration::new(u64::try_from(now.tv_sec).ok()?, u32::try_from(now.tv_nsec).ok()?);
-    let ticks = Stat::of(pid)?.start_ticks;
-    let began =
-        Duration::from_millis(ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1));
-    if since_boot.saturating_sub(began) + SLACK < for_so_long {
-        return None;
-    }
+    identify(pid).filter(|process| ran_for(*process, for_so_long))?;
     let file = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let name = file.file_name()?.to_string_lossy().into_owned();
     Some(name.strip_suffix(" (deleted)").map_or_else(|| name.clone(), str::to_owned))
 }
 
 /// Who this process is by the name that it gave itself so long ago: one that says that it is libvirt or a service manager,
-/// and still runs, is asked for its file.
-pub(crate) fn claimed(pid: u32, program: &str, own_pid: Option<u32>, ago: Duration) -> Sender {
-    let by_name = sender(pid, program, own_pid);
-    if own_pid == Some(pid) || !matches!(by_name, Sender::Libvirt | Sender::Manager) {
+/// and still runs, is asked for its file. Where it is known that another process was libvirt then, it was none.
+pub(crate) fn claimed(pid: u32, program: &str, libvirt: &LibvirtProcess, ago: Duration) -> Sender {
+    let by_name = sender(pid, program, libvirt);
+    if libvirt.is(pid) || !matches!(by_name, Sender::Libvirt | Sender::Manager) {
         return by_name;
     }
+    if by_name == Sender::Libvirt && libvirt.was_another(pid, ago) {
+        return Sender::Outside;
+    }
     match program_of(pid, ago) {
-        Some(file) if sender(pid, &file, own_pid) != by_name => Sender::Outside,
+        Some(file) if sender(pid, &file, libvirt) != by_name => Sender::Outside,
         _ => by_name,
     }
 }
 
-/// Who this process is; `program` may be a path. `own_pid` is the process that embeds libvirt, where one does.
-pub(crate) fn sender(pid: u32, program: &str, own_pid: Option<u32>) -> Sender {
+/// Who this process is; `program` may be a path.
+pub(crate) fn sender(pid: u32, program: &str, libvirt: &LibvirtProcess) -> Sender {
     let name = program.rsplit('/').next().unwrap_or_default();
-    if own_pid == Some(pid) {
+    if libvirt.is(pid) {
         return Sender::Libvirt;
     }
     match (pid, name) {
@@ -58,7 +51,7 @@ pub(crate) fn sender(pid: u32, program: &str, own_pid: Option<u32>) -> Sender {
         (_, MANAGER) => Sender::Manager,
         (_, "libvirtd" | "virtqemud") => Sender::Libvirt,
         // The process that embedded libvirt before this one, and has ended since.
-        (_, EMBEDDER) if own_pid.is_some() => Sender::Libvirt,
+        (_, EMBEDDER) if libvirt.own_pid().is_some() => Sender::Libvirt,
         _ => Sender::Outside,
     }
 }

@@ -38,6 +38,7 @@ use self::ear::{Ear, NotJoined, RECORD_BYTES, Read};
 use self::event::{Event, Events};
 use self::record::{ANOM_ABEND, CONFIG_CHANGE, EVENT_LISTENER, Record, Sending, Stamp, parse};
 use crate::host::unit_of;
+use crate::libvirt::LibvirtProcess;
 use crate::process::{hosts_own_pids, running_since};
 use crate::sender::{claimed, sender};
 
@@ -149,10 +150,10 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Begins; what was recorded before is not told. `own_pid` is the process that embeds libvirt, where one does. `told`
+    /// Begins; what was recorded before is not told. `libvirt` says who libvirt is. `told`
     /// is called on the witness's own thread; `clock` is the host's.
     pub fn start(
-        own_pid: Option<u32>,
+        libvirt: LibvirtProcess,
         told: impl Fn(AuditWord) + Send + 'static,
         clock: impl Fn() -> Wall + Send + 'static,
     ) -> Result<Self, AuditError> {
@@ -167,7 +168,7 @@ impl Audit {
         let stop = Arc::new(stop.map_err(|errno| AuditError::Failed(errno.into()))?);
         let ears = Ears {
             stop: Arc::clone(&stop),
-            own_pid,
+            libvirt,
             events: Events::default(),
             heard: Heard::default(),
             told,
@@ -250,7 +251,7 @@ impl Trial {
 /// The thread's own part.
 struct Ears<T, C> {
     stop: Arc<OwnedFd>,
-    own_pid: Option<u32>,
+    libvirt: LibvirtProcess,
     events: Events,
     heard: Heard,
     told: T,
@@ -358,7 +359,7 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
             Some(Event::Said(stamp, Record::NotStarted { pid, domain, name })) => {
                 // Whoever may write to the audit may say so: one that still runs, and is not libvirt, is not believed.
                 let at = moment(stamp, (self.clock)());
-                if claimed(pid, LIBVIRT, self.own_pid, (self.clock)().since(at)) == Sender::Libvirt {
+                if claimed(pid, LIBVIRT, &self.libvirt, (self.clock)().since(at)) == Sender::Libvirt {
                     (self.told)(AuditWord::NotStarted { domain, name, at });
                 }
             }
@@ -380,7 +381,7 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
         }
         // The file tells more of a program than a name that it gives itself.
         let known_by = if exe.is_empty() { &program } else { &exe };
-        let sender = if itself { Sender::Itself } else { sender(pid, known_by, self.own_pid) };
+        let sender = if itself { Sender::Itself } else { sender(pid, known_by, &self.libvirt) };
         if signal == SIGTERM && sender == Sender::Libvirt {
             return;
         }

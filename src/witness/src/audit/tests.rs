@@ -17,7 +17,8 @@ fn told_of(lines: &str, own_pid: Option<u32>) -> Vec<AuditWord> {
     let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
     let tell = |word| told.borrow_mut().push(word);
     let (events, heard) = (Events::default(), Heard::default());
-    let mut ears = Ears { stop, own_pid, events, heard, told: tell, clock: || CLOCK };
+    let mut ears =
+        Ears { stop, libvirt: LibvirtProcess::new(own_pid, &[]), events, heard, told: tell, clock: || CLOCK };
     for line in lines.lines().filter(|line| !line.starts_with('#')) {
         let (kind, text) = line.split_once(' ').unwrap();
         ears.read(kind.parse().unwrap(), text);

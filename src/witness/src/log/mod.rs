@@ -41,6 +41,7 @@ use whydown_core::time::Wall;
 use self::block::{Block, blocks};
 use self::line::{Line, closes, parse};
 use crate::host::unit_of;
+use crate::libvirt::LibvirtProcess;
 use crate::process::running_since;
 use crate::sender::claimed;
 
@@ -53,18 +54,18 @@ pub const BLOCKS: usize = 64;
 /// What the log `NAME.log` in `folder`, and its rotated parts `NAME.log.0` and so on, hold: the last [`BLOCKS`] starts,
 /// each fact with the time at which it was written, or `now` if it bears none.
 ///
-/// `own_pid` is the process that embeds libvirt, where one does: a signal from it is libvirt's. Never fails: what cannot
+/// `libvirt` says whose signals are libvirt's own. Never fails: what cannot
 /// be read is said. Blocks for as long as the disk takes.
-pub fn read(folder: &Path, name: &str, own_pid: Option<u32>, now: Wall) -> Log {
+pub fn read(folder: &Path, name: &str, libvirt: &LibvirtProcess, now: Wall) -> Log {
     match tail::read(folder, name) {
         Ok(tail) => {
-            Log { name: name.to_owned(), blocks: told(name, &tail.bytes, own_pid, now), unread: None }
+            Log { name: name.to_owned(), blocks: told(name, &tail.bytes, libvirt, now), unread: None }
         }
         Err(error) => Log { name: name.to_owned(), blocks: Vec::new(), unread: Some(error.to_string()) },
     }
 }
 
-fn told(name: &str, log: &[u8], own_pid: Option<u32>, now: Wall) -> Vec<LogBlock> {
+fn told(name: &str, log: &[u8], libvirt: &LibvirtProcess, now: Wall) -> Vec<LogBlock> {
     let blocks = blocks(log);
     let surplus = blocks.len().saturating_sub(BLOCKS);
     let told = |block: &Block<'_>| {
@@ -79,7 +80,7 @@ fn told(name: &str, log: &[u8], own_pid: Option<u32>, now: Wall) -> Vec<LogBlock
             first,
             last: stamps.last().or(first),
             ended: block.ended(),
-            facts: facts(block, own_pid, now),
+            facts: facts(block, libvirt, now),
         }
     };
     blocks[surplus..].iter().map(told).collect()
@@ -102,7 +103,7 @@ pub struct FailedStart {
 pub fn last_failed(
     folder: &Path,
     name: &str,
-    own_pid: Option<u32>,
+    libvirt: &LibvirtProcess,
     now: Wall,
 ) -> Result<Option<FailedStart>, String> {
     let tail = tail::read(folder, name).map_err(|error| error.to_string())?;
@@ -118,7 +119,7 @@ pub fn last_failed(
     Ok(match last {
         // The block's first farewell ends the QEMU that began it.
         (LogWord::Failed, at) if first == last && block.start.is_some() => {
-            Some(FailedStart { at, facts: facts(block, own_pid, now) })
+            Some(FailedStart { at, facts: facts(block, libvirt, now) })
         }
         (word @ LogWord::Failed, at) => {
             Some(FailedStart { at, facts: vec![(at, Fact::LogEnd { word, at: Some(at) })] })
@@ -128,7 +129,7 @@ pub fn last_failed(
 }
 
 /// The farewells, signals and words in one block, in the order of the log, and the words last.
-fn facts(block: &Block<'_>, own_pid: Option<u32>, now: Wall) -> Vec<(Wall, Fact)> {
+fn facts(block: &Block<'_>, libvirt: &LibvirtProcess, now: Wall) -> Vec<(Wall, Fact)> {
     let chosen = Chosen::of(block);
     let mut words = Words::default();
     let mut facts = Vec::new();
@@ -142,7 +143,7 @@ fn facts(block: &Block<'_>, own_pid: Option<u32>, now: Wall) -> Vec<(Wall, Fact)
             }
             Line::Signal { signal, pid, program, at } if chosen.signal == Some(position) => {
                 let ago = now.since(at.unwrap_or(now));
-                let sender = claimed(pid, &program, own_pid, ago);
+                let sender = claimed(pid, &program, libvirt, ago);
                 if matches!(sender, Sender::Outside | Sender::Manager)
                     && at.is_some_and(|at| running_since(pid).is_some_and(|since| since <= at))
                     && let Some(unit) = unit_of(pid)

@@ -4,6 +4,7 @@ use whydown_core::evidence::LogWord::Shutdown;
 use whydown_core::evidence::{Fact, Sender};
 use whydown_core::time::Wall;
 
+use super::LibvirtProcess;
 use super::read;
 use super::tests::{Log, NOW, at, begin, end, libvirt, qemu, seen, term, word};
 
@@ -57,7 +58,7 @@ fn a_block_in_a_senders_name_is_no_start() {
         let next = begin("10:20:00.000") + &term("10:30:00.0", 7, "x") + &end("10:30:00.2", "shutdown");
         for next in ["", &next] {
             let text = begin("10:00:00.000") + &term("10:10:00.0", 4711, &name) + &own + next;
-            let told = read(Log::of(text).0.path(), "w1", None, NOW);
+            let told = read(Log::of(text).0.path(), "w1", &LibvirtProcess::default(), NOW);
             let began: Vec<_> = told.blocks.iter().map(|block| block.began).collect();
             let wanted = [Some(at("10:00:00.0")), Some(at("10:20:00.0"))];
             assert_eq!(began, wanted[..if next.is_empty() { 1 } else { 2 }], "{name}");
@@ -84,7 +85,12 @@ fn what_looks_like_a_name_hides_no_start() {
         term("10:10:00.0", 7371, "/usr/sbin/libvirtd") + &end("10:10:00.2", "destroyed") + crash,
         crash.to_owned(),
     ] {
-        let told = read(Log::of(begin("10:00:00.000") + &body + &next).0.path(), "w1", None, NOW);
+        let told = read(
+            Log::of(begin("10:00:00.000") + &body + &next).0.path(),
+            "w1",
+            &LibvirtProcess::default(),
+            NOW,
+        );
         assert_eq!(told.blocks.last().and_then(|last| last.began), Some(at("10:20:00.0")), "{body}");
     }
 }

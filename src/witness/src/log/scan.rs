@@ -9,6 +9,7 @@ use whydown_core::log::Log;
 use whydown_core::time::Wall;
 
 use super::tail;
+use crate::libvirt::LibvirtProcess;
 
 /// Files of the folder that are looked at. libvirt keeps the log of every name that ever ran.
 const ENTRIES: usize = 200_000;
@@ -32,8 +33,8 @@ pub struct Scan {
 }
 
 /// The logs in `folder` that were written since `since`, rotated parts included. Bounded in files and bytes; what lies
-/// beyond is said. `own_pid` and `now` as for [`super::read`].
-pub fn written_since(folder: &Path, since: Wall, own_pid: Option<u32>, now: Wall) -> Scan {
+/// beyond is said. `libvirt` and `now` as for [`super::read`].
+pub fn written_since(folder: &Path, since: Wall, libvirt: &LibvirtProcess, now: Wall) -> Scan {
     let mut scan = Scan::default();
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -71,7 +72,7 @@ pub fn written_since(folder: &Path, since: Wall, own_pid: Option<u32>, now: Wall
         // One that cannot be read tells of no run.
         if let Ok(tail) = tail::read_at_most(folder, name, LOG_BYTES) {
             room -= (tail.bytes.len() as u64).min(room);
-            let blocks = super::told(name, &tail.bytes, own_pid, now);
+            let blocks = super::told(name, &tail.bytes, libvirt, now);
             scan.logs.push(Log { name: name.clone(), blocks, unread: None });
         }
     }

@@ -9,7 +9,7 @@ use whydown_core::lifecycle::attribution::Marks;
 use whydown_core::time::Wall;
 
 use super::tests::{Log, NOW, at, begin, end, found, unread, word};
-use super::{Scan, read, written_since};
+use super::{LibvirtProcess, Scan, read, written_since};
 
 /// A start with its domain in its command line.
 fn begin_of(time: &str, uuid: &str) -> String {
@@ -27,7 +27,7 @@ fn every_start_is_told_with_the_domain_that_its_command_line_names() {
     let log = Log::of(
         begin_of("10:00:00.0", A) + &end("10:10:00.0", "shutdown") + &second + &end("10:30:00.0", "failed"),
     );
-    let told = read(log.0.path(), "w1", None, NOW);
+    let told = read(log.0.path(), "w1", &LibvirtProcess::default(), NOW);
     let of = |text: &str| Some(text.parse::<DomainId>().unwrap());
     let [first, second] = &told.blocks[..] else { panic!("{told:?}") };
     assert_eq!((first.domain, first.began, first.incoming), (of(A), Some(at("10:00:00.0")), false));
@@ -68,11 +68,11 @@ fn logs_that_were_written_since_are_found_whatever_lies_beside_them() {
         names
     };
     let both = vec![("w1".to_owned(), 1), ("w2".to_owned(), 1)];
-    assert_eq!(names(written_since(folder, now, None, now)), both);
+    assert_eq!(names(written_since(folder, now, &LibvirtProcess::default(), now)), both);
     let long_ago = fs::File::options().append(true).open(folder.join("w1.log")).unwrap();
     long_ago.set_modified(std::time::UNIX_EPOCH).unwrap();
-    assert_eq!(names(written_since(folder, now, None, now)), both[1..]);
-    assert_eq!(names(written_since(&folder.join("missing"), now, None, now)), []);
+    assert_eq!(names(written_since(folder, now, &LibvirtProcess::default(), now)), both[1..]);
+    assert_eq!(names(written_since(&folder.join("missing"), now, &LibvirtProcess::default(), now)), []);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn what_lies_beyond_the_bound_is_said_and_what_was_written_last_is_read_first() 
     for number in 0..200 {
         fs::write(log.0.path().join(format!("n{number:03}.log")), begin_of("10:00:00.0", A) + &many).unwrap();
     }
-    let scan = written_since(log.0.path(), Wall(0), None, NOW);
+    let scan = written_since(log.0.path(), Wall(0), &LibvirtProcess::default(), NOW);
     assert!(scan.left_out.is_some_and(|said| said.contains("more logs")), "{}", scan.logs.len());
     assert!((100..200).contains(&scan.logs.len()), "{}", scan.logs.len());
     assert!(scan.logs.iter().any(|log| log.name == "n199") && scan.logs.iter().all(|log| log.name != "n000"));

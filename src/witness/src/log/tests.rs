@@ -61,7 +61,7 @@ pub(super) fn found(time: &str) -> Marks {
 
 /// What the log of a domain says of one of its runs.
 fn read_run(folder: &Path, name: &str, run: Marks) -> Vec<(Wall, Fact)> {
-    facts_of(&read(folder, name, None, NOW), run, NOW)
+    facts_of(&read(folder, name, &LibvirtProcess::default(), NOW), run, NOW)
 }
 
 /// The log of a domain `w1`.
@@ -180,15 +180,28 @@ fn a_senders_name_tells_who_it_is() {
         (900, "/usr/sbin/libvirtd-not", Sender::Outside),
         (900, "", Sender::Outside),
     ] {
-        assert_eq!(claimed(pid, program, Some(42), Duration::ZERO), who, "{pid} {program}");
+        assert_eq!(
+            claimed(pid, program, &LibvirtProcess::new(Some(42), &[]), Duration::ZERO),
+            who,
+            "{pid} {program}"
+        );
     }
     // This process began after that: it is not the one that had its number.
     let long_ago = Duration::from_secs(1 << 40);
-    assert_eq!(claimed(std::process::id(), "libvirtd", None, long_ago), Sender::Libvirt);
-    assert_eq!(claimed(42, "virsh", None, Duration::ZERO), Sender::Outside);
+    assert_eq!(
+        claimed(std::process::id(), "libvirtd", &LibvirtProcess::default(), long_ago),
+        Sender::Libvirt
+    );
+    assert_eq!(claimed(42, "virsh", &LibvirtProcess::default(), Duration::ZERO), Sender::Outside);
     // An earlier daemon of ours; where libvirt is not in it, it has no business with QEMU.
-    assert_eq!(claimed(GONE + 1, "/usr/sbin/whydownd", Some(42), Duration::ZERO), Sender::Libvirt);
-    assert_eq!(claimed(GONE + 1, "/usr/sbin/whydownd", None, Duration::ZERO), Sender::Outside);
+    assert_eq!(
+        claimed(GONE + 1, "/usr/sbin/whydownd", &LibvirtProcess::new(Some(42), &[]), Duration::ZERO),
+        Sender::Libvirt
+    );
+    assert_eq!(
+        claimed(GONE + 1, "/usr/sbin/whydownd", &LibvirtProcess::default(), Duration::ZERO),
+        Sender::Outside
+    );
 }
 
 #[test]
@@ -508,7 +521,7 @@ proptest! {
 fn the_last_start_that_failed_is_found_with_qemus_words_only_where_it_ran() {
     let folder = tempfile::tempdir().unwrap();
     let write = |text: &str| std::fs::write(folder.path().join("f.log"), text).unwrap();
-    let last = || last_failed(folder.path(), "f", None, Wall(0));
+    let last = || last_failed(folder.path(), "f", &LibvirtProcess::default(), Wall(0));
     assert!(last().is_err());
     let ran = "2026-11-28 05:30:10.000+0000: starting up libvirt version: 9.0.0\nLC_ALL=C \\\n/usr/bin/qemu -x\n\
                2026-11-28T05:30:14.659431Z qemu-system-x86_64: -vnc 127.0.0.1:99: Address already in use\n\

@@ -44,7 +44,8 @@ const PLAIN: [&str; 10] = [
     "nofields",
     "noverbose",
     "nolatency-format",
-    "norecord-tgid",
+    // Which process a thread belongs to, as it may be gone when its signal is read.
+    "record-tgid",
     "context-info",
     "noirq-info",
 ];

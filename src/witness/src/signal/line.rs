@@ -1,8 +1,8 @@
 //! One line of `trace_pipe`: a signal that was generated, or one that is about to end the thread that got it.
 //!
 //! ```text
-//!             kill-19250   [001]  24986.226286: signal_generate: sig=9 errno=0 code=0 comm=sleep pid=19249 grp=1 res=0
-//!              thr-19246   [001]  24986.218002: signal_deliver: sig=11 errno=0 code=1 sa_handler=0 sa_flags=0
+//!             kill-19250   (  19250) [001]  24986.226286: signal_generate: sig=9 errno=0 code=0 comm=sleep pid=19249 grp=1 res=0
+//!              thr-19246   (  19240) [001]  24986.218002: signal_deliver: sig=11 errno=0 code=1 sa_handler=0 sa_flags=0
 //! ```
 //!
 //! Names of threads are at most 15 bytes of their owners' choice, line breaks among them. Each stands between parts that
@@ -19,6 +19,8 @@ pub(super) enum Line {
         at: Duration,
         /// The thread that ran.
         by: u32,
+        /// The process that it belongs to, where the kernel remembers that.
+        process: Option<u32>,
         /// Its name, where the kernel remembers it.
         name: Option<String>,
         /// Signal number.
@@ -38,6 +40,8 @@ pub(super) enum Line {
         code: i32,
         /// The thread.
         to: u32,
+        /// The process that it belongs to, where the kernel remembers that.
+        process: Option<u32>,
     },
     /// The kernel overwrote lines before they were read.
     Missed,
@@ -53,16 +57,16 @@ pub(super) fn parse(line: &str) -> Option<Line> {
     }
     // Longer than any name, so that only the kernel writes it.
     if let Some((head, said)) = line.split_once(GENERATE) {
-        let (by, name, at) = header(head)?;
+        let Header { thread: by, process, name, at } = header(head)?;
         let (sent, rest) = said.split_once(" comm=")?;
         let (signal, code) = numbers(sent)?;
         let (_, to) = rest.rsplit_once(" grp=").and_then(|(rest, _)| rest.rsplit_once(" pid="))?;
-        return Some(Line::Generated { at, by, name, signal, code, to: to.parse().ok()? });
+        return Some(Line::Generated { at, by, process, name, signal, code, to: to.parse().ok()? });
     }
     let (head, said) = line.split_once(DELIVER)?;
-    let (to, _, at) = header(head)?;
+    let Header { thread: to, process, at, .. } = header(head)?;
     let (signal, code) = numbers(said.split_once(" sa_handler=")?.0)?;
-    Some(Line::Deadly { at, signal, code, to })
+    Some(Line::Deadly { at, signal, code, to, process })
 }
 
 /// `sig=9 errno=0 code=0`
@@ -73,17 +77,31 @@ fn numbers(text: &str) -> Option<(i32, i32)> {
     Some((signal, code))
 }
 
-/// `NAME-PID   [CPU]  SECONDS.MICROSECONDS`, from its end: only there no name can stand.
-fn header(head: &str) -> Option<(u32, Option<String>, Duration)> {
+/// Who ran, and when.
+struct Header {
+    thread: u32,
+    process: Option<u32>,
+    name: Option<String>,
+    at: Duration,
+}
+
+/// `NAME-PID   (  TGID) [CPU]  SECONDS.MICROSECONDS`, from its end: only there no name can stand. Kernels that do not
+/// remember processes leave theirs out, and write `-------` for one that they have forgotten.
+fn header(head: &str) -> Option<Header> {
     let (task, rest) = head.rsplit_once('[')?;
     let (_, stamp) = rest.rsplit_once(' ')?;
     let (seconds, micros) = stamp.split_once('.')?;
     let at = Duration::from_secs(seconds.parse().ok()?)
         + Duration::from_micros(micros.parse().ok().filter(|_| micros.len() == 6)?);
-    let (name, pid) = task.trim_end_matches(' ').rsplit_once('-')?;
+    let task = task.trim_end_matches(' ');
+    let (task, process) = match task.strip_suffix(')').and_then(|task| task.rsplit_once('(')) {
+        Some((task, process)) => (task.trim_end_matches(' '), process.trim_start_matches(' ').parse().ok()),
+        None => (task, None),
+    };
+    let (name, thread) = task.rsplit_once('-')?;
     let name = name.trim_start_matches(' ');
     let name = (!name.is_empty() && name != UNKNOWN).then(|| name.to_owned());
-    Some((pid.parse().ok()?, name, at))
+    Some(Header { thread: thread.parse().ok()?, process, name, at })
 }
 
 /// What the kernel writes for a name that it does not remember.
@@ -116,7 +134,7 @@ mod tests {
         let at = Duration::from_micros(24_986_226_286);
         let line = |name: Option<&str>| {
             let name = name.map(str::to_owned);
-            Some(Line::Generated { at, by: 19250, name, signal: 9, code: -6, to: 19249 })
+            Some(Line::Generated { at, by: 19250, process: None, name, signal: 9, code: -6, to: 19249 })
         };
         assert_eq!(sent("kill", "qemu-system-x86"), line(Some("kill")));
         assert_eq!(sent("<...>", "CPU 0/TCG"), line(None));
@@ -124,11 +142,27 @@ mod tests {
             parse(
                 "             thr-19246   [001]  24986.218002: signal_deliver: sig=11 errno=0 code=1 sa_handler=0 sa_flags=0"
             ),
-            Some(Line::Deadly { at: Duration::from_micros(24_986_218_002), signal: 11, code: 1, to: 19246 })
+            Some(Line::Deadly {
+                at: Duration::from_micros(24_986_218_002),
+                signal: 11,
+                code: 1,
+                to: 19246,
+                process: None
+            })
         );
         // As another administrator's options leave it.
         let flags = "  bash-29203   [101] d..1. 24569.237981: signal_generate: sig=9 errno=0 code=0 comm=x pid=29214 grp=1 res=0";
         assert!(matches!(parse(flags), Some(Line::Generated { by: 29203, to: 29214, .. })));
+        // With the process of the thread, which is not always remembered.
+        for (column, wanted) in [("(  21165)", Some(21165)), ("(-------)", None), ("", None)] {
+            let line = format!(
+                "  init (7)-21207   {column} [000] d..1. 40506.613363: signal_generate: sig=15 errno=0 code=0 comm=x pid=2 grp=1 res=0"
+            );
+            let Some(Line::Generated { by: 21207, process, name, .. }) = parse(&line) else {
+                panic!("{line}")
+            };
+            assert_eq!((process, name.as_deref()), (wanted, Some("init (7)")), "{line}");
+        }
         assert_eq!(parse("CPU:1 [LOST 12 EVENTS]"), Some(Line::Missed));
     }
 

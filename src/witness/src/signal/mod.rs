@@ -33,6 +33,7 @@ use whydown_core::time::Wall;
 use self::instance::Instance;
 use self::line::{Line, parse, remembered};
 use crate::host::unit_of;
+use crate::libvirt::LibvirtProcess;
 use crate::process::{Task, hosts_own_pids, kernel_clock};
 use crate::sender::claimed;
 
@@ -122,14 +123,14 @@ pub struct SignalTrace {
 }
 
 impl SignalTrace {
-    /// Begins now; what was sent before is not told. `root` is where tracefs is mounted, `own_pid` the process that
-    /// embeds libvirt, where one does. `told` is called on the witness's own thread.
+    /// Begins now; what was sent before is not told. `root` is where tracefs is mounted, `libvirt` says who
+    /// libvirt is. `told` is called on the witness's own thread.
     ///
     /// # Errors
     /// [`SignalTraceError`]; nothing is left behind.
     pub fn start(
         root: &Path,
-        own_pid: Option<u32>,
+        libvirt: LibvirtProcess,
         told: impl Fn(SignalWord) + Send + 'static,
         clock: impl Fn() -> Wall + Send + 'static,
     ) -> Result<Self, SignalTraceError> {
@@ -141,7 +142,7 @@ impl SignalTrace {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let stop = Arc::new(stop.map_err(|e| SignalTraceError::NoThread(e.into()))?);
         let stopped = Arc::clone(&stop);
-        let ears = Ears { names: root.join("saved_cmdlines"), own_pid, stop: stopped, clock, told };
+        let ears = Ears { names: root.join("saved_cmdlines"), libvirt, stop: stopped, clock, told };
         let thread = std::thread::Builder::new()
             .name("signal-trace".into())
             .spawn(move || ears.listen(&pipe))
@@ -163,7 +164,7 @@ impl Drop for SignalTrace {
 /// The thread's own part.
 struct Ears<T, C> {
     names: PathBuf,
-    own_pid: Option<u32>,
+    libvirt: LibvirtProcess,
     stop: Arc<OwnedFd>,
     clock: C,
     told: T,
@@ -231,19 +232,31 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
         for line in piece.lines() {
             match parse(line) {
                 Some(Line::Missed) => missed = true,
-                Some(Line::Generated { at, by, name, signal, code, to }) => {
+                Some(Line::Generated { at, by, process, name, signal, code, to }) => {
                     let by = SENT.contains(&code).then(|| {
-                        let sender = Task::of(by);
+                        // The thread may be gone, and its process goes on: libvirt starts VMs on threads of their own.
+                        let sender = Task::of(by).or_else(|| process.and_then(Task::of));
                         let unit = sender.as_ref().and_then(|task| unit_of(task.process));
                         let name = sender.as_ref().map(|task| task.name.clone()).or(name);
-                        By { thread: by, process: sender.map_or(by, |task| task.process), name, unit }
+                        By {
+                            thread: by,
+                            process: sender.map_or(process.unwrap_or(by), |task| task.process),
+                            name,
+                            unit,
+                        }
                     });
                     if by.is_some() || code > 0 {
                         heard.push(Heard { at, signal, code, to: process_of(to), by });
                     }
                 }
-                Some(Line::Deadly { at, signal, code, to }) => {
-                    heard.push(Heard { at, signal, code, to: process_of(to), by: None });
+                Some(Line::Deadly { at, signal, code, to, process }) => {
+                    heard.push(Heard {
+                        at,
+                        signal,
+                        code,
+                        to: process.unwrap_or_else(|| process_of(to)),
+                        by: None,
+                    });
                 }
                 None => {}
             }
@@ -273,7 +286,7 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
                 let who = if itself {
                     Sender::Itself
                 } else {
-                    claimed(process, &program, self.own_pid, Duration::ZERO)
+                    claimed(process, &program, &self.libvirt, Duration::ZERO)
                 };
                 (process, program, who, unit)
             }

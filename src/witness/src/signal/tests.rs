@@ -39,7 +39,7 @@ impl Tracefs {
         let tell = move |word| {
             let _ = tell.send(word);
         };
-        (SignalTrace::start(self.0.path(), own_pid, tell, || CLOCK).unwrap(), told)
+        (SignalTrace::start(self.0.path(), LibvirtProcess::new(own_pid, &[]), tell, || CLOCK).unwrap(), told)
     }
 }
 
@@ -211,7 +211,7 @@ fn nothing_is_left_behind_and_what_a_killed_daemon_left_is_removed() {
 fn a_folder_without_tracefs_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     for root in [folder.path().to_owned(), folder.path().join("nowhere")] {
-        let error = SignalTrace::start(&root, None, |_| (), || CLOCK).unwrap_err();
+        let error = SignalTrace::start(&root, LibvirtProcess::default(), |_| (), || CLOCK).unwrap_err();
         assert!(error.to_string().contains("mount -t tracefs tracefs"), "{error}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
