@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use whydown_core::log::Log;
 use whydown_core::time::Wall;
 use whydown_witness::libvirt::LibvirtProcess;
@@ -33,7 +33,9 @@ impl Absence {
     /// Somebody listens again. Gives the logs that were written meanwhile; blocks for as long as they take to read.
     pub fn ends(&self) -> Vec<Log> {
         // Whose signals are libvirt's own must be known before they are read.
-        self.libvirt.look();
+        if let Err(error) = self.libvirt.look() {
+            debug!(%error, "the kernel does not say who answers on libvirt's socket");
+        }
         let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (Some(since), Some(folder)) = (since, &self.logs) else { return Vec::new() };
         let now = clock::wall();

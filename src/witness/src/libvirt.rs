@@ -2,11 +2,17 @@
 //! process calls itself is its owner's choice; that it answers on libvirt's socket is not.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::unix::nlas::UnixDiagName;
+use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest, UnixResponse};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use whydown_core::hypervisor::Process;
 
 use crate::process::{identify, ran_for};
@@ -36,13 +42,16 @@ impl LibvirtProcess {
         self.own_pid
     }
 
-    /// Sees who answers on its socket now, and remembers that. Somebody must be connected. Reads all of `/proc`; where that
-    /// shows nothing, nothing is learned, and names have to do.
-    pub fn look(&self) {
-        let wanted = connected(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), &self.sockets);
-        if let Some(process) = holder(&wanted) {
-            self.remember(process);
+    /// Sees who answers this process on libvirt's socket now, and remembers that. It must be connected. Reads all of `/proc`;
+    /// where nothing is found, nothing is learned, and names have to do.
+    ///
+    /// # Errors
+    /// The kernel's, where it does not tell of sockets.
+    pub fn look(&self) -> io::Result<()> {
+        if !self.sockets.is_empty() {
+            holder(&peers(&self.sockets)?).into_iter().for_each(|process| self.remember(process));
         }
+        Ok(())
     }
 
     fn remember(&self, process: Process) {
@@ -71,21 +80,73 @@ impl LibvirtProcess {
     }
 }
 
-/// The inodes of the ends of connections to one of these sockets on the side of who listens there, as `/proc/net/unix` lists
-/// them: `Num RefCount Protocol Flags Type St Inode Path`.
-fn connected(listed: &str, sockets: &[PathBuf]) -> BTreeSet<String> {
-    const CONNECTED: &str = "03";
-    let of_it = |line: &str| {
-        let mut fields = line.split_ascii_whitespace().skip(5);
-        let (state, inode, path) = (fields.next()?, fields.next()?, fields.next()?);
-        (state == CONNECTED && sockets.iter().any(|socket| socket == Path::new(path)))
-            .then(|| inode.to_owned())
+/// Stands for any cookie.
+const ANY: [u8; 8] = [0xff; 8];
+
+/// An answer is one message of less than this.
+const ANSWER_BYTES: usize = 4096;
+
+/// The inodes of the other ends of this process's connections to one of these sockets (`sock_diag(7)`).
+fn peers(sockets: &[PathBuf]) -> io::Result<BTreeSet<u32>> {
+    let kernel = Socket::new(NETLINK_SOCK_DIAG)?;
+    // The kernel answers while it takes the request: there is nothing to wait for.
+    kernel.set_non_blocking(true)?;
+    let mut found = BTreeSet::new();
+    for inode in open_sockets(Path::new("/proc/self/fd")) {
+        let Some(peer) = ask(&kernel, inode)?.and_then(|own| own.peer()) else { continue };
+        let Some(other) = ask(&kernel, peer)? else { continue };
+        let at = |name: &UnixDiagName| match name {
+            UnixDiagName::Pathname(path) => sockets.iter().any(|socket| socket.as_os_str() == path),
+            UnixDiagName::Abstract(_) => false,
+        };
+        if other.name().is_some_and(at) {
+            found.insert(peer);
+        }
+    }
+    Ok(found)
+}
+
+/// What the kernel knows of the unix socket with this inode; `None` if it is none, or gone.
+fn ask(kernel: &Socket, inode: u32) -> io::Result<Option<UnixResponse>> {
+    let request = UnixRequest {
+        state_flags: StateFlags::all(),
+        inode,
+        show_flags: ShowFlags::NAME | ShowFlags::PEER,
+        cookie: ANY,
     };
-    listed.lines().filter_map(of_it).collect()
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    let mut message =
+        NetlinkMessage::new(header, NetlinkPayload::from(SockDiagMessage::UnixRequest(request)));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    kernel.send(&bytes, 0)?;
+    let mut answer = Vec::with_capacity(ANSWER_BYTES);
+    kernel.recv(&mut answer, 0)?;
+    let answer: NetlinkMessage<SockDiagMessage> =
+        NetlinkMessage::deserialize(&answer).map_err(io::Error::other)?;
+    match answer.payload {
+        NetlinkPayload::InnerMessage(SockDiagMessage::UnixResponse(found)) => Ok(Some(*found)),
+        NetlinkPayload::Error(error) => match error.to_io() {
+            gone if gone.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => Err(other),
+        },
+        _ => Ok(None),
+    }
+}
+
+/// The inodes of the sockets among these open files.
+fn open_sockets(folder: &Path) -> Vec<u32> {
+    let inode = |file: fs::DirEntry| {
+        let target = fs::read_link(file.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    };
+    fs::read_dir(folder).into_iter().flatten().flatten().filter_map(inode).collect()
 }
 
 /// The process that holds one of these sockets open.
-fn holder(inodes: &BTreeSet<String>) -> Option<Process> {
+fn holder(inodes: &BTreeSet<u32>) -> Option<Process> {
     if inodes.is_empty() {
         return None;
     }
@@ -95,13 +156,8 @@ fn holder(inodes: &BTreeSet<String>) -> Option<Process> {
     found.find(|pid| !named(*pid, PROXY)).and_then(identify)
 }
 
-fn holds(pid: u32, inodes: &BTreeSet<String>) -> bool {
-    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    files.flatten().any(|file| {
-        let target = fs::read_link(file.path()).unwrap_or_default();
-        let inode = target.to_str().and_then(|name| name.strip_prefix("socket:[")?.strip_suffix(']'));
-        inode.is_some_and(|inode| inodes.contains(inode))
-    })
+fn holds(pid: u32, inodes: &BTreeSet<u32>) -> bool {
+    open_sockets(Path::new(&format!("/proc/{pid}/fd"))).iter().any(|inode| inodes.contains(inode))
 }
 
 fn named(pid: u32, name: &str) -> bool {
@@ -115,19 +171,6 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-
-    #[test]
-    fn only_connections_to_its_socket_on_its_side_count() {
-        let listed = "Num       RefCount Protocol Flags    Type St Inode Path\n\
-                      0000000000000000: 00000002 00000000 00010000 0001 01 100 /run/libvirt/libvirt-sock\n\
-                      0000000000000000: 00000003 00000000 00000000 0001 03 101 /run/libvirt/libvirt-sock\n\
-                      0000000000000000: 00000003 00000000 00000000 0001 03 102\n\
-                      0000000000000000: 00000003 00000000 00000000 0001 03 103 /run/libvirt/libvirt-sock-ro\n\
-                      broken\n";
-        let sockets = [PathBuf::from("/run/libvirt/libvirt-sock")];
-        assert_eq!(connected(listed, &sockets), BTreeSet::from(["101".to_owned()]));
-        assert!(connected(listed, &[]).is_empty());
-    }
 
     #[test]
     fn who_answers_on_the_socket_is_libvirt_under_any_name_and_nobody_else_is() {
@@ -148,9 +191,12 @@ mod tests {
         client.write_all(b"x").unwrap();
         std::io::BufRead::read_line(&mut said, &mut line).unwrap();
 
+        let other = LibvirtProcess::new(None, &[folder.path().join("other")]);
+        other.look().unwrap();
+        assert!(!other.is(server.id()), "another socket's");
         let libvirt = LibvirtProcess::new(None, std::slice::from_ref(&socket));
         assert!(!libvirt.is(server.id()));
-        libvirt.look();
+        libvirt.look().unwrap();
         assert!(libvirt.is(server.id()) && !libvirt.is(std::process::id()));
         assert!(libvirt.was_another(std::process::id(), Duration::ZERO));
         assert!(!libvirt.was_another(server.id(), Duration::ZERO));
