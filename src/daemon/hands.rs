@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use whydown_core::act::{Act, Console};
+use whydown_core::act::{Act, Console, OldDevice};
 use whydown_core::evidence::{Asked, Fact, Sender, tame};
 use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
 use whydown_core::id::{DomainId, RequestId, RunId};
@@ -28,10 +28,11 @@ use whydown_witness::process;
 use super::emulators::Emulators;
 use super::going_down::{HostsWord, Told};
 use super::post::Postbox;
+use super::sample::News;
 use super::threads::Threads;
 use super::units::Units;
 use super::work::{AT_ONCE, LOOK, Works};
-use super::{clock, device, space};
+use super::{clock, device, plug, space};
 
 /// Looks under way at once. Each holds one thread, and takes milliseconds unless libvirt hangs.
 const LOOKS: usize = 32;
@@ -47,6 +48,10 @@ const DISKS: usize = 64;
 
 /// Between two questions to `systemctl` because guests shut down.
 const HOST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a guest may take to give a device up, as in the original; and how often it is looked whether it has.
+const UNPLUG_PATIENCE: Duration = Duration::from_secs(30);
+const UNPLUG_LOOK: Duration = Duration::from_millis(250);
 
 /// Threads for all of these together, for what runs long, and for what asks how far it is.
 const THREADS: usize = LOOKS + GLANCES + ACTS + 2 * AT_ONCE;
@@ -108,6 +113,8 @@ pub struct Hands {
     glances: Arc<Semaphore>,
     acts: Arc<Semaphore>,
     works: Works,
+    /// Where what VMs are made of is read.
+    news: News,
     /// How many guests have begun to end since `systemctl` was last asked.
     host_wanted: Arc<AtomicU64>,
     host: HostsWord,
@@ -135,6 +142,7 @@ impl Hands {
         logs: Option<PathBuf>,
         libvirt: LibvirtProcess,
         works: Works,
+        news: News,
     ) -> Self {
         let Witnesses { exits, threads, emulators, units, host } = witnesses;
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
@@ -154,6 +162,7 @@ impl Hands {
             glances,
             acts,
             works,
+            news,
             host_wanted,
             host,
         }
@@ -227,13 +236,20 @@ impl Hands {
         tokio::spawn(async move {
             let Ok(_room) = room.acquire_owned().await else { return };
             let postbox = hands.postbox.clone();
-            let unanswered = no_answer(&question);
-            let own = Arc::clone(&hands.own);
-            let answer = own.spawn(move || hands.answer(question)).await;
-            let answer = answer.unwrap_or_else(|error| {
-                tracing::error!(%error, "a question to libvirt broke off");
-                unanswered
-            });
+            let answer = match question {
+                Question::Do { run, domain, request, act: Act::Unplug(device) } => {
+                    hands.unplug(run, domain, request, device).await
+                }
+                question => {
+                    let unanswered = no_answer(&question);
+                    let own = Arc::clone(&hands.own);
+                    let answer = own.spawn(move || hands.answer(question)).await;
+                    answer.unwrap_or_else(|error| {
+                        tracing::error!(%error, "a question to libvirt broke off");
+                        unanswered
+                    })
+                }
+            };
             postbox.post(Input::Answered(answer)).await;
         });
     }
@@ -264,9 +280,11 @@ impl Hands {
                 facts.extend(self.host.ask().fact());
                 Answer::Remains { run, view, facts }
             }
-            Question::Act { run, domain, what, xml } => {
+            Question::Act { run, domain, what, xml, paused } => {
                 let done = match what {
-                    Asked::Create => self.hypervisor.create_or_restore(domain, &xml.unwrap_or_default()),
+                    Asked::Create => {
+                        self.hypervisor.create_or_restore(domain, &xml.unwrap_or_default(), paused)
+                    }
                     Asked::AgentShutdown => self.hypervisor.shutdown(domain, ShutdownHow::Agent),
                     Asked::Shutdown => self.press_button(domain),
                     Asked::ForceOff | Asked::Destroy => self.hypervisor.destroy(domain),
@@ -278,8 +296,12 @@ impl Hands {
                 Answer::Acted { run, what, outcome: outcome(done) }
             }
             Question::Do { run, domain, request, act } => {
-                let what = act.asked();
-                Answer::Did { run, request, what, outcome: outcome(self.perform(domain, act)) }
+                let (what, changes) = (act.asked(), act.changes_devices());
+                let outcome = outcome(self.perform(domain, act));
+                if changes {
+                    self.tell_devices(run, domain);
+                }
+                Answer::Did { run, request, what, outcome }
             }
         }
     }
@@ -318,6 +340,18 @@ impl Hands {
                     Err(why) => Err(refused(format!("{}: {why}", link.alias))),
                 }
             }
+            Act::ChangeMedium(medium) => {
+                let document = libvirt.domain_xml(domain)?;
+                libvirt.change_medium(domain, &plug::with_medium(&document, &medium)?)
+            }
+            Act::Plug(device) => match &device.targets {
+                None => libvirt.attach_device(domain, &device.document),
+                Some(targets) => {
+                    let document = libvirt.domain_xml(domain)?;
+                    libvirt.attach_device(domain, &plug::in_its_place(&device.document, &document, targets)?)
+                }
+            },
+            Act::Unplug(_) => Err(refused("a bug: what is waited for is no single call")),
             Act::Freeze => libvirt.freeze(domain),
             Act::Thaw => libvirt.thaw(domain),
             Act::SetTicket(ticket) => {
@@ -340,6 +374,69 @@ impl Hands {
                 libvirt.snapshot_disks(domain, &device::snapshot(&disks, &all), quiesce)
             }
         }
+    }
+
+    /// Has the guest give a device up, and waits until it has. Nobody can make it, and it may yet do so when nobody waits
+    /// any more.
+    async fn unplug(
+        &self,
+        run: RunId,
+        domain: DomainId,
+        request: Option<RequestId>,
+        old: OldDevice,
+    ) -> Answer {
+        let what = Act::Unplug(old.clone()).asked();
+        let libvirt = self.hypervisor.clone();
+        let asked = self.call(move || {
+            let alias = plug::alias_of(&libvirt.domain_xml(domain)?, &old)?;
+            libvirt.detach_device(domain, &alias)?;
+            Ok(alias)
+        });
+        let done = match asked.await {
+            Ok(alias) => self.until_gone(domain, alias).await,
+            Err(refusal) => Err(refusal),
+        };
+        let hands = self.clone();
+        let told = self.call(move || {
+            hands.tell_devices(run, domain);
+            Ok(())
+        });
+        let _ = told.await;
+        Answer::Did { run, request, what, outcome: outcome(done) }
+    }
+
+    async fn until_gone(&self, domain: DomainId, alias: String) -> Result<(), Refusal> {
+        let until = clock::now().mono.after(UNPLUG_PATIENCE);
+        loop {
+            let (libvirt, its) = (self.hypervisor.clone(), alias.clone());
+            let is_there = move || plug::has(&libvirt.domain_xml(domain)?, &its);
+            if !self.call(is_there).await? {
+                return Ok(());
+            }
+            if clock::now().mono >= until {
+                let seconds = UNPLUG_PATIENCE.as_secs();
+                return Err(refused(format!("the guest has not given {alias} up within {seconds} s")));
+            }
+            tokio::time::sleep(UNPLUG_LOOK).await;
+        }
+    }
+
+    /// A call into libvirt on a thread of its own.
+    async fn call<T: Send + 'static>(
+        &self,
+        what: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let done = self.own.spawn(what).await;
+        done.unwrap_or_else(|error| Err(refused(format!("the call to libvirt broke off: {error}"))))
+    }
+
+    /// What the VM is made of is read and told before who asked for a change of it is answered: whoever looks then sees it.
+    fn tell_devices(&self, run: RunId, domain: DomainId) {
+        let read = clock::now().mono;
+        if let Ok(devices) = self.hypervisor.devices(domain) {
+            self.postbox.post_blocking(Input::Made { run, devices: Arc::new(devices), read });
+        }
+        self.news.of(domain);
     }
 
     /// What takes long waits for its turn, then runs on a thread of its own while another asks how far it is.
@@ -430,7 +527,7 @@ fn outcome(done: Result<(), Refusal>) -> Outcome {
 }
 
 /// A refusal of our own.
-fn refused(text: impl Into<String>) -> Refusal {
+pub(super) fn refused(text: impl Into<String>) -> Refusal {
     Refusal::Refused { code: 0, text: text.into() }
 }
 

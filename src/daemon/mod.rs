@@ -31,6 +31,7 @@ mod judge;
 mod meant;
 mod network;
 mod passed_over;
+mod plug;
 mod policy;
 mod post;
 mod reads;

@@ -13,7 +13,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use whydown_core::act::Act;
+use whydown_core::act::{Act, Drive, NewDevice, NewMedium, OldDevice, Pluggable};
 use whydown_core::lifecycle::Wanted;
 use whydown_wire::Verb;
 
@@ -88,8 +88,8 @@ impl Want {
         match verb {
             Verb::Create { .. } | Verb::CreateClassic(_) => Self::Act("create"),
             Verb::Snapshot { .. } => Self::Act("snapshot"),
-            Verb::UpdateDevice { .. } => Self::Act("vmUpdateDevice"),
-            Verb::Do { act, .. } => Self::Act(match act {
+            Verb::Device { act: Act::SetTicket(_), .. } => Self::Act("vmUpdateDevice"),
+            Verb::Do { act, .. } | Verb::Device { act, .. } => Self::Act(match act {
                 Act::Pause => "pause",
                 Act::Resume => "cont",
                 Act::Save => "hibernate",
@@ -99,6 +99,12 @@ impl Want {
                 Act::SetMemory { .. } => "setBalloonTarget",
                 Act::SetVcpus { .. } => "setNumberOfCpus",
                 Act::SetLink(_) => "vmUpdateDevice",
+                Act::ChangeMedium(NewMedium { drive: Drive::Disc, .. }) => "changeCD",
+                Act::ChangeMedium(NewMedium { drive: Drive::Floppy, .. }) => "changeFloppy",
+                Act::Plug(NewDevice { kind: Pluggable::Card, .. }) => "hotplugNic",
+                Act::Plug(NewDevice { kind: Pluggable::Disk, .. }) => "hotplugDisk",
+                Act::Unplug(OldDevice { kind: Pluggable::Card, .. }) => "hotunplugNic",
+                Act::Unplug(OldDevice { kind: Pluggable::Disk, .. }) => "hotunplugDisk",
                 Act::Snapshot { .. } => "snapshot",
                 Act::Freeze => "freeze",
                 Act::Thaw => "thaw",

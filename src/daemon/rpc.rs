@@ -9,20 +9,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::sync::{Semaphore, broadcast, watch};
-use whydown_core::act::{Act, SnapshotDisk};
-use whydown_core::evidence::{self, tame};
+use whydown_core::evidence::tame;
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
 use whydown_core::time::Wall;
 use whydown_ledger::{Condition, Ledger};
-use whydown_wire::{
-    BadCall, Bodies, Body, Call, CallLimits, Code, Range, Refused, Verb, WorkKind, done, status_reply,
-};
+use whydown_wire::{BadCall, Bodies, Body, Call, CallLimits, Code, Range, Refused, Verb, done, status_reply};
 
 use super::clock;
 use super::deaf::Deaf;
 use super::doctor::{Doctor, Unwell};
-use super::document::Document;
 use super::engine::{Change, Published};
 use super::host::Host;
 use super::judge::Judge;
@@ -60,6 +56,10 @@ const DOMAINS_AT_ONCE: usize = 16;
 
 /// Doctors at work at once. Each asks libvirt, where acts want room too.
 const DOCTORS: usize = 2;
+
+mod acts;
+
+use acts::Start;
 
 /// See the module page.
 pub struct Service {
@@ -271,12 +271,16 @@ impl Service {
             }
             Verb::GetVmStats { vm } => Given::Own(now.bodies.vm_stats(vm, range, clock::wall())),
             Verb::GetAllVmStats => Given::Shared(now.bodies.all_vm_stats(range, clock::wall())),
-            Verb::Create { vm, xml } => self.create(peer, asked, vm, xml, None).await,
+            Verb::Create { vm, xml } => {
+                self.create(peer, asked, vm, Start { xml, judged: None, paused: false }).await
+            }
             Verb::CreateClassic(plan) => {
                 let facts = self.host.facts();
                 match plan.document(facts.kvm, |network| facts.address_on(network)) {
                     Ok(made) => {
-                        self.create(peer, asked, Some(plan.domain), made.xml, Some(made.judged)).await
+                        let paused = plan.paused;
+                        let start = Start { xml: made.xml, judged: Some(made.judged), paused };
+                        self.create(peer, asked, Some(plan.domain), start).await
                     }
                     Err(refused) => Given::Own(refused.reply()),
                 }
@@ -296,13 +300,7 @@ impl Service {
                 Given::Own(whydown_wire::shutdown_reply(reboot, &self.ask(peer, asked, what).await))
             }
             Verb::Do { vm, act } => self.act(peer, asked, vm, act).await,
-            Verb::UpdateDevice { vm, act } => {
-                let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
-                Given::Own(match outcome {
-                    Reply::Done | Reply::DoneUnwritten => self.picture().bodies.the_vm(vm, range),
-                    other => whydown_wire::update_device_reply(&other),
-                })
-            }
+            Verb::Device { vm, act, judged } => self.device(peer, asked, vm, act, judged).await,
             Verb::Snapshot { vm, disks, frozen } => self.snapshot(peer, asked, vm, disks, frozen).await,
             Verb::MigrateStatus { vm } => Given::Own(match now.snapshot.domains.get(&vm) {
                 Some(vm) => whydown_wire::work_reply(&self.works.of(vm)),
@@ -333,72 +331,6 @@ impl Service {
             Verb::MethodHelp { name } => Given::Own(whydown_wire::method_help(&name)),
             Verb::MethodSignature { name } => Given::Own(whydown_wire::method_signature(&name)),
         }
-    }
-
-    /// `judged` is what of the document is its sender's, where that is not the whole.
-    async fn create(
-        &self,
-        peer: &Peer,
-        asked: &Request,
-        vm: Option<DomainId>,
-        xml: String,
-        judged: Option<String>,
-    ) -> Given {
-        let document = match Document::read(xml, vm) {
-            Ok(document) => document,
-            Err(bad) => return Given::Own(status_reply(Code::CreateError, &tame(&bad.to_string()))),
-        };
-        if let Err(forbidden) = self.judge.document(judged.as_deref().unwrap_or(&document.xml)).await {
-            return refused(peer, Code::CreateError, &forbidden);
-        }
-        let domain = document.domain;
-        let made = whydown_libvirt::read_planned(&document.xml).ok().map(Arc::new);
-        let what = Wanted::Create { domain, name: document.name, xml: document.xml, made };
-        let outcome = self.ask(peer, asked, what).await;
-        Given::Own(whydown_wire::create_reply(domain, &outcome))
-    }
-
-    async fn act(&self, peer: &Peer, asked: &Request, vm: DomainId, mut act: Act) -> Given {
-        if let Act::Migrate(how) = &mut act
-            && let Err(forbidden) = self.judge.migration(how).await
-        {
-            return refused(peer, Code::NotSupported, &forbidden);
-        }
-        let what = act.asked();
-        let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
-        Given::Own(match what {
-            evidence::Asked::Save => whydown_wire::work_begun_reply(WorkKind::Save, &outcome),
-            evidence::Asked::Migrate => whydown_wire::work_begun_reply(WorkKind::Migration, &outcome),
-            evidence::Asked::Abort => whydown_wire::cancel_reply(&outcome),
-            evidence::Asked::SetVcpus if matches!(outcome, Reply::Done | Reply::DoneUnwritten) => {
-                self.picture().bodies.the_vm(vm, self.range(peer, asked))
-            }
-            _ => whydown_wire::act_reply(what, &outcome),
-        })
-    }
-
-    /// With the guest's help where it has an agent, and without where it has none: as the original did.
-    async fn snapshot(
-        &self,
-        peer: &Peer,
-        asked: &Request,
-        vm: DomainId,
-        disks: Vec<SnapshotDisk>,
-        frozen: bool,
-    ) -> Given {
-        if let Err(forbidden) = self.judge.snapshot(&disks) {
-            return refused(peer, Code::NotSupported, &forbidden);
-        }
-        if !frozen {
-            let act = Act::Snapshot { disks: disks.clone(), quiesce: true };
-            let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
-            if !matches!(outcome, Reply::Refused(_)) {
-                return Given::Own(whydown_wire::snapshot_reply(true, &outcome));
-            }
-        }
-        let act = Act::Snapshot { disks, quiesce: false };
-        let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
-        Given::Own(whydown_wire::snapshot_reply(false, &outcome))
     }
 
     /// The engine's answer. A daemon that stops meanwhile has none, and says so.

@@ -157,7 +157,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let witnesses = witnesses(&postbox, &settings, &libvirt, alive);
     let (news, heard) = sample::news();
     let past = Absence::new(alive, settings.libvirt.log_dir.clone(), libvirt.clone());
-    let hypervisor = listen(&settings, &postbox, news, past);
+    let hypervisor = listen(&settings, &postbox, news.clone(), past);
     let works = Works::default();
     let hands = Hands::new(
         hypervisor.clone(),
@@ -166,6 +166,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         settings.libvirt.log_dir.clone(),
         libvirt.clone(),
         works.clone(),
+        news,
     );
 
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 3);
@@ -561,6 +562,7 @@ fn listen(settings: &Settings, postbox: &Postbox, news: sample::News, past: Abse
             }
             told.post_blocking(Input::Host(event));
         }
+        whydown_libvirt::Told::Devices(id) => news.of(id),
         whydown_libvirt::Told::LinkLost { at, why } => {
             warn!("the link to libvirt is lost: {why}");
             past.began(at);
@@ -568,6 +570,8 @@ fn listen(settings: &Settings, postbox: &Postbox, news: sample::News, past: Abse
         }
         whydown_libvirt::Told::LinkUp(listing) => {
             info!("libvirt is there: {} domains", listing.domains.len());
+            // Of what was plugged in and out meanwhile nobody told.
+            listing.domains.iter().for_each(|view| news.of(view.domain.id));
             told.post_blocking(Input::Past(past.ends()));
             told.post_blocking(Input::LinkUp(listing));
         }

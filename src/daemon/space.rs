@@ -1,6 +1,7 @@
-//! How much room is left for a disk of a VM.
+//! How much room is left for a disk of a VM, and whether there is an image at all.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use whydown_core::hypervisor::Process;
@@ -23,6 +24,15 @@ fn room(file: &Path) -> Option<u64> {
     }
     let system = rustix::fs::fstatvfs(&opened).ok()?;
     Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// Storage that does not answer so soon may have it.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether there is nothing at this path, as far as we see.
+pub async fn is_missing(path: String) -> bool {
+    let look = tokio::task::spawn_blocking(move || Path::new(&path).try_exists());
+    matches!(tokio::time::timeout(LOOK_PATIENCE, look).await, Ok(Ok(Ok(false))))
 }
 
 #[cfg(test)]

@@ -43,6 +43,23 @@ impl Host {
     pub fn start_as(name: &str, libvirt: &str, change: impl Fn(Launch) -> Launch) -> Result<Self> {
         let folder = lab_dir()?;
         let libvirtd = Libvirtd::start(folder.path().join("l"), name)?;
+        Self::beside(libvirtd, folder, libvirt, change)
+    }
+
+    /// With a libvirtd in a network of its own, in which there is this bridge.
+    #[allow(dead_code, reason = "the test of verbs needs it")]
+    pub fn start_with_bridge(name: &str, bridge: &str, change: impl Fn(Launch) -> Launch) -> Result<Self> {
+        let folder = lab_dir()?;
+        let libvirtd = Libvirtd::start_with_bridge(folder.path().join("l"), name, bridge)?;
+        Self::beside(libvirtd, folder, "", change)
+    }
+
+    fn beside(
+        libvirtd: Libvirtd,
+        folder: TempDir,
+        libvirt: &str,
+        change: impl Fn(Launch) -> Launch,
+    ) -> Result<Self> {
         // This libvirtd lives in namespaces of its own: its files are elsewhere than its address says.
         let its = libvirtd.directory();
         let config = format!(

@@ -60,6 +60,11 @@ fn a_local_user_changes_nothing_over_plain_tcp_and_is_told_which_setting_would_l
          \x20 ('hibernate', '{VM}'), ('migrate', {{'vmId': '{VM}', 'dst': 'h'}}), ('migrateCancel', '{VM}'),\n\
          \x20 ('setVmTicket', '{VM}', 'x', '0', 'keep', {{}}), ('setBalloonTarget', '{VM}', 1024),\n\
          \x20 ('vmUpdateDevice', '{VM}', {{'deviceType': 'graphics', 'graphicsType': 'vnc', 'password': 'x', 'ttl': '0'}}),\n\
+         \x20 ('changeCD', '{VM}', '/x'), ('changeFloppy', '{VM}', ''),\n\
+         \x20 ('hotplugNic', {{'vmId': '{VM}', 'nic': {{'network': 'b'}}}}),\n\
+         \x20 ('hotunplugNic', {{'vmId': '{VM}', 'nic': {{'macAddr': 'a'}}}}),\n\
+         \x20 ('hotplugDisk', {{'vmId': '{VM}', 'drive': {{'path': '/x'}}}}),\n\
+         \x20 ('hotunplugDisk', {{'vmId': '{VM}', 'drive': {{'path': '/x'}}}}),\n\
          \x20 ('setNumberOfCpus', '{VM}', 1), ('freeze', '{VM}'), ('thaw', '{VM}'),\n\
          \x20 ('create', {{'vmId': '{VM}', 'xml': '<domain><name>n</name></domain>'}}),\n\
          \x20 ('snapshot', '{VM}', [{{'name': 'vda', 'path': '/x'}}])]\n\
@@ -68,7 +73,7 @@ fn a_local_user_changes_nothing_over_plain_tcp_and_is_told_which_setting_would_l
          \x20   print(call[0], status['code'], status['message'])"
     );
     let said = as_user(NOBODY, daemon.port()?, &daemon.socket_path(), &acts)?;
-    assert_eq!(said.lines().count(), 15, "{said}");
+    assert_eq!(said.lines().count(), 21, "{said}");
     for line in said.lines() {
         let (call, told) = line.split_once(' ').expect("a call and its status");
         assert!(told.starts_with("75 ") && told.contains(&format!(" may not {call}: ")), "{line}");

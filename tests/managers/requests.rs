@@ -15,6 +15,9 @@ pub struct Request {
     pub what: String,
     #[serde(default)]
     pub live: bool,
+    /// By the name of which parameter it is refused.
+    #[allow(dead_code, reason = "not every test puts what is refused")]
+    pub refused: Option<String>,
     params: Vec<Value>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use whydown_wire::{Call, CallLimits, Verb};
+use whydown_wire::{Call, CallLimits, Code, Refused, Verb};
 
 use whydown_lab::{EmbedRoot, Launch, Result, Whydownd, lab_dir, wait_until};
 
@@ -22,6 +22,10 @@ const WORDS: &[(&str, &str)] = &[
 ];
 
 fn read(request: &Request) -> (Verb, Vec<String>) {
+    try_read(request).unwrap_or_else(|refused| panic!("{request:?}: {refused}"))
+}
+
+fn try_read(request: &Request) -> std::result::Result<(Verb, Vec<String>), Refused> {
     let params: String =
         request.params(WORDS, &[]).iter().map(|param| format!("<param>{param}</param>")).collect();
     let body = format!(
@@ -30,7 +34,7 @@ fn read(request: &Request) -> (Verb, Vec<String>) {
     );
     let call =
         Call::read(body.as_bytes(), &CallLimits::default()).unwrap_or_else(|bad| panic!("{bad}: {body}"));
-    Verb::read(&call).unwrap_or_else(|refused| panic!("{request:?}: {refused}"))
+    Verb::read(&call)
 }
 
 #[test]
@@ -39,12 +43,28 @@ fn what_every_engine_sends_is_read() {
         let requests = methods.iter().flat_map(|method| crate::requests::of(method));
         requests.flat_map(|request| &request.engines).map(String::as_str).collect::<BTreeSet<_>>()
     };
-    for methods in [&["migrate"][..], &["create"], &["setVmTicket", "vmUpdateDevice"]] {
+    for methods in [
+        &["migrate"][..],
+        &["create"],
+        &["setVmTicket", "vmUpdateDevice"],
+        &["changeCD"],
+        &["hotplugNic"],
+        &["hotunplugNic"],
+        &["hotplugDisk"],
+        &["hotunplugDisk"],
+    ] {
         assert_eq!(senders(methods), BTreeSet::from(["3.4", "3.5", "3.6", "4.0"]), "{methods:?}");
     }
     for request in REQUESTS.iter() {
         assert!(request.engines.iter().all(|engine| TABLE.engine.contains_key(engine)), "{request:?}");
-        read(request);
+        match (&request.refused, try_read(request)) {
+            (None, read) => drop(read.unwrap_or_else(|refused| panic!("{request:?}: {refused}"))),
+            (Some(name), Err(refused)) => {
+                assert_eq!(refused.code(), Some(Code::NotSupported), "{request:?}: {refused}");
+                assert!(refused.to_string().split(' ').any(|word| word == name), "{request:?}: {refused}");
+            }
+            (Some(_), Ok(read)) => panic!("{request:?}: {read:?}"),
+        }
     }
 }
 
@@ -136,6 +156,16 @@ fn a_real_host_takes_what_every_engine_sends() -> Result<()> {
                 "{ticket:?}: {reply}"
             );
         }
+        let devices = ["changeCD", "hotplugNic"];
+        for change in REQUESTS.iter().filter(|r| r.live && devices.contains(&&*r.method)) {
+            let reply = send(change);
+            assert!(
+                reply.contains("<name>code</name><value><int>0</int>") && reply.contains(vm),
+                "{change:?}: {reply}"
+            );
+        }
+        let told = call(port, None, "list", &[Param::Text("true"), Param::Texts(&[vm.to_owned()])]);
+        assert!(told.contains("6f1cbf1e-0d1c-4d5e-9f5b-0a3a3c6b5e21"), "the card is told: {told}");
         assert!(asked("destroy").contains("Machine destroyed"));
     }
     let said = std::fs::read_to_string(daemon.output_path()).expect("it can be read");

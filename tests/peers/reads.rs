@@ -89,12 +89,24 @@ pub fn calls(world: &World) -> Vec<Call> {
         call("setNumberOfCpus", [nobody(), 0.into()], 16),
         call("vmUpdateDevice", [nobody(), card()], 1),
         call("vmUpdateDevice", [nobody(), members([])], 11),
+        call("changeCD", [nobody(), "".into()], 1),
+        call("changeCD", [nobody(), members([])], 11),
+        call("changeFloppy", [nobody(), "".into()], 1),
+        call("hotplugNic", [members([])], 11),
+        call("hotplugNic", [members([("vmId", nobody()), ("nic", members([("network", "b".into())]))])], 1),
+        call("hotunplugNic", [members([("vmId", nobody()), ("nic", members([("alias", "a".into())]))])], 1),
+        call("hotplugDisk", [members([("vmId", nobody()), ("drive", members([("path", "/a".into())]))])], 1),
+        call(
+            "hotunplugDisk",
+            [members([("vmId", nobody()), ("drive", members([("path", "/a".into())]))])],
+            1,
+        ),
         call("snapshot", [nobody(), drive("vda")], 1),
         call("snapshot", [nobody(), array([])], 11),
         // Verbs of VDSM that are not here.
         call("reset", [nobody()], 44),
         call("fenceNode", [], 44),
-        call("hotplugDisk", [members([])], 44),
+        call("hotplugMemory", [members([])], 44),
         call("desktopLock", [nobody()], 19),
     ];
     calls.extend(

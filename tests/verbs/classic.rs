@@ -88,6 +88,25 @@ fn a_classic_vm_boots_from_its_disk_has_its_devices_and_powers_off() -> Result<(
 }
 
 #[test]
+fn a_vm_that_is_launched_paused_stands_still_until_it_is_let_run() -> Result<()> {
+    let host = Host::start("launched")?;
+    let guest = host.guest("still")?;
+    let vm = classic(&guest).replacen('{', "{'launchPaused': 'true', ", 1);
+    assert_eq!(host.call(&format!("create({vm})"))?, 0);
+    host.wait_status(&guest, "paused");
+    let polled = |member: &str| crate::polled(&host, &guest, member);
+    assert_eq!((polled("status")?.as_str(), polled("pauseCode")?.as_str()), ("Paused", "NOERR"));
+    host.libvirtd.wait_state("still", Some("paused (user)"), PATIENCE)?;
+    assert_eq!(host.call(&format!("cont('{}')", guest.uuid_text()))?, 0);
+    let mut serial: Serial = guest.serial(PATIENCE)?;
+    host.wait_status(&guest, "up");
+    serial.answer(PATIENCE)?;
+    serial.power_off()?;
+    host.check(&guest, &told("guest-poweroff", 0, 7), "certain")?;
+    Ok(())
+}
+
+#[test]
 fn a_classic_vm_that_libvirt_refuses_is_down_with_its_text() -> Result<()> {
     let host = Host::start("broken")?;
     let guest = host.guest("b")?.image(host.folder.path().join("no-such-disk"));

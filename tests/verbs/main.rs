@@ -13,6 +13,7 @@ mod call;
 mod requests;
 
 mod classic;
+mod devices;
 mod list;
 mod migrate;
 mod refused;

@@ -30,8 +30,14 @@ pub enum Act {
         /// How many.
         count: u32,
     },
-    /// Plug one of its network cards in, out or elsewhere.
+    /// Plug the cable of one of its network cards in, out or elsewhere.
     SetLink(NewLink),
+    /// Put another medium into one of its drives, or take it out.
+    ChangeMedium(NewMedium),
+    /// Plug a device in.
+    Plug(NewDevice),
+    /// Plug a device out.
+    Unplug(OldDevice),
     /// From now on write to new disk images, and leave the present ones as they are.
     Snapshot {
         /// Which disks go on where.
@@ -58,9 +64,35 @@ impl Act {
             Self::SetMemory { .. } => Asked::SetMemory,
             Self::SetVcpus { .. } => Asked::SetVcpus,
             Self::SetLink(_) => Asked::SetLink,
+            Self::ChangeMedium(_) => Asked::ChangeMedium,
+            Self::Plug(NewDevice { kind: Pluggable::Card, .. }) => Asked::PlugCard,
+            Self::Plug(NewDevice { kind: Pluggable::Disk, .. }) => Asked::PlugDisk,
+            Self::Unplug(OldDevice { kind: Pluggable::Card, .. }) => Asked::UnplugCard,
+            Self::Unplug(OldDevice { kind: Pluggable::Disk, .. }) => Asked::UnplugDisk,
             Self::Snapshot { .. } => Asked::Snapshot,
             Self::Freeze => Asked::Freeze,
             Self::Thaw => Asked::Thaw,
+        }
+    }
+
+    /// Whether it changes what the VM is made of.
+    pub const fn changes_devices(&self) -> bool {
+        match self {
+            Self::SetLink(_)
+            | Self::ChangeMedium(_)
+            | Self::Plug(_)
+            | Self::Unplug(_)
+            | Self::Snapshot { .. }
+            | Self::SetVcpus { .. } => true,
+            Self::Pause
+            | Self::Resume
+            | Self::Save
+            | Self::Migrate(_)
+            | Self::Abort
+            | Self::SetTicket(_)
+            | Self::SetMemory { .. }
+            | Self::Freeze
+            | Self::Thaw => false,
         }
     }
 
@@ -160,6 +192,60 @@ pub struct NewLink {
     pub up: Option<bool>,
     /// The bridge or the hypervisor's network; as it was if nothing is said.
     pub network: Option<String>,
+}
+
+/// What is to be in a drive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMedium {
+    /// The kind of drive.
+    pub drive: Drive,
+    /// The drive's target, such as `hdc`; the usual one of its kind, or else the only one, if nothing is said.
+    pub target: Option<String>,
+    /// The image; nothing for an empty drive.
+    pub path: Option<String>,
+}
+
+/// A kind of drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drive {
+    /// For compact discs.
+    Disc,
+    /// For floppies.
+    Floppy,
+}
+
+/// What can be plugged in and out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pluggable {
+    /// A network card.
+    Card,
+    /// A disk.
+    Disk,
+}
+
+/// A device to be plugged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDevice {
+    /// What it is.
+    pub kind: Pluggable,
+    /// The hypervisor's document of it.
+    pub document: String,
+    /// Of a disk whose place on its bus is left open, how the names of its targets begin, such as `vd`. The document's
+    /// own target is then one of them, and any.
+    pub targets: Option<String>,
+}
+
+/// A device to be plugged out, by what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldDevice {
+    /// What it is.
+    pub kind: Pluggable,
+    /// A card's hardware address, or the path of a disk.
+    pub place: Option<String>,
+    /// As the hypervisor calls it, such as `net0`.
+    pub alias: Option<String>,
+    /// How the hypervisor calls it if its manager named it.
+    pub given: Option<String>,
 }
 
 /// One disk in a snapshot.

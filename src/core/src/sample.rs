@@ -211,6 +211,8 @@ pub struct Nic {
     pub host_name: String,
     /// libvirt's name of it, as in its [`Part`].
     pub alias: String,
+    /// Whether its cable is plugged out.
+    pub unplugged: bool,
 }
 
 /// A disk or drive.

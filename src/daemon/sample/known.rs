@@ -14,8 +14,8 @@ use whydown_core::time::{Mono, Now};
 
 use super::rates;
 
-/// Devices are read again after this time: what is plugged in shows in no event that we hear. Disks and network
-/// interfaces show in the samples, and are noticed at once.
+/// Devices are read again after this time: not all that changes shows in an event, as the link of a network card does not.
+/// What is plugged in or out does, and disks and network interfaces show in the samples.
 const DEVICES_LIFE: Duration = Duration::from_secs(60);
 
 /// A document that could not be read is asked for again after this time.
@@ -245,11 +245,12 @@ impl Known {
         }
     }
 
-    /// Takes what a document says, and gives what of it is news. What was known stays when it could not be read.
+    /// Takes what a document says, and gives it if it is still of interest. Whether it is news is the engine's to say, which
+    /// hears of readings by others as well. What was known stays when it could not be read.
     pub(super) fn learn(&mut self, id: DomainId, run: RunId, devices: Devices) -> Option<Arc<Devices>> {
         let track = self.tracks.get_mut(&id).filter(|track| track.run == run)?;
-        if track.usage.devices.as_deref() == Some(&devices) {
-            return None;
+        if let Some(known) = track.usage.devices.as_ref().filter(|known| ***known == devices) {
+            return Some(Arc::clone(known));
         }
         let devices = Arc::new(devices);
         let usage = Arc::make_mut(&mut track.usage);
@@ -383,6 +384,7 @@ mod tests {
     #[test]
     fn a_silent_domain_keeps_its_last_values_and_is_said_not_to_respond_in_time() {
         let (mut known, _) = known();
+        known.learn(id(1), RunId(1), Devices::default());
         known.take(vec![(id(1), sample(0, true, "/a"))], at(5));
         known.take(vec![(id(1), sample(1, true, "/a"))], at(10));
         let last = usage(&known);
@@ -477,6 +479,7 @@ mod tests {
     #[test]
     fn a_driver_that_measures_nothing_leaves_everything_absent() {
         let (mut known, _) = known();
+        known.learn(id(1), RunId(1), Devices::default());
         let before = usage(&known);
         known.take(vec![(id(1), Sample { answered: true, ..Sample::default() })], at(70));
         known.judge(at(80).mono);

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! every interval ─▶ one call for all VMs ──┐
-//! start, definition, reboot ─▶ documents ──┼▶ Known ─▶ Samples ─▶ the engine's task publishes them
+//! start, plug, tray, reboot  ─▶ documents ──┼▶ Known ─▶ Samples ─▶ the engine's task publishes them
 //! agents that are connected ─▶ one by one ─┘
 //! ```
 //!
@@ -56,7 +56,7 @@ const GATHER: Duration = Duration::from_millis(200);
 /// What is brought back from threads that may hang.
 enum Brought {
     Samples(u64, Now, Result<Vec<(DomainId, Sample)>, Refusal>),
-    Documents(u64, Vec<(DomainId, RunId, Result<Devices, Refusal>)>),
+    Documents(u64, Vec<(DomainId, RunId, Mono, Result<Devices, Refusal>)>),
     Guest(DomainId, RunId, Result<Option<Box<GuestAccount>>, Refusal>),
 }
 
@@ -214,7 +214,7 @@ impl Sampler {
         let Some(number) = self.readings.begin(now, READING_PATIENCE, READINGS) else { return };
         let (hypervisor, bring) = (self.hypervisor.clone(), bring.clone());
         tokio::task::spawn_blocking(move || {
-            let read = |(id, run)| (id, run, hypervisor.devices(id));
+            let read = |(id, run)| (id, run, clock::now().mono, hypervisor.devices(id));
             let all = wanted.into_iter().map(read).collect();
             let _ = bring.blocking_send(Brought::Documents(number, all));
         });
@@ -260,11 +260,11 @@ impl Sampler {
             }
             Brought::Documents(number, all) => {
                 self.readings.end(number);
-                for (id, run, devices) in all {
+                for (id, run, read, devices) in all {
                     match devices {
                         Ok(devices) => {
                             if let Some(devices) = self.known.learn(id, run, devices) {
-                                self.postbox.post(Input::Made(run, devices)).await;
+                                self.postbox.post(Input::Made { run, devices, read }).await;
                             }
                         }
                         // It ended meanwhile, or the link was only just there.

@@ -103,27 +103,34 @@ impl Hypervisor {
     ///
     /// As [`Refusal`] says; `Refused` also for a document that libvirt cannot read.
     pub fn create(&self, xml: &str) -> Result<DomainView, Refusal> {
+        self.create_as(xml, false)
+    }
+
+    fn create_as(&self, xml: &str, paused: bool) -> Result<DomainView, Refusal> {
         let session = self.session()?;
         let line = session.line()?;
-        let dom = line.conn().create_xml(xml).map_err(|fault| Refusal::of(fault, line.conn()))?;
+        let dom = line
+            .conn()
+            .create_xml(xml, start_flags(paused))
+            .map_err(|fault| Refusal::of(fault, line.conn()))?;
         // It runs: from here on nothing may make the caller believe otherwise.
         let seen = listing::view(&dom, self.processes()).ok().flatten();
         seen.or_else(|| came_and_went(&dom)).ok_or(Refusal::NoDomain)
     }
 
     /// Starts a VM from its document, or lets it go on where its managed save image has it: then the document is not
-    /// read. A definition that only [`Hypervisor::save`] had made is taken back, so that the domain is as it was.
+    /// read. With `paused` its CPUs stand still until [`Hypervisor::resume`]. A definition that only [`Hypervisor::save`] had made is taken back, so that the domain is as it was.
     ///
     /// # Errors
     ///
     /// As [`Hypervisor::create`].
-    pub fn create_or_restore(&self, id: DomainId, xml: &str) -> Result<(), Refusal> {
+    pub fn create_or_restore(&self, id: DomainId, xml: &str, paused: bool) -> Result<(), Refusal> {
         let restored = self.act(id, |dom| {
             if !dom.has_managed_save()? {
                 return Ok(false);
             }
             let made_by_us = dom.has_mark(MARK_URI);
-            dom.start()?;
+            dom.start(start_flags(paused))?;
             if made_by_us && let Err(fault) = dom.undefine() {
                 // It runs, which is what was asked.
                 tracing::warn!(%id, "a definition that was made for a save stays behind: {fault}");
@@ -132,7 +139,7 @@ impl Hypervisor {
         });
         match restored {
             Ok(true) => Ok(()),
-            Ok(false) | Err(Refusal::NoDomain) => self.create(xml).map(drop),
+            Ok(false) | Err(Refusal::NoDomain) => self.create_as(xml, paused).map(drop),
             Err(refusal) => Err(refusal),
         }
     }
@@ -170,7 +177,7 @@ impl Hypervisor {
     ///
     /// As [`Refusal`] says; `Refused` for one that runs.
     pub fn start_defined(&self, id: DomainId) -> Result<(), Refusal> {
-        self.act(id, Dom::start)
+        self.act(id, |dom| dom.start(start_flags(false)))
     }
 
     /// Asks the guest to shut down. That libvirt accepted says nothing about the guest, and a guest that was gone before
@@ -287,6 +294,10 @@ impl Hypervisor {
         let done = line.conn().lookup(id).and_then(|dom| deed(&dom));
         done.map_err(|fault| Refusal::of(fault, line.conn()))
     }
+}
+
+fn start_flags(paused: bool) -> u32 {
+    if paused { sys::VIR_DOMAIN_START_PAUSED } else { sys::VIR_DOMAIN_NONE }
 }
 
 /// "No such domain" is an answer here.

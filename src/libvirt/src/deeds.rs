@@ -158,7 +158,35 @@ impl Hypervisor {
     ///
     /// As above.
     pub fn update_device(&self, id: DomainId, xml: &str) -> Result<(), Refusal> {
-        self.act(id, |dom| dom.update_device(xml))
+        self.act(id, |dom| dom.update_device(xml, false))
+    }
+
+    /// Changes the medium in a drive of the running domain to what this document says, also one that the guest has locked.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn change_medium(&self, id: DomainId, xml: &str) -> Result<(), Refusal> {
+        self.act(id, |dom| dom.update_device(xml, true))
+    }
+
+    /// Plugs the device of this document into the running domain.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn attach_device(&self, id: DomainId, xml: &str) -> Result<(), Refusal> {
+        self.act(id, |dom| dom.attach_device(xml))
+    }
+
+    /// Asks the guest to give a device up. It is gone when it is no longer in the domain's document: libvirt waits for that
+    /// for some seconds, and answers the same whether it is.
+    ///
+    /// # Errors
+    ///
+    /// As above; `Refused` also where the guest says no.
+    pub fn detach_device(&self, id: DomainId, alias: &str) -> Result<(), Refusal> {
+        self.act(id, |dom| dom.detach_device(alias))
     }
 
     /// Lets the disks in this snapshot document go on in new images. libvirt keeps no record of it.

@@ -188,6 +188,7 @@ impl Scan {
             ("interface", "mac") => self.nic.mac = of("address"),
             ("interface", "model") => self.nic.model = of("type"),
             ("interface", "target") => self.nic.host_name = of("dev"),
+            ("interface", "link") => self.nic.unplugged = of("state") == "down",
             ("graphics", "listen") if self.graphics.listen.is_none() => {
                 self.graphics.listen = given.get("address").cloned();
             }
@@ -280,6 +281,7 @@ mod tests {
           <address type='pci' domain='0x0000' slot='0x04'/></disk>
         <disk type='file' device='cdrom'><target dev='hdc' bus='ide'/><alias name='ide0-1-0'/></disk>
         <interface type='bridge'><mac address='52:54:00:00:00:01'/><target dev='vnet3'/><model type='virtio'/>
+          <link state='down'/>
           <alias name='net0'/></interface>
         <controller type='usb' index='0' model='none'><alias name='usb'/></controller>
         <graphics type='spice' port='5900' tlsPort='-1' autoport='yes' listen='127.0.0.1'>
@@ -314,6 +316,7 @@ mod tests {
             model: "virtio".into(),
             host_name: "vnet3".into(),
             alias: "net0".into(),
+            unplugged: true,
         };
         assert_eq!(devices.nics, [nic]);
         let ports: Vec<_> = devices.graphics.iter().map(|g| (g.kind.as_str(), g.port, g.tls_port)).collect();
@@ -343,8 +346,13 @@ mod tests {
         for (old, new) in same {
             assert_eq!(read(&MACHINE.replace(old, new)).unwrap().fingerprint(), one, "{new}");
         }
-        for (old, new) in [("/a &amp; b.img", "/c.img"), ("vnet3", "vnet4"), ("5900", "5901"), ("qxl", "vga")]
-        {
+        for (old, new) in [
+            ("/a &amp; b.img", "/c.img"),
+            ("vnet3", "vnet4"),
+            ("state='down'", "state='up'"),
+            ("5900", "5901"),
+            ("qxl", "vga"),
+        ] {
             assert_ne!(read(&MACHINE.replace(old, new)).unwrap().fingerprint(), one, "{new}");
         }
     }

@@ -158,7 +158,15 @@ impl Ear for Hearing {
             return;
         }
         // Outside the lock, as this may wait. The loop's one thread keeps the order.
-        self.queue.push(heard, || !self.deaf.load(Ordering::SeqCst));
+        self.queue.push(Item::Heard(heard), || !self.deaf.load(Ordering::SeqCst));
+    }
+
+    fn devices(&self, domain: DomainId) {
+        let live = matches!(*self.phase(), Phase::Live);
+        if live && !self.deaf.load(Ordering::SeqCst) {
+            let word = Item::Say(Told::Devices(domain));
+            self.queue.push(word, || !self.deaf.load(Ordering::SeqCst));
+        }
     }
 
     fn closed(&self, reason: CloseReason) {

@@ -45,14 +45,14 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an event, waiting for a place; forgets it if the queue is closed or `wanted` says no by then.
-    pub(crate) fn push(&self, heard: Heard, wanted: impl Fn() -> bool) {
+    /// Adds an event, or a word on devices, waiting for a place; forgets it if the queue is closed or `wanted` says no by then.
+    pub(crate) fn push(&self, item: Item, wanted: impl Fn() -> bool) {
         let mut state = self.lock();
         while state.items.len() >= WAITING && !state.closed && wanted() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if !state.closed && wanted() {
-            state.items.push_back(Item::Heard(heard));
+            state.items.push_back(item);
             self.changed.notify_all();
         }
     }
@@ -117,7 +117,7 @@ mod tests {
             let (queue, pushed) = (Arc::clone(&queue), Arc::clone(&pushed));
             move || {
                 for number in 0..total {
-                    queue.push(heard(number), || true);
+                    queue.push(Item::Heard(heard(number)), || true);
                     pushed.fetch_add(1, Ordering::SeqCst);
                 }
             }
@@ -146,11 +146,11 @@ mod tests {
     fn closing_releases_whoever_waits() {
         let queue = Arc::new(Queue::default());
         for number in 0..WAITING {
-            queue.push(heard(number), || true);
+            queue.push(Item::Heard(heard(number)), || true);
         }
         let writer = std::thread::spawn({
             let queue = Arc::clone(&queue);
-            move || queue.push(heard(0), || true)
+            move || queue.push(Item::Heard(heard(0)), || true)
         });
         queue.close();
         writer.join().unwrap();

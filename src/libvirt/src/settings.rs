@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use whydown_core::hypervisor::{HostEvent, Listing};
+use whydown_core::id::DomainId;
 use whydown_core::time::Wall;
 
 /// How to reach libvirt and where its files are.
@@ -70,6 +71,9 @@ impl Settings {
 pub enum Told {
     /// Something happened to a domain.
     Event(HostEvent),
+    /// A domain is made of something else now: a device was plugged in or out, or a tray was opened or closed. Nothing is
+    /// told of what came before [`Told::LinkUp`]: whoever wants to know reads all documents then.
+    Devices(DomainId),
     /// Nothing is heard any more. No event of the lost link comes after this.
     LinkLost {
         /// Up to here everything was heard for certain.

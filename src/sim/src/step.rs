@@ -172,7 +172,7 @@ impl World {
         let name = format!("vm{number}");
         if start == Start::Create {
             let xml = format!("<domain><name>{name}</name></domain>");
-            self.ask("manager", Wanted::Create { domain: id, name, xml, made: None });
+            self.ask("manager", Wanted::Create { domain: id, name, xml, made: None, paused: false });
             return;
         }
         if !self.hypervisor.up || self.is_active(id) || !self.is_quiet(id) {

@@ -116,7 +116,8 @@ fn an_acknowledgement_is_answered_when_it_is_on_disk_and_is_shown_until_then() {
 fn a_run_and_the_answer_to_its_creation_wait_for_the_disk() {
     let (mut world, _) = slow();
     let vm = domain(3);
-    let what = Wanted::Create { domain: vm, name: "new".into(), xml: "<domain/>".into(), made: None };
+    let what =
+        Wanted::Create { domain: vm, name: "new".into(), xml: "<domain/>".into(), made: None, paused: false };
     let asked = world.ask("manager", what).unwrap();
     world.pass(millis(299));
     assert_eq!((world.replies(asked), status(&world, vm)), (&[][..], None));

@@ -89,7 +89,13 @@ fn runs_that_are_over_and_acknowledged_leave_nothing_behind_but_when_they_began(
         let id = DomainId::from_bytes(bytes);
         world.ask(
             "engine",
-            Wanted::Create { domain: id, name: format!("job{number}"), xml: "<domain/>".into(), made: None },
+            Wanted::Create {
+                domain: id,
+                name: format!("job{number}"),
+                xml: "<domain/>".into(),
+                made: None,
+                paused: false,
+            },
         );
         world.pass(Duration::from_millis(200));
         if number % 2 == 0 {

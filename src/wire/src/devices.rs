@@ -1,7 +1,7 @@
 //! The devices of a VM, as the full form of `list` tells them.
 
 use whydown_core::id::DomainId;
-use whydown_core::sample::{Devices, Part, Usage};
+use whydown_core::sample::{Devices, Graphics, Part, Usage};
 use whydown_core::snapshot::DomainPublic;
 
 use crate::profile::Profile;
@@ -23,15 +23,23 @@ pub(crate) fn put(s: &mut Members<'_>, domain: &DomainPublic, usage: Option<&Usa
         s.text("emulatedMachine", &devices.machine);
         s.number_text("timeOffset", devices.clock_offset_s);
     }
+    // Until libvirt has made them nothing has a name of its own; what has neither name nor place then no guest finds.
+    let named = |part: &Part| !part.alias.is_empty() && !part.alias.starts_with(GIVEN);
+    let planned = devices.is_some_and(|devices| !devices.parts.iter().any(named));
+    let mut screens = devices.map(|devices| devices.graphics.iter()).unwrap_or_default();
     s.array("devices", |items| {
         for part in devices.map(|devices| devices.parts.as_slice()).unwrap_or_default() {
-            items.item().structure(|s| put_part(s, part, devices));
+            // libvirt names no screens: they are told apart by their order.
+            let screen = if part.kind == "graphics" { screens.next() } else { None };
+            if planned || screen.is_some() || !part.alias.is_empty() || !part.address.is_empty() {
+                items.item().structure(|s| put_part(s, part, devices, screen));
+            }
         }
     });
 }
 
 /// One device. A manager makes up a `deviceId` for one that has none; where it gave one, it is part of the alias.
-fn put_part(s: &mut Members<'_>, part: &Part, devices: Option<&Devices>) {
+fn put_part(s: &mut Members<'_>, part: &Part, devices: Option<&Devices>, screen: Option<&Graphics>) {
     let (kind, device) = match part.kind.as_str() {
         "memballoon" => ("balloon", "memballoon"),
         kind => (kind, part.device.as_str()),
@@ -66,5 +74,12 @@ fn put_part(s: &mut Members<'_>, part: &Part, devices: Option<&Devices>) {
         s.text("macAddr", &nic.mac);
         s.text("nicModel", &nic.model);
         s.text("name", &nic.host_name);
+        s.text("linkActive", if nic.unplugged { "false" } else { "true" });
+    }
+    for (name, port) in [("port", screen.and_then(|s| s.port)), ("tlsPort", screen.and_then(|s| s.tls_port))]
+    {
+        if let Some(port) = port {
+            s.number_text(name, port);
+        }
     }
 }

@@ -193,8 +193,8 @@ impl<'a> Fields<'a> {
 
     /// None of what nobody has read has an effect, whatever it is called.
     pub(crate) fn ignore_others(&self) {
-        let read = self.read.borrow();
-        let left = self.members.iter().filter(|(name, value)| !read.contains(name.as_str()) && asks(value));
+        let mut read = self.read.borrow_mut();
+        let left = self.members.iter().filter(|(name, value)| read.insert(name.as_str()) && asks(value));
         left.for_each(|(name, _)| self.note(name));
     }
 

@@ -42,8 +42,8 @@ pub use host::{
 };
 pub use network::{LinkKind, LinkTraffic, NetLink};
 pub use outcome::{
-    Work, WorkKind, act_reply, cancel_reply, create_reply, destroy_reply, migration_create_reply,
-    shutdown_reply, snapshot_reply, update_device_reply, work_begun_reply, work_reply,
+    Work, WorkKind, act_reply, cancel_reply, create_reply, destroy_reply, device_reply,
+    migration_create_reply, no_image_reply, shutdown_reply, snapshot_reply, work_begun_reply, work_reply,
 };
 pub use profile::Generation;
 pub use refused::Refused;

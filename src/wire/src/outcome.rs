@@ -76,16 +76,34 @@ pub fn act_reply(what: Asked, outcome: &Reply) -> Bytes {
             status_reply(Code::Unexpected, Code::IsDown.message())
         }
         (Reply::Refused(text), _) => status_reply(code, text),
+        (Reply::Moving(why), _) => status_reply(code, why),
         (other, _) => not_done(other),
     }
 }
 
-/// The reply to `vmUpdateDevice` where it did not do what was asked.
-pub fn update_device_reply(outcome: &Reply) -> Bytes {
+/// The reply to a verb that changes what a VM is made of, where it did not do what was asked. What it says when it is done
+/// shows the VM: see [`Bodies::the_vm`](crate::Bodies::the_vm).
+pub fn device_reply(what: Asked, outcome: &Reply) -> Bytes {
+    let code = match what {
+        Asked::ChangeMedium => Code::MediumError,
+        Asked::PlugDisk => Code::PlugDiskError,
+        Asked::UnplugDisk => Code::UnplugDiskError,
+        Asked::PlugCard => Code::PlugCardError,
+        Asked::UnplugCard => Code::UnplugCardError,
+        // `vmUpdateDevice`, and the rest has a reply of its own.
+        _ => Code::DeviceError,
+    };
     match outcome {
-        Reply::Refused(text) => status_reply(Code::DeviceError, text),
-        other => act_reply(Asked::SetTicket, other),
+        Reply::Refused(text) => status_reply(code, text),
+        Reply::Moving(why) if code != Code::DeviceError => status_reply(Code::Moving, why),
+        Reply::Moving(why) => status_reply(code, why),
+        other => not_done(other),
     }
+}
+
+/// The reply to a change of a medium of which there is none at its path.
+pub fn no_image_reply(text: &str) -> Bytes {
+    status_reply(Code::ImageMissing, text)
 }
 
 /// The reply to `snapshot`. `quiesced`: whether the guest's file systems were frozen for it.
@@ -165,6 +183,7 @@ pub fn cancel_reply(outcome: &Reply) -> Bytes {
             progress_reply(Code::Done, &words("Migration process cancelled", outcome), 0, false)
         }
         Reply::Refused(text) => status_reply(Code::NoMigration, text),
+        Reply::Moving(why) => status_reply(Code::NoMigration, why),
         other => not_done(other),
     }
 }
@@ -208,6 +227,7 @@ fn not_done(outcome: &Reply) -> Bytes {
         Reply::NoSuchVm | Reply::IsDown => status_reply(Code::NoSuchVm, ""),
         Reply::Exists => status_reply(Code::Exists, ""),
         Reply::Refused(text) => status_reply(Code::Unexpected, text),
+        Reply::Moving(why) => status_reply(Code::Unexpected, why),
         Reply::Unavailable(why) => status_reply(Code::Unavailable, why),
         Reply::Done | Reply::DoneUnwritten => status_reply(Code::Done, &words("", outcome)),
     }

@@ -86,7 +86,8 @@ impl Group {
         };
         let done = match verb {
             Verb::CreateClassic(plan) => {
-                plan.document(false, |_| Some([192, 0, 2, 5].into())).map(|made| made.xml)
+                let made = plan.document(false, |_| Some([192, 0, 2, 5].into()));
+                made.map(|made| format!("{}{}", made.xml, if plan.paused { ", paused" } else { "" }))
             }
             other => Ok(format!("{other:?}")),
         };
@@ -97,7 +98,19 @@ impl Group {
     fn place<'a>(&self, members: &'a mut Table) -> &'a mut Table {
         match self.path.as_str() {
             "" => members,
-            path => members[path].as_array_mut().unwrap()[0].as_table_mut().unwrap(),
+            path => match &mut members[path] {
+                Toml::Array(items) => items[0].as_table_mut().unwrap(),
+                inner => inner.as_table_mut().unwrap(),
+            },
+        }
+    }
+
+    /// Where its members stand in a refusal.
+    fn prefix(&self) -> String {
+        match (self.path.as_str(), self.base.get(&self.path)) {
+            ("", _) => String::new(),
+            (path, Some(Toml::Array(_))) => format!("{path}[0]."),
+            (path, _) => format!("{path}."),
         }
     }
 
@@ -127,7 +140,7 @@ impl Group {
 
 /// Whether a refusal is about this parameter. Its place has the number of the device in it.
 fn is_about(refused: &Refused, group: &Group, name: &str) -> bool {
-    let place = if group.path.is_empty() { name.to_owned() } else { format!("{}[0].{name}", group.path) };
+    let place = format!("{}{name}", group.prefix());
     let text = refused.to_string();
     text.split(' ').any(|word| word == place || place.starts_with(&format!("{word}.")))
 }
@@ -187,7 +200,12 @@ fn nothing_is_read_that_has_no_row() {
         for (name, row) in group.rows.iter().filter(|(name, _)| *name != "others") {
             for asked in group.call(&group.trial(name, row)).asked {
                 let inner = match group.path.as_str() {
-                    "" if asked.starts_with("devices.") || asked.starts_with("drives.") => continue,
+                    "" if ["devices.", "drives.", "nic.", "drive."]
+                        .iter()
+                        .any(|of| asked.starts_with(of)) =>
+                    {
+                        continue;
+                    }
                     "" => asked.as_str(),
                     path => match asked.strip_prefix(&format!("{path}.")) {
                         Some(inner) => inner,

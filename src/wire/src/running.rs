@@ -1,6 +1,8 @@
 //! What a VM that runs uses and is made of, as its profile wants it. What is not known is not made up: the profile says
 //! what a generation of managers gets instead.
 
+use std::sync::Arc;
+
 use whydown_core::sample::{
     Devices, Disk, DiskCounters, DiskRates, Graphics, Nic, NicCounters, NicRates, PagingRates, Rates, Sample,
     Usage,
@@ -43,13 +45,19 @@ pub(crate) fn put(s: &mut Members<'_>, domain: &DomainPublic, usage: Option<&Usa
     }
 }
 
-/// What the VM is made of, and its fingerprint: as it was last read, or as it is kept with the run.
+/// What the VM is made of, and its fingerprint: as the picture has it, to which every reading comes; or else as it was read
+/// for its figures.
 pub(crate) fn made_of<'a>(
     domain: &'a DomainPublic,
     usage: Option<&'a Usage>,
 ) -> Option<(&'a Devices, Option<i64>)> {
-    let read = usage.and_then(|usage| Some((usage.devices.as_deref()?, usage.fingerprint)));
-    read.or_else(|| domain.made.as_deref().map(|made| (made, Some(made.fingerprint()))))
+    let read = usage.and_then(|usage| Some((usage.devices.as_ref()?, usage.fingerprint)));
+    match (&domain.made, read) {
+        // The same one, of which the number is known.
+        (Some(made), Some((read, fingerprint))) if Arc::ptr_eq(made, read) => Some((made, fingerprint)),
+        (Some(made), _) => Some((made, Some(made.fingerprint()))),
+        (None, read) => read.map(|(read, fingerprint)| (&**read, fingerprint)),
+    }
 }
 
 fn truth(truth: bool) -> &'static str {

@@ -17,8 +17,10 @@ use crate::fields::{Fields, Ignored};
 use crate::refused::Refused;
 use crate::verbs::{METHODS, Method};
 
+mod devices;
 mod running;
 
+pub(crate) use devices::*;
 pub(crate) use running::*;
 
 /// Seconds that a user gets to save work before a shutdown, where the manager does not say.
@@ -62,12 +64,14 @@ pub enum Verb {
         /// What.
         act: Act,
     },
-    /// Change a device of a VM that is up.
-    UpdateDevice {
+    /// Change what a VM that is up is made of.
+    Device {
         /// Which VM.
         vm: DomainId,
         /// What.
         act: Act,
+        /// A domain's document with what of it names things of the host, as a manager may send it with `create`: to be judged.
+        judged: Option<String>,
     },
     /// Let disks go on in new images.
     Snapshot {

@@ -41,7 +41,22 @@ const fn optional(name: &'static str, kind: &'static str) -> Param {
 
 /// All methods, by name.
 #[rustfmt::skip]
-pub static METHODS: [Method; 27] = [
+pub static METHODS: [Method; 33] = [
+    Method {
+        name: "changeCD",
+        params: &[required("vmId", "string"), required("driveSpec", "string")],
+        returns: "struct",
+        help: "Puts a compact disc into the VM's drive: a path, empty to take it out; or a struct of path, iface and index, which \
+               say in which drive.",
+        read: verb::read_change_disc,
+    },
+    Method {
+        name: "changeFloppy",
+        params: &[required("vmId", "string"), required("driveSpec", "string")],
+        returns: "struct",
+        help: "Puts a floppy into the VM's drive, as changeCD does a disc.",
+        read: verb::read_change_floppy,
+    },
     Method {
         name: "cont",
         params: &[required("vmId", "string")],
@@ -114,6 +129,34 @@ pub static METHODS: [Method; 27] = [
         help: "Saves a VM and ends it; create lets it go on. The save goes on after the reply: see migrateStatus. \
                hiberVolHandle must be empty: libvirt keeps the image.",
         read: verb::read_hibernate,
+    },
+    Method {
+        name: "hotplugDisk",
+        params: &[required("params", "struct")],
+        returns: "struct",
+        help: "Plugs a disk in. params: vmId, and drive: as one of create, with its path.",
+        read: verb::read_plug_disk,
+    },
+    Method {
+        name: "hotplugNic",
+        params: &[required("params", "struct")],
+        returns: "struct",
+        help: "Plugs a network card in. params: vmId, and nic: as one of create.",
+        read: verb::read_plug_card,
+    },
+    Method {
+        name: "hotunplugDisk",
+        params: &[required("params", "struct")],
+        returns: "struct",
+        help: "Plugs a disk out, when the guest gives it up. params: vmId, and drive: path, alias or deviceId.",
+        read: verb::read_unplug_disk,
+    },
+    Method {
+        name: "hotunplugNic",
+        params: &[required("params", "struct")],
+        returns: "struct",
+        help: "Plugs a network card out, when the guest gives it up. params: vmId, and nic: macAddr, alias or deviceId.",
+        read: verb::read_unplug_card,
     },
     Method {
         name: "list",

@@ -61,6 +61,7 @@ pub struct Libvirtd {
     name: String,
     child: Option<Child>,
     guard: Option<Guard>,
+    network: Option<Network>,
 }
 
 impl Libvirtd {
@@ -72,6 +73,19 @@ impl Libvirtd {
     /// [`Error::NotRoot`] when not root; [`Error::Missing`] when a program is missing; [`Error::NotReaped`] where
     /// machines would take 40 s to stop; [`Error::PathTooLong`]; [`Error::Ended`] with its log when it fails.
     pub fn start(directory: impl AsRef<Path>, name: &str) -> Result<Self> {
+        Self::start_in(directory, name, None)
+    }
+
+    /// As [`Libvirtd::start`], in a network of its own with nothing in it but this bridge.
+    ///
+    /// # Errors
+    ///
+    /// As [`Libvirtd::start`].
+    pub fn start_with_bridge(directory: impl AsRef<Path>, name: &str, bridge: &str) -> Result<Self> {
+        Self::start_in(directory, name, Some(bridge))
+    }
+
+    fn start_in(directory: impl AsRef<Path>, name: &str, bridge: Option<&str>) -> Result<Self> {
         let uid = rustix::process::geteuid();
         if !uid.is_root() || !may_mount() {
             return Err(Error::NotRoot { uid: uid.as_raw() });
@@ -79,12 +93,13 @@ impl Libvirtd {
         crate::require_reaper()?;
         require_qemu()?;
         let directory = std::path::absolute(&directory).map_err(Error::file("find", directory.as_ref()))?;
-        let mut libvirtd = Self { directory, name: name.into(), child: None, guard: None };
+        let mut libvirtd = Self { directory, name: name.into(), child: None, guard: None, network: None };
         let socket = libvirtd.socket();
         if socket.as_os_str().len() > 100 {
             return Err(Error::PathTooLong { path: socket, limit: 100 });
         }
         libvirtd.prepare()?;
+        libvirtd.network = bridge.map(|bridge| Network::new(&libvirtd.directory, bridge)).transpose()?;
         libvirtd.guard = Some(Guard::new(&libvirtd.directory, true)?);
         libvirtd.start_again()?;
         Ok(libvirtd)
@@ -122,7 +137,10 @@ impl Libvirtd {
             File::options().append(true).create(true).open(&output).map_err(Error::file("open", &output))?;
         let stderr = stdout.try_clone().map_err(Error::file("open", &output))?;
         // unshare and the shell become libvirtd without another fork, so the child is libvirtd itself.
-        let mut command = Command::new("unshare");
+        let mut command = match &self.network {
+            None => Command::new("unshare"),
+            Some(network) => network.enter("unshare"),
+        };
         command
             .args(["--mount", "--uts", "--propagation", "private", "sh", "-c", INSIDE, "lab-libvirtd"])
             .arg(&self.directory)
@@ -413,9 +431,42 @@ impl Drop for Libvirtd {
             let _ = child.wait();
         }
         kill_all(&Owner::RunDirectory(&self.directory.join("run")));
+        drop(self.network.take());
         // A file that cannot be removed lies in a temporary directory and must not hide the test's result.
         let _ = fs::remove_dir_all(&self.directory);
         drop(self.guard.take());
+    }
+}
+
+/// A network that outlives each libvirtd in it, as the host's does. On drop it is gone.
+#[derive(Debug)]
+struct Network {
+    /// The kernel's name of it, mounted.
+    file: PathBuf,
+}
+
+impl Network {
+    fn new(directory: &Path, bridge: &str) -> Result<Self> {
+        let network = Self { file: directory.join("net") };
+        File::create(&network.file).map_err(Error::file("make", &network.file))?;
+        let make = "ip link set lo up && ip link add \"$1\" type bridge && ip link set \"$1\" up";
+        let mut command = Command::new("unshare");
+        command.arg(format!("--net={}", network.file.display())).args(["sh", "-c", make, "sh", bridge]);
+        run(&mut command, VIRSH_LIMIT)?;
+        Ok(network)
+    }
+
+    /// This program, in it, and without another process.
+    fn enter(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.file.display())).arg(program);
+        command
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = run(Command::new("umount").arg(&self.file), VIRSH_LIMIT);
     }
 }
 

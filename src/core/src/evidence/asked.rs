@@ -38,8 +38,18 @@ pub enum Asked {
     SetMemory,
     /// Change its number of processors.
     SetVcpus,
-    /// Plug one of its network cards in, out or elsewhere.
+    /// Plug the cable of one of its network cards in, out or elsewhere.
     SetLink,
+    /// Put another medium into one of its drives, or take it out.
+    ChangeMedium,
+    /// Plug a network card in.
+    PlugCard,
+    /// Plug a network card out.
+    UnplugCard,
+    /// Plug a disk in.
+    PlugDisk,
+    /// Plug a disk out.
+    UnplugDisk,
     /// Take a snapshot of its disks.
     Snapshot,
     /// Freeze its file systems.

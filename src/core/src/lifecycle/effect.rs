@@ -10,7 +10,7 @@ use crate::id::{DomainId, RequestId, RunId};
 use crate::log::Log;
 use crate::record::{Ending, Haste, Keep};
 use crate::sample::Devices;
-use crate::time::Wall;
+use crate::time::{Mono, Wall};
 
 /// What the world tells the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +43,14 @@ pub enum Input {
     /// finds gone while it takes them over after its own start.
     Missed(DomainId),
     /// What this run is made of was read, and is to be told of it for as long as it is shown.
-    Made(RunId, Arc<Devices>),
+    Made {
+        /// Which run.
+        run: RunId,
+        /// What it is made of.
+        devices: Arc<Devices>,
+        /// When the reading began. One that began earlier than another says nothing against it, whenever it comes.
+        read: Mono,
+    },
     /// A start by another client failed.
     StartFailed {
         /// Of which domain.
@@ -104,6 +111,8 @@ pub enum Wanted {
         xml: String,
         /// What it will be made of, as far as the document says.
         made: Option<Arc<Devices>>,
+        /// Its CPUs stand still until somebody lets them run.
+        paused: bool,
     },
     /// Ask the guest to shut down.
     Shutdown {
@@ -157,6 +166,8 @@ pub enum Reply {
     IsDown,
     /// libvirt refused; its own text.
     Refused(String),
+    /// It is being migrated or saved; which of them, for a person.
+    Moving(&'static str),
     /// We cannot act now; why.
     Unavailable(String),
 }
@@ -205,6 +216,8 @@ pub enum Question {
         what: Asked,
         /// The document, for a start.
         xml: Option<String>,
+        /// Whether it is started with its CPUs stopped.
+        paused: bool,
     },
     /// Do this with a VM that is up.
     Do {

@@ -239,7 +239,7 @@ impl Engine {
             Input::Past(logs) => self.past = logs,
             Input::LinkUp(listing) => self.link_up(now, listing),
             Input::Missed(domain) => self.missed(domain),
-            Input::Made(run, devices) => self.made(now, run, devices),
+            Input::Made { run, devices, read } => self.made(now, run, devices, read),
             Input::StartFailed { domain, at, facts } => self.start_failed(now, &domain, at, facts),
             Input::Kept(run) => self.kept(now, run),
             Input::NotKept(run) => self.not_kept(now, run),

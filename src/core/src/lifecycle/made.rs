@@ -10,12 +10,17 @@ use super::engine::Engine;
 use crate::id::{DomainId, RunId};
 use crate::record::Keep;
 use crate::sample::Devices;
-use crate::time::Now;
+use crate::time::{Mono, Now};
 
 impl Engine {
-    /// The document of this run says so.
-    pub(super) fn made(&mut self, now: Now, id: RunId, devices: Arc<Devices>) {
+    /// The document of this run says so, of which the reading began then. Several read it, each in its own time: what one
+    /// read before a device was plugged in does not take it out again.
+    pub(super) fn made(&mut self, now: Now, id: RunId, devices: Arc<Devices>, read: Mono) {
         let (domain, known) = if let Some(run) = self.runs.get_mut(&id) {
+            if read < run.made_read {
+                return;
+            }
+            run.made_read = read;
             (run.start.domain, &mut run.made)
         } else if let Some(down) = self.down.values_mut().find(|down| down.ending.run == id) {
             (down.ending.domain, &mut down.made)

@@ -173,6 +173,8 @@ pub(super) struct Run {
     pub unsure: Vec<(Asked, Mono)>,
     /// What it is made of, as far as it is known.
     pub made: Option<Arc<Devices>>,
+    /// When the reading began that said so; the beginning of time if nobody has read it yet.
+    pub made_read: Mono,
 }
 
 impl Run {
@@ -220,6 +222,7 @@ impl Run {
             remains_known: false,
             unsure,
             made: None,
+            made_read: Mono::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::id::{DomainId, RequestId, RunId};
 use crate::limits;
 use crate::record::When;
 use crate::snapshot::{Link, Status};
-use crate::time::Now;
+use crate::time::{Mono, Now};
 
 impl Engine {
     pub(super) fn serve(&mut self, now: Now, request: Request) {
@@ -24,10 +24,10 @@ impl Engine {
                 let why = "whydown has not seen libvirt's domains yet";
                 self.reply_at_once(id, Reply::Unavailable(why.into()));
             }
-            Wanted::Create { domain, name, xml, made } => {
-                let run = self.create(now, id, who, domain, name, xml);
+            Wanted::Create { domain, name, xml, made, paused } => {
+                let run = self.create(now, id, who, domain, name, (xml, paused));
                 if let (Some(run), Some(made)) = (run, made) {
-                    self.made(now, run, made);
+                    self.made(now, run, made, Mono::default());
                 }
             }
             Wanted::Shutdown { domain, again, agent_first, force_after } => {
@@ -47,7 +47,7 @@ impl Engine {
         who: Who,
         domain: DomainId,
         name: String,
-        xml: String,
+        (xml, paused): (String, bool),
     ) -> Option<RunId> {
         // As in the original, a Down record has to be acknowledged first.
         let open = self.current.get(&domain).is_some_and(|id| self.runs[id].is_open());
@@ -68,7 +68,7 @@ impl Engine {
             run.creating = true;
         }
         self.note(run, now.wall, Fact::Requested { what: Asked::Create, who });
-        self.ask(Question::Act { run, domain: domain.id, what: Asked::Create, xml: Some(xml) });
+        self.ask(Question::Act { run, domain: domain.id, what: Asked::Create, xml: Some(xml), paused });
         self.reply(id, domain.id, Reply::Done);
         Some(run)
     }
@@ -97,7 +97,7 @@ impl Engine {
             }
             run.shutting.push((id, shutting));
         }
-        self.ask(Question::Act { run, domain, what: first, xml: None });
+        self.ask(Question::Act { run, domain, what: first, xml: None, paused: false });
         self.set_alarm(run);
     }
 
@@ -118,7 +118,7 @@ impl Engine {
         match followed.long {
             Some(_) if act.is_long() => return self.reply(id, domain, Reply::Exists),
             Some(_) if what != Asked::Abort => {
-                return self.reply(id, domain, Reply::Refused("it is being migrated or saved".into()));
+                return self.reply(id, domain, Reply::Moving("it is being migrated or saved"));
             }
             _ => {}
         }
@@ -196,7 +196,7 @@ impl Engine {
         if let Some(run) = self.runs.get_mut(&run) {
             run.destroys_out += 1;
         }
-        self.ask(Question::Act { run, domain, what: Asked::Destroy, xml: None });
+        self.ask(Question::Act { run, domain, what: Asked::Destroy, xml: None, paused: false });
     }
 
     /// The time of a run that still stands has come: for force, or to look why a destroyed one is not gone.
@@ -235,13 +235,13 @@ impl Engine {
                 run.force_within(now.mono.after(wait), shutting.clone());
             }
             self.note(id, now.wall, Fact::Requested { what, who: shutting.who });
-            self.ask(Question::Act { run: id, domain, what, xml: None });
+            self.ask(Question::Act { run: id, domain, what, xml: None, paused: false });
         }
         let Some(run) = self.runs.get_mut(&id) else { return };
         if let Some((_, shutting)) = run.force_at.take_if(|(at, _)| *at <= now.mono) {
             let what = shutting.force();
             self.note(id, now.wall, Fact::Requested { what, who: shutting.who });
-            self.ask(Question::Act { run: id, domain, what, xml: None });
+            self.ask(Question::Act { run: id, domain, what, xml: None, paused: false });
         }
         self.set_alarm(id);
     }
@@ -273,7 +273,7 @@ impl Engine {
                     if let Some((_, shutting)) = run.shutting.last() {
                         let (what, domain) = (shutting.button(), run.start.domain);
                         run.press_at = None;
-                        self.ask(Question::Act { run: id, domain, what, xml: None });
+                        self.ask(Question::Act { run: id, domain, what, xml: None, paused: false });
                     }
                 }
                 outcome => {
@@ -321,6 +321,11 @@ impl Engine {
             | Asked::SetMemory
             | Asked::SetVcpus
             | Asked::SetLink
+            | Asked::ChangeMedium
+            | Asked::PlugCard
+            | Asked::UnplugCard
+            | Asked::PlugDisk
+            | Asked::UnplugDisk
             | Asked::Snapshot
             | Asked::Freeze
             | Asked::Thaw => {}

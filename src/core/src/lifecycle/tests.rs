@@ -205,7 +205,13 @@ fn what_nobody_explains_is_decided_when_its_time_is_up() {
 #[test]
 fn a_refused_start_is_down_with_libvirts_own_text() {
     let mut world = World::new();
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Create {
+        domain: VM,
+        name: "vm".into(),
+        xml: "<domain/>".into(),
+        made: None,
+        paused: false,
+    });
     assert_eq!((world.replies.clone(), world.status()), (vec![Reply::Done], Some(Status::Launching)));
     world.tell(Input::Answered(Answer::Acted {
         run: RunId(1),
@@ -224,7 +230,13 @@ fn a_refused_start_is_down_with_libvirts_own_text() {
 #[test]
 fn a_run_is_launching_until_its_start_is_heard_and_its_time_stays() {
     let mut world = World::new();
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Create {
+        domain: VM,
+        name: "vm".into(),
+        xml: "<domain/>".into(),
+        made: None,
+        paused: false,
+    });
     world.heard(Happening::Resumed(ResumeDetail::Unpaused));
     assert_eq!(world.status(), Some(Status::Launching));
     world.heard(Happening::Started(StartDetail::Booted));

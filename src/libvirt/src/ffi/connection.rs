@@ -131,11 +131,11 @@ impl Conn {
         active
     }
 
-    /// Starts a transient domain.
-    pub(crate) fn create_xml(&self, xml: &str) -> Result<Dom, Fault> {
+    /// Starts a transient domain, with these `virDomainCreateFlags`.
+    pub(crate) fn create_xml(&self, xml: &str, flags: c_uint) -> Result<Dom, Fault> {
         let xml = CString::new(xml).map_err(|_| Fault::zero_byte("the domain's document"))?;
         // SAFETY: `xml` is a C string that outlives the call; the result is ours.
-        let dom = unsafe { sys::virDomainCreateXML(self.raw(), xml.as_ptr(), 0) };
+        let dom = unsafe { sys::virDomainCreateXML(self.raw(), xml.as_ptr(), flags) };
         Dom::owned(dom)
     }
 

@@ -66,10 +66,10 @@ impl Dom {
         checked(answer).map(|()| answer == 1)
     }
 
-    /// Starts a defined domain.
-    pub(crate) fn start(&self) -> Result<(), Fault> {
+    /// Starts a defined domain, with these `virDomainCreateFlags`.
+    pub(crate) fn start(&self, flags: c_uint) -> Result<(), Fault> {
         // SAFETY: the handle is valid while self lives.
-        checked(unsafe { sys::virDomainCreate(self.raw()) })
+        checked(unsafe { sys::virDomainCreateWithFlags(self.raw(), flags) })
     }
 
     /// Asks the guest to shut down.
@@ -208,12 +208,29 @@ impl Dom {
         checked(unsafe { sys::virDomainSetVcpusFlags(self.raw(), count, sys::VIR_DOMAIN_VCPU_LIVE) })
     }
 
-    /// Changes a device of the running domain.
-    pub(crate) fn update_device(&self, xml: &str) -> Result<(), Fault> {
+    /// Changes a device of the running domain; with `force` also a medium that the guest holds.
+    pub(crate) fn update_device(&self, xml: &str, force: bool) -> Result<(), Fault> {
+        let xml = CString::new(xml).map_err(|_| Fault::zero_byte("the device's document"))?;
+        let flags = sys::VIR_DOMAIN_AFFECT_LIVE | if force { sys::VIR_DOMAIN_DEVICE_MODIFY_FORCE } else { 0 };
+        // SAFETY: the handle is valid, and `xml` is a C string that outlives the call.
+        checked(unsafe { sys::virDomainUpdateDeviceFlags(self.raw(), xml.as_ptr(), flags) })
+    }
+
+    /// Plugs a device into the running domain.
+    pub(crate) fn attach_device(&self, xml: &str) -> Result<(), Fault> {
         let xml = CString::new(xml).map_err(|_| Fault::zero_byte("the device's document"))?;
         // SAFETY: the handle is valid, and `xml` is a C string that outlives the call.
         checked(unsafe {
-            sys::virDomainUpdateDeviceFlags(self.raw(), xml.as_ptr(), sys::VIR_DOMAIN_AFFECT_LIVE)
+            sys::virDomainAttachDeviceFlags(self.raw(), xml.as_ptr(), sys::VIR_DOMAIN_AFFECT_LIVE)
+        })
+    }
+
+    /// Has the guest give up a device of the running domain.
+    pub(crate) fn detach_device(&self, alias: &str) -> Result<(), Fault> {
+        let alias = CString::new(alias).map_err(|_| Fault::zero_byte("the device's alias"))?;
+        // SAFETY: the handle is valid, and `alias` is a C string that outlives the call.
+        checked(unsafe {
+            sys::virDomainDetachDeviceAlias(self.raw(), alias.as_ptr(), sys::VIR_DOMAIN_AFFECT_LIVE)
         })
     }
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::{error, info, warn};
 use virt_sys as sys;
 use whydown_core::hypervisor::{DomainRef, Happening};
+use whydown_core::id::DomainId;
 use whydown_core::limits::TEXT_BYTES;
 
 use super::connection::checked;
@@ -35,6 +36,8 @@ pub(crate) enum CloseReason {
 pub(crate) trait Ear: Send + Sync + 'static {
     /// Something happened to a domain.
     fn hear(&self, domain: DomainRef, what: Happening);
+    /// A domain is made of something else now.
+    fn devices(&self, domain: DomainId);
     /// The connection is gone.
     fn closed(&self, reason: CloseReason);
 }
@@ -171,6 +174,42 @@ unsafe extern "C" fn on_memory_failure(
     unsafe { hand_over(dom, opaque, || Some(translate::memory_failure(action))) }
 }
 
+/// Hands over that `dom` is made of something else.
+///
+/// # Safety
+///
+/// As of [`hand_over`].
+unsafe fn hand_over_devices(dom: sys::virDomainPtr, opaque: *mut c_void) {
+    guarded(|| {
+        // SAFETY: by contract.
+        let (listener, domain) = unsafe { (&*opaque.cast::<Listener>(), reference(dom)) };
+        if let Some(domain) = domain {
+            listener.0.devices(domain.id);
+        }
+    });
+}
+
+unsafe extern "C" fn on_device(
+    _: sys::virConnectPtr,
+    dom: sys::virDomainPtr,
+    _alias: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { hand_over_devices(dom, opaque) }
+}
+
+unsafe extern "C" fn on_tray(
+    _: sys::virConnectPtr,
+    dom: sys::virDomainPtr,
+    _alias: *const c_char,
+    _reason: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { hand_over_devices(dom, opaque) }
+}
+
 unsafe extern "C" fn on_qmp(
     _: sys::virConnectPtr,
     dom: sys::virDomainPtr,
@@ -232,7 +271,7 @@ macro_rules! callback {
 }
 
 /// Event id, its name for the log, whether we can do without it, and its callback.
-fn wanted() -> [(sys::virDomainEventID, &'static str, bool, Callback); 8] {
+fn wanted() -> [(sys::virDomainEventID, &'static str, bool, Callback); 11] {
     [
         (
             sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE,
@@ -281,6 +320,24 @@ fn wanted() -> [(sys::virDomainEventID, &'static str, bool, Callback); 8] {
             "memory-failure",
             true,
             callback!(on_memory_failure as sys::virConnectDomainEventMemoryFailureCallback),
+        ),
+        (
+            sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
+            "device-added",
+            true,
+            callback!(on_device as sys::virConnectDomainEventDeviceAddedCallback),
+        ),
+        (
+            sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+            "device-removed",
+            true,
+            callback!(on_device as sys::virConnectDomainEventDeviceRemovedCallback),
+        ),
+        (
+            sys::VIR_DOMAIN_EVENT_ID_TRAY_CHANGE,
+            "tray-change",
+            true,
+            callback!(on_tray as sys::virConnectDomainEventTrayChangeCallback),
         ),
     ]
 }
@@ -413,6 +470,8 @@ mod tests {
             self.heard.fetch_add(1, Ordering::SeqCst);
         }
 
+        fn devices(&self, _: DomainId) {}
+
         fn closed(&self, _: CloseReason) {}
     }
 
@@ -422,6 +481,8 @@ mod tests {
         fn hear(&self, _: DomainRef, _: Happening) {
             panic!("this panic is part of the test");
         }
+
+        fn devices(&self, _: DomainId) {}
 
         fn closed(&self, _: CloseReason) {}
     }
@@ -472,7 +533,7 @@ mod tests {
         let ear: Arc<dyn Ear> = counting.clone();
         let other = conn.clone();
         let first = Registrations::new(&conn, &panicking).unwrap();
-        let dom = conn.create_xml(&xml("panicking")).unwrap();
+        let dom = conn.create_xml(&xml("panicking"), 0).unwrap();
         pass_events();
         drop(first);
         let second = Registrations::new(&other, &ear).unwrap();

@@ -92,7 +92,7 @@ fn reply_word(reply: &Reply) -> &'static str {
         Reply::NoSuchVm => "no-such-vm",
         Reply::Exists => "exists",
         Reply::IsDown => "is-down",
-        Reply::Refused(_) => "refused",
+        Reply::Refused(_) | Reply::Moving(_) => "refused",
         Reply::Unavailable(_) => "unavailable",
     }
 }

@@ -537,7 +537,13 @@ fn log_line(text: &str) -> Option<LogLine> {
 fn manager(text: &str) -> Option<Wanted> {
     let words: Vec<&str> = text.split(' ').collect();
     Some(match words.as_slice() {
-        ["create"] => Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None },
+        ["create"] => Wanted::Create {
+            domain: VM,
+            name: "vm".into(),
+            xml: "<domain/>".into(),
+            made: None,
+            paused: false,
+        },
         ["shutdown"] => shutdown(None, None),
         ["shutdown", "force", seconds] => shutdown(None, Some(seconds.parse().ok()?)),
         ["shutdown", "agent", wait, "force", seconds] => {

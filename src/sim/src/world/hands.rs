@@ -305,6 +305,11 @@ impl World {
             | Asked::SetMemory
             | Asked::SetVcpus
             | Asked::SetLink
+            | Asked::ChangeMedium
+            | Asked::PlugCard
+            | Asked::UnplugCard
+            | Asked::PlugDisk
+            | Asked::UnplugDisk
             | Asked::Snapshot
             | Asked::Freeze
             | Asked::Thaw => return (Outcome::Done, soon),

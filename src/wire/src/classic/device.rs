@@ -1,5 +1,6 @@
 //! The devices of a classic VM: those of `devices` by their `type`, the older `drives`, and what `display` stands for.
 
+use whydown_core::act::{Drive, Pluggable};
 use whydown_core::id::DomainId;
 
 use super::document::{Element, element};
@@ -25,7 +26,7 @@ const ADDRESS: &[&str] =
     &["type", "domain", "bus", "slot", "function", "multifunction", "controller", "target", "unit", "port"];
 
 /// Members of a disk that name a volume in storage of VDSM's own.
-const VOLUME: &[&str] =
+pub(crate) const VOLUME: &[&str] =
     &["poolID", "domainID", "imageID", "volumeID", "GUID", "UUID", "volumeInfo", "volumeChain"];
 
 pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
@@ -43,13 +44,8 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
         let order = device.number("bootOrder")?;
         devices.orders_boot |= order.is_some();
         let made = match kind.as_str() {
-            "disk" => {
-                let disk = disk(device, &mut targets, &mut devices.has_disk)?;
-                disk.children(order.map(|order| element("boot").with("order", order)))
-            }
-            "interface" => {
-                interface(device, fields)?.children(order.map(|order| element("boot").with("order", order)))
-            }
+            "disk" => disk(device, &mut targets, &mut devices.has_disk)?.children(order.map(boots_as)),
+            "interface" => interface(device, fields.text("nicModel")?)?.children(order.map(boots_as)),
             _ if order.is_some() => return Err(device.unsupported("bootOrder")),
             "video" => video(device)?,
             "graphics" => {
@@ -124,6 +120,62 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
     Ok(devices)
 }
 
+fn boots_as(order: u64) -> Element {
+    element("boot").with("order", order)
+}
+
+/// A disk or a network card beside those that a VM has.
+#[derive(Debug)]
+pub(crate) struct OneMore {
+    /// For libvirt.
+    pub document: String,
+    /// In a domain of its own, as a manager may send it: to be judged.
+    pub judged: String,
+    /// Of a disk whose place on its bus is left open: how the names there begin. The document has one of them.
+    pub targets: Option<String>,
+}
+
+/// Reads one.
+pub(crate) fn one_more(device: &Fields<'_>, kind: Pluggable) -> Result<OneMore, Refused> {
+    device.ignore(OWN);
+    let (word, mut targets, mut has_disk) = (kind_word(kind), Targets::default(), false);
+    // A device of the host itself has another one, or names it beside.
+    if device.text("type")?.is_some_and(|kind| kind != word) {
+        return Err(device.unsupported("type"));
+    }
+    device.refuse(&["hostdev"])?;
+    let made = match kind {
+        Pluggable::Disk => disk(device, &mut targets, &mut has_disk)?,
+        Pluggable::Card => interface(device, None)?,
+    };
+    let order = device.number("bootOrder")?.map(boots_as);
+    let made = made.children(order).children(name_of(device)?);
+    let made = made.children(device.structure("address", address)?.flatten());
+    let judged = made.replaced("interface", "type", UNPLUGGED, "bridge");
+    let judged = element("domain").child(element("devices").child(judged)).to_xml();
+    let is_open =
+        kind == Pluggable::Disk && device.text("name")?.is_none() && device.text("index")?.is_none();
+    let place = targets.0.pop_first().filter(|_| is_open);
+    let targets = place.map(|place| place[..place.len() - 1].to_owned());
+    Ok(OneMore { document: made.to_xml(), judged, targets })
+}
+
+const fn kind_word(kind: Pluggable) -> &'static str {
+    match kind {
+        Pluggable::Card => "interface",
+        Pluggable::Disk => "disk",
+    }
+}
+
+/// A drive with this medium in a domain of its own, as a manager may send it: to be judged. It is read as it is.
+pub(crate) fn medium(drive: Drive, path: &str) -> String {
+    let (device, target, bus) = match drive {
+        Drive::Disc => ("cdrom", "hdc", "ide"),
+        Drive::Floppy => ("floppy", "fda", "fdc"),
+    };
+    element("domain").child(element("devices").child(image(device, path, "raw", target, bus))).to_xml()
+}
+
 /// Kinds of devices that libvirt lets have names of their users'.
 const CAN_BE_NAMED: &[&str] = &[
     "disk",
@@ -186,6 +238,17 @@ fn image(device: &str, path: &str, format: &str, target: &str, bus: &str) -> Ele
         .child(element("target").with("dev", target).with("bus", bus))
 }
 
+/// Buses as managers call them, with libvirt's words for them and how the names of targets on them begin.
+pub(crate) const DRIVE_NAMES: &[(&str, (&str, &str))] = &[
+    ("virtio", ("virtio", "vd")),
+    ("ide", ("ide", "hd")),
+    ("scsi", ("scsi", "sd")),
+    ("virtio-scsi", ("scsi", "sd")),
+    ("sata", ("sata", "sd")),
+    ("usb", ("usb", "sd")),
+    ("fdc", ("fdc", "fd")),
+];
+
 fn disk(fields: &Fields<'_>, targets: &mut Targets, has_disk: &mut bool) -> Result<Element, Refused> {
     fields.refuse(VOLUME)?;
     let devices = [("disk", "disk"), ("cdrom", "cdrom"), ("floppy", "floppy"), ("lun", "lun")];
@@ -197,22 +260,14 @@ fn disk(fields: &Fields<'_>, targets: &mut Targets, has_disk: &mut bool) -> Resu
     }
     let formats = [("raw", "raw"), ("cow", "qcow2"), ("qcow2", "qcow2")];
     let format = fields.word("format", &formats)?.unwrap_or("raw");
-    let buses = [
-        ("virtio", ("virtio", "vd")),
-        ("ide", ("ide", "hd")),
-        ("scsi", ("scsi", "sd")),
-        ("virtio-scsi", ("scsi", "sd")),
-        ("sata", ("sata", "sd")),
-        ("usb", ("usb", "sd")),
-        ("fdc", ("fdc", "fd")),
-    ];
+    let buses = DRIVE_NAMES;
     let usual = match device {
         "floppy" => ("fdc", "fd"),
         "cdrom" => ("ide", "hd"),
         _ => ("virtio", "vd"),
     };
-    let iface = fields.word("iface", &buses)?;
-    let older = fields.word("if", &buses)?;
+    let iface = fields.word("iface", buses)?;
+    let older = fields.word("if", buses)?;
     let name = fields.text("name")?;
     // A name says its bus, where nothing else does.
     let by_name =
@@ -258,7 +313,8 @@ fn disk(fields: &Fields<'_>, targets: &mut Targets, has_disk: &mut bool) -> Resu
         .children(fields.text("serial")?.map(|serial| element("serial").text(serial))))
 }
 
-fn interface(fields: &Fields<'_>, vm: &Fields<'_>) -> Result<Element, Refused> {
+/// `usual` is the model of cards that say nothing themselves.
+fn interface(fields: &Fields<'_>, usual: Option<String>) -> Result<Element, Refused> {
     let kinds = [("bridge", "bridge"), ("network", "network")];
     let kind = fields.word("device", &kinds)?.unwrap_or("bridge");
     let network = match fields.text("network")? {
@@ -267,7 +323,6 @@ fn interface(fields: &Fields<'_>, vm: &Fields<'_>) -> Result<Element, Refused> {
         None => return Err(fields.missing("network")),
         network => network,
     };
-    let usual = vm.text("nicModel")?;
     let model = fields.text("nicModel")?.or(usual).unwrap_or_else(|| "virtio".into());
     let model = if model == "pv" { "virtio".to_owned() } else { model };
     let link = fields.flag("linkActive")?.map(|up| if up { "up" } else { "down" });

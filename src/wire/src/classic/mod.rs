@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use whydown_core::id::DomainId;
 
+pub(crate) use self::device::{DRIVE_NAMES, OneMore, VOLUME, medium, one_more};
 use self::document::{Element, element};
 use crate::fields::Fields;
 use crate::refused::{Refused, shown};
@@ -58,6 +59,8 @@ pub struct ClassicVm {
     pub domain: DomainId,
     /// What `kvmEnable` says.
     kvm: Option<bool>,
+    /// `launchPaused`: its CPUs stand still until `cont`.
+    pub paused: bool,
     domain_children: Vec<Element>,
 }
 
@@ -129,7 +132,8 @@ impl ClassicVm {
             devices.elements.push(element("input").with("type", "tablet").with("bus", "usb"));
         }
         children.push(element("devices").children(devices.elements));
-        Ok(Self { domain, kvm: fields.flag("kvmEnable")?, domain_children: children })
+        let paused = fields.flag("launchPaused")?.unwrap_or(false);
+        Ok(Self { domain, kvm: fields.flag("kvmEnable")?, paused, domain_children: children })
     }
 }
 

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dxr::Value;
-use whydown_core::act::{Act, Connected, Console, Migration, NewLink, SnapshotDisk, Ticket};
-
-use whydown_core::id::DomainId;
+use whydown_core::act::{Act, Connected, Migration, SnapshotDisk, Ticket};
 
 use super::{Given, Verb};
 use crate::fields::Fields;
@@ -162,60 +160,6 @@ pub(crate) fn read_ticket(given: &Given<'_>) -> Result<Verb, Refused> {
     }
     let valid_for = Some(Duration::from_secs(u64::from(seconds)));
     Ok(Verb::Do { vm, act: Act::SetTicket(Ticket { password, valid_for, connected, console: None }) })
-}
-
-pub(crate) fn read_update_device(given: &Given<'_>) -> Result<Verb, Refused> {
-    let vm = given.vm(0)?;
-    let fields = given.fields(1)?;
-    match fields.required("deviceType")?.as_str() {
-        "graphics" => read_screen(vm, &fields),
-        "interface" => read_link(vm, &fields),
-        _ => Err(fields.unsupported("deviceType")),
-    }
-}
-
-/// A network card, plugged in, out or elsewhere.
-fn read_link(vm: DomainId, fields: &Fields<'_>) -> Result<Verb, Refused> {
-    let alias = fields.required("alias")?;
-    let up = fields.flag("linkActive")?;
-    let network = fields.text("network")?;
-    if network.is_none() && fields.has("network") {
-        // The original had a bridge without a way out for that.
-        return Err(fields.unsupported("network"));
-    }
-    let is_name = |name: &String| {
-        !name.starts_with(['-', '.'])
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-    };
-    if network.as_ref().is_some_and(|name| !is_name(name)) {
-        return Err(fields.bad("network", "the name of a bridge or of a network of libvirt's"));
-    }
-    if up.is_none() && network.is_none() {
-        return Err(fields.missing("linkActive"));
-    }
-    fields.finish()?;
-    Ok(Verb::UpdateDevice { vm, act: Act::SetLink(NewLink { alias, up, network }) })
-}
-
-/// The password of screens, as by `setVmTicket`, but for those of one kind.
-fn read_screen(vm: DomainId, fields: &Fields<'_>) -> Result<Verb, Refused> {
-    let kinds = [("vnc", Console::Vnc), ("spice", Console::Spice)];
-    let console = fields.word("graphicsType", &kinds)?.ok_or_else(|| fields.missing("graphicsType"))?;
-    let password = match fields.get("password") {
-        Some(Value::String(text)) => text.clone(),
-        Some(_) => return Err(fields.bad("password", "text")),
-        None => return Err(fields.missing("password")),
-    };
-    let seconds = fields.number("ttl")?.ok_or_else(|| fields.missing("ttl"))?;
-    let choices =
-        [("disconnect", Connected::Disconnect), ("keep", Connected::Keep), ("fail", Connected::Fail)];
-    let connected = fields.word("existingConnAction", &choices)?.unwrap_or(Connected::Disconnect);
-    // Who the ticket is for, which only hooks of the original read.
-    fields.ignore(&["params"]);
-    fields.finish()?;
-    let valid_for = Some(Duration::from_secs(seconds));
-    let ticket = Ticket { password, valid_for, connected, console: Some(console) };
-    Ok(Verb::UpdateDevice { vm, act: Act::SetTicket(ticket) })
 }
 
 pub(crate) fn read_balloon(given: &Given<'_>) -> Result<Verb, Refused> {

@@ -258,7 +258,7 @@ fn devices() -> Devices {
             Graphics {
                 kind: "spice".into(),
                 port: Some(5900),
-                tls_port: None,
+                tls_port: Some(5901),
                 listen: Some("127.0.0.1".into()),
             },
             Graphics { kind: "vnc".into(), port: None, tls_port: None, listen: Some("0.0.0.0".into()) },
@@ -269,6 +269,7 @@ fn devices() -> Devices {
             model: "virtio".into(),
             host_name: "vnet0".into(),
             alias: "net0".into(),
+            unplugged: false,
         }],
         disks: vec![
             Disk {
@@ -459,6 +460,12 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
         ("setBalloonTarget", act_reply(Asked::SetMemory, &Reply::Done).to_vec()),
         ("setVmTicket", act_reply(Asked::SetTicket, &Reply::Done).to_vec()),
         ("setNumberOfCpus", full.the_vm(all[0], Range::Classic).to_vec()),
+        ("changeCD", full.the_vm(all[0], Range::Classic).to_vec()),
+        ("changeFloppy", full.the_vm(all[0], Range::Classic).to_vec()),
+        ("hotplugDisk", full.the_vm(all[0], Range::Classic).to_vec()),
+        ("hotplugNic", full.the_vm(all[0], Range::Classic).to_vec()),
+        ("hotunplugDisk", full.the_vm(all[0], Range::Classic).to_vec()),
+        ("hotunplugNic", full.the_vm(all[0], Range::Classic).to_vec()),
         ("vmUpdateDevice", full.the_vm(all[0], Range::Classic).to_vec()),
         ("snapshot", snapshot_reply(true, &Reply::Done).to_vec()),
         ("hibernate", work_begun_reply(WorkKind::Save, &Reply::Done).to_vec()),

@@ -7,11 +7,12 @@
 #   l  pvpanic: crash loaded (kdump)      h  hang for good (cli; hlt)
 #   s  spin with interrupts off           d  arm the ib700 watchdog and never feed it
 #   i  ignore the power button            w  write boot disk sector 62, answer '0' + BIOS status
+#   e  eject the first PCI device that it was asked to give up
 #
 # The ACPI power button powers it off unless 'i' came before.
 #
 # Ports: 0x3f8 COM1; 0x600 PM1 status, 0x602 PM1 enable, 0x604 PM1 control (PIIX4, where SeaBIOS puts
-# them on machine "pc"); 0x505 ISA pvpanic; 0x443 ib700; 0x64 keyboard controller.
+# them on machine "pc"); 0xae04 PCI slots to be given up, 0xae08 PCI slots to be ejected (ACPI); 0x505 ISA pvpanic; 0x443 ib700; 0x64 keyboard controller.
 #
 # as --32 boot.S -o boot.o && ld -m elf_i386 -Ttext 0x7c00 --oformat binary boot.o -o boot.img
 .code16
@@ -69,6 +70,8 @@ next:   movw    $0x600, %dx             # power button pressed?
         je      spin
         cmpb    $'d', %bl
         je      arm_watchdog
+        cmpb    $'e', %bl
+        je      eject
         cmpb    $'i', %bl
         jne     2f
         movb    $1, ignore_button
@@ -115,6 +118,13 @@ hang:   cli
         jmp     hang
 spin:   cli
         jmp     .
+eject:  movw    $0xae04, %dx            # one bit for each slot that is to be given up
+        inl     %dx, %eax
+        testl   %eax, %eax
+        jz      next
+        movb    $8, %dl
+        outl    %eax, %dx
+        jmp     next
 arm_watchdog:
         movw    $0x443, %dx
         movb    $14, %al                # two seconds

@@ -163,6 +163,15 @@ impl Serial {
         self.obey('d')
     }
 
+    /// Lets the guest eject the first PCI device that it was asked to give up. Without one nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// As [`Serial::obey`].
+    pub fn eject(&mut self) -> Result<()> {
+        self.obey('e')
+    }
+
     /// Lets the guest write one sector to its boot disk; [`Serial::written`] has the result.
     ///
     /// # Errors

@@ -39,7 +39,13 @@ fn each_failed_start_is_told_once_however_often_it_is_heard_of() {
 #[test]
 fn a_start_through_us_that_is_refused_is_no_failed_start_of_others() {
     let mut world = World::new();
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Create {
+        domain: VM,
+        name: "vm".into(),
+        xml: "<domain/>".into(),
+        made: None,
+        paused: false,
+    });
     world.start_failed(0, "no disk");
     assert_eq!((world.endings.len(), world.status()), (0, Some(Status::Launching)));
     world.pass(300);

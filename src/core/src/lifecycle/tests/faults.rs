@@ -148,7 +148,13 @@ fn an_older_run_that_was_left_open_never_takes_the_place_of_a_newer_ending() {
 fn a_create_that_finds_the_vm_up_did_not_hear_it_begin() {
     let mut world = World::new();
     world.tell(Input::LinkUp(Listing { changing: vec![VM], ..Listing::default() }));
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Create {
+        domain: VM,
+        name: "vm".into(),
+        xml: "<domain/>".into(),
+        made: None,
+        paused: false,
+    });
     world.looked(Some(Some(view(DomainState::Running, Some(8)))));
     world.heard(Happening::Stopped(StopDetail::Migrated));
     world.no_remains(1);
@@ -261,7 +267,13 @@ fn a_late_stopped_of_the_run_before_does_not_end_a_new_one() {
     world.pass(2_500);
     world.looked(Some(None));
     world.no_remains(1);
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Create {
+        domain: VM,
+        name: "vm".into(),
+        xml: "<domain/>".into(),
+        made: None,
+        paused: false,
+    });
     world.heard(Happening::Stopped(StopDetail::Destroyed));
     assert_eq!(world.status(), Some(Status::Launching));
     world.heard(Happening::Started(StartDetail::Booted));
@@ -349,7 +361,13 @@ fn the_last_refusal_of_all_destroys_answers_all() {
 #[test]
 fn a_destroy_that_comes_before_libvirt_knows_the_vm_is_done_when_it_is_up() {
     let mut world = World::new();
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Create {
+        domain: VM,
+        name: "vm".into(),
+        xml: "<domain/>".into(),
+        made: None,
+        paused: false,
+    });
     world.wants(Wanted::Destroy { domain: VM });
     world.acted(1, Asked::Destroy, Outcome::NoDomain);
     world.acted(1, Asked::Create, Outcome::Done);
@@ -377,7 +395,13 @@ fn a_running_vm_is_never_hidden() {
 #[test]
 fn a_start_whose_answer_was_lost_with_the_link_is_not_a_failed_start() {
     let mut world = World::new();
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Create {
+        domain: VM,
+        name: "vm".into(),
+        xml: "<domain/>".into(),
+        made: None,
+        paused: false,
+    });
     world.lose_link();
     world.acted(1, Asked::Create, Outcome::NoLink);
     world.tell(Input::LinkUp(listing(DomainState::Running, Some(8))));
@@ -387,7 +411,13 @@ fn a_start_whose_answer_was_lost_with_the_link_is_not_a_failed_start() {
 #[test]
 fn a_start_that_libvirt_is_still_at_is_not_missing_from_a_listing() {
     let mut world = World::new();
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Create {
+        domain: VM,
+        name: "vm".into(),
+        xml: "<domain/>".into(),
+        made: None,
+        paused: false,
+    });
     world.lose_link();
     world.tell(Input::LinkUp(Listing::default()));
     assert_eq!(world.status(), Some(Status::Launching));

@@ -10,13 +10,18 @@ fn devices(memory_kib: u64) -> Arc<Devices> {
     Arc::new(Devices { memory_kib, ..Devices::default() })
 }
 
+/// A reading of that run's document, begun at this moment.
+fn made_at(run: u64, memory_kib: u64, read: u64) -> Input {
+    Input::Made { run: RunId(run), devices: devices(memory_kib), read: Mono(read) }
+}
+
 fn shown(engine: &Engine) -> Option<(Status, Option<u64>)> {
     let made = |domain: &Arc<DomainPublic>| domain.made.as_ref().map(|made| made.memory_kib);
     engine.snapshot().domains.get(&VM).map(|domain| (domain.status, made(domain)))
 }
 
 fn create(made: Option<Arc<Devices>>) -> Wanted {
-    Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made }
+    Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made, paused: false }
 }
 
 #[test]
@@ -26,18 +31,32 @@ fn a_vm_that_is_created_is_told_with_what_it_will_be_made_of() {
     assert_eq!(shown(&world.engine), Some((Status::Launching, Some(1))));
     world.heard(Happening::Started(StartDetail::Booted));
     assert_eq!(shown(&world.engine), Some((Status::Up, Some(1))));
-    world.tell(Input::Made(RunId(1), devices(2)));
+    world.tell(made_at(1, 2, 1));
     assert_eq!(shown(&world.engine), Some((Status::Up, Some(2))));
     // Of another run it says nothing.
-    world.tell(Input::Made(RunId(9), devices(3)));
+    world.tell(made_at(9, 3, 1));
     world.heard(Happening::Stopped(StopDetail::Destroyed));
     world.pass(10_000);
     assert_eq!(shown(&world.engine), Some((Status::Down, Some(2))));
-    world.tell(Input::Made(RunId(1), devices(4)));
+    world.tell(made_at(1, 4, 1));
     assert_eq!(shown(&world.engine), Some((Status::Down, Some(4))), "it was read late");
     // Until its own is read, the next run is made of the same.
     world.heard(Happening::Started(StartDetail::Booted));
     assert_eq!(shown(&world.engine), Some((Status::Up, Some(4))));
+}
+
+#[test]
+fn a_reading_that_began_before_another_says_nothing_against_it() {
+    let mut world = World::new();
+    world.wants(create(Some(devices(1))));
+    world.heard(Happening::Started(StartDetail::Booted));
+    world.tell(made_at(1, 2, 20));
+    world.tell(made_at(1, 3, 10));
+    assert_eq!(shown(&world.engine), Some((Status::Up, Some(2))), "it came late");
+    world.tell(made_at(1, 3, 20));
+    assert_eq!(shown(&world.engine), Some((Status::Up, Some(3))));
+    world.tell(made_at(1, 1, 30));
+    assert_eq!(shown(&world.engine), Some((Status::Up, Some(1))), "also what was so before");
 }
 
 #[test]

@@ -125,7 +125,13 @@ fn a_run_that_ends_takes_nothing_of_the_start_that_follows() {
 fn a_start_through_us_takes_nothing_of_one_before_it() {
     let mut world = World::new();
     world.seen(FIRST, oom());
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Create {
+        domain: VM,
+        name: "vm".into(),
+        xml: "<domain/>".into(),
+        made: None,
+        paused: false,
+    });
     let refused = Outcome::Refused("no such disk".into());
     let run = world.asked.iter().find_map(|question| match question {
         Question::Act { run, .. } => Some(*run),

@@ -114,7 +114,13 @@ fn a_start_that_was_asked_of_a_driver_inside_a_dead_daemon_is_over_at_once() {
 #[test]
 fn a_start_outlives_the_link_by_which_it_was_asked_for() {
     let mut world = World::new();
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Create {
+        domain: VM,
+        name: "vm".into(),
+        xml: "<domain/>".into(),
+        made: None,
+        paused: false,
+    });
     let at = world.now().wall;
     world.tell(Input::LinkLost { at });
     let (run, what, outcome) = (RunId(1), Asked::Create, Outcome::NoLink);
@@ -133,14 +139,20 @@ fn a_start_outlives_the_link_by_which_it_was_asked_for() {
 #[test]
 fn a_destroy_that_libvirt_was_asked_for_too_early_is_asked_for_again() {
     let mut world = World::new();
-    world.wants(Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made: None });
+    world.wants(Wanted::Create {
+        domain: VM,
+        name: "vm".into(),
+        xml: "<domain/>".into(),
+        made: None,
+        paused: false,
+    });
     world.wants(Wanted::Destroy { domain: VM });
     // It came up, and then libvirt's answer from before that comes.
     world.heard(Happening::Started(StartDetail::Booted));
     world.asked.clear();
     let acted = |outcome| Input::Answered(Answer::Acted { run: RunId(1), what: Asked::Destroy, outcome });
     world.tell(acted(Outcome::NoDomain));
-    let again = Question::Act { run: RunId(1), domain: VM, what: Asked::Destroy, xml: None };
+    let again = Question::Act { run: RunId(1), domain: VM, what: Asked::Destroy, xml: None, paused: false };
     assert_eq!(world.asked, [again]);
     world.absent(10_000);
     assert_eq!(world.replies, [Reply::Done], "the start alone is answered");

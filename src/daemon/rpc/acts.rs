@@ -1,0 +1,121 @@
+//! Verbs that act on a VM: judged by the policy, asked of the engine, and answered in VDSM's words.
+
+use std::sync::Arc;
+
+use whydown_core::act::{Act, SnapshotDisk};
+use whydown_core::evidence::{self, tame};
+use whydown_core::id::DomainId;
+use whydown_core::lifecycle::{Reply, Wanted};
+use whydown_wire::{Code, WorkKind, status_reply};
+
+use super::super::document::Document;
+use super::super::space;
+use super::{Given, Service, refused};
+use crate::edge::{Peer, Request};
+
+/// A VM to be started.
+pub(super) struct Start {
+    pub xml: String,
+    /// What of the document is its sender's, where that is not the whole.
+    pub judged: Option<String>,
+    /// With its CPUs stopped.
+    pub paused: bool,
+}
+
+impl Service {
+    pub(super) async fn create(
+        &self,
+        peer: &Peer,
+        asked: &Request,
+        vm: Option<DomainId>,
+        start: Start,
+    ) -> Given {
+        let Start { xml, judged, paused } = start;
+        let document = match Document::read(xml, vm) {
+            Ok(document) => document,
+            Err(bad) => return Given::Own(status_reply(Code::CreateError, &tame(&bad.to_string()))),
+        };
+        if let Err(forbidden) = self.judge.document(judged.as_deref().unwrap_or(&document.xml)).await {
+            return refused(peer, Code::CreateError, &forbidden);
+        }
+        let domain = document.domain;
+        let made = whydown_libvirt::read_planned(&document.xml).ok().map(Arc::new);
+        let what = Wanted::Create { domain, name: document.name, xml: document.xml, made, paused };
+        let outcome = self.ask(peer, asked, what).await;
+        Given::Own(whydown_wire::create_reply(domain, &outcome))
+    }
+
+    pub(super) async fn act(&self, peer: &Peer, asked: &Request, vm: DomainId, mut act: Act) -> Given {
+        if let Act::Migrate(how) = &mut act
+            && let Err(forbidden) = self.judge.migration(how).await
+        {
+            return refused(peer, Code::NotSupported, &forbidden);
+        }
+        let what = act.asked();
+        let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
+        Given::Own(match what {
+            evidence::Asked::Save => whydown_wire::work_begun_reply(WorkKind::Save, &outcome),
+            evidence::Asked::Migrate => whydown_wire::work_begun_reply(WorkKind::Migration, &outcome),
+            evidence::Asked::Abort => whydown_wire::cancel_reply(&outcome),
+            evidence::Asked::SetVcpus if matches!(outcome, Reply::Done | Reply::DoneUnwritten) => {
+                self.picture().bodies.the_vm(vm, self.range(peer, asked))
+            }
+            _ => whydown_wire::act_reply(what, &outcome),
+        })
+    }
+
+    /// What of it names things of the host may name what `create` may, and nothing else.
+    pub(super) async fn device(
+        &self,
+        peer: &Peer,
+        asked: &Request,
+        vm: DomainId,
+        act: Act,
+        judged: Option<String>,
+    ) -> Given {
+        if let Some(document) = judged
+            && let Err(forbidden) = self.judge.document(&document).await
+        {
+            return refused(peer, Code::NotSupported, &forbidden);
+        }
+        let what = act.asked();
+        let medium = match &act {
+            Act::ChangeMedium(medium) => medium.path.clone(),
+            _ => None,
+        };
+        let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
+        Given::Own(match (outcome, medium) {
+            (Reply::Done | Reply::DoneUnwritten, _) => {
+                self.picture().bodies.the_vm(vm, self.range(peer, asked))
+            }
+            (Reply::Refused(text), Some(path)) if space::is_missing(path.clone()).await => {
+                whydown_wire::no_image_reply(&text)
+            }
+            (other, _) => whydown_wire::device_reply(what, &other),
+        })
+    }
+
+    /// With the guest's help where it has an agent, and without where it has none: as the original did.
+    pub(super) async fn snapshot(
+        &self,
+        peer: &Peer,
+        asked: &Request,
+        vm: DomainId,
+        disks: Vec<SnapshotDisk>,
+        frozen: bool,
+    ) -> Given {
+        if let Err(forbidden) = self.judge.snapshot(&disks) {
+            return refused(peer, Code::NotSupported, &forbidden);
+        }
+        if !frozen {
+            let act = Act::Snapshot { disks: disks.clone(), quiesce: true };
+            let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
+            if !matches!(outcome, Reply::Refused(_)) {
+                return Given::Own(whydown_wire::snapshot_reply(true, &outcome));
+            }
+        }
+        let act = Act::Snapshot { disks, quiesce: false };
+        let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
+        Given::Own(whydown_wire::snapshot_reply(false, &outcome))
+    }
+}
