@@ -91,9 +91,16 @@ fn a_classic_vm_boots_from_its_disk_has_its_devices_and_powers_off() -> Result<(
 fn a_vm_that_is_launched_paused_stands_still_until_it_is_let_run() -> Result<()> {
     let host = Host::start("launched")?;
     let guest = host.guest("still")?;
-    let vm = classic(&guest).replacen('{', "{'launchPaused': 'true', ", 1);
+    let nodes = "'guestNumaNodes': [{'nodeIndex': 1, 'cpus': '1', 'memory': '1'}, {'nodeIndex': 0, 'cpus': '0', 'memory': '1'}]";
+    let tuned = "'numaTune': {'mode': 'preferred', 'nodeset': '0'}";
+    let vm = classic(&guest).replacen('{', &format!("{{'launchPaused': 'true', {nodes}, {tuned}, "), 1);
     assert_eq!(host.call(&format!("create({vm})"))?, 0);
     host.wait_status(&guest, "paused");
+    let document = host.libvirtd.virsh(&["dumpxml", "still"])?;
+    let document = String::from_utf8_lossy(&document.stdout).into_owned();
+    for part in ["<cell id='0' cpus='0'", "<cell id='1' cpus='1'", "<memory mode='preferred' nodeset='0'/>"] {
+        assert!(document.contains(part), "{part}: {document}");
+    }
     let polled = |member: &str| crate::polled(&host, &guest, member);
     assert_eq!((polled("status")?.as_str(), polled("pauseCode")?.as_str()), ("Paused", "NOERR"));
     host.libvirtd.wait_state("still", Some("paused (user)"), PATIENCE)?;

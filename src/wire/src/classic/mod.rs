@@ -114,7 +114,7 @@ impl ClassicVm {
             element("uuid").text(domain),
             element("memory").with("unit", "MiB").text(memory),
         ];
-        children.extend(processors(fields)?);
+        children.extend(processors(fields, memory)?);
         let serial = fields.text("serial")?;
         children.push(boot(fields, &devices, serial.is_some())?);
         if let Some(serial) = serial {
@@ -168,7 +168,36 @@ fn shares(fields: &Fields<'_>) -> Result<Option<u64>, Refused> {
     Ok(own.or_else(|| (nice != 0).then(|| u64::try_from((20 - nice) * 51).unwrap_or_default())))
 }
 
-fn processors(fields: &Fields<'_>) -> Result<Vec<Element>, Refused> {
+/// Parts of the machine with memory and processors of their own, which must be the whole memory.
+fn nodes(fields: &Fields<'_>, memory: u64) -> Result<Option<Element>, Refused> {
+    let mut cells = fields.structures("guestNumaNodes", |_, node| {
+        let mib = node.number("memory")?.ok_or_else(|| node.missing("memory"))?;
+        let cell =
+            element("cell").with("cpus", node.required("cpus")?).with("memory", mib).with("unit", "MiB");
+        Ok((node.number("nodeIndex")?.ok_or_else(|| node.missing("nodeIndex"))?, mib, cell))
+    })?;
+    if cells.is_empty() {
+        return Ok(None);
+    }
+    if cells.iter().map(|(_, mib, _)| mib).sum::<u64>() != memory {
+        return Err(fields.bad("guestNumaNodes", "such that their memory is memSize"));
+    }
+    cells.sort_by_key(|(index, ..)| *index);
+    Ok(Some(element("numa").children(cells.into_iter().map(|(.., cell)| cell))))
+}
+
+/// From which of the host's nodes the memory is to come. Without them nothing follows from it, as in the original.
+fn node_tuning(fields: &Fields<'_>) -> Result<Option<Element>, Refused> {
+    let tuning = fields.structure("numaTune", |tune| {
+        let modes = ["strict", "preferred", "interleave"].map(|mode| (mode, mode));
+        Ok((tune.word("mode", &modes)?, tune.text("nodeset")?))
+    })?;
+    let Some((mode, Some(nodes))) = tuning else { return Ok(None) };
+    let memory = element("memory").with("mode", mode.unwrap_or("strict")).with("nodeset", nodes);
+    Ok(Some(element("numatune").child(memory)))
+}
+
+fn processors(fields: &Fields<'_>, memory: u64) -> Result<Vec<Element>, Refused> {
     let present = fields.number("smp")?.unwrap_or(1).max(1);
     let most = fields.number("maxVCpus")?.unwrap_or(present);
     if most < present {
@@ -213,9 +242,11 @@ fn processors(fields: &Fields<'_>) -> Result<Vec<Element>, Refused> {
         let topology = element("topology");
         cpu = cpu.child(topology.with("sockets", sockets).with("cores", cores).with("threads", threads));
     }
+    let cpu = cpu.children(nodes(fields, memory)?);
     if cpu != element("cpu") {
         parts.push(cpu);
     }
+    parts.extend(node_tuning(fields)?);
     Ok(parts)
 }
 
