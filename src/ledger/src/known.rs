@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use whydown_core::evidence::EvidenceId;
 use whydown_core::id::{DomainId, RunId};
-use whydown_core::record::{Ending, Keep, Recovered};
+use whydown_core::record::{Ending, Keep, Recovered, RunStart};
 
 /// Endings that are kept though they were acknowledged, or a later run of their domain has ended.
 pub(crate) const SETTLED: usize = 256;
@@ -16,6 +16,7 @@ pub(crate) const SETTLED: usize = 256;
 /// See the module page.
 #[derive(Default)]
 pub(crate) struct Known {
+    /// Of runs that go on, and of those whose endings are here: without its start nobody knows later what QEMU's log says of it.
     starts: BTreeMap<RunId, Arc<Keep>>,
     evidence: BTreeMap<(RunId, EvidenceId), Arc<Keep>>,
     endings: BTreeMap<RunId, Arc<Keep>>,
@@ -32,9 +33,12 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// What the file gave when it was opened, `newest` among its endings.
-    pub(crate) fn of(recovered: &Recovered, newest: Vec<Ending>) -> Self {
+    /// What the file gave when it was opened, `newest` among its endings, and how ended runs began.
+    pub(crate) fn of(recovered: &Recovered, newest: Vec<Ending>, starts: Vec<RunStart>) -> Self {
         let mut known = Self::default();
+        for start in starts {
+            known.note(&Arc::new(Keep::Start(start)));
+        }
         for (start, evidence) in &recovered.open {
             known.note(&Arc::new(Keep::Start(start.clone())));
             for (position, evidence) in (0..).zip(evidence) {
@@ -64,7 +68,6 @@ impl Known {
                 }
             }
             Keep::Ending(ending) => {
-                self.starts.remove(&ending.run);
                 let own = self.evidence.range((ending.run, 0)..=(ending.run, EvidenceId::MAX));
                 for place in own.map(|(place, _)| *place).collect::<Vec<_>>() {
                     self.evidence.remove(&place);
@@ -109,6 +112,7 @@ impl Known {
             let Some(oldest) = self.settled.pop_front() else { return };
             self.acknowledged.remove(&oldest);
             self.revised.retain(|(run, _), _| *run != oldest);
+            self.starts.remove(&oldest);
             if let Some(op) = self.endings.remove(&oldest)
                 && let Keep::Ending(ending) = &*op
                 && self.latest.get(&ending.domain) == Some(&oldest)
@@ -116,6 +120,11 @@ impl Known {
                 self.latest.remove(&ending.domain);
             }
         }
+    }
+
+    /// Runs that go on.
+    pub(crate) fn open(&self) -> impl Iterator<Item = RunId> {
+        self.starts.keys().copied().filter(|run| !self.endings.contains_key(run))
     }
 
     /// All of it, in an order in which it can be written.

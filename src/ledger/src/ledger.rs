@@ -71,7 +71,7 @@ impl Ledger {
     pub fn open(settings: Settings, told: impl Fn(Told) + Send + 'static) -> Opened {
         let start = opening::start(settings);
         let shared = Arc::new(start.shared);
-        let known = Known::of(&start.recovered, start.newest);
+        let known = Known::of(&start.recovered, start.newest, start.starts);
         let writer = Writer::new(Arc::clone(&shared), start.store, known, Box::new(told));
         let spawned = thread::Builder::new().name("ledger".into()).spawn(move || writer.run());
         let mut trouble = start.trouble;

@@ -2,24 +2,27 @@
 //!
 //! | at the path | what is done |
 //! |---|---|
-//! | nothing, or the file cut, or without its log | a fresh file from the open one takes its place |
-//! | another sound ledger, as a backup | it is used; what memory holds is written into it |
+//! | nothing, or a link, or the file or its log cut, or no log | a fresh file from the open one takes its place |
+//! | another sound ledger, as a backup | it is used; all of the open one is written into it, and what memory holds |
 //! | another file, damaged or empty | it is moved away, and a fresh one from the open one takes its place |
 //! | what is no plain file, or another program's | it is left alone; the open one is held, and tried again |
 //!
 //! Whatever fails on the way, the file that is open stays open.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use rusqlite::{Connection, OpenFlags};
 use whydown_core::time::Wall;
 
 use crate::damage::{self, free_name, remove_if_there};
 use crate::history::beside;
 use crate::known::Known;
-use crate::place::{Wrong, only_plain_files};
+use crate::place::{Wrong, is_link, only_plain_files};
 use crate::queue::Batch;
+use crate::recovery::immutable_uri;
 use crate::settings::Settings;
 use crate::store::{self, Failure, Store};
 
@@ -61,6 +64,13 @@ fn put_right(
     known: &Known,
 ) -> Result<(Option<Store>, String), Failure> {
     let path = &settings.path;
+    // A link is taken away, and what it leads to is left alone. The file's own is replaced in one step.
+    for link in ["-wal", "-shm"].map(|suffix| beside(path, suffix)).iter().filter(|path| is_link(path)) {
+        remove_if_there(link).map_err(|e| failed("removing a link", &e))?;
+    }
+    if is_link(path) {
+        return rewrite(open, settings, known, &Wrong::Link.to_string()).map(|told| (None, told));
+    }
     only_plain_files(path)?;
     let wrong = match open.place.look() {
         Err(wrong) => wrong,
@@ -74,8 +84,10 @@ fn put_right(
         open.place.leave_log();
         match Store::open(path, true, &settings.uptime) {
             Ok(mut store) => {
+                take_over(&mut store, open, &beside(path, ".fresh"))?;
                 put(&mut store, open, known)?;
-                let told = format!("{wrong}: it is used, with what memory holds of the one before");
+                store.count()?;
+                let told = format!("{wrong}: it is used, with all that could be had of the one before");
                 return Ok((Some(store), told));
             }
             Err(Failure::Damaged(reason)) => {
@@ -124,7 +136,12 @@ fn rewrite(open: &mut Store, settings: &Settings, known: &Known, why: &str) -> R
     }
     let mut fresh = Store::open(&fresh_path, false, &settings.uptime)?;
     if !whole {
-        damage::salvage(Some(open.db()), fresh.db(), 0, (settings.clock)())?;
+        let now = (settings.clock)();
+        damage::salvage(Some(open.db()), fresh.db(), 0, now)?;
+        // Without its log the file itself is still whole, as it was some time ago.
+        if let Some(base) = without_log(open) {
+            damage::salvage(Some(&base), fresh.db(), 0, now)?;
+        }
     }
     put(&mut fresh, open, known)?;
     fresh.count()?;
@@ -146,6 +163,46 @@ fn rewrite(open: &mut Store, settings: &Settings, known: &Known, why: &str) -> R
     })
 }
 
+/// The file as it is without its log, if only that was cut.
+fn without_log(open: &Store) -> Option<Connection> {
+    if open.place.look() != Err(Wrong::LogCut) {
+        return None;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(immutable_uri(open.place.path()), flags).ok()
+}
+
+/// All that the open file has of any run is written into the other one, in place of what that has of it. If it cannot be
+/// read, memory must do. `between` is a name that is free.
+fn take_over(other: &mut Store, open: &mut Store, between: &Path) -> Result<(), Failure> {
+    clear(between)?;
+    let name = between.to_string_lossy().into_owned();
+    if let Err(error) = open.db().execute("VACUUM INTO ?1", [&name]) {
+        tracing::error!(%error, "the ledger that was replaced cannot be read any more");
+        return clear(between);
+    }
+    let db = other.db();
+    db.execute("ATTACH ?1 AS ours", [&name])?;
+    let taken = db.execute_batch(
+        "BEGIN IMMEDIATE;
+         DELETE FROM main.run WHERE run IN (SELECT run FROM ours.run);
+         INSERT INTO main.run SELECT * FROM ours.run;
+         INSERT INTO main.evidence SELECT * FROM ours.evidence;
+         INSERT INTO main.ending SELECT * FROM ours.ending;
+         INSERT INTO main.earlier SELECT * FROM ours.earlier;
+         INSERT INTO main.made SELECT * FROM ours.made;
+         INSERT INTO main.meta SELECT * FROM ours.meta WHERE key IN ('alive', 'lost_until')
+             ON CONFLICT DO UPDATE SET value = max(value, excluded.value);
+         COMMIT",
+    );
+    if taken.is_err() && !db.is_autocommit() {
+        db.execute_batch("ROLLBACK")?;
+    }
+    db.execute("DETACH ours", [])?;
+    taken?;
+    clear(between)
+}
+
 /// The end has come and the place is not free: what is open is saved under another name.
 pub(crate) fn save_beside(open: &mut Store, path: &Path, now: Wall) -> Result<PathBuf, Failure> {
     let saved = beside(path, &format!(".saved-{}", now.as_millis()));
@@ -164,7 +221,30 @@ fn clear(path: &Path) -> Result<(), Failure> {
 /// Writes what memory holds, where it is not there already.
 fn put(store: &mut Store, open: &Store, known: &Known) -> Result<(), Failure> {
     store.go_on_from(open.counted())?;
-    put_known(store, known)
+    put_known(store, known)?;
+    close_others(store, known)
+}
+
+/// Nobody follows a run that memory does not know as one that goes on: it has ended since the file said so.
+fn close_others(store: &mut Store, known: &Known) -> Result<(), Failure> {
+    let follows: BTreeSet<i64> = known.open().map(|run| run.0.cast_signed()).collect();
+    let db = store.db();
+    let open: Vec<i64> = db
+        .prepare("SELECT run FROM run WHERE state = 'open' AND at IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let lost: Vec<i64> = open.into_iter().filter(|run| !follows.contains(run)).collect();
+    let transaction = db.transaction()?;
+    for run in &lost {
+        transaction.execute("UPDATE run SET state = 'lost' WHERE run = ?1", [run])?;
+        transaction.execute("DELETE FROM evidence WHERE run = ?1", [run])?;
+    }
+    transaction.commit()?;
+    store.note_length()?;
+    if !lost.is_empty() {
+        tracing::error!(runs = ?lost, "lost: how these runs ended is in no file any more");
+    }
+    Ok(())
 }
 
 /// The same, where the numbers are right.

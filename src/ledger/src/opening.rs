@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use whydown_core::record::{Ending, Recovered};
+use whydown_core::record::{Ending, Recovered, RunStart};
 use whydown_core::time::Wall;
 
 use crate::damage;
@@ -21,18 +21,22 @@ pub(crate) struct Start {
     pub recovered: Recovered,
     /// The newest endings, for [`Known`](crate::known::Known).
     pub newest: Vec<Ending>,
+    /// How ended runs began, for the same.
+    pub starts: Vec<RunStart>,
     pub trouble: Option<Trouble>,
 }
 
 /// Opens the file for the first time.
 pub(crate) fn start(settings: Settings) -> Start {
     let path = settings.path.clone();
-    let mut newest = Vec::new();
+    let (mut newest, mut starts) = (Vec::new(), Vec::new());
     let opened = open_or_replace(&settings, true).and_then(|(mut store, replaced)| {
         recovery::sweep_fragments(store.db())?;
         let recovered = recovery::recover(store.db())?;
         store.reserve_runs(recovered.last_run)?;
         newest = recovery::newest(store.db(), SETTLED)?;
+        let ended = newest.iter().chain(&recovered.unacknowledged).map(|ending| ending.run);
+        starts = recovery::starts(store.db(), ended.collect())?;
         Ok((store, replaced, recovered))
     });
     let (store, recovered, trouble, failing) = match opened {
@@ -68,7 +72,7 @@ pub(crate) fn start(settings: Settings) -> Start {
         (health.endings, health.evidence) = (store.endings, store.facts);
     }
     let shared = Shared::new(settings, failing, health);
-    Start { shared, store, recovered, newest, trouble }
+    Start { shared, store, recovered, newest, starts, trouble }
 }
 
 /// Higher than any run number ever given, if numbers were counted from one or from an earlier such floor.

@@ -1,9 +1,10 @@
 //! Whether the file at the path is still the one that is open: others may remove, replace or cut it, or its log.
 //!
-//! Looking costs two questions to the file system's cache. The file is never opened for it: closing any handle of it
-//! would let go of the locks that SQLite holds on it.
+//! Looking costs three questions to the file system's cache. The file is never opened for it: closing any handle of it
+//! would let go of the locks that SQLite holds on it. Its log may be: no lock lies on that.
 
 use std::fs::Metadata;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,12 @@ use crate::store::Failure;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark(u64, u64);
 
+impl Mark {
+    fn of(found: &Metadata) -> Self {
+        Self(found.dev(), found.ino())
+    }
+}
+
 /// What is wrong with the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Wrong {
@@ -24,8 +31,12 @@ pub(crate) enum Wrong {
     Gone,
     #[error("another file was put in its place")]
     Other,
+    #[error("a link was put in its place")]
+    Link,
     #[error("it was cut while in use")]
     Cut,
+    #[error("its log was cut while in use")]
+    LogCut,
     #[error("its log was removed while in use")]
     LogGone,
 }
@@ -38,15 +49,29 @@ pub(crate) struct Place {
     /// It only becomes shorter by our own hand.
     length: u64,
     log: Option<Mark>,
+    /// So does its log.
+    log_length: u64,
     index: Option<Mark>,
 }
 
+/// How a log of SQLite's begins, but for the last bit.
+const LOG_MAGIC: u32 = 0x377f_0682;
+
+/// Bytes before its first frame.
+const LOG_HEADER: u64 = 32;
+
+/// Of what is there itself. A link is none of ours: what it leads to has its log elsewhere, and can be exchanged unseen.
 fn metadata(path: &Path) -> Option<Metadata> {
-    std::fs::metadata(path).ok()
+    std::fs::symlink_metadata(path).ok()
+}
+
+/// Whether a link lies there.
+pub(crate) fn is_link(path: &Path) -> bool {
+    metadata(path).is_some_and(|found| found.is_symlink())
 }
 
 fn mark(path: &Path) -> Option<Mark> {
-    metadata(path).map(|found| Mark(found.dev(), found.ino()))
+    metadata(path).as_ref().map(Mark::of)
 }
 
 impl Place {
@@ -55,38 +80,87 @@ impl Place {
         let found = metadata(path)?;
         Some(Self {
             path: path.to_owned(),
-            file: Mark(found.dev(), found.ino()),
+            file: Mark::of(&found),
             length: found.len(),
             log: mark(&beside(path, "-wal")),
+            log_length: metadata(&beside(path, "-wal")).map_or(0, |log| log.len()),
             index: mark(&beside(path, "-shm")),
         })
+    }
+
+    /// The file's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether all is where it was.
     pub(crate) fn look(&self) -> Result<(), Wrong> {
         let found = metadata(&self.path).ok_or(Wrong::Gone)?;
-        if Mark(found.dev(), found.ino()) != self.file {
-            return Err(Wrong::Other);
-        }
+        self.is_ours(&found)?;
         if found.len() < self.length {
             return Err(Wrong::Cut);
         }
-        let same =
-            |suffix: &str, was: Option<Mark>| was.is_none() || mark(&beside(&self.path, suffix)) == was;
-        if same("-wal", self.log) && same("-shm", self.index) { Ok(()) } else { Err(Wrong::LogGone) }
+        let log = metadata(&beside(&self.path, "-wal"));
+        let index = || mark(&beside(&self.path, "-shm"));
+        if self.log.is_some() && log.as_ref().map(Mark::of) != self.log
+            || self.index.is_some() && index() != self.index
+        {
+            return Err(Wrong::LogGone);
+        }
+        if log.map_or(0, |log| log.len()) < self.log_length { Err(Wrong::LogCut) } else { Ok(()) }
+    }
+
+    fn is_ours(&self, found: &Metadata) -> Result<(), Wrong> {
+        match Mark::of(found) == self.file {
+            true => Ok(()),
+            false if found.is_symlink() => Err(Wrong::Link),
+            false => Err(Wrong::Other),
+        }
+    }
+
+    /// Whether nothing at all is in its log.
+    pub(crate) fn log_is_empty(&self) -> bool {
+        metadata(&beside(&self.path, "-wal")).is_some_and(|log| log.len() == 0)
+    }
+
+    /// Its log has become shorter, and that is right.
+    pub(crate) fn note_log(&mut self) {
+        self.log_length = metadata(&beside(&self.path, "-wal")).map_or(0, |log| log.len());
     }
 
     /// After something of ours was written: it may be longer, and shorter only down to the `bytes` that are in it.
-    pub(crate) fn note_length(&mut self, bytes: impl FnOnce() -> Option<u64>) -> Result<(), Wrong> {
+    /// The same of its log, down to `log_kept`.
+    pub(crate) fn note_length(
+        &mut self,
+        bytes: impl FnOnce() -> Option<u64>,
+        log_kept: u64,
+    ) -> Result<(), Wrong> {
         let found = metadata(&self.path).ok_or(Wrong::Gone)?;
-        if Mark(found.dev(), found.ino()) != self.file {
-            return Err(Wrong::Other);
-        }
+        self.is_ours(&found)?;
         let shorter = found.len() < self.length;
         if shorter && bytes().is_none_or(|bytes| found.len() < bytes) {
             return Err(Wrong::Cut);
         }
         self.length = found.len();
+        self.note_log_length(log_kept)
+    }
+
+    /// SQLite makes its log shorter only when it begins it anew, and then down to `kept` bytes. One that others cut and SQLite
+    /// went on with has nothing where it should begin.
+    fn note_log_length(&mut self, kept: u64) -> Result<(), Wrong> {
+        let path = beside(&self.path, "-wal");
+        let length = metadata(&path).map_or(0, |log| log.len());
+        if length < self.log_length.min(kept) {
+            return Err(Wrong::LogCut);
+        }
+        if length > LOG_HEADER && metadata(&path).as_ref().map(Mark::of) == self.log {
+            let mut begins = [0; 4];
+            let read = std::fs::File::open(&path).and_then(|mut log| log.read_exact(&mut begins));
+            if read.is_ok() && u32::from_be_bytes(begins) & !1 != LOG_MAGIC {
+                return Err(Wrong::LogCut);
+            }
+        }
+        self.log_length = length;
         Ok(())
     }
 
@@ -151,12 +225,14 @@ pub(crate) fn forbidden(path: &Path) -> Option<String> {
     })
 }
 
-/// Nothing but a plain file is opened: to open or read a FIFO or a device may wait for ever. What is not there may come.
+/// Nothing but a plain file is opened: to open or read a FIFO or a device may wait for ever, and a link leads to a file whose
+/// log is elsewhere. What is not there may come.
 pub(crate) fn only_plain_files(path: &Path) -> Result<(), Failure> {
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let path = beside(path, suffix);
-        if metadata(&path).is_some_and(|found| !found.is_file()) {
-            return Err(Failure::Unavailable(format!("{} is no plain file", path.display())));
+        if let Some(found) = metadata(&path).filter(|found| !found.is_file()) {
+            let what = if found.is_symlink() { "a link and no plain file" } else { "no plain file" };
+            return Err(Failure::Unavailable(format!("{} is {what}", path.display())));
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What the file knows when the daemon starts: runs that went on, endings that nobody acknowledged, the last run number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ pub(crate) fn read_unwritable<T>(
     })
 }
 
-fn immutable_uri(path: &Path) -> String {
+pub(crate) fn immutable_uri(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     let escaped: String = path
         .as_os_str()
@@ -214,6 +214,19 @@ pub(crate) fn newest(db: &Connection, count: usize) -> Result<Vec<Ending>, Failu
     );
     // Those that make no sense are said where they are asked for.
     history::endings(db, &sql, [], &mut Vec::new())
+}
+
+/// How these runs began, as far as that is there.
+pub(crate) fn starts(db: &Connection, runs: BTreeSet<RunId>) -> Result<Vec<RunStart>, Failure> {
+    let sql = format!("SELECT {} FROM run AS r WHERE r.run = ?1 AND r.at IS NOT NULL", codec::START_COLUMNS);
+    let mut statement = db.prepare(&sql)?;
+    let mut found = Vec::new();
+    for run in runs {
+        // What makes no sense is nobody's start.
+        let start = statement.query_row([run.0.cast_signed()], codec::start_from_row).optional();
+        found.extend(start.ok().flatten().flatten());
+    }
+    Ok(found)
 }
 
 /// The latest endings that late proof may be about, with how their runs began.

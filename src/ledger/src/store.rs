@@ -179,7 +179,7 @@ impl Store {
     /// Writes the whole batch in one commit, or nothing of it.
     pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), Failure> {
         // What is written to a file that was taken away reaches nobody; and a file that was cut is longer afterwards.
-        self.place.look()?;
+        self.look()?;
         let lived = self.lived();
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut grown = Grown::default();
@@ -210,6 +210,26 @@ impl Store {
         self.endings += grown.endings;
         self.facts += grown.facts;
         Ok(())
+    }
+
+    /// Whether the file is where it should be, whole and with its log.
+    pub(crate) fn look(&mut self) -> Result<(), Wrong> {
+        match self.place.look() {
+            Err(Wrong::LogCut) if self.place.log_is_empty() && self.needs_no_log() => {
+                self.place.note_log();
+                self.place.look()
+            }
+            looked => looked,
+        }
+    }
+
+    /// Whether all that was committed is in the file itself, as where another program had SQLite bring the log into it and
+    /// empty it. Only to be asked of an empty log: of one that was cut, a part would be brought in.
+    fn needs_no_log(&self) -> bool {
+        let brought_in = "PRAGMA wal_checkpoint(PASSIVE)";
+        self.db
+            .query_row(brought_in, [], |row| Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?))
+            .unwrap_or(false)
     }
 
     /// Until when endings may have been lost with a damaged file.
@@ -259,7 +279,7 @@ impl Store {
     pub(crate) fn note_length(&mut self) -> Result<(), Failure> {
         let number = |pragma: &str| self.db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).ok();
         let bytes = || Some(number("page_count")?.saturating_mul(number("page_size")?).cast_unsigned());
-        Ok(self.place.note_length(bytes)?)
+        Ok(self.place.note_length(bytes, LOG_BYTES.cast_unsigned())?)
     }
 
     /// Counts what is in the file.

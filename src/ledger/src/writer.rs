@@ -326,15 +326,19 @@ impl Writer {
     /// Whether the file is where it should be.
     fn look(&mut self) {
         self.look_at = Instant::now() + LOOK_EVERY;
-        match self.store.as_ref().map(|store| store.place.look()) {
-            Some(Err(wrong)) => self.fail(wrong.into()),
-            _ => self.shared.done.notify_all(),
+        let Some(store) = &mut self.store else { return self.shared.done.notify_all() };
+        match store.look() {
+            Err(wrong) => self.fail(wrong.into()),
+            Ok(()) => {
+                *lock(&self.shared.place) = Some(store.place.clone());
+                self.shared.done.notify_all();
+            }
         }
     }
 
     fn tidy(&mut self) {
         let Some(store) = &mut self.store else { return };
-        if let Err(wrong) = store.place.look() {
+        if let Err(wrong) = store.look() {
             return self.fail(wrong.into());
         }
         match retention::slice(store, &self.shared.settings.retention) {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,11 +14,13 @@ use whydown_core::record::Keep;
 use whydown_ledger::{Condition, Ledger, Opened, Trouble};
 
 fn remove(path: &Path, suffixes: &[&str]) {
-    for suffix in suffixes {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        std::fs::remove_file(name).unwrap();
-    }
+    suffixes.iter().for_each(|suffix| std::fs::remove_file(beside(path, suffix)).unwrap());
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 fn fifo(path: &Path) {
@@ -46,6 +48,15 @@ const DEEDS: &[Deed] = &[
     ("nonsense takes its place", |path| {
         std::fs::write(path.with_extension("new"), "nonsense ".repeat(1000)).unwrap();
         std::fs::rename(path.with_extension("new"), path).unwrap();
+    }),
+    ("a link to it takes its place", |path| {
+        std::fs::rename(path, path.with_extension("moved")).unwrap();
+        std::os::unix::fs::symlink(path.with_extension("moved"), path).unwrap();
+    }),
+    ("a link to its log takes the log's place", |path| {
+        let (log, moved) = (beside(path, "-wal"), beside(path, "-wal.moved"));
+        std::fs::rename(&log, &moved).unwrap();
+        std::os::unix::fs::symlink(moved, log).unwrap();
     }),
     ("its folder is removed", |path| std::fs::remove_dir_all(path.parent().unwrap()).unwrap()),
 ];
@@ -145,6 +156,122 @@ fn a_file_that_is_cut_has_again_what_was_told_to_be_on_disk() {
             "cut to {length}"
         );
     }
+}
+
+/// What its log held is there again: at once, and without a word from anybody.
+#[test]
+fn a_log_that_is_cut_has_again_what_was_told_to_be_on_disk() {
+    let cuts =
+        [("all", 0.0, false), ("its head stays", -1.0, true), ("half", 0.5, true), ("its end", 0.999, false)];
+    for (what, part, asked) in cuts {
+        let folder = Folder::new();
+        fill(&folder.ledger());
+        let (ledger, _, heard) = open(&folder.ledger());
+        ledger.keep_together(vec![Keep::Start(start(202, 202)), keep_ending(202, 202)]);
+        ledger.keep(acknowledge(202));
+        heard.wait(|told| told.contains(&kept([202])[0]));
+        ledger.flush(PATIENCE).unwrap();
+        let log = beside(&folder.ledger(), "-wal");
+        let length = log.metadata().unwrap().len();
+        cut(&log, if part < 0.0 { 32 } else { (length as f64 * part) as u64 });
+        if asked {
+            let seen = ledger.history(&everything());
+            assert!(seen.endings.len() == 201 || !seen.unread.is_empty(), "{what}: {seen:?}");
+        }
+        eventually("it is put right", || is_fine(&ledger));
+        ledger.keep(keep_ending(203, 203));
+        heard.wait(|told| told.contains(&kept([203])[0]));
+        let told = ledger.health().mended.unwrap();
+        assert!(told.contains("its log was cut while in use"), "{told}");
+        // What is on disk now is what the next one finds, whatever happens to this one.
+        let left = Folder::new();
+        for suffix in ["", "-wal"] {
+            std::fs::copy(beside(&folder.ledger(), suffix), beside(&left.ledger(), suffix)).unwrap();
+        }
+        let (left, recovered, _) = open(&left.ledger());
+        let unacknowledged: Vec<u64> = recovered.unacknowledged.iter().map(|ending| ending.run.0).collect();
+        assert_eq!(unacknowledged, (1..=200).chain([203]).collect::<Vec<_>>(), "{what} is cut");
+        assert_eq!((recovered.open.len(), recovered.open[0].1.len()), (1, 1), "{what} is cut");
+        assert!(recovered.latest.iter().any(|seen| seen.run == RunId(202)), "{what} is cut: {recovered:?}");
+        assert_eq!(left.ending(RunId(202)).unwrap().unwrap().acknowledged, Some(by("engine")), "{what}");
+    }
+}
+
+#[test]
+fn a_log_that_another_program_has_brought_into_the_file_is_not_missed() {
+    let folder = Folder::new();
+    fill(&folder.ledger());
+    let (ledger, _, heard) = open(&folder.ledger());
+    ledger.keep(keep_ending(202, 202));
+    heard.wait(|told| told.contains(&kept([202])[0]));
+    // A process of its own, as locks know processes.
+    let sql = "import sqlite3, sys\nprint(sqlite3.connect(sys.argv[1]).execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone())";
+    let done = Command::new("python3").arg("-c").arg(sql).arg(folder.ledger()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "(0, 0, 0)", "{done:?}");
+    assert_eq!(beside(&folder.ledger(), "-wal").metadata().unwrap().len(), 0);
+    assert_eq!(history(&ledger, &everything()).len(), 201);
+    ledger.keep(keep_ending(203, 203));
+    heard.wait(|told| told.contains(&kept([203])[0]));
+    ledger.flush(PATIENCE).unwrap();
+    assert_eq!((ledger.health().mended, ledger.health().condition), (None, Condition::Working));
+    assert_eq!(history(&ledger, &everything()).len(), 202);
+}
+
+/// Files as they were some time ago are put back while more has been told since.
+#[test]
+fn an_older_copy_that_is_put_in_its_place_forgets_nothing_and_lets_nothing_go_on() {
+    let folder = Folder::new();
+    fill(&folder.ledger());
+    let (ledger, _, heard) = open(&folder.ledger());
+    let older = folder.path().join("older.db");
+    // More endings than memory keeps, of runs that still go on in the copy.
+    ledger.keep_together((300..700).map(|run| Keep::Start(start(run, 9))).collect());
+    ledger.flush(PATIENCE).unwrap();
+    for suffix in ["", "-wal"] {
+        std::fs::copy(beside(&folder.ledger(), suffix), beside(&older, suffix)).unwrap();
+    }
+    for run in 300..700 {
+        ledger.keep_together(vec![keep_ending(run, 9), acknowledge(run)]);
+    }
+    // And one that it has never heard of.
+    ledger.keep_together(vec![Keep::Start(start(800, 10)), keep_ending(800, 10), acknowledge(800)]);
+    heard.wait(|told| told.contains(&kept([800])[0]));
+    ledger.flush(PATIENCE).unwrap();
+    for suffix in ["", "-wal"] {
+        std::fs::rename(beside(&older, suffix), beside(&folder.ledger(), suffix)).unwrap();
+    }
+    eventually("it is put right", || is_fine(&ledger));
+    ledger.keep(keep_ending(203, 203));
+    heard.wait(|told| told.contains(&kept([203])[0]));
+    assert_eq!(history(&ledger, &everything()).len(), 602);
+    ledger.close(PATIENCE).unwrap();
+    let (ledger, recovered, _) = open(&folder.ledger());
+    assert_eq!(history(&ledger, &everything()).len(), 602);
+    let goes_on: Vec<u64> = recovered.open.iter().map(|(start, _)| start.run.0).collect();
+    assert_eq!(goes_on, [201]);
+    for (domain, run) in [(9, 699), (10, 800)] {
+        let seen = recovered.latest.iter().find(|seen| seen.domain == common::domain(domain));
+        let seen = seen.map(|seen| (seen.run, seen.at, seen.start));
+        assert_eq!(seen, Some((RunId(run), at(run as i64), true)), "its log is no news");
+    }
+}
+
+#[test]
+fn at_the_start_a_link_is_not_followed_and_nothing_that_it_leads_to_is_touched() {
+    let folder = Folder::new();
+    let elsewhere = folder.path().join("elsewhere.db");
+    write(&elsewhere, [keep_ending(1, 1)]);
+    std::os::unix::fs::symlink(&elsewhere, folder.ledger()).unwrap();
+    let before = std::fs::read(&elsewhere).unwrap();
+    let Opened { ledger, trouble, .. } =
+        Ledger::open(settings(&folder.ledger()), Heard::default().listener());
+    let Some(Trouble::Unavailable { reason, .. }) = &trouble else { panic!("{trouble:?}") };
+    assert!(reason.contains("a link"), "{reason}");
+    assert_eq!(std::fs::read(&elsewhere).unwrap(), before);
+    ledger.keep(keep_ending(2, 2));
+    std::fs::rename(&elsewhere, folder.ledger()).unwrap();
+    ledger.flush(PATIENCE).unwrap();
+    assert_eq!(runs(&history(&ledger, &everything())), [2, 1]);
 }
 
 #[test]
