@@ -10,6 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use whydown_core::id::RequestId;
 use whydown_core::lifecycle::{Input, Reply, Request, Wanted};
 
+use crate::edge::Begun;
+
 /// Inputs that may wait. A storm of a thousand VMs makes some six thousand.
 pub const QUEUE: usize = 16_384;
 
@@ -53,14 +55,17 @@ impl Postbox {
         let _ = self.letters.send(Post::Input(input)).await;
     }
 
-    /// Asks on behalf of a manager.
+    /// Asks on behalf of a manager. Until it has `begun` nothing was asked; from then on it will be carried out, whether
+    /// or not somebody waits for the answer.
     ///
     /// # Errors
     /// [`Stopping`] if the daemon goes down before it is answered.
-    pub async fn ask(&self, who: String, what: Wanted) -> Result<Reply, Stopping> {
+    pub async fn ask(&self, who: String, what: Wanted, begun: &Begun) -> Result<Reply, Stopping> {
         let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
-        self.letters.send(Post::Request(Request { id, who, what }, answer)).await.map_err(|_| Stopping)?;
+        let room = self.letters.reserve().await.map_err(|_| Stopping)?;
+        begun.now();
+        room.send(Post::Request(Request { id, who, what }, answer));
         answered.await.map_err(|_| Stopping)
     }
 

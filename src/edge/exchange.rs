@@ -11,20 +11,24 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
 use tracing::{Instrument as _, debug, debug_span, error};
 use whydown_wire::Body;
 
+use super::begun::while_the_client_stays;
 use super::guarded::{Exchange, Exchanges};
-use super::held::Holder;
-use super::inflate::{InflateError, inflate};
-use super::{Answer, Content, Door, Hosts, Limits, Peer, Request, Service, manners};
+use super::held::{Hold, Holder, NoRoom};
+use super::inflate::InflateError;
+use super::unpacking::unpack;
+use super::{Answer, Begun, Content, Door, Hosts, Limits, Peer, Request, Service, manners};
 
 /// Bodies up to this size go out as they are, as VDSM did: they fit one packet.
 const PLAIN_BYTES: usize = 1400;
 
 /// Packing more than this is left to a thread that may block.
 const INLINE_PACK_BYTES: usize = 64 << 10;
+
+/// When to come again where there was no room for a request: those before it are read in a moment.
+const RETRY_S: u32 = 1;
 
 /// Threads that pack at once. Whoever waits for one waits with its client, and holds no thread.
 static PACKERS: Semaphore = Semaphore::const_new(4);
@@ -54,22 +58,14 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-/// Runs the service on a task of its own, whose panic costs one answer. A call outlives a client that hangs up: a destroy
-/// is not cut in half. A look does not: nobody is left to be told.
+/// Runs the service on a task of its own, whose panic costs one answer. What has begun outlives a client that hangs up: a
+/// destroy is not cut in half. What only waits, or is only told something, does not: nobody is left to be told.
 async fn serve(shared: &Shared, request: Request) -> Answer {
     let flow = request.headers.get("flowid").and_then(|id| id.to_str().ok()).unwrap_or("").to_owned();
     let span = debug_span!("request", peer = %shared.peer, path = %request.path, flow);
-    let is_look = request.door == Door::Look;
+    let begun = request.begun.clone();
     let call = Arc::clone(&shared.service).call(shared.peer.clone(), request).instrument(span);
-    let answered = if is_look {
-        // Dropping the set ends the task.
-        let mut alone = JoinSet::new();
-        alone.spawn(call);
-        alone.join_next().await
-    } else {
-        Some(tokio::spawn(call).await)
-    };
-    match answered.expect("one was spawned") {
+    match while_the_client_stays(begun, call).await {
         Ok(answer) => answer,
         Err(failed) => {
             error!(peer = %shared.peer, error = %failed, "a request could not be answered");
@@ -84,11 +80,12 @@ struct Refusal {
     status: StatusCode,
     text: String,
     allow: Option<&'static str>,
+    retry_after_s: Option<u32>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), allow: None }
+        Self { status, text: text.into(), allow: None, retry_after_s: None }
     }
 
     fn response(self, exchange: Exchange) -> Response<Outgoing> {
@@ -100,6 +97,9 @@ impl Refusal {
         keep_from_pages(headers);
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -135,20 +135,26 @@ async fn read(shared: &Shared, request: hyper::Request<Incoming>) -> Result<Requ
     })?;
     let (head, body) = request.into_parts();
     let packed = is_packed(&head.headers)?;
-    let came = collect(body, limits.max_body_bytes, &shared.holder);
+    let hold = shared.holder.request();
+    let came = collect(body, limits.max_body_bytes, &hold);
     let mut body = tokio::time::timeout(limits.body_timeout, came)
         .await
         .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"))??;
     if packed {
-        let unpacked = inflate(&body, limits.max_body_bytes).map_err(|error| match error {
+        let unpacked = unpack(body, limits.max_body_bytes, shared.holder.share).await;
+        body = unpacked.map_err(|error| match error {
             InflateError::TooLarge => too_large(limits.max_body_bytes),
-            InflateError::Broken => Refusal::new(StatusCode::BAD_REQUEST, "error decoding gzip content\n"),
+            InflateError::Broken => Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "error decoding gzip content: it must be one whole member and nothing else\n",
+            ),
         })?;
         // From now on it takes what it was unpacked to.
-        body = shared.holder.keep(unpacked);
+        hold.has(body.len())?;
     }
+    let body = hold.keep_with(body);
     let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
-    Ok(Request { door, path, query, headers: head.headers, body })
+    Ok(Request { door, path, query, headers: head.headers, body, begun: Begun::default() })
 }
 
 /// Whether the body is gzip. One encoding is undone, once: what is packed in other ways, or twice, is refused.
@@ -169,11 +175,18 @@ fn too_large(limit: usize) -> Refusal {
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have {limit} bytes\n"))
 }
 
-async fn collect(mut body: Incoming, limit: usize, holder: &Holder) -> Result<Bytes, Refusal> {
+impl From<NoRoom> for Refusal {
+    fn from(_: NoRoom) -> Self {
+        let text = "this peer's requests fill the room that there is for what waits\n";
+        Self { retry_after_s: Some(RETRY_S), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text) }
+    }
+}
+
+async fn collect(mut body: Incoming, limit: usize, hold: &Hold) -> Result<Bytes, Refusal> {
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large(limit));
     }
-    let (mut whole, mut hold) = (BytesMut::new(), None);
+    let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the body is broken\n"))?;
         let Ok(piece) = frame.into_data() else { continue };
@@ -181,18 +194,20 @@ async fn collect(mut body: Incoming, limit: usize, holder: &Holder) -> Result<By
             return Err(too_large(limit));
         }
         if body.is_end_stream() && whole.is_empty() {
+            hold.has(piece.len())?;
             return Ok(piece);
         }
+        let had = whole.capacity();
+        if had < whole.len() + piece.len() {
+            // First the room, then the bytes.
+            hold.has(had.max(whole.len() + piece.len()))?;
+        }
         whole.extend_from_slice(&piece);
-        if holder.counts(whole.capacity()) {
-            hold.get_or_insert_with(|| holder.request()).has(whole.capacity());
+        if whole.capacity() > had {
+            hold.has(whole.capacity())?;
         }
     }
-    let whole = whole.freeze();
-    Ok(match hold {
-        Some(hold) => hold.keep_with(whole),
-        None => whole,
-    })
+    Ok(whole.freeze())
 }
 
 /// Whether the client can unpack gzip: it names it, and not with a quality of zero.

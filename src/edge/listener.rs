@@ -58,7 +58,7 @@ impl Listener {
             Self::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
                 let who = stream.peer_cred()?;
-                Ok(Accepted::Unix(stream, who, socket.open_to_all))
+                Ok(Accepted::Unix(stream, who, socket.is_open_to_all()))
             }
         }
     }
@@ -79,11 +79,11 @@ fn user_of(stream: &TcpStream, address: SocketAddr) -> Option<u32> {
     is_here.then(|| caller::uid(address, own)).flatten()
 }
 
-/// The address is an IPv4 one where the client is, also on a socket for both.
 /// Bytes that the kernel takes of an answer before the client has room for them. By its own measure it would be
 /// megabytes of each, and on the account of our memory.
 const UNSENT: u32 = 256 << 10;
 
+/// The address is an IPv4 one where the client is, also on a socket for both.
 async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let (stream, address) = listener.accept().await?;
     // Without it, the last piece of a long answer waits for an acknowledgement: 40 ms a poll.
@@ -188,6 +188,15 @@ impl UnixSocket {
         let open_to_all = mode.is_none_or(|mode| mode & OTHERS_WRITE != 0);
         let file = Home::Theirs(path.and_then(|path| Mark::of(&path).ok()));
         Self { listener, open_to_all, file, said: false }
+    }
+
+    /// Whether its file lets everybody in: as it was made, or by what somebody has made of its permissions since.
+    fn is_open_to_all(&self) -> bool {
+        let (Home::Ours(SocketFile(mark), _) | Home::Theirs(Some(mark))) = &self.file else {
+            return self.open_to_all;
+        };
+        let now = std::fs::symlink_metadata(&mark.path);
+        self.open_to_all || now.is_ok_and(|now| now.mode() & OTHERS_WRITE != 0)
     }
 
     /// Nobody finds a socket whose file was taken away. Ours is made again, unless another listens there now; one of

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! It knows HTTP, paths and limits. It reads no XML-RPC, knows no verb and decides nothing: that is the [`Service`].
-//! A request that has reached the service runs to its end even if the client hangs up: a destroy is not cut in half.
+//! A request that the service has [begun](Begun) runs to its end even if the client hangs up: a destroy is not cut in half.
 
+mod begun;
 mod caller;
 mod crowd;
 mod exchange;
@@ -28,8 +29,10 @@ mod share;
 mod tests;
 mod tls;
 mod turns;
+mod unpacking;
 mod user;
 
+pub use begun::Begun;
 pub use identity::{Identity, NotACertificate};
 pub use limits::Limits;
 pub use listener::{BindError, Listener, UnixSocket};

@@ -11,7 +11,7 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 use whydown_wire::Body;
 
-use super::Identity;
+use super::{Begun, Identity};
 
 /// Who is at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +111,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body, unpacked, within the limit.
     pub body: Bytes,
+    /// Said when it goes beyond the point where it can be given up.
+    pub begun: Begun,
 }
 
 /// What goes back.
@@ -176,6 +178,7 @@ pub type AnswerFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// What stands behind the edge.
 pub trait Service: Send + Sync + 'static {
-    /// Answers a request. A call runs to its end even if the client has gone; a look is dropped then.
+    /// Answers a request. When the client has gone it is dropped, unless it was said that it has [begun](Begun::now): then it
+    /// runs to its end.
     fn call(self: Arc<Self>, peer: Peer, request: Request) -> AnswerFuture;
 }

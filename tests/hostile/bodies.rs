@@ -5,8 +5,8 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::attacker::{param, post, post_with, xml};
-use crate::host::{DOORS, Host, LIMITS, REQUEST_BYTES, VM};
+use crate::attacker::{Attacker, param, post, post_with, xml};
+use crate::host::{DOORS, Door, Host, LIMITS, REQUEST_BYTES, VM};
 
 /// What is said to it.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +99,8 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Said)> {
         ("Content-Encoding: gzip\r\n", gzip(&vec![b' '; 20 << 20]), Http(413)),
         ("Content-Encoding: gzip\r\n", gzip(&vec![b' '; REQUEST_BYTES + 1]), Http(413)),
         ("Content-Encoding: gzip\r\n", gzip(&gzip(&vec![b' '; 1 << 20])), NotACall),
+        ("Content-Encoding: gzip\r\n", gzip(b"").repeat(REQUEST_BYTES / 20), Http(400)),
+        ("Content-Encoding: gzip\r\n", [gzip(ping.as_bytes()), gzip(b"")].concat(), Http(400)),
         ("Content-Encoding: gzip\r\n", gzip(ping.as_bytes())[..40].to_vec(), Http(400)),
         ("Content-Encoding: gzip\r\n", ping.clone().into(), Http(400)),
         ("Content-Encoding: gzip\r\n", Vec::new(), Http(400)),
@@ -144,6 +146,28 @@ fn no_body_does_more_than_an_honest_refusal_costs() {
         let answer = one.ask(post_with(headers, body));
         assert_eq!(answer.status == 200, !matches!(said, Http(_)));
     }
+}
+
+#[test]
+fn calls_of_clients_that_are_gone_do_not_pile_up() {
+    let host = Host::start(LIMITS);
+    let start = xml("ping", "");
+    let (before, after) = start.split_at(start.len() - "</params></methodCall>".len());
+    let filled = (REQUEST_BYTES - start.len()) / param("a").len();
+    let large = format!("{before}{}{after}", param("a").repeat(filled));
+    let packed = post_with("Content-Encoding: gzip\r\n", gzip(large.as_bytes()));
+    assert!(packed.len() < 2048, "{} bytes", packed.len());
+    host.under_attack(|host| {
+        for number in 0..2000 {
+            let door = if number % 3 == 0 { Door::Unix } else { Door::Plain };
+            let mut attacker = Attacker::raw(host, door).expect("the backlog is long enough");
+            let _ = attacker.send(&packed);
+            // What it asked for has had a moment to begin.
+            if number % 8 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    });
 }
 
 #[test]

@@ -32,9 +32,9 @@ pub const REQUEST_BYTES: usize = 256 << 10;
 /// large requests: one of them read into values (64 bytes for a byte, as `tests/fuzz` holds it), and buffers.
 pub const MEMORY_KIB: u64 = 64 * 256 + 16 * 1024;
 
-/// The same where every place at three doors holds a request of the largest size, in a buffer that may be twice as
-/// large, beside what was read and is not in it yet.
-pub const CROWDED_KIB: u64 = MEMORY_KIB + 3 * 64 * (2 * 256 + 64);
+/// The same where every place at three doors has a request of the largest size coming in: of these, 16 MiB wait, and the
+/// rest is refused; a connection has buffers of 32 KiB both ways.
+pub const CROWDED_KIB: u64 = MEMORY_KIB + 16 * 1024 + 3 * 64 * 64;
 
 /// The longest that an honest poll may take while an attack goes on. It takes a millisecond on an idle machine.
 const HONEST_LIMIT: Duration = Duration::from_secs(5);

@@ -66,7 +66,8 @@ fn as_many_large_bodies_as_there_are_connections_stay_within_the_bound() {
                 let (mut attacker, call) = (host.connect(door), call(door));
                 let head =
                     format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", call.len());
-                assert!(attacker.send(head) && attacker.send(&call[..call.len() - 1]));
+                // What finds no room is refused before it has come whole.
+                let _ = attacker.send(head) && attacker.send(&call[..call.len() - 1]);
                 crowd.push((attacker, call));
             }
         }
@@ -76,7 +77,7 @@ fn as_many_large_bodies_as_there_are_connections_stay_within_the_bound() {
         }
         for (attacker, _) in &mut crowd {
             let answer = attacker.response();
-            assert!(answer.is_none_or(|answer| matches!(answer.status, 200 | 408)));
+            assert!(answer.is_none_or(|answer| matches!(answer.status, 200 | 408 | 503)));
         }
     });
 }

@@ -218,22 +218,56 @@ async fn a_panic_in_the_service_costs_one_answer() {
 }
 
 #[tokio::test]
-async fn a_call_goes_on_when_its_client_has_hung_up_and_a_look_does_not() {
+async fn a_call_that_has_begun_goes_on_when_its_client_has_hung_up_and_no_other_does() {
     let service = Echo::default();
     let (begun, ended, go_on) = (service.begun.clone(), service.ended.clone(), service.go_on.clone());
     let given_up = service.given_up.clone();
     let server = Server::start(service, Limits::default()).await;
-    let mut client = server.connect().await;
-    client.send(get("/v1/wait")).await;
-    until(|| begun.load(Ordering::SeqCst) == 1).await;
-    drop(client);
-    until(|| given_up.load(Ordering::SeqCst) == 1).await;
-    let mut client = server.connect().await;
-    client.send(post("wait")).await;
-    until(|| begun.load(Ordering::SeqCst) == 2).await;
-    drop(client);
+    for (round, asked) in [get("/v1/wait"), post("wait")].into_iter().enumerate() {
+        let mut client = server.connect().await;
+        client.send(asked).await;
+        until(|| begun.load(Ordering::SeqCst) == round + 1).await;
+        drop(client);
+        until(|| given_up.load(Ordering::SeqCst) == round + 1).await;
+    }
+    // Also where the client sends and is gone: what needs to wait for nothing is done.
+    for round in 0..20 {
+        let mut client = server.connect().await;
+        client.send(post("begin")).await;
+        drop(client);
+        until(|| begun.load(Ordering::SeqCst) == round + 3).await;
+    }
     server.stop().await;
-    go_on.notify_one();
-    until(|| ended.load(Ordering::SeqCst) == 1).await;
-    assert_eq!(given_up.load(Ordering::SeqCst), 1);
+    go_on.notify_waiters();
+    until(|| ended.load(Ordering::SeqCst) == 20).await;
+    assert_eq!(given_up.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn requests_that_wait_fill_a_peers_part_and_its_next_is_503() {
+    let service = Echo::default();
+    let begun = service.begun.clone();
+    let server = Server::start(service, Limits { max_body_bytes: 32 << 20, ..Limits::default() }).await;
+    let large = |word: &[u8; 4], bytes: usize| {
+        let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {bytes}\r\n\r\n");
+        [head.as_bytes(), word, &vec![b' '; bytes - 4]].concat()
+    };
+    let mut first = server.connect().await;
+    first.send(large(b"wait", 20 << 20)).await;
+    until(|| begun.load(Ordering::SeqCst) == 1).await;
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packer.write_all(&[b' '; 1 << 20]).unwrap();
+    let packed = packer.finish().unwrap();
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+        packed.len()
+    );
+    for more in [large(b"more", 64 << 10), [head.as_bytes(), &packed].concat()] {
+        let refused = server.ask(&more).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+        assert_eq!(server.ask(post("small")).await.text(), "small");
+    }
+    drop(first);
+    patiently(async { while server.ask(large(b"more", 64 << 10).as_slice()).await.status == 503 {} }).await;
+    server.stop().await;
 }

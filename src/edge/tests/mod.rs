@@ -62,7 +62,11 @@ impl Service for Echo {
             match (request.door, request.path.as_str()) {
                 (Door::Look, "/v1/shared") => Answer::shared_xml(Arc::clone(self.shared.as_ref().unwrap())),
                 (Door::Look, "/v1/wait") => self.wait().await,
-                (Door::Call, _) if request.body.as_ref() == b"wait" => self.wait().await,
+                (Door::Call, _) if request.body.trim_ascii_end() == b"wait" => self.wait().await,
+                (Door::Call, _) if request.body.as_ref() == b"begin" => {
+                    request.begun.now();
+                    self.wait().await
+                }
                 (Door::Look, "/v1/stream") => {
                     let (sender, pieces) = mpsc::channel(4);
                     self.stream.as_ref().unwrap().send(sender).await.unwrap();

@@ -1,6 +1,7 @@
 //! Bodies of requests: from the first byte to the verb, and to libvirt's document where that is what comes out.
 
 use std::borrow::Cow;
+use std::sync::atomic::AtomicBool;
 
 use dxr::MethodCall;
 use whydown_wire::{Call, CallLimits, METHODS, Refused, Verb};
@@ -29,7 +30,7 @@ pub fn call(bytes: &[u8]) {
         return plain(bytes);
     }
     // However small it is packed, it takes no more than the limit.
-    let unpacked = bounded(LIMITS.bytes, 4, || inflate(bytes, LIMITS.bytes));
+    let unpacked = bounded(LIMITS.bytes, 4, || inflate(bytes, LIMITS.bytes, &AtomicBool::new(false)));
     if let Ok(unpacked) = unpacked {
         assert!(unpacked.len() <= LIMITS.bytes);
         plain(&unpacked);
