@@ -25,7 +25,9 @@ use std::path::{Component, Path, PathBuf};
 use roxmltree::Node;
 
 use self::images::Image;
-use self::kinds::{ACCESS, ANYWHERE, FORMATS, KINDS, OWN_INTERFACES, PLAIN_FORMATS, PROTOCOLS, RANDOM};
+use self::kinds::{
+    ACCESS, ANYWHERE, FORMATS, KINDS, OWN_INTERFACES, PLAIN_FORMATS, PROTOCOLS, RANDOM, UNSAID,
+};
 use self::table::Class;
 use super::document::{BadDocument, domain_of, parse, text_of, undeclared};
 use crate::config::{Power, Settings};
@@ -301,12 +303,16 @@ impl Policy {
         let Some((_, attribute, harmless, powers)) = KINDS.iter().find(|(name, ..)| *name == device) else {
             return Ok(());
         };
-        // libvirt's own choice is always a harmless one.
-        let Some(kind) = node.attribute(*attribute) else { return Ok(()) };
+        let kind = node.attribute(*attribute);
+        let known = powers.iter().find(|(name, _)| *name == kind.unwrap_or(UNSAID));
+        let Some(kind) = kind else {
+            return known.map_or(Ok(()), |(_, power)| {
+                self.needs(*power).map_err(|why| format!("without {attribute}=: {why}"))
+            });
+        };
         if harmless.contains(&kind) {
             return Ok(());
         }
-        let known = powers.iter().find(|(name, _)| *name == kind);
         self.needs(known.map_or(Power::Unknown, |(_, power)| *power))
             .map_err(|why| format!("{attribute}={:?}: {why}", shown(kind)))
     }
@@ -427,10 +433,14 @@ impl Policy {
             ),
         };
         let one = plain(Path::new(path));
-        // A folder that is named for its sake, and not one around it.
+        // A folder in it that is named for its sake, and not itself or one around it.
         let guard = GUARDED.iter().map(Path::new).find(|guard| one.starts_with(guard));
+        let lies_in = |folder: &PathBuf, guard: &Path| {
+            let folder = plain(folder);
+            folder.starts_with(guard) && folder != guard
+        };
         let opens =
-            |folder: &&PathBuf| is_below(path, folder) && guard.is_none_or(|g| plain(folder).starts_with(g));
+            |folder: &&PathBuf| is_below(path, folder) && guard.is_none_or(|guard| lies_in(folder, guard));
         if self.own.iter().any(|own| one.starts_with(plain(own))) {
             return Err("this is whydown's own".into());
         }

@@ -91,6 +91,8 @@ fn what_runs_programs_or_reads_files_of_the_host_is_refused_by_the_elements_name
         ),
         (devices("<channel type='udp'/>"), "<channel>", "host"),
         (devices("<interface type='user'/>"), "<interface>", "host"),
+        (devices("<interface/>"), "<interface>", "host"),
+        (devices("<interface type='internal'><source name='x'/></interface>"), "<interface>", "host"),
         (devices("<interface type='null'/>"), "<interface>", "unknown"),
         (devices("<smartcard mode='passthrough' type='tcp'/>"), "<smartcard>", "host"),
         (devices("<rng><backend model='egd' type='udp'/></rng>"), "<rng><backend>", "host"),
@@ -260,8 +262,13 @@ fn what_is_only_read_may_lie_where_nothing_is_written() {
 #[test]
 fn a_folder_around_libvirts_own_or_ours_opens_none_of_these() {
     let mut policy = delivered();
-    policy.folders = ["/", "/var/lib/libvirt/images"].map(PathBuf::from).into();
+    policy.folders =
+        ["/", "/var/lib/libvirt", "/run/libvirt/", "/var/run/libvirt", "/var/lib/libvirt/images"]
+            .map(PathBuf::from)
+            .into();
     for path in [
+        "/var/lib/libvirt/qemu/domain-1-x/monitor.sock",
+        "/run/libvirt/libvirt-sock",
         "/var/lib/whydown/ledger.db",
         "/run/whydown/whydown.sock",
         "/var/run/whydown/whydown.sock",
@@ -396,9 +403,10 @@ fn an_unknown_attribute_or_text_is_refused_by_its_name_everywhere() {
             "domain" => domain(&inside),
             _ => domain(&format!("<{parent}>{inside}</{parent}>")),
         };
+        let kind = if (parent, name) == ("devices", "interface") { " type='network'" } else { "" };
         for (inside, told) in [
-            (format!("<{name} whither='x'/>"), "attribute whither: this needs \"unknown\""),
-            (format!("<{name}><whither/></{name}>"), "<whither>: this needs \"unknown\""),
+            (format!("<{name}{kind} whither='x'/>"), "attribute whither: this needs \"unknown\""),
+            (format!("<{name}{kind}><whither/></{name}>"), "<whither>: this needs \"unknown\""),
         ] {
             if name == "metadata" && inside.contains("<whither/>") {
                 continue;

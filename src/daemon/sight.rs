@@ -1,14 +1,15 @@
 //! What is no secret: what everybody at plain TCP may be told.
 //!
-//! Every user of a host sees its QEMU processes with their arguments, and so the VMs' names, UUIDs, processes and devices;
+//! Every user of a host sees its QEMU processes with their arguments, and so the VMs' names, UUIDs and processes;
 //! and what runs and what does not. To that are added the states, the causes and the exit codes, in words of ours. Left out
-//! are words of others: what libvirt, QEMU, the kernel and guests said, who asked for what, and what was measured.
+//! are words of others: what libvirt, QEMU, the kernel and guests said, who asked for what; what was measured; and the
+//! devices, whose images, addresses and ways into the host stand in the arguments only of some.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use whydown_core::record::Ending;
-use whydown_core::sample::Samples;
+use whydown_core::sample::{Devices, Samples};
 use whydown_core::snapshot::{DomainPublic, Snapshot};
 use whydown_wire::{Board, Bodies, Generation, HostFacts};
 
@@ -42,14 +43,29 @@ pub fn told_ending(ending: &Ending, sight: Sight) -> told::Ending {
     }
 }
 
+/// The machine itself, without what it is made of: images, addresses and what of the host they lead to.
+fn plain_devices(made: &Devices) -> Devices {
+    Devices {
+        kvm: made.kvm,
+        acpi: made.acpi,
+        machine: made.machine.clone(),
+        memory_kib: made.memory_kib,
+        vcpus: made.vcpus,
+        clock_offset_s: made.clock_offset_s,
+        boot: made.boot.clone(),
+        ..Devices::default()
+    }
+}
+
 /// A VM, as far as somebody may be told.
 pub fn seen(domain: Arc<DomainPublic>, sight: Sight) -> Arc<DomainPublic> {
-    let nothing_said = domain.ending.is_none() && domain.paused_by.is_none();
+    let nothing_said = domain.ending.is_none() && domain.paused_by.is_none() && domain.made.is_none();
     if nothing_said || sight == Sight::Whole {
         return domain;
     }
     let ending = domain.ending.as_deref().map(|ending| Arc::new(plain_ending(ending)));
-    Arc::new(DomainPublic { ending, paused_by: None, ..(*domain).clone() })
+    let made = domain.made.as_deref().map(|made| Arc::new(plain_devices(made)));
+    Arc::new(DomainPublic { ending, paused_by: None, made, ..(*domain).clone() })
 }
 
 /// A picture without words of others.
@@ -96,5 +112,32 @@ impl PlainBoard {
         let bodies = self.board.update(&Arc::new(plain_snapshot(snapshot)), &Arc::new(Samples::default()));
         *last = Some((Arc::clone(snapshot), Arc::clone(&bodies)));
         bodies
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use whydown_core::sample::{Disk, Graphics, Nic, Part};
+
+    use super::*;
+
+    #[test]
+    fn the_machine_is_told_to_everybody_and_its_devices_are_not() {
+        let made = Devices {
+            kvm: true,
+            machine: "pc".into(),
+            memory_kib: 2048,
+            vcpus: 2,
+            memory_min_kib: 1024,
+            graphics: vec![Graphics::default()],
+            nics: vec![Nic::default()],
+            disks: vec![Disk::default()],
+            parts: vec![Part::default()],
+            agent: true,
+            ..Devices::default()
+        };
+        let told =
+            Devices { kvm: true, machine: "pc".into(), memory_kib: 2048, vcpus: 2, ..Devices::default() };
+        assert_eq!(plain_devices(&made), told);
     }
 }

@@ -127,6 +127,10 @@ fn a_local_user_reads_over_plain_tcp_what_is_no_secret_and_no_words_of_others() 
         assert!(!told.contains(word), "{word}: {told}");
     }
     assert!(!told.contains("'uuid': "), "the host's own number is root's: {told}");
+    // The machine is told, and of its devices none; a door where one may act has them.
+    assert!(told.contains("'devices': []") && !told.contains("'memSize': 0"), "{told}");
+    let code = format!("print(server.list(True, ['{id}']))");
+    assert!(unix_client(&daemon.socket_path(), &code)?.contains("disk.img"));
     // Names, states and causes are told, by every question about them.
     assert!(told.matches("start-failed").count() >= 7, "{told}");
     assert_eq!(told.matches("'exitMessage': 'The VM could not be started.'").count(), 3, "{told}");
@@ -369,6 +373,11 @@ fn named_users_act_through_the_socket_and_others_read_there_what_is_no_secret() 
         .expect("it is ours");
     let refused = "try: print(unix.list())\nexcept PermissionError as no: print('kept out')";
     assert_eq!(as_user(NOBODY, daemon.port()?, &daemon.socket_path(), refused)?, "kept out");
+    // Whoever opens the file lets everybody in, and nobody more may act.
+    std::fs::set_permissions(daemon.socket_path(), std::fs::Permissions::from_mode(0o666))
+        .expect("it is ours");
+    let told = as_user(NOBODY, daemon.port()?, &daemon.socket_path(), &destroy)?;
+    assert!(told.contains("'code': 75"), "{told}");
     Ok(())
 }
 

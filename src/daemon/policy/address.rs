@@ -60,7 +60,7 @@ pub(super) fn is_loopback(name: &str) -> bool {
     let name = bare(name);
     match address(name) {
         Some(address) => address.is_loopback(),
-        None => name.is_empty() || is_local(name),
+        None => name.is_empty() || LOOPBACK.contains(&name.to_ascii_lowercase().as_str()),
     }
 }
 
@@ -76,6 +76,18 @@ fn address(name: &str) -> Option<IpAddr> {
 fn is_a_number(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_hexdigit() || b"xX.".contains(&byte))
 }
+
+/// The names that loopback has in `/etc/hosts`; every other may lead anywhere.
+const LOOPBACK: &[&str] = &[
+    "localhost",
+    "localhost.localdomain",
+    "localhost4",
+    "localhost4.localdomain4",
+    "localhost6",
+    "localhost6.localdomain6",
+    "ip6-localhost",
+    "ip6-loopback",
+];
 
 fn is_local(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
@@ -155,6 +167,11 @@ mod tests {
             assert!(!is_here(name) && !is_loopback(name), "{name}");
         }
         assert!(is_loopback("") && is_loopback("127.0.0.1") && is_loopback("localhost"));
+        for name in ["localhost.evil.example", "ip6-localhost.x", "x.localhost", "localhost.localdomain.x"] {
+            assert!(!is_loopback(name), "{name}");
+        }
+        assert!(is_here("localhost.evil.example"), "and what may lead here is no address beyond");
+        assert!(is_loopback("LOCALHOST") && is_loopback("localhost.localdomain"));
         assert!(!is_loopback("0.0.0.0") && !is_loopback("::") && !is_loopback("0"));
     }
 }

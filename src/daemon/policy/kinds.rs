@@ -2,9 +2,13 @@
 
 use crate::config::Power;
 
-/// A device, the attribute that says its kind, the harmless kinds, and what the others that are known take.
+/// A device, the attribute that says its kind, the harmless kinds, and what the others that are known take. Where libvirt's
+/// own choice, without the attribute, is not harmless, it stands among these as [`UNSAID`].
 pub(super) type Kinds =
     (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, Power)]);
+
+/// A kind that is not said.
+pub(super) const UNSAID: &str = "";
 
 /// Devices whose kinds make a difference.
 pub(super) const KINDS: &[Kinds] = &[
@@ -23,8 +27,11 @@ pub(super) const KINDS: &[Kinds] = &[
     (
         "interface",
         "type",
-        &["network", "bridge", "direct", "internal"],
+        &["network", "bridge", "direct"],
         &[
+            // It is the host's network by QEMU's own hand, as "user".
+            (UNSAID, Power::Host),
+            ("internal", Power::Host),
             // libvirt 9.0 dies of it.
             ("null", Power::Unknown),
             ("ethernet", Power::Host),
