@@ -32,7 +32,7 @@ pub use environment::OTHER_VARIABLES;
 pub use finding::{Finding, Mistakes, Wrong};
 pub use flags::Flags;
 pub use load::{Change, Loaded, Sources, load};
-pub use report::{EX_CONFIG, Report, check, opened, system_folders};
+pub use report::{EX_CONFIG, Report, check, open_emulators, opened, system_folders};
 pub use settings::{
     Create, Deciding, Ledger, Libvirt, Log, Sampling, Settings, Socket, State, Tls, Unacknowledged, Witness,
     XmlRpc,

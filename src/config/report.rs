@@ -7,6 +7,7 @@ use super::finding::Mistakes;
 use super::key::KEYS;
 use super::load::{Loaded, Sources, load};
 use super::settings::Settings;
+use crate::edge;
 
 /// `EX_CONFIG` of sysexits: starting again would not help, and the unit does not.
 pub const EX_CONFIG: u8 = 78;
@@ -74,6 +75,19 @@ pub fn system_folders(settings: &Settings) -> Vec<&Path> {
     settings.create.folders.iter().map(PathBuf::as_path).filter(|folder| has(folder)).collect()
 }
 
+/// Programs that documents may name without anybody having named them: whole folders of them, around or among the host's own,
+/// or around what documents may have written.
+pub fn open_emulators(settings: &Settings) -> Vec<&Path> {
+    let create = &settings.create;
+    let is_folder = |place: &&Path| place.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let is_open = |place: &&Path| {
+        let written =
+            create.folders.iter().any(|written| written.starts_with(place) || place.starts_with(written));
+        written || SYSTEM.iter().any(|system| Path::new(system).starts_with(place))
+    };
+    create.emulators.iter().map(PathBuf::as_path).filter(is_folder).filter(is_open).collect()
+}
+
 /// What these settings open and to whom, in sentences; `whydown doctor` tells the same.
 pub fn opened(settings: &Settings) -> Vec<String> {
     let list = |all: Vec<String>| all.join(", ");
@@ -110,6 +124,19 @@ pub fn opened(settings: &Settings) -> Vec<String> {
         let folders = list(of_the_system.iter().map(|folder| folder.display().to_string()).collect());
         lines.push(format!(
             "create.folders: whoever may act may have programs and settings of this host written, by a document: {folders}"
+        ));
+    }
+    let programs = open_emulators(settings);
+    if !programs.is_empty() {
+        let folders = list(programs.iter().map(|folder| folder.display().to_string()).collect());
+        lines.push(format!(
+            "create.emulators: whoever may act may have any program run that lies in these, by a document: {folders}"
+        ));
+    }
+    let nobodys = settings.socket.users.iter().filter(|name| edge::uid(name).is_none());
+    for name in nobodys {
+        lines.push(format!(
+            "socket.users: there is no user {name:?} in /etc/passwd, and so nobody who may act by it: give the number"
         ));
     }
     lines

@@ -7,8 +7,8 @@ use config::ValueKind;
 use super::finding::{Wrong, shorten};
 use super::uri::ConnectUri;
 use super::value::{
-    Client, Power, SocketMode, parse_absolute, parse_filter, parse_holder, parse_listen, parse_socket_path,
-    parse_user,
+    Client, Power, SocketMode, parse_absolute, parse_filter, parse_holder, parse_listen, parse_place,
+    parse_socket_path, parse_user,
 };
 
 /// A value as it was found, with its place. Elements of lists have places of their own.
@@ -85,6 +85,8 @@ pub(super) enum Form {
     Uri,
     /// An absolute path.
     Path,
+    /// An absolute path that is compared as it is written.
+    Place,
     /// An absolute path or nothing.
     PathOrEmpty,
     /// A path that fits into a socket address.
@@ -113,6 +115,7 @@ impl Form {
             Self::Uri => ConnectUri::parse(text).map(|uri| uri.to_string()).map_err(|why| why.to_string()),
             Self::PathOrEmpty if text.is_empty() => Ok(String::new()),
             Self::Path | Self::PathOrEmpty => plain(parse_absolute(text)),
+            Self::Place => plain(parse_place(text)),
             Self::SocketPath => plain(parse_socket_path(text)),
             Self::Mode => SocketMode::parse(text).map(|mode| mode.to_string()),
             Self::Filter => plain(parse_filter(text)),
@@ -230,6 +233,7 @@ impl fmt::Display for Rule {
                     "a libvirt URI without a host; with \"qemu:///embed\", root is there and an absolute path"
                 }
                 Form::Path => "an absolute path",
+                Form::Place => "an absolute path without \"..\"",
                 Form::PathOrEmpty => "an absolute path, or \"\"",
                 Form::SocketPath => "an absolute path of at most 107 bytes",
                 Form::Mode => {
@@ -254,6 +258,9 @@ impl fmt::Display for Rule {
                 write!(f, "up to {most} different names as certificates carry them, or \"*\" for all")
             }
             Self::List(Form::Path, most) => write!(f, "up to {most} different absolute paths"),
+            Self::List(Form::Place, most) => {
+                write!(f, "up to {most} different absolute paths without \"..\"")
+            }
             Self::List(Form::User, most) => write!(f, "up to {most} different names or numbers of users"),
             Self::List(Form::Power, _) => {
                 let words: Vec<_> = Power::ALL.iter().map(|power| format!("{:?}", power.word())).collect();

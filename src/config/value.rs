@@ -202,8 +202,12 @@ impl TryFrom<String> for Power {
 /// A user of this host, by name or number.
 pub(super) fn parse_user(text: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$');
+    // The kernel's own "no user" is the last of the 32 bits.
+    let is_a_number = text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit());
     match text.len() {
         0 => Err("this is empty".into()),
+        _ if is_a_number && text.parse().is_ok_and(|uid: u32| uid < u32::MAX) => Ok(()),
+        _ if is_a_number => Err(format!("users have the numbers 0 to {}", u32::MAX - 1)),
         1..=32 if text.bytes().all(plain) => Ok(()),
         1..=32 => Err("this is neither a user's name nor a number".into()),
         _ => Err("a user's name has at most 32 bytes".into()),
@@ -255,6 +259,18 @@ pub(super) fn parse_absolute(text: &str) -> Result<(), String> {
         return Err("a path has no NUL in it".into());
     }
     if text.starts_with('/') { Ok(()) } else { Err("this path is relative".into()) }
+}
+
+/// A path that others are compared with as they are written: with `..` in it, it would mean another than it says.
+pub(super) fn parse_place(text: &str) -> Result<(), String> {
+    parse_absolute(text)?;
+    match text.split('/').any(|part| part == "..") {
+        true => {
+            Err("this has \"..\" in it, and paths are compared as they are written: name the place itself"
+                .into())
+        }
+        false => Ok(()),
+    }
 }
 
 /// `sun_path` has room for this many bytes and a NUL.

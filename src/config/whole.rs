@@ -20,8 +20,12 @@ pub(super) fn check(
     {
         for address in &settings.xmlrpc.listen {
             if !address.ip().to_canonical().is_loopback() {
+                let can = match settings.xmlrpc.plain_may_act {
+                    true => "read everything and end VMs, as xmlrpc.plain_may_act is true",
+                    false => "read what is no secret",
+                };
                 let why = format!(
-                    "{address} is beyond loopback, where everybody who reaches it can read and end VMs; \
+                    "{address} is beyond loopback, where everybody who reaches it can {can}; \
                      if that is meant, set xmlrpc.insecure_listen_anywhere = true"
                 );
                 findings.push(Finding::of_key(

@@ -30,6 +30,7 @@ mod host;
 mod judge;
 mod meant;
 mod network;
+mod parameters;
 mod passed_over;
 mod plug;
 mod policy;

@@ -23,6 +23,7 @@ use super::engine::{Change, Published};
 use super::host::Host;
 use super::judge::Judge;
 use super::meant::Meant;
+use super::parameters::Parameters;
 use super::passed_over::PassedOver;
 use super::policy::Forbidden;
 use super::post::Postbox;
@@ -337,7 +338,7 @@ impl Service {
     async fn ask(&self, peer: &Peer, asked: &Request, what: Wanted) -> Reply {
         let who = tame(&who(peer, asked));
         tracing::info!("{} is asked for by {who}", told_of(&what));
-        let answered = self.postbox.ask(who, what).await;
+        let answered = self.postbox.ask(who, what, &asked.begun).await;
         answered.unwrap_or_else(|stopping| Reply::Unavailable(stopping.to_string()))
     }
 
@@ -356,11 +357,11 @@ impl Service {
 
     async fn json(&self, peer: &Peer, asked: &Request, sight: Sight) -> Answer {
         let reader = Reader { share: peer.share(), sight };
-        let query: Vec<(String, String)> =
-            form_urlencoded::parse(asked.query.as_deref().unwrap_or_default().as_bytes())
-                .into_owned()
-                .collect();
-        let of = |key: &str| query.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+        let query = match Parameters::read(&asked.path, asked.query.as_deref()) {
+            Ok(query) => query,
+            Err(why) => return trouble(400, &why),
+        };
+        let of = |name: &str| query.get(name);
         match asked.path.as_str() {
             "/v1/domains" => self.domains(sight),
             "/v1/health" => self.health().await,

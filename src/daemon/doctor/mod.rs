@@ -30,7 +30,7 @@ use super::deaf::{Deaf, Sense};
 use super::engine::Published;
 use super::meant::Meant;
 use super::rights::Refusals;
-use crate::config::{ExitReasons, Settings, opened, system_folders};
+use crate::config::{ExitReasons, Settings, open_emulators, opened, system_folders};
 use crate::files;
 use crate::told::{self, Finding, FindingLevel};
 
@@ -320,6 +320,7 @@ fn is_wide(settings: &Settings) -> bool {
         || settings.tls.actors.iter().any(|name| name == "*")
         || !settings.create.allow.is_empty()
         || !system_folders(settings).is_empty()
+        || !open_emulators(settings).is_empty()
 }
 
 /// Why QEMU's logs, or that of this VM, cannot be read; `None` if they can.
