@@ -166,9 +166,13 @@ fn children(pid: u32) -> Vec<u32> {
 
 /// What lets a guest end QEMU with a status of its own: each option with its value.
 pub(crate) fn guests_exit(options: impl IntoIterator<Item = (String, String)>) -> Option<&'static str> {
-    options.into_iter().find_map(|(option, value)| match option.as_str() {
+    // QEMU takes two dashes for one.
+    let dash = |option: String| option.strip_prefix("--").map_or(option.clone(), |rest| format!("-{rest}"));
+    options.into_iter().find_map(|(option, value)| match dash(option).as_str() {
         "-device" if is_debug_exit(&value) => Some("isa-debug-exit"),
         "-semihosting" | "-semihosting-config" => Some("semihosting"),
+        // What stands in the file nobody has read.
+        "-readconfig" => Some("readconfig"),
         _ => None,
     })
 }

@@ -125,6 +125,10 @@ impl Engine {
     /// Its process has exited: libvirt will say so, or be asked.
     pub(super) fn exited(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get_mut(&id).filter(|run| run.phase == Phase::Active) else { return };
+        // The program around QEMU is gone, and QEMU may go on: libvirt must tell.
+        if crate::verdict::is_only_around_qemu(&run.dossier) {
+            return self.doubt(now, id);
+        }
         run.exited.get_or_insert(now.mono);
         if run.status != Status::PoweringDown {
             run.status = Status::Ending;

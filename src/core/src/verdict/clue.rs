@@ -5,7 +5,7 @@ use super::process::{exit, exits_unseen, guest_exited, is_by, killed_at_start, s
 use super::setting::{has, ids, was_up};
 use super::traces::*;
 use crate::cause::Cause;
-use crate::evidence::{Asked, Dossier, EvidenceId, ExitStatus, Fact, Sender};
+use crate::evidence::{Asked, Dossier, EvidenceId, ExitStatus, Fact, LogWord, Sender};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, PauseReason, PmDetail, QemuReason, ResumeDetail, StartDetail,
     SuspendDetail, WatchdogAction,
@@ -95,6 +95,8 @@ clues! {
     ManagedImage => None,
     /// There is no managed save image.
     NoManagedImage => None,
+    /// QEMU's log was read whole, and names no signal.
+    NoSignalLogged => None,
     /// There was none at once after the save, before somebody could have taken it away.
     NeverManaged => None,
     /// The next run began from a snapshot.
@@ -143,6 +145,8 @@ clues! {
     GuestMayHaveExited => None,
     /// A signal ended QEMU while it started.
     KilledAtStart => None,
+    /// QEMU exited with a status that is neither 0 nor the one that it has for errors.
+    ExitedOddly => None,
     /// The process exited with an error.
     ExitedWithError => Some(Cause::QemuFailed),
     /// The process exited with status 0, and its log was read and names no signal.
@@ -199,7 +203,11 @@ impl Clue {
                 seen.extend(word(|_, r| r == QemuReason::GuestPanic));
                 seen
             }
-            Self::PanickedAndEnded if was_kept(dossier) || died_otherwise(dossier) => Vec::new(),
+            Self::PanickedAndEnded
+                if was_kept(dossier) || died_otherwise(dossier) || shut_down_unheard(dossier) =>
+            {
+                Vec::new()
+            }
             Self::PanickedAndEnded => Self::Panicked.seen(dossier, end),
             Self::WatchdogShutdown => prelude(|h| matches!(h, Happening::Watchdog(WatchdogAction::Shutdown))),
             Self::WatchdogPoweredOff => {
@@ -316,7 +324,10 @@ impl Clue {
                     ) | Fact::Found { state: DomainState::Paused(PauseReason::PostcopyFailed), .. }
                 )
             }),
-            Self::IncomingUnfinished if handed_over(dossier) => unheard_arrival(dossier),
+            Self::IncomingUnfinished if handed_over(dossier) => {
+                let broken = broken_arrival(dossier);
+                if broken.is_empty() { unheard_arrival(dossier) } else { broken }
+            }
             Self::IncomingUnfinished => {
                 let mut seen = heard(|h| matches!(h, Happening::Started(StartDetail::Migrated)));
                 seen.extend(ids(dossier, |f| matches!(f, Fact::LogStart { incoming: true, .. })));
@@ -381,6 +392,20 @@ impl Clue {
             Self::GuestExited => guest_exited(dossier, true),
             Self::GuestMayHaveExited => guest_exited(dossier, false),
             Self::KilledAtStart => killed_at_start(dossier),
+            Self::ExitedOddly => {
+                let own = |s: ExitStatus| {
+                    matches!(s, ExitStatus::Code(0) | ExitStatus::Code(super::process::ERROR))
+                };
+                exit(dossier, |s| matches!(s, ExitStatus::Code(_)) && !own(s))
+            }
+            Self::NoSignalLogged
+                if !log_without_signal(dossier) || super::process::guest_may_exit(dossier) =>
+            {
+                Vec::new()
+            }
+            Self::NoSignalLogged => {
+                ids(dossier, |f| matches!(f, Fact::LogEnd { word: LogWord::Shutdown, .. }))
+            }
             Self::ExitedWithError => {
                 let mut seen = exit(dossier, |s| matches!(s, ExitStatus::Code(n) if n != 0));
                 if !seen.is_empty() {

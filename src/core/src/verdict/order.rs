@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use super::process::spoke_after;
 use crate::evidence::{Dossier, Evidence, EvidenceId, Fact};
 use crate::hypervisor::{DomainState, Happening, PauseReason, QemuReason, ShutdownDetail};
 use crate::limits;
@@ -173,7 +174,10 @@ pub(super) fn first_of_qemu(
 /// When the process exited, where that was seen.
 pub(super) fn exited(dossier: &Dossier) -> Option<Wall> {
     let exits = dossier.items().iter().filter(|e| matches!(e.fact, Fact::Exit(_) | Fact::InnerExit(_)));
-    exits.map(|e| e.first).min()
+    // A program around QEMU may be gone long before QEMU is.
+    let only_around =
+        |e: &&Evidence| super::process::is_only_around_qemu(dossier) && spoke_after(dossier, e.first);
+    exits.filter(|e| !only_around(e)).map(|e| e.first).min()
 }
 
 /// When the end began. Nobody heard of an end that was found: it lies behind the last moment of listening.

@@ -20,8 +20,11 @@ const SIGNALS: i32 = 64;
 /// `isa-debug-exit`: a guest writes `n`, and QEMU exits with `2n + 1`.
 const DEBUG_EXIT: &str = "isa-debug-exit";
 
+/// Devices that stand in a file which QEMU was given, and nobody has read.
+const SOME_FILE: &str = "readconfig";
+
 /// QEMU's own status for all errors.
-const ERROR: i32 = 1;
+pub(super) const ERROR: i32 = 1;
 
 const SIGTERM: i32 = 15;
 
@@ -84,12 +87,18 @@ fn guests_device(dossier: &Dossier) -> Option<(EvidenceId, &str)> {
 pub(super) fn guest_exited(dossier: &Dossier, sure: bool) -> Vec<EvidenceId> {
     let Some((id, device)) = guests_device(dossier) else { return Vec::new() };
     let odd = |code: i32| device != DEBUG_EXIT || code % 2 == 1;
-    let chosen = |code: i32| odd(code) && code != 0 && (code == ERROR) != sure;
+    let unsure = |code: i32| code == ERROR || device == SOME_FILE;
+    let chosen = |code: i32| odd(code) && code != 0 && unsure(code) != sure;
     let mut seen = exit(dossier, |s| matches!(s, ExitStatus::Code(code) if chosen(code)));
     if !seen.is_empty() {
         seen.push(id);
     }
     seen
+}
+
+/// Whether another program runs QEMU, and QEMU itself was not seen to end.
+pub fn is_only_around_qemu(dossier: &Dossier) -> bool {
+    is_wrapped(dossier) && !has(dossier, |f| matches!(f, Fact::InnerExit(_)))
 }
 
 /// Whether its guest can end QEMU with a status of its own.

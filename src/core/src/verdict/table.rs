@@ -159,6 +159,7 @@ table! {
     }
     [First(ShutdownUnspoken)] {
         "U1" SignalThenNewBoot => HostShutdown, Probable: "A signal, no farewell of libvirt, and a new boot.";
+        "U11" CrashKernel => GuestPanic, Probable: "The crash kernel had taken over, and then it was shut down.";
         "U2" Hibernating => GuestHibernated, Probable: "The guest said that it suspends to disk.";
         "U3" WatchdogShutdown => WatchdogShutdown, Probable: "The watchdog had asked.";
     }
@@ -167,6 +168,7 @@ table! {
         "U7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "U8" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us.";
         "U10" LogNotWhole => UnknownEnded, Unknown: "An orderly shutdown, and what led to it may stand in QEMU's log, of which this run's part was not read whole.";
+        "U12" NoSignalLogged => MonitorQuit, Probable: "QEMU's log, read whole, names no signal: libvirt ends a guest that is off by one, and a quit command leaves none.";
         "U9" _ => GuestPoweroff, Probable: "An orderly shutdown without another trace is the guest's own, as a rule.";
     }
     [First(Destroyed)] {
@@ -201,6 +203,7 @@ table! {
         "F10" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
         "F11" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it, and nobody saw another process send it.";
         "F12" OtherSignal => ProcessTerminated, Certain: "A signal ended it.";
+        "F23" ExitedOddly => QemuFailed, Probable: "QEMU ended with a status that is not the one of its own errors.";
         "F13" ExitedWithError => QemuFailed, Certain: "QEMU gave up with an error.";
         "F20" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
         "F14" _ => ProcessLost, Probable: "The process vanished and left no word.";

@@ -1,5 +1,6 @@
 //! The table is whole: every setting, every combination of clues, exactly one row.
 
+mod arrival;
 mod lack;
 mod strong;
 
@@ -492,14 +493,16 @@ fn a_status_that_the_guest_chose_is_no_failure_of_qemu() {
         ("isa-debug-exit", 33, "E13", Certainty::Certain),
         ("isa-debug-exit", 139, "E13", Certainty::Certain),
         ("isa-debug-exit", 1, "E14", Certainty::Probable),
-        ("isa-debug-exit", 2, "F13", Certainty::Certain),
+        ("isa-debug-exit", 2, "F23", Certainty::Probable),
+        ("readconfig", 33, "E14", Certainty::Probable),
         ("semihosting", 2, "E13", Certainty::Certain),
         ("semihosting", 1, "E14", Certainty::Probable),
     ] {
         let facts = [may(device), (99, Fact::Exit(ExitStatus::Code(code))), gone.clone()];
         says(&facts, 100, row, certainty);
     }
-    says(&[(99, Fact::Exit(ExitStatus::Code(33))), gone], 100, "F13", Certainty::Certain);
+    says(&[(99, Fact::Exit(ExitStatus::Code(33))), gone.clone()], 100, "F23", Certainty::Probable);
+    says(&[(99, Fact::Exit(ExitStatus::Code(1))), gone], 100, "F13", Certainty::Certain);
 }
 
 #[test]

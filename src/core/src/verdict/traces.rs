@@ -6,8 +6,8 @@ use super::process::{exit, is_by, spoke_after};
 use super::setting::{failed_in_log, has, ids, stopped};
 use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, ExitStatus, Fact, LogWord, Sender};
 use crate::hypervisor::{
-    CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, ShutdownDetail,
-    StartDetail, StopDetail, SuspendDetail,
+    CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, ShutOffReason,
+    ShutdownDetail, StartDetail, StopDetail, SuspendDetail,
 };
 use crate::limits;
 use crate::time::Wall;
@@ -164,8 +164,16 @@ pub(super) fn faulted(dossier: &Dossier, end: Wall, wanted: impl Fn(Sender) -> b
 pub(super) fn log_without_signal(dossier: &Dossier) -> bool {
     is_log_read(dossier)
         && log_not_whole(dossier).is_empty()
-        && !has(dossier, |f| matches!(f, Fact::LogSignal { .. }))
+        && !has(dossier, |f| match f {
+            Fact::LogSignal { .. } => true,
+            // Where a guest writes into the log as well, what it says of signals is not believed, and may be true.
+            Fact::LogText(text) => text.contains(SIGNAL_WORDS),
+            _ => false,
+        })
 }
+
+/// QEMU's words for a signal.
+const SIGNAL_WORDS: &str = "terminating on signal";
 
 /// Whether this run's part of the log was read, at least to its end.
 fn is_log_read(dossier: &Dossier) -> bool {
@@ -448,6 +456,58 @@ pub(super) fn unheard_arrival(dossier: &Dossier) -> Vec<EvidenceId> {
     }
     seen.extend(failed);
     seen
+}
+
+/// A VM that its log shows waiting for its memory, and that broke off before it ran here, though nobody heard of its start:
+/// libvirt showed nothing else of it, or somebody listened when it was begun and would have heard that it came up.
+pub(super) fn broken_arrival(dossier: &Dossier) -> Vec<EvidenceId> {
+    let begun = dossier.items().iter().find_map(|e| match e.fact {
+        Fact::LogStart { at, incoming: true } => Some(at),
+        _ => None,
+    });
+    let Some(begun) = begun else { return Vec::new() };
+    let arriving = |state: &DomainState| {
+        matches!(state, DomainState::Paused(PauseReason::Migration | PauseReason::StartingUp))
+    };
+    let ran = has(dossier, |f| match f {
+        Fact::Host(
+            Happening::Started(_)
+            | Happening::Resumed(_)
+            | Happening::Rebooted
+            | Happening::ShutdownBegan(ShutdownDetail::Guest | ShutdownDetail::Finished)
+            | Happening::QemuShutdown { guest: true, .. },
+        ) => true,
+        Fact::Found { state, .. } => state.is_active() && !arriving(state),
+        _ => false,
+    });
+    let gaps = || {
+        dossier.items().iter().filter_map(|e| match e.fact {
+            Fact::Gap { from, .. } => Some(from),
+            _ => None,
+        })
+    };
+    let listened = gaps().next().is_some() && gaps().all(|from| from > begun.after(limits::CLOCK_GRACE));
+    let mut seen = ids(dossier, |f| matches!(f, Fact::Found { state, .. } if arriving(state)));
+    if ran || !listened && seen.is_empty() || !image(dossier, true).is_empty() {
+        return Vec::new();
+    }
+    seen.extend(ids(dossier, |f| matches!(f, Fact::LogStart { .. })));
+    seen
+}
+
+/// Whether a guest that had panicked is said to have shut down in good order, of which nobody heard: then it had been brought
+/// back before that.
+pub(super) fn shut_down_unheard(dossier: &Dossier) -> bool {
+    let Some(panicked) = dossier.last_heard(panicked) else { return false };
+    let deaf = has(dossier, |f| matches!(f, Fact::Gap { from, .. } if *from >= panicked));
+    deaf && stopped(dossier).is_none()
+        && has(dossier, |f| {
+            matches!(
+                f,
+                Fact::LogEnd { word: LogWord::Shutdown, .. }
+                    | Fact::Found { state: DomainState::ShutOff(ShutOffReason::Shutdown), .. }
+            )
+        })
 }
 
 /// The last pause, if `wanted` accepts it and nothing shows it running after it.

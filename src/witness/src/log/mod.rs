@@ -180,12 +180,14 @@ impl Chosen {
     fn of(block: &Block<'_>) -> Self {
         let signal = Self::signal_of(block);
         let name = signal.map_or(0..0, |signal| rest_of_name(block, signal));
-        let (mut end, mut failed) = (None, None);
+        let (mut end, mut failed, mut said) = (None, None, false);
         for (position, bytes) in block.lines().enumerate().filter(|(position, _)| !name.contains(position)) {
             match parse(bytes) {
                 // A later start that failed before QEMU ran leaves its `failed` in the block of the run before it.
                 Line::End { word: LogWord::Failed, .. } => failed = failed.or(Some(position)),
-                Line::End { .. } => end = Some(position),
+                // What another libvirt found of it later hides no word of the one that ended it.
+                Line::End { word: LogWord::Other, .. } if said => {}
+                Line::End { word, .. } => (end, said) = (Some(position), word != LogWord::Other),
                 _ => {}
             }
         }

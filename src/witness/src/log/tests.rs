@@ -125,6 +125,15 @@ fn every_recorded_ending_is_read_in_either_order() {
             vec![ended(Migrated, late), libvirtd("10:05:00.402")],
         ),
         (end(late, "from snapshot"), vec![ended(FromSnapshot, late)]),
+        // What another libvirt found later hides no word of the one that ended it.
+        (
+            end("10:05:00.163", "saved") + &t15("10:05:00.2") + &end(late, "unknown"),
+            vec![
+                ended(Saved, "10:05:00.163"),
+                libvirtd("10:05:00.2"),
+                Fact::LogText("2026-11-21 10:05:00.401+0000: shutting down, reason=unknown".into()),
+            ],
+        ),
         (end(late, "daemon"), vec![ended(Daemon, late)]),
         (
             term(early, 9044, "") + &end(late, "shutdown"),
