@@ -115,6 +115,9 @@ pub enum StartError {
     /// The kernel's name of this boot.
     #[error("the boot id of the host cannot be read: {0}")]
     BootId(std::io::Error),
+    /// Open files.
+    #[error(transparent)]
+    Files(edge::TooFewFiles),
     /// A signal handler.
     #[error("signals: {0}")]
     Signals(std::io::Error),
@@ -134,6 +137,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let started = clock::wall();
     // What is written here is secret, also where whoever starts it has another mask than the unit.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    edge::take_all_files().map_err(StartError::Files)?;
     let folder = settings.state.dir.clone();
     std::fs::create_dir_all(&folder)
         .map_err(|source| StartError::StateDir { path: folder.clone(), source })?;

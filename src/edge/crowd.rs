@@ -18,6 +18,9 @@ use super::held::Holder;
 #[derive(Debug, Clone)]
 pub(super) struct Crowd(Arc<Inner>);
 
+/// Connections that there may be at all doors together, however few file descriptors are left.
+const ALWAYS: usize = 16;
+
 /// Those of all listeners: they share the process's file descriptors.
 static ALL: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 
@@ -104,6 +107,32 @@ impl Crowd {
         match state.greediest() {
             Some((greedy, 2..)) => {
                 state.send_away(greedy);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Only few file descriptors are left: whether a newcomer of this peer may have one all the same. It may while few
+    /// connections are open at all, or where another peer has more than it: that one gives one back.
+    pub(super) fn makes_room_for(share: Share) -> bool {
+        let crowds = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let crowds: Vec<Self> = crowds.iter().filter_map(Weak::upgrade).map(Self).collect();
+        let mut taken: BTreeMap<Share, usize> = BTreeMap::new();
+        for crowd in &crowds {
+            for (share, count) in &crowd.lock().taken {
+                *taken.entry(*share).or_default() += count;
+            }
+        }
+        if taken.values().sum::<usize>() < ALWAYS {
+            return true;
+        }
+        let mine = taken.get(&share).copied().unwrap_or(0);
+        let Some((&greedy, &count)) = taken.iter().max_by_key(|(_, count)| **count) else { return true };
+        let theirs = |crowd: &&Self| crowd.lock().taken.get(&greedy).copied().unwrap_or(0);
+        match crowds.iter().max_by_key(theirs) {
+            Some(crowd) if count >= mine + 2 => {
+                crowd.lock().send_away(greedy);
                 true
             }
             _ => false,

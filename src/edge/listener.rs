@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +32,14 @@ pub(super) enum Accepted {
 }
 
 impl Accepted {
+    /// The number of its file descriptor.
+    pub(super) fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream, ..) | Self::Tls(stream, ..) => stream.as_raw_fd(),
+            Self::Unix(stream, ..) => stream.as_raw_fd(),
+        }
+    }
+
     /// Whose share of the places it takes.
     pub(super) fn share(&self) -> Share {
         match self {

@@ -11,6 +11,7 @@
 mod begun;
 mod caller;
 mod crowd;
+mod descriptors;
 mod exchange;
 mod first_bytes;
 mod guarded;
@@ -33,6 +34,7 @@ mod unpacking;
 mod user;
 
 pub use begun::Begun;
+pub use descriptors::{TooFewFiles, take_all_files};
 pub use identity::{Identity, NotACertificate};
 pub use limits::Limits;
 pub use listener::{BindError, Listener, UnixSocket};

@@ -23,7 +23,7 @@ use super::first_bytes::read_http_start;
 use super::guarded::Guarded;
 use super::listener::Accepted;
 use super::tls::HandshakeError;
-use super::{Hosts, Limits, Listener, Peer, Service, Share, User, noise, user};
+use super::{Hosts, Limits, Listener, Peer, Service, Share, User, descriptors, noise, user};
 
 /// The pause after the first time in a row that no connection can be accepted, mostly for want of file descriptors, and the
 /// longest. They are not lost: they wait in the kernel.
@@ -86,6 +86,11 @@ pub async fn serve(
             }
             Ok(accepted) => {
                 shortage.ended();
+                if descriptors::is_reserved(accepted.descriptor()) && !Crowd::makes_room_for(accepted.share())
+                {
+                    shortage.kept();
+                    continue;
+                }
                 if let Some(place) = enter(&crowd, accepted.share(), limits.max_connections) {
                     let stopping = stopping.clone();
                     connections.spawn(welcome(accepted, place, Arc::clone(&service), limits, stopping));
@@ -140,6 +145,14 @@ impl Shortage {
         self.say();
     }
 
+    /// One was closed, for what others of this daemon need.
+    fn kept(&mut self) {
+        let count = self.unsaid.take().map_or(0, |(count, _)| count);
+        let why = "the last file descriptors are kept for libvirt and the ledger";
+        self.unsaid = Some((count + 1, io::Error::other(why)));
+        self.say();
+    }
+
     fn ended(&mut self) {
         (self.pause, self.until) = (Duration::ZERO, None);
     }
@@ -149,7 +162,7 @@ impl Shortage {
         if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY)
             && let Some((count, error)) = self.unsaid.take()
         {
-            error!(%error, count, "connections cannot be accepted: they wait");
+            error!(%error, count, "connections cannot be accepted");
             self.said = Some(Instant::now());
         }
     }
