@@ -458,6 +458,9 @@ pub(super) fn unheard_arrival(dossier: &Dossier) -> Vec<EvidenceId> {
     seen
 }
 
+/// An arrival that is over so soon after its beginning has not come up in between.
+const BREAKS_OFF: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// A VM that its log shows waiting for its memory, and that broke off before it ran here, though nobody heard of its start:
 /// libvirt showed nothing else of it, or somebody listened when it was begun and would have heard that it came up.
 pub(super) fn broken_arrival(dossier: &Dossier) -> Vec<EvidenceId> {
@@ -486,7 +489,14 @@ pub(super) fn broken_arrival(dossier: &Dossier) -> Vec<EvidenceId> {
             _ => None,
         })
     };
-    let listened = gaps().next().is_some() && gaps().all(|from| from > begun.after(limits::CLOCK_GRACE));
+    // Where it came up soon after the link was lost, it lived for longer than an arrival takes that breaks off with it.
+    let over = dossier.items().iter().find_map(|e| match e.fact {
+        Fact::LogEnd { at, .. } => at,
+        _ => None,
+    });
+    let short = over.is_some_and(|over| over.since(begun) <= BREAKS_OFF);
+    let heard = if short { begun } else { begun.after(limits::CLOCK_GRACE) };
+    let listened = gaps().next().is_some() && gaps().all(|from| from > heard);
     let mut seen = ids(dossier, |f| matches!(f, Fact::Found { state, .. } if arriving(state)));
     if ran || !listened && seen.is_empty() || !image(dossier, true).is_empty() {
         return Vec::new();
