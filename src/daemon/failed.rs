@@ -20,9 +20,11 @@ use whydown_core::evidence::{Fact, LogWord};
 use whydown_core::hypervisor::{DomainRef, DomainState, ShutOffReason};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::Input;
+use whydown_core::limits;
 use whydown_core::record::{Ending, When};
 use whydown_core::snapshot::Link;
 use whydown_core::time::Wall;
+use whydown_core::verdict::{is_said_by_qemu, log_says_why};
 use whydown_ledger::{Ledger, Query};
 use whydown_libvirt::{Hypervisor, Refusal};
 use whydown_witness::daemon_log::{DaemonLog, telling};
@@ -100,6 +102,19 @@ pub struct Sources {
     pub audited: Audited,
 }
 
+/// A start of which nothing says why it failed.
+struct Unexplained {
+    domain: DomainRef,
+    at: Wall,
+    audited: Option<Wall>,
+    since: Instant,
+    /// How often libvirt's log was read again.
+    looks: usize,
+}
+
+/// So many of them are looked at again: a host where every start fails has one reason, and it is known by then.
+const UNEXPLAINED: usize = 64;
+
 /// See the module page.
 pub struct FailedStarts {
     hypervisor: Hypervisor,
@@ -109,6 +124,8 @@ pub struct FailedStarts {
     sources: Sources,
     /// Of each domain whose last start failed, when that was as far as is known.
     known: HashMap<DomainId, Option<Wall>>,
+    /// Those of which nothing says why, as libvirt's own log could not be read or had not taken it in.
+    unexplained: Vec<Unexplained>,
     /// Whether there was a look: what failed before it at a moment that nobody knows is not told.
     looked: bool,
 }
@@ -122,8 +139,8 @@ impl FailedStarts {
         published: watch::Receiver<Published>,
         sources: Sources,
     ) -> Self {
-        let (known, looked) = (HashMap::new(), false);
-        Self { hypervisor, postbox, ledger, published, sources, known, looked }
+        let (known, unexplained, looked) = (HashMap::new(), Vec::new(), false);
+        Self { hypervisor, postbox, ledger, published, sources, known, unexplained, looked }
     }
 
     /// Runs until the daemon ends.
@@ -182,8 +199,36 @@ impl FailedStarts {
                 news.push(Input::StartFailed { domain, at, facts });
             }
         }
+        for input in &news {
+            self.unexplained.extend(unexplained(input));
+        }
+        let more = self.unexplained.len().saturating_sub(UNEXPLAINED);
+        self.unexplained.drain(..more);
+        news.extend(self.explained_since(now));
         self.looked = true;
         (self, news)
+    }
+
+    /// Of which of those that nothing explained libvirt's own log says why by now.
+    fn explained_since(&mut self, now: Wall) -> Vec<Input> {
+        let mut news = Vec::new();
+        for mut one in std::mem::take(&mut self.unexplained) {
+            let due = limits::SECOND_LOOKS.get(one.looks).is_some_and(|wait| one.since.elapsed() >= *wait);
+            if due {
+                one.looks += 1;
+                let facts = self.facts(&one.domain, Some(one.at), one.audited, Vec::new(), None, now);
+                let why = facts.into_iter().filter(|(_, fact)| matches!(fact, Fact::StartTrouble(_)));
+                let facts: Vec<_> = why.collect();
+                if !facts.is_empty() {
+                    news.push(Input::StartFailed { domain: one.domain, at: one.at, facts });
+                    continue;
+                }
+            }
+            if one.looks < limits::SECOND_LOOKS.len() {
+                self.unexplained.push(one);
+            }
+        }
+        news
     }
 
     /// What is new of a domain whose last start failed.
@@ -229,7 +274,7 @@ impl FailedStarts {
     ) -> Vec<(Wall, Fact)> {
         let told_by = |told_by: &str| Fact::StartFailed { told_by: told_by.into() };
         let mut facts = Vec::new();
-        facts.extend(audited.map(|at| (at, told_by("libvirt told the kernel's audit so"))));
+        facts.extend(audited.map(|at| (at, told_by(TO_THE_AUDIT))));
         if let Some(found) = found {
             facts.push((at.unwrap_or(now), told_by("libvirt calls the domain off for that reason")));
             facts.push((now, found));
@@ -242,8 +287,10 @@ impl FailedStarts {
             let before = Wall(at.0.saturating_sub(ERROR_BEFORE.as_nanos() as i64));
             let after = if audited == Some(at) { AUDIT_TICK } else { ERROR_AFTER };
             let its_own = self.words_of(domain);
+            let qemu_spoke =
+                facts.iter().any(|(_, fact)| matches!(fact, Fact::LogText(text) if is_said_by_qemu(text)));
             let ask = || match self.sources.daemon_log.errors(before, at.after(after)) {
-                Ok(errors) => telling(&errors, &its_own).cloned(),
+                Ok(errors) => telling(&errors, &its_own, !qemu_spoke).cloned(),
                 Err(why) => {
                     debug!(uuid = %domain.id, "libvirt's own log cannot be read: {why}");
                     None
@@ -271,6 +318,28 @@ impl FailedStarts {
         networks.iter().find_map(|name| self.hypervisor.network_trouble(name).ok().flatten())
     }
 }
+
+/// What is to be looked at again of a start of which nothing says why it failed.
+fn unexplained(told: &Input) -> Option<Unexplained> {
+    let Input::StartFailed { domain, at, facts } = told else { return None };
+    let says_why = |fact: &Fact| match fact {
+        Fact::StartTrouble(_) => true,
+        Fact::LogText(text) => log_says_why(text),
+        _ => false,
+    };
+    if facts.iter().any(|(_, fact)| says_why(fact)) {
+        return None;
+    }
+    // One that the audit alone dates is dated by a clock of its own.
+    let audited = facts.iter().any(|(when, fact)| {
+        when == at && matches!(fact, Fact::StartFailed { told_by } if told_by == TO_THE_AUDIT)
+    });
+    let audited = audited.then_some(*at);
+    Some(Unexplained { domain: domain.clone(), at: *at, audited, since: Instant::now(), looks: 0 })
+}
+
+/// Who told of a start that failed, where libvirt told the kernel's audit.
+const TO_THE_AUDIT: &str = "libvirt told the kernel's audit so";
 
 /// How long to wait after a look that took so long.
 fn pause_after(look: Duration) -> Duration {

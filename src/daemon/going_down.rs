@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use tracing::warn;
 use whydown_core::evidence::Fact;
+use whydown_core::id::BootId;
 use whydown_core::lifecycle::{Input, Whom};
 use whydown_core::time::Wall;
-use whydown_witness::host::{self, Answer, GoingDown, HostWatch, HostWord, Said};
+use whydown_witness::host::{self, Answer, GoingDown, HostWatch, HostWord, Said, WentDown};
 
 use super::clock;
 use super::deaf::{Deaf, Sense};
@@ -131,5 +132,29 @@ impl HostsWord {
                 word
             }
         }
+    }
+}
+
+/// How this boot ended, if anything says so.
+type Ended = (BootId, Option<WentDown>);
+
+/// How boots of the host ended that are over. All VMs of one are asked about at once, and the last answer is kept. Cheap to
+/// clone.
+#[derive(Debug, Clone, Default)]
+pub struct BootsBefore {
+    known: Arc<Mutex<Option<Ended>>>,
+}
+
+impl BootsBefore {
+    /// How the boot ended in which something ran at that moment, as evidence with its time. Blocks, for some seconds at most;
+    /// who asks meanwhile waits for the same answer.
+    pub fn how_it_ended(&self, boot: &BootId, ran: Wall) -> Option<(Wall, Fact)> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of a run that nobody heard it is not known in which boot it was, and each may be another.
+        if !host::is_boot_id(boot) || known.as_ref().is_none_or(|(of, _)| of != boot) {
+            *known = Some((boot.clone(), host::went_down(boot, ran)));
+        }
+        let ended = known.as_ref().and_then(|(_, ended)| ended.clone());
+        ended.map(|WentDown { since, at, by }| (at, Fact::HostWentDown { since, by }))
     }
 }

@@ -26,7 +26,7 @@ use whydown_witness::log;
 use whydown_witness::process;
 
 use super::emulators::Emulators;
-use super::going_down::{HostsWord, Told};
+use super::going_down::{BootsBefore, HostsWord, Told};
 use super::post::Postbox;
 use super::sample::News;
 use super::threads::Threads;
@@ -118,6 +118,7 @@ pub struct Hands {
     /// How many guests have begun to end since `systemctl` was last asked.
     host_wanted: Arc<AtomicU64>,
     host: HostsWord,
+    boots: BootsBefore,
 }
 
 /// The answer to a question that could not be put.
@@ -165,6 +166,7 @@ impl Hands {
             news,
             host_wanted,
             host,
+            boots: BootsBefore::default(),
         }
     }
 
@@ -274,9 +276,10 @@ impl Hands {
                 };
                 Answer::Glanced { run, view, facts }
             }
-            Question::Remains { run, domain, name, marks } => {
+            Question::Remains { run, domain, name, marks, boot_before } => {
                 let view = self.view(domain);
                 let mut facts = self.log(&name, marks);
+                facts.extend(boot_before.and_then(|boot| self.boots.how_it_ended(&boot, marks.started)));
                 facts.extend(self.host.ask().fact());
                 Answer::Remains { run, view, facts }
             }

@@ -166,3 +166,30 @@ fn a_hook_that_refuses_a_network_that_is_off_and_an_autostart_in_vain_are_told()
     assert!(said.contains("no licence"), "{said}");
     Ok(())
 }
+
+/// Its file is somewhere else while the start fails, as one that a full disk or a log collector holds up; libvirtd writes on.
+#[test]
+fn libvirts_own_log_that_can_be_read_only_later_corrects_what_was_told_and_not_its_exit_code() -> Result<()> {
+    let host = Host::start("late-log")?;
+    let guest = host.guest("nocpu")?.domain_xml(CPU);
+    host.libvirtd.define(&guest)?;
+    let log = host.libvirtd.log_path();
+    let away = log.with_extension("away");
+    std::fs::rename(&log, &away).expect("moved");
+    start_refused(&host, &guest);
+    let told = past(&host, &guest, 1)?.remove(0);
+    assert_eq!(
+        (&told["cause"], &told["certainty"], &told["exit_code"]),
+        (&"start-failed-silent".into(), &"probable".into(), &1.into()),
+        "{told:#}"
+    );
+    std::fs::rename(&away, &log).expect("moved");
+    wait_until("what was told is corrected", PATIENCE, || {
+        host.past(&guest).is_ok_and(|past| past[0]["cause"] == "start-failed")
+    });
+    let corrected = past(&host, &guest, 1)?.remove(0);
+    tells(&corrected, "Unknown CPU model Nonesuch");
+    assert_eq!((&corrected["revision"], &corrected["run"]), (&1.into(), &told["run"]), "{corrected:#}");
+    assert_eq!(corrected["exit_code"], told["exit_code"]);
+    Ok(())
+}

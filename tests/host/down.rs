@@ -7,7 +7,7 @@ use whydown_lab::{GoDown, Guest, Result, wait_until};
 use super::world::{PATIENCE, World};
 
 /// Its configuration, and how long it waits for a guest.
-fn libvirt_guests(world: &World, on_shutdown: &str) -> Result<()> {
+pub fn libvirt_guests(world: &World, on_shutdown: &str) -> Result<()> {
     let text = format!("ON_BOOT=ignore\nON_SHUTDOWN={on_shutdown}\nSHUTDOWN_TIMEOUT=3\n");
     world.host.write_inside("/etc/default/libvirt-guests", &text)
 }
@@ -153,7 +153,7 @@ fn vms_that_end_with_their_host_are_told_so_once_each() -> Result<()> {
 
 /// Fails unless a piece of this list has these words in it.
 #[track_caller]
-fn says(ending: &serde_json::Value, list: &str, words: &str) {
+pub fn says(ending: &serde_json::Value, list: &str, words: &str) {
     let pieces = ending[list].as_array().expect("a list");
     let said = pieces.iter().any(|piece| piece["what"].as_str().is_some_and(|what| what.contains(words)));
     assert!(said, "no {words:?} in {list}: {ending:#}");

@@ -1,6 +1,9 @@
 //! whydown on a whole host: Debian's systemd as its first process, libvirtd, libvirt-guests and systemd-machined as its
 //! services, whydown installed by its manual, real guests; and the host goes down in every way that hosts do.
 
+mod before;
 mod down;
 mod service;
+mod sessions;
+mod starts;
 mod world;

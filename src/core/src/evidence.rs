@@ -229,6 +229,14 @@ pub enum Fact {
         /// Who said so.
         by: String,
     },
+    /// The host was shut down in good order in the boot in which it ran, as what that boot has left says; dated by when it was
+    /// off, or nearly so.
+    HostWentDown {
+        /// When that began, where it is known.
+        since: Option<Wall>,
+        /// Who says so.
+        by: String,
+    },
     /// The host was said to go down, and it does not any more. Nothing where nobody said that it did.
     HostStays,
     /// The host's service manager was asked after the end, and says that the host is not going down.

@@ -53,6 +53,10 @@ pub const GAP_SHADOW: Duration = Duration::from_secs(60);
 /// goes down everything is slow.
 pub const HOST_WORD_DELAY: Duration = Duration::from_secs(5);
 
+/// How long before its end a shutdown of the host may have begun of which only the end is known. libvirt-guests gives guests
+/// five minutes as a rule.
+pub const SHUTDOWN_LASTS: Duration = Duration::from_secs(300);
+
 /// Two witnesses of one moment may date it this far apart: events carry no time of their own and are dated when they
 /// arrive.
 pub const CLOCK_GRACE: Duration = Duration::from_secs(1);

@@ -8,12 +8,13 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use whydown_core::evidence::tame;
 use whydown_core::time::Wall;
+
+use crate::journal;
 
 /// The journal's number of errors; what is worse has a lower one.
 const PRIORITY_ERROR: u8 = 3;
@@ -23,9 +24,6 @@ const BYTES: u64 = 256 * 1024;
 
 /// Seconds in which the journal is asked for what was written earlier.
 const RECEIVED_WITHIN_S: i64 = 60;
-
-/// How long the journal may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where systemd's journal is, if there is one.
 const JOURNAL: &str = "/run/systemd/journal";
@@ -65,7 +63,7 @@ impl DaemonLog {
             Self::Journal if !Path::new(JOURNAL).is_dir() => {
                 Some("this host has no journal of systemd's".into())
             }
-            Self::Journal if journalctl().is_none() => Some("there is no journalctl".into()),
+            Self::Journal if journal::program().is_none() => Some("there is no journalctl".into()),
             Self::Journal => None,
             Self::File(path) => open(path).err().map(|error| format!("{}: {error}", path.display())),
         }
@@ -88,7 +86,7 @@ impl DaemonLog {
     /// some milliseconds, and for some seconds at most where the journal is busy: what it has by then must do.
     pub fn catch_up(&self) -> bool {
         let Self::Journal = self else { return false };
-        let Some(program) = journalctl() else { return false };
+        let Some(program) = journal::program() else { return false };
         // Its output ends with it.
         let child = Command::new(program)
             .arg("--sync")
@@ -97,9 +95,9 @@ impl DaemonLog {
             .stderr(Stdio::null())
             .spawn();
         let Ok(child) = child else { return false };
-        let mut child = Reaped(child);
+        let mut child = journal::Reaped(child);
         if let Some(output) = child.0.stdout.take() {
-            let wait = Timespec::try_from(PATIENCE).ok();
+            let wait = Timespec::try_from(journal::PATIENCE).ok();
             let _ = poll(&mut [PollFd::new(&output, PollFlags::IN)], wait.as_ref());
         }
         true
@@ -107,21 +105,33 @@ impl DaemonLog {
 }
 
 /// The last of these errors that says why something failed: libvirt reports what it only works around as an error, too.
-/// Those that name something of `its_own`, or were written by a thread that did, come before others.
-pub fn telling<'a>(said: &'a [Said], its_own: &[String]) -> Option<&'a Said> {
+/// Those that name something of `its_own`, or were written by a thread that had done so, come before others; whether any others
+/// count, as nobody else has said why, `anyones` tells.
+pub fn telling<'a>(said: &'a [Said], its_own: &[String], anyones: bool) -> Option<&'a Said> {
     const NOISE: [&str; 4] = [
         "dmidecode",
         "At least one cgroup controller is required",
         "Unable to read from monitor",
         "End of file while reading data",
     ];
-    let names_it = |said: &&Said| its_own.iter().any(|word| said.text.contains(word.as_str()));
-    let threads: Vec<u32> = said.iter().filter(names_it).filter_map(|said| said.thread).collect();
-    let errors =
-        || said.iter().rev().filter(|one| one.error && !NOISE.iter().any(|noise| one.text.contains(noise)));
-    let of_its_thread = |one: &&Said| one.thread.is_some_and(|thread| threads.contains(&thread));
-    errors().find(names_it).or_else(|| errors().find(of_its_thread)).or_else(|| errors().next())
+    let names_it = |one: &Said| its_own.iter().any(|word| one.text.contains(word.as_str()));
+    let is_noise = |one: &Said| NOISE.iter().any(|noise| one.text.contains(noise));
+    let errors = || said.iter().enumerate().rev().filter(|(_, one)| one.error && !is_noise(one));
+    // One thread starts all that libvirt starts by itself, one after the other, and names each that failed: what it said before
+    // it came to this one is about others.
+    let of_another = |one: &Said| one.text.contains(AUTOSTART) && !names_it(one);
+    let of_its_thread = |at: usize, one: &Said| {
+        one.thread.is_some()
+            && said[..at].iter().any(|before| before.thread == one.thread && names_it(before))
+    };
+    let its = || errors().filter(|(_, one)| !of_another(one));
+    let own =
+        errors().find(|(_, one)| names_it(one)).or_else(|| its().find(|(at, one)| of_its_thread(*at, one)));
+    own.or_else(|| if anyones { its().next() } else { None }).map(|(_, one)| one)
 }
+
+/// libvirt's words for what it should start by itself and cannot.
+const AUTOSTART: &str = "Failed to autostart VM '";
 
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -159,69 +169,34 @@ fn of_file(text: &str) -> Vec<Said> {
     text.lines().filter_map(read).collect()
 }
 
-fn journalctl() -> Option<&'static Path> {
-    ["/usr/bin/journalctl", "/bin/journalctl"].map(Path::new).into_iter().find(|path| path.is_file())
-}
-
 fn ask_journal(from: Wall, to: Wall) -> io::Result<String> {
-    let program = journalctl().ok_or(io::ErrorKind::NotFound)?;
     // Whole seconds, and those in which it received things: the journal is asked for more, and what does not fit is left out.
     let second = |at: Wall, more: i64| format!("@{}", at.as_millis().div_euclid(1000) + more);
-    let child = Command::new(program)
-        .args([
-            "--quiet",
-            "--no-pager",
-            "--output=json",
+    let (since, until) = (second(from, 0), second(to, RECEIVED_WITHIN_S));
+    journal::ask(
+        &[
             "--output-fields=MESSAGE,PRIORITY,_SOURCE_REALTIME_TIMESTAMP",
             "--priority=warning",
             "--lines=200",
-        ])
-        .args([format!("--since={}", second(from, 0)), format!("--until={}", second(to, RECEIVED_WITHIN_S))])
-        .args(["_COMM=libvirtd", "+", "_COMM=virtqemud"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut child = Reaped(child);
-    let Some(mut answers) = child.0.stdout.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
-    let mut said = Vec::new();
-    let mut piece = vec![0; 16 * 1024];
-    let wait = Timespec::try_from(PATIENCE).ok();
-    while said.len() < BYTES as usize {
-        match poll(&mut [PollFd::new(&answers, PollFlags::IN)], wait.as_ref()) {
-            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-            Ok(_) => match answers.read(&mut piece)? {
-                0 => break,
-                count => said.extend_from_slice(&piece[..count]),
-            },
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(String::from_utf8_lossy(&said).into_owned())
+            &format!("--since={since}"),
+            &format!("--until={until}"),
+            "_COMM=libvirtd",
+            "+",
+            "_COMM=virtqemud",
+        ],
+        BYTES,
+    )
 }
 
-/// One JSON object a line, with a time in microseconds: when it was written, and only where that is not known, when the
-/// journal received it.
+/// One JSON object a line.
 fn of_journal(text: &str) -> Vec<Said> {
     let read = |line: &str| {
         let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-        let time = |name: &str| entry[name].as_str()?.parse::<i64>().ok();
-        let at = time("_SOURCE_REALTIME_TIMESTAMP").or_else(|| time("__REALTIME_TIMESTAMP"))?;
         let error = entry["PRIORITY"].as_str()?.parse::<u8>().ok()? <= PRIORITY_ERROR;
         let text = tame(entry["MESSAGE"].as_str()?);
-        Some(Said { at: Wall(at.checked_mul(1000)?), thread: None, error, text })
+        Some(Said { at: journal::time(&entry)?, thread: None, error, text })
     };
     text.lines().filter_map(read).collect()
-}
-
-struct Reaped(std::process::Child);
-
-impl Drop for Reaped {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[cfg(test)]
@@ -243,7 +218,7 @@ what: error : is no line of libvirt's
         let text = "Cannot access storage file '/a: error : b:1 : c': No such file or directory";
         let error = Said { at: at(171), thread: Some(28327), error: true, text: text.to_owned() };
         assert_eq!(all[1], error);
-        assert_eq!(telling(&all, &[]), Some(&error));
+        assert_eq!(telling(&all, &[], true), Some(&error));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libvirtd.log");
         std::fs::write(&path, FILE).unwrap();
@@ -272,11 +247,22 @@ what: error : is no line of libvirt's
         ];
         let of = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            telling(&all, &words).map(|said| said.text.as_str())
+            telling(&all, &words, true).map(|said| said.text.as_str())
         };
         assert_eq!(of(&["'a'", "/images/a.img"]), Some(all[0].text.as_str()));
         assert_eq!(of(&["'b'", "/images/b.img"]), Some(all[2].text.as_str()));
         assert_eq!(of(&["'c'"]), Some(all[3].text.as_str()), "nothing tells which");
+        assert_eq!(telling(&all, &["'c'".into()], false), None, "QEMU has said why");
+        let text = "internal error: Failed to autostart VM 'c': Cannot access storage file '/c': No such file or directory";
+        let auto = [said(5, true, text)];
+        let before = [
+            all[2].clone(),
+            said(2, true, "Unknown CPU model X"),
+            said(2, false, "Domain id=8 name='d' is tainted"),
+        ];
+        assert_eq!(telling(&before, &["'d'".into()], false), None, "its thread was at another then");
+        assert_eq!(telling(&auto, &["'d'".into()], true), None, "it is about another");
+        assert_eq!(telling(&auto, &["'c'".into()], true), Some(&auto[0]));
         assert_eq!(of_file("2026-11-28 05:30:13.171+0000: 7: warning : f:1 : a: error : b:2 : c").len(), 1);
     }
 

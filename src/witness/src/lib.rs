@@ -14,7 +14,7 @@
 //! | [`audit`] | crashes, what QEMU's sandbox forbids, who sent a signal and as whom they logged in | `CAP_AUDIT_READ`, in the host's own namespaces; an audit that runs, and for senders a rule |
 //! | [`daemon_log`] | why libvirt refused a start | `journalctl`, or read access to the file where libvirt's daemon writes |
 //! | [`core_dump`] | where QEMU's memory was written when a fault ended it | `/proc`, in the host's pid namespace; read access to the folder |
-//! | [`host`] | whether the host goes down | systemd; its bus, or `systemctl` |
+//! | [`host`] | whether the host goes down, and how a boot ended that is over | systemd; its bus, or `systemctl`; `journalctl`, or `/var/log/wtmp` |
 
 pub mod audit;
 pub mod core_dump;
@@ -22,6 +22,7 @@ pub mod daemon_log;
 pub mod emulator;
 pub mod exit;
 pub mod host;
+mod journal;
 pub mod kernel;
 pub mod libvirt;
 pub mod log;

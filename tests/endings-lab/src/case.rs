@@ -67,6 +67,12 @@ pub enum Away {
     PowerCut,
     /// The host's service manager stops whydownd and libvirtd in order, then ends the rest; the next boot follows.
     Boot,
+    /// libvirtd is restarted under a whydownd that stays connected, and starts what should run when it does.
+    Autostarts,
+    /// libvirtd stands still while the VM ends; when it goes on, another client destroys the VM.
+    Hung,
+    /// As `Hung`, for so long that its link is given up.
+    HungForLong,
     /// As `Boot`, but the host's service manager says that it is stopping, and whydownd hears the ends.
     Announced,
 }
@@ -81,6 +87,9 @@ impl Away {
             Self::KilledAtOnce => "whydownd-killed-at-once",
             Self::Restarted => "libvirtd-restarted",
             Self::StartedAgain => "started-again",
+            Self::Autostarts => "libvirtd-autostarts",
+            Self::Hung => "libvirtd-hung",
+            Self::HungForLong => "libvirtd-hung-for-long",
             Self::PowerCut => "power-cut",
             Self::Boot => "host-stops",
             Self::Announced => "host-stops-announced",
@@ -209,6 +218,8 @@ pub struct Case {
     pub text_in_message: Option<&'static str>,
     /// Words that the evidence on which the answer stands must hold.
     pub because: Vec<&'static str>,
+    /// Words that what is told to have led to it must hold.
+    pub led_by: Option<&'static str>,
     /// The most that may be claimed.
     pub most: Certainty,
 }
@@ -233,6 +244,7 @@ impl Case {
             asked: Asked::Nothing,
             text_in_message: None,
             because: Vec::new(),
+            led_by: None,
             most: Certainty::Certain,
         }
     }
@@ -307,6 +319,12 @@ impl Case {
     /// The answer must stand on evidence with these words.
     pub fn because(mut self, words: &'static str) -> Self {
         self.because.push(words);
+        self
+    }
+
+    /// What is told to have led to it must hold these words.
+    pub fn led_by(mut self, words: &'static str) -> Self {
+        self.led_by = Some(words);
         self
     }
 

@@ -1,7 +1,9 @@
 //! Runs trials: those that do not disturb each other at the same time, the rest stage by stage.
 
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use whydown_lab::Signal;
@@ -214,7 +216,8 @@ fn round_of(
         parked.push(Parked { run, skip, begun, scene: scene.park() });
     }
     let links = host.links();
-    leave(host, away)?;
+    let names: Vec<String> = batch.iter().map(|trial| trial.name()).collect();
+    leave(host, away, &names)?;
     let mut acted = Vec::new();
     let mut resume = Vec::new();
     for (trial, parked) in batch.iter().zip(parked) {
@@ -228,7 +231,8 @@ fn round_of(
         let Ready { scene, run, skip, begun } = ready;
         resume.push(Parked { run, skip, begun, scene: scene.park() });
     }
-    if host.libvirtd.pid().is_some() {
+    let hung = matches!(away, Away::Hung | Away::HungForLong);
+    if host.libvirtd.pid().is_some() && !hung {
         for ((trial, parked), acted) in batch.iter().zip(&resume).zip(&mut acted) {
             if acted.is_ok() && matches!(trial.expect(), Expect::Ending(..)) {
                 *acted = parked.scene.wait_off(host);
@@ -240,7 +244,7 @@ fn round_of(
             *acted = parked.scene.start_again(host);
         }
     }
-    come_back(host, away, links)?;
+    come_back(host, away, links, &names)?;
     let mut all = Vec::new();
     for ((trial, parked), acted) in batch.iter().zip(resume).zip(acted) {
         let Parked { run, skip, begun, scene } = parked;
@@ -270,9 +274,24 @@ fn killed_at_once(trial: &Trial, ready: &mut Ready<'_>) -> Result<()> {
     })
 }
 
-/// Takes away what is to be away.
-fn leave(host: &mut Host, away: Away) -> Result<()> {
+/// What ended this long before a destroy was not ended by it.
+const HUNG: Duration = Duration::from_secs(12);
+
+/// Longer than whydown waits for a libvirtd that stands still.
+const HUNG_FOR_LONG: Duration = Duration::from_secs(60);
+
+/// Takes away what is to be away from the VMs of these names.
+fn leave(host: &mut Host, away: Away, names: &[String]) -> Result<()> {
     match away {
+        Away::Hung | Away::HungForLong => host.libvirtd.pause()?,
+        Away::Autostarts => {
+            for name in names {
+                host.libvirtd.virsh(&["autostart", name])?;
+            }
+            host.libvirtd.stop()?;
+            // libvirtd starts them once a boot.
+            std::fs::remove_file(host.libvirtd.directory().join("run/qemu/autostarted"))?;
+        }
         Away::Daemon | Away::StartedAgain => drop(host.daemon.terminate()?),
         Away::Libvirtd => drop(host.libvirtd.stop()?),
         Away::Both | Away::Boot => {
@@ -296,9 +315,13 @@ fn leave(host: &mut Host, away: Away) -> Result<()> {
 }
 
 /// Brings all back.
-fn come_back(host: &mut Host, away: Away, links: usize) -> Result<()> {
+fn come_back(host: &mut Host, away: Away, links: usize, names: &[String]) -> Result<()> {
     match away {
         Away::Restarted => return Ok(()),
+        Away::Hung | Away::HungForLong => {
+            pass(if away == Away::Hung { HUNG } else { HUNG_FOR_LONG })?;
+            return go_on(host, names);
+        }
         Away::KilledAtOnce => drop(host.daemon.wait_end(PATIENCE)?),
         Away::Announced => {
             host.daemon.terminate()?;
@@ -315,4 +338,34 @@ fn come_back(host: &mut Host, away: Away, links: usize) -> Result<()> {
     }
     host.daemon.start_again()?;
     host.wait_link(links)
+}
+
+fn pass(time: Duration) -> Result<()> {
+    let until = Instant::now() + time;
+    let passed = || (Instant::now() >= until).then_some(());
+    Ok(whydown_lab::wait_for("the passing of time", time + PATIENCE, passed)?)
+}
+
+/// Lets a libvirtd go on that stood still. The first that it hears is that these VMs are to be destroyed.
+fn go_on(host: &Host, names: &[String]) -> Result<()> {
+    let clients: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let mut client = std::process::Command::new("virsh");
+            client.args(["-q", "-c", &host.libvirtd.uri(), "destroy", name]);
+            client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+        })
+        .collect::<std::io::Result<_>>()?;
+    // They connect and ask; nobody answers yet.
+    pass(Duration::from_secs(1))?;
+    host.libvirtd.unpause()?;
+    for mut client in clients {
+        // Refused where libvirtd has noticed first.
+        client.wait()?;
+    }
+    for name in names {
+        whydown_lab::wait_for(&format!("the end of {name}"), PATIENCE, || crate::scene::off(host, name))?;
+    }
+    let linked = || host.ask("/v1/health").is_some_and(|health| health["link_lost_since"].is_null());
+    Ok(whydown_lab::wait_for("whydown's link", PATIENCE, || linked().then_some(()))?)
 }

@@ -280,7 +280,8 @@ impl Parked {
     }
 }
 
-fn off(host: &Host, name: &str) -> Option<()> {
+/// Something, if libvirt shows it off or does not know it.
+pub(crate) fn off(host: &Host, name: &str) -> Option<()> {
     match host.libvirtd.state(name) {
         Ok(None) => Some(()),
         Ok(Some(state)) if state.starts_with("shut off") => Some(()),

@@ -118,6 +118,9 @@ fn write_files(guest: &Guest) -> Result<()> {
         if xml.contains(&*beside(ending).to_string_lossy()) {
             std::fs::write(beside(ending), script)?;
             std::fs::set_permissions(beside(ending), std::fs::Permissions::from_mode(0o755))?;
+            if ending == crate::cases::internal::EMULATOR {
+                crate::cases::internal::write_library(&beside(ending))?;
+            }
         }
     }
     if xml.contains(&*beside(SWAP).to_string_lossy()) {

@@ -6,7 +6,7 @@ use super::attribution::Marks;
 use crate::act::Act;
 use crate::evidence::{Asked, Fact, Who};
 use crate::hypervisor::{DomainView, HostEvent, Listing, Process};
-use crate::id::{DomainId, RequestId, RunId};
+use crate::id::{BootId, DomainId, RequestId, RunId};
 use crate::log::Log;
 use crate::record::{Ending, Haste, Keep};
 use crate::sample::Devices;
@@ -176,8 +176,8 @@ pub enum Reply {
 /// is answered with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// What remains of a run: libvirt's state of the domain, this run's part of QEMU's log, and whether the host goes
-    /// down.
+    /// What remains of a run: libvirt's state of the domain, this run's part of QEMU's log, whether the host goes down, and
+    /// how the boot ended in which it ran, if that is over.
     Remains {
         /// Which run.
         run: RunId,
@@ -187,6 +187,8 @@ pub enum Question {
         name: String,
         /// By what its part of the log is found.
         marks: Marks,
+        /// The boot in which it ran, if that is over.
+        boot_before: Option<BootId>,
     },
     /// What libvirt shows of this domain now.
     Look {

@@ -46,11 +46,20 @@ impl Engine {
                 .get(&domain.id)
                 .is_some_and(|down| down.ending.evidence.iter().any(|e| e.fact == farewell));
         if told {
-            return;
+            return self.told_why_later(now, domain.id, at, facts);
         }
         let start = self.new_start(now, domain, at, true, None);
         let id = self.begin(now, start, Phase::Launching, Status::Launching);
         self.failed_at(now, id, at, facts);
+    }
+
+    /// What libvirt's own log says of a start that was told without, as it could not be read then.
+    fn told_why_later(&mut self, now: Now, domain: DomainId, at: Wall, facts: Vec<(Wall, Fact)>) {
+        let lacking = |id: &RunId| self.ended.get(id).is_some_and(|ended| ended.is_unexplained_start(at));
+        if let Some(id) = self.last_ended(domain).filter(lacking) {
+            let why = facts.into_iter().filter(|(_, fact)| matches!(fact, Fact::StartTrouble(_)));
+            self.late(now, id, why.collect::<Vec<_>>());
+        }
     }
 
     fn failed_at(&mut self, now: Now, id: RunId, at: Wall, facts: Vec<(Wall, Fact)>) {

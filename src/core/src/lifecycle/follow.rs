@@ -8,7 +8,7 @@ use super::engine::{Echo, Engine, Prelude};
 use super::run::{Phase, Run, could_be, status_after};
 use crate::evidence::{Deaf, Fact};
 use crate::hypervisor::{DomainRef, Happening, HostEvent, Process, StartDetail};
-use crate::id::{DomainId, RunId};
+use crate::id::{BootId, DomainId, RunId};
 use crate::record::{Incarnation, Keep, RunStart, When};
 use crate::snapshot::Status;
 use crate::time::{Now, Wall};
@@ -439,8 +439,14 @@ impl Engine {
             domain: run.start.domain,
             name: run.start.name.clone(),
             marks: self.marks(run),
+            boot_before: self.boot_that_is_over(&run.start),
         };
         self.ask(question);
+    }
+
+    /// The boot in which it ran, if that is over.
+    pub(super) fn boot_that_is_over(&self, start: &RunStart) -> Option<BootId> {
+        Some(&start.incarnation.boot).filter(|boot| **boot != self.settings.boot).cloned()
     }
 }
 

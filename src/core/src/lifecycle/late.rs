@@ -25,6 +25,9 @@ use crate::record::{Certainty, Earlier, Ending, Keep, RunStart};
 use crate::time::{Mono, Now, Wall};
 use crate::verdict;
 
+/// A start that failed is dated by an event or by libvirt's farewell, between which libvirt clears up.
+const CLEARS_UP: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// An ended run that late proof may be about.
 #[derive(Debug, Clone)]
 pub(super) struct Ended {
@@ -48,6 +51,15 @@ impl Ended {
     /// Whether this process ran it.
     pub fn was_run_by(&self, process: Process) -> bool {
         self.start.incarnation.process == Some(process)
+    }
+
+    /// Whether it is a start that failed at about this moment, of which libvirt's own log was not read.
+    pub fn is_unexplained_start(&self, at: Wall) -> bool {
+        let ended = self.ending.ended.latest();
+        let has = |wanted: fn(&Fact) -> bool| self.dossier.find(wanted).is_some();
+        ended.since(at).max(at.since(ended)) <= CLEARS_UP
+            && has(|f| matches!(f, Fact::StartFailed { .. }))
+            && !has(|f| matches!(f, Fact::StartTrouble(_)))
     }
 
     fn log_said_nothing(&self) -> bool {
@@ -173,7 +185,8 @@ impl Engine {
         let RunStart { domain, at: started, seen: seen_start, .. } = ended.start;
         let marks = Marks { domain, started, seen_start, next_start: None, previous: None };
         let name = ended.start.name.clone();
-        self.ask(Question::Remains { run: id, domain, name, marks });
+        let boot_before = self.boot_that_is_over(&ended.start);
+        self.ask(Question::Remains { run: id, domain, name, marks, boot_before });
     }
 
     /// Whether no later run of this domain is known.

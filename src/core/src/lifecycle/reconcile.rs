@@ -398,6 +398,10 @@ impl Engine {
                 matches!(fact, Fact::HostUp { .. }) && !(of_this_boot && self.runs[&id].blames_a_manager());
             // Nor does the shutdown that is under way end what had ended before the boot.
             let idle = idle || matches!(fact, Fact::HostGoingDown { .. }) && !of_this_boot;
+            let idle = idle || matches!(fact, Fact::HostWentDown { .. }) && of_this_boot;
+            // A line that was read before is no second one.
+            let known = self.runs[&id].dossier.find(|known| *known == fact);
+            let idle = idle || known.is_some_and(|(_, piece)| piece.first == at);
             if !idle {
                 self.note(id, at, fact);
             }

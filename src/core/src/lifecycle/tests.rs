@@ -43,6 +43,7 @@ struct World {
     endings: Vec<Ending>,
     replies: Vec<Reply>,
     asked: Vec<Question>,
+    revisions: Vec<Ending>,
     /// What the ledger was handed; and whether it writes by itself.
     handed: u64,
     writes: bool,
@@ -57,6 +58,7 @@ impl World {
             endings: vec![],
             replies: vec![],
             asked: vec![],
+            revisions: vec![],
             handed: 0,
             writes: true,
         };
@@ -76,6 +78,7 @@ impl World {
         for effect in effects {
             self.handed += u64::from(matches!(effect, Effect::Keep(_)));
             match effect {
+                Effect::Keep(Keep::Revised(ending)) => self.revisions.push(*ending),
                 Effect::Keep(Keep::Ending(ending)) => {
                     kept.push(ending.run);
                     self.endings.push(*ending);

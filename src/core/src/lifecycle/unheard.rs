@@ -148,7 +148,8 @@ impl Engine {
             }
             if let Some(run) = self.runs.get_mut(&id) {
                 run.next = next.and_then(|next| next.began);
-                run.remains_known = true;
+                // How the boot ended in which it ran does not stand in QEMU's log.
+                run.remains_known = run.start.incarnation.boot == self.settings.boot;
             }
             self.end_unheard(now, id, now.wall);
         }

@@ -1,7 +1,9 @@
 //! Clues: yes/no questions put to a frozen dossier. A clue that is seen names the evidence it is seen in.
 
 use super::order::{self, Onset, onset, since_reset};
-use super::process::{exit, exits_unseen, guest_exited, is_by, killed_at_start, says_why, with_unit};
+use super::process::{
+    exit, exits_unseen, guest_exited, is_by, killed_at_start, log_says_why, says_why, with_unit,
+};
 use super::setting::{has, ids, was_up};
 use super::traces::*;
 use crate::cause::Cause;
@@ -157,6 +159,8 @@ clues! {
     LibvirtSpeaks => None,
     /// QEMU left words in its log.
     LogSpeaks => None,
+    /// The process had exited some seconds before libvirt ended the VM.
+    OverBefore => None,
     /// A shutdown inside the guest had begun.
     GuestHadBegun => Some(Cause::GuestPoweroff),
     /// libvirt no longer knows it.
@@ -260,11 +264,11 @@ impl Clue {
                 let stays = dossier.items().iter().filter(|e| e.fact == Fact::HostStays);
                 let stays =
                     stays.filter_map(|e| [e.last, e.first].into_iter().find(|at| *at <= began.from)).max();
-                order::enumerated(dossier)
+                let said = order::enumerated(dossier)
                     .filter(|(_, e)| matches!(e.fact, Fact::HostGoingDown { .. }) && e.first <= latest)
                     .filter(|(_, e)| stays.is_none_or(|stays| stays < e.last))
-                    .map(|(id, _)| id)
-                    .collect()
+                    .map(|(id, _)| id);
+                said.chain(went_down(dossier)).collect()
             }
             Self::InitSignal => {
                 let mut seen = signal(dossier, Sender::Init);
@@ -425,8 +429,9 @@ impl Clue {
                 ids(dossier, |f| matches!(f, Fact::Refused { what: Asked::Create, text } if says_why(text)))
             }
             Self::LibvirtSpeaks => ids(dossier, |f| matches!(f, Fact::StartTrouble(text) if says_why(text))),
-            Self::LogSpeaks => ids(dossier, |f| matches!(f, Fact::LogText(text) if !text.trim().is_empty())),
+            Self::LogSpeaks => ids(dossier, |f| matches!(f, Fact::LogText(text) if log_says_why(text))),
             Self::GuestHadBegun => order::guest_began(dossier, end).map(|(_, ids)| ids).unwrap_or_default(),
+            Self::OverBefore => over_before(dossier, end),
             Self::Gone => ids(dossier, |f| matches!(f, Fact::Gone)),
         }
     }

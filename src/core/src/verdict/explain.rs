@@ -79,6 +79,7 @@ pub fn describe(fact: &Fact) -> String {
         }
         Fact::OomKilled { line } => format!("the kernel says: \"{line}\""),
         Fact::HostGoingDown { by } => format!("the host was going down: {by}"),
+        Fact::HostWentDown { by, .. } => format!("the host was shut down in good order: {by}"),
         Fact::HostStays => "the host was not going down any more: its shutdown was called off".into(),
         Fact::HostUp { by } => format!("the host was not going down: {by}"),
         Fact::UnitStopping { unit } => format!("systemd was told to stop \"{unit}\", in which it ran"),
@@ -113,7 +114,7 @@ pub fn text_of(cause: Cause, dossier: &Dossier) -> Option<String> {
     });
     let logged = || {
         dossier.items().iter().rev().find_map(|e| match &e.fact {
-            Fact::LogText(text) if !text.trim().is_empty() => Some(text),
+            Fact::LogText(text) if super::process::log_says_why(text) => Some(text),
             _ => None,
         })
     };

@@ -24,7 +24,7 @@ pub use advice::{advice, plain_advice};
 pub use clue::Clue;
 pub use context::{LED_BY, led_by};
 pub use explain::{describe, text_of};
-pub use process::{guest_may_exit, is_only_around_qemu, was_killed};
+pub use process::{guest_may_exit, is_only_around_qemu, is_said_by_qemu, log_says_why, was_killed};
 pub use setting::Setting;
 pub(crate) use setting::was_up;
 pub use table::{Place, RETIRED, ROWS, Row, story_of};

@@ -212,6 +212,22 @@ const MONITOR_CLOSED: [&str; 3] = [
     "end of file from qemu monitor",
 ];
 
+/// What the process that libvirt forks to become QEMU says where libvirt gives the start up before: not why.
+const GIVEN_UP: &str = "libvirtd quit during handshake";
+
+/// How that process begins its lines, before it is QEMU.
+const BEFORE_QEMU: &str = "libvirt:";
+
+/// Whether QEMU's log says why QEMU did not come up: more than that libvirt has given it up.
+pub fn log_says_why(text: &str) -> bool {
+    text.lines().any(|line| !line.trim().is_empty() && !line.contains(GIVEN_UP))
+}
+
+/// Whether these are words of QEMU, and not only of the process that was to become it.
+pub fn is_said_by_qemu(text: &str) -> bool {
+    text.lines().any(|line| !line.trim().is_empty() && !line.starts_with(BEFORE_QEMU))
+}
+
 /// What libvirt's text says after such words; `None` if it has none of them. There it puts what QEMU had written.
 fn after_the_monitor(text: &str) -> Option<&str> {
     let lower = text.to_ascii_lowercase();
@@ -248,6 +264,23 @@ pub(super) fn start_killer(dossier: &Dossier) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn that_libvirt_gave_a_start_up_is_no_reason_and_what_was_said_before_qemu_ran_is_not_qemus() {
+        let given_up = "libvirt:  error : libvirtd quit during handshake: Input/output error";
+        let limit = "libvirt:  error : cannot limit locked memory of process 7 to 6: Operation not permitted";
+        let qemu = "2026-11-28T15:41:13.411244Z qemu-system-x86_64: -vnc x: Address already in use";
+        for (text, why, by_qemu) in [
+            (given_up.to_owned(), false, false),
+            (limit.to_owned(), true, false),
+            (format!("{given_up}\n{limit}\n"), true, false),
+            (qemu.to_owned(), true, true),
+            (format!("{given_up}\n\n{qemu}"), true, true),
+            (" \n".to_owned(), false, false),
+        ] {
+            assert_eq!((log_says_why(&text), is_said_by_qemu(&text)), (why, by_qemu), "{text}");
+        }
+    }
 
     #[test]
     fn that_qemu_is_gone_is_no_reason_and_what_it_wrote_is() {

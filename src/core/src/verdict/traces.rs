@@ -237,8 +237,24 @@ pub(super) fn died_before_destroy(dossier: &Dossier, end: Wall) -> bool {
     }
     let Some(exited) = order::exited(dossier) else { return false };
     let apart = end.since(exited);
-    let failed = !Clue::ExitedWithError.seen(dossier, end).is_empty();
-    apart >= LONG_OVER && !has(dossier, signal_of_libvirt) || failed && apart >= LIBVIRTS_PATIENCE
+    let seen = |clue: Clue| !clue.seen(dossier, end).is_empty();
+    let by_others = || seen(Clue::KilledHard) || seen(Clue::OutsideSignal);
+    seen(Clue::ExitedWithError) && apart >= LIBVIRTS_PATIENCE
+        || !over_before(dossier, end).is_empty() && (apart >= LONG_OVER || by_others())
+}
+
+/// libvirt looks five times a second whether what it ends is gone. On a host that is busy with other things this may take
+/// some seconds.
+const NOTICES: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The exit of a process that was seen so long before libvirt ended the VM that libvirt, which is not known to have sent it
+/// a signal, cannot have ended it. It may have stood still itself.
+pub(super) fn over_before(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
+    let long = order::exited(dossier).is_some_and(|exited| end.since(exited) >= NOTICES);
+    if !long || has(dossier, signal_of_libvirt) {
+        return Vec::new();
+    }
+    ids(dossier, |f| matches!(f, Fact::Exit(_) | Fact::InnerExit(_)))
 }
 
 /// Whether the exit status is none that libvirt's end of a panicked guest leaves: QEMU exits with 0 on its SIGTERM.
@@ -309,7 +325,8 @@ pub(super) fn ended_by_libvirt(dossier: &Dossier, wanted: Ended) -> Vec<Evidence
 
 /// When anything was known of the run first.
 fn began(dossier: &Dossier) -> Wall {
-    let known = dossier.items().iter().filter(|e| !matches!(e.fact, Fact::LibvirtSince(_)));
+    let dated_anew = |f: &Fact| matches!(f, Fact::LibvirtSince(_) | Fact::HostWentDown { .. });
+    let known = dossier.items().iter().filter(|e| !dated_anew(&e.fact));
     known.map(|e| e.first).min().unwrap_or_default()
 }
 
@@ -360,6 +377,29 @@ pub(super) fn migrated(dossier: &Dossier) -> Vec<EvidenceId> {
         }));
     }
     seen
+}
+
+/// That the host was shut down in good order in the boot in which it ran, if it can have ended in the course of that: its end
+/// is dated so, or it is not dated at all, as QEMU's log, which was read, has no word of it.
+pub(super) fn went_down(dossier: &Dossier) -> Vec<EvidenceId> {
+    let dates = dossier.items().iter().filter_map(|e| match e.fact {
+        Fact::LogEnd { at, .. } | Fact::LogSignal { at, .. } => at,
+        Fact::Exit(_) | Fact::Host(Happening::Stopped(_)) => Some(e.first),
+        _ => None,
+    });
+    let dated = dates.min();
+    if dated.is_none() && !log_not_whole(dossier).is_empty() {
+        return Vec::new();
+    }
+    let covers = |e: &Evidence, since: Option<Wall>| {
+        let from = since.unwrap_or(e.first.before(limits::SHUTDOWN_LASTS)).before(limits::CLOCK_GRACE);
+        let dated = dated.map(|at| (from..=e.first.after(limits::CLOCK_GRACE)).contains(&at));
+        dated.unwrap_or(began(dossier) <= e.first)
+    };
+    let all = order::enumerated(dossier);
+    all.filter(|(_, e)| matches!(e.fact, Fact::HostWentDown { since, .. } if covers(e, since)))
+        .map(|(id, _)| id)
+        .collect()
 }
 
 /// SIGKILL before libvirt's farewell, or so soon after it that libvirt cannot have sent it.

@@ -77,6 +77,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             Fact::Signalled { .. }
             | Fact::OomKilled { .. }
             | Fact::HostGoingDown { .. }
+            | Fact::HostWentDown { .. }
             | Fact::HostStays
             | Fact::HostUp { .. }
             | Fact::UnitStopping { .. }
@@ -143,6 +144,8 @@ fn fact() -> impl Strategy<Value = Fact> {
         ),
         text().prop_map(|line| Fact::OomKilled { line }),
         text().prop_map(|by| Fact::HostGoingDown { by }),
+        (text(), any::<Option<i64>>())
+            .prop_map(|(by, since)| Fact::HostWentDown { since: since.map(Wall), by }),
         (any::<i64>(), any::<i64>())
             .prop_map(|(before, now)| Fact::ClockSet { before: Wall(before), now: Wall(now) }),
         moment().prop_map(Fact::LibvirtSince),

@@ -42,6 +42,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::Signalled { .. } => "signalled",
         Fact::OomKilled { .. } => "oom-killed",
         Fact::HostGoingDown { .. } => "host-going-down",
+        Fact::HostWentDown { .. } => "host-went-down",
         Fact::HostStays => "host-stays",
         Fact::HostUp { .. } => "host-up",
         Fact::UnitStopping { .. } => "unit-stopping",

@@ -19,6 +19,7 @@
 //! | `qemu starts: exit signal 31`, `qemu starts: oom-kill` | of a process that was begun for it, and has not come up |
 //! | `another start fails`, `another start fails: …` | as libvirt's state shows it, and its log says why |
 //! | `host going down: …`, `host stays` | the host begins to shut down; it does not, or not any more |
+//! | `host went down: 30`, `host went down: unknown` | the boot that is now leaves word that it was shut down, for so many seconds |
 //! | `host says up`, `unit stopping: NAME` | systemd's answer when it is asked; it was told to stop the VM's unit |
 //! | `manager create`, `manager shutdown`, `manager shutdown force 30`, `manager destroy` | requests |
 //! | `libvirt answers refused …` | to the next request: `done`, `no-domain`, `no-link`, `refused …` |
@@ -66,6 +67,8 @@ pub enum Line {
     Image(Option<bool>),
     /// The host begins to go down.
     HostGoingDown(String),
+    /// The present boot leaves word behind that it was shut down in good order, from so long before this moment on.
+    HostWentDown(Option<Duration>),
     /// It is said to stay, whatever was said before.
     HostStays,
     /// It says that it is up, from now on, whenever it is asked.
@@ -181,6 +184,12 @@ fn understood(line: &str) -> Option<Line> {
         "libvirt" => answer(rest.strip_prefix("answers ")?).map(Line::Answer),
         "host" if rest == "stays" => Some(Line::HostStays),
         "host" if rest == "says up" => Some(Line::HostSaysUp),
+        "host" if rest.starts_with("went down: ") => {
+            Some(Line::HostWentDown(match &rest["went down: ".len()..] {
+                "unknown" => None,
+                seconds => Some(Duration::try_from_secs_f64(seconds.parse().ok()?).ok()?),
+            }))
+        }
         "host" if rest != "reboots" => {
             Some(Line::HostGoingDown(rest.strip_prefix("going down: ")?.to_owned()))
         }
@@ -258,6 +267,12 @@ impl World {
                 }
             }
             Line::HostGoingDown(by) => self.witness(Whom::Host, Fact::HostGoingDown { by: by.clone() }),
+            Line::HostWentDown(lasted) => {
+                let at = self.now().wall;
+                let since = lasted.map(|lasted| at.before(lasted));
+                let fact = Fact::HostWentDown { since, by: "the journal of that boot says so".into() };
+                self.went_down.push((self.hypervisor.boot(), at, fact));
+            }
             Line::HostSaysUp => self.host_says_up = true,
             Line::OfProcess(fact) => {
                 if let Some(process) = self.hypervisor.life(VM).map(|life| life.process) {

@@ -172,8 +172,10 @@ impl World {
             Question::Glance { run, domain, .. } => {
                 Answer::Glanced { run, view: self.looked_at(domain), facts: Vec::new() }
             }
-            Question::Remains { run, domain, name, marks } => {
+            Question::Remains { run, domain, name, marks, boot_before } => {
                 let mut facts = self.log_of(&name, marks);
+                let left = self.went_down.iter().filter(|(boot, ..)| boot_before.as_ref() == Some(boot));
+                facts.extend(left.map(|(_, at, fact)| (*at, fact.clone())));
                 if self.host_says_up {
                     facts.push((self.now.wall, Fact::HostUp { by: "systemd says running".into() }));
                 }

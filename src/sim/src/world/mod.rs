@@ -112,6 +112,8 @@ pub struct World {
     pub break_next_act: Option<bool>,
     /// Whether the host's service manager, when it is asked, says that the host is up.
     pub host_says_up: bool,
+    /// What boots leave behind on how they ended, each dated by that end.
+    pub went_down: Vec<(whydown_core::id::BootId, Wall, whydown_core::evidence::Fact)>,
     /// Guests that take no notice of their power button.
     pub deaf_guests: BTreeSet<DomainId>,
     session: Session,
@@ -156,6 +158,7 @@ impl World {
             answers: Answers::After(Duration::from_millis(3)),
             acting: Acting::default(),
             host_says_up: false,
+            went_down: Vec::new(),
             event_delay: Duration::ZERO,
             report_delay: Duration::ZERO,
             longest_report_delay: Duration::ZERO,

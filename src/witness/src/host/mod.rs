@@ -16,6 +16,7 @@
 //! count: it is also there while the host comes up, and for minutes before a shutdown that may be cancelled. On a host
 //! without systemd nothing is said, and *not said* never means that the host stays up.
 
+mod before;
 mod bus;
 mod systemctl;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use whydown_core::time::Wall;
 
+pub use self::before::{WentDown, is_boot_id, went_down};
 pub use self::bus::BusError;
 pub use self::systemctl::{Said, ask};
 pub use self::unit::{unit_of, units_of};

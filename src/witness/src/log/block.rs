@@ -2,6 +2,7 @@
 
 use whydown_core::evidence::LogWord;
 use whydown_core::id::DomainId;
+use whydown_core::limits;
 use whydown_core::time::Wall;
 
 use super::line::{self, Line, parse};
@@ -103,12 +104,14 @@ fn cut(log: &[u8], heed_quotes: bool) -> Option<Vec<Block<'_>>> {
             place = place.after(bytes, heed_quotes);
             body = next;
         } else if let Some(line) = stamped(bytes) {
-            let head = matches!(line, Line::Start { .. }) && is_head(&log[position..]);
-            if head {
-                name = name.before(&log[position..]);
+            let head = match line {
+                Line::Start { at } if is_head(&log[position..]) => Some(at),
+                _ => None,
+            };
+            if let Some(at) = head {
+                name = name.before(&log[position..], at);
             }
-            if let Line::Start { at } = line
-                && head
+            if let Some(at) = head
                 && name == Name::None
             {
                 blocks.push(Block { start, said, command: &log[command..body], body: &log[body..position] });
@@ -144,8 +147,8 @@ fn stamped(bytes: &[u8]) -> Option<Line> {
 enum Name {
     /// There is none, or it is over: libvirt has said its farewell since.
     None,
-    /// It is closed on its line, and may be closed in pretence.
-    Closed,
+    /// It is closed on its line, and may be closed in pretence; when QEMU wrote that line, if it says so.
+    Closed(Option<Wall>),
     /// It goes on until so many bytes before the end of the log.
     Until(usize),
 }
@@ -155,11 +158,14 @@ impl Name {
     fn after(self, rest: &[u8], bytes: &[u8]) -> Self {
         match self {
             Self::None if is_signal(bytes) => match line::closes(bytes) {
-                true => Self::Closed,
+                true => Self::Closed(parse(bytes).at()),
                 false if bytes.contains(&b'(') => last_closing(rest).map_or(Self::None, Self::Until),
                 false => Self::None,
             },
-            Self::Closed if matches!(stamped(bytes), Some(Line::End { .. })) => Self::None,
+            Self::Closed(at) => match stamped(bytes) {
+                Some(Line::End { at: end, .. }) if !is_earlier(end, at) => Self::None,
+                _ => self,
+            },
             Self::Until(end) if rest.len() < end => Self::None,
             name => name,
         }
@@ -167,13 +173,21 @@ impl Name {
 
     /// As a block seems to begin with `rest`: nobody has said farewell to the QEMU before. A name that is closed again behind
     /// it goes on until there. libvirt may have been away, and what comes then are words of later QEMUs: a name wins, as
-    /// their words as a rule bear stamps.
-    fn before(self, rest: &[u8]) -> Self {
+    /// their words as a rule bear stamps. What is dated before the line of the signal is in the name: a log grows in order.
+    fn before(self, rest: &[u8], start: Wall) -> Self {
         match self {
-            Self::Closed => last_closing(rest).map_or(Self::None, Self::Until),
+            Self::Closed(at) => {
+                let else_so = if is_earlier(start, at) { self } else { Self::None };
+                last_closing(rest).map_or(else_so, Self::Until)
+            }
             name => name,
         }
     }
+}
+
+/// Whether libvirt, which writes milliseconds, wrote this before QEMU wrote that.
+fn is_earlier(libvirts: Wall, qemus: Option<Wall>) -> bool {
+    qemus.is_some_and(|at| libvirts < at.before(limits::CLOCK_GRACE))
 }
 
 /// How many bytes before the end the last line begins that can close a name which began with the first line.

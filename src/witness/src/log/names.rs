@@ -51,8 +51,11 @@ fn a_block_in_a_senders_name_is_no_start() {
         (format!("evil)\n{}(", begin("10:10:00.100")), true),
         (format!("evil)\n{}(", begin("10:10:00.100")), false),
         (format!("evil\n{block}("), true),
-        // By its stamp it began before the signal.
+        // By its stamp it began before the signal, as does an end that stands before it.
         (format!("evil\n{}(", begin("09:10:00.100")), true),
+        (format!("evil)\n{}{}(", end("09:10:00.1", "saved"), begin("09:10:00.200")), true),
+        (format!("evil)\n{}{}(", end("09:10:00.1", "saved"), begin("09:10:00.200")), false),
+        (format!("evil)\n{}{}x", end("09:10:00.1", "saved"), begin("09:10:00.200")), true),
     ] {
         let own = if farewell { end("10:10:00.400", "shutdown") } else { String::new() };
         let next = begin("10:20:00.000") + &term("10:30:00.0", 7, "x") + &end("10:30:00.2", "shutdown");

@@ -1,5 +1,7 @@
 //! Endings that not everybody was there to hear: the same few ways, with whydown, libvirt, or the whole host away.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use whydown_lab::Signal;
 
@@ -129,6 +131,11 @@ fn phrase(away: Away) -> &'static str {
         Away::KilledAtOnce => "and whydownd is killed at libvirt's first word of it",
         Away::Restarted => "shortly after libvirtd was restarted under whydownd",
         Away::StartedAgain => "while whydownd is stopped, and it is started again before whydownd is back",
+        Away::Hung => "while libvirtd stands still; when it goes on, another client destroys the VM",
+        Away::HungForLong => {
+            "while libvirtd stands still for a minute; when it goes on, another client destroys the VM"
+        }
+        Away::Autostarts => "as libvirtd starts",
         Away::PowerCut | Away::Boot | Away::Announced => "as the host goes down",
     }
 }
@@ -168,6 +175,79 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     all.extend(hosts());
+    all.extend(hung());
+    all
+}
+
+/// A way to end: its name, what is done, the deed, and what must be told.
+type Told = (&'static str, &'static str, Act, fn(Kind) -> Expect);
+
+/// libvirtd stands still, the VM ends by itself, and the first that libvirtd does for it when it goes on is what another
+/// client asks: to destroy it. That only tidies up.
+fn hung() -> Vec<Case> {
+    let ways: [Told; 5] = [
+        (
+            "poweroff",
+            "the guest powers itself off, and QEMU is told by SIGTERM not to wait",
+            |scene| {
+                off(scene)?;
+                // QEMU waits for libvirt to end it. It says first that its guest shut down.
+                scene.let_pass(Duration::from_secs(1))?;
+                scene.kill(Signal::TERM)?;
+                scene.wait_process_gone()
+            },
+            |_| probable("guest-poweroff"),
+        ),
+        (
+            "sigkill",
+            "QEMU gets SIGKILL",
+            |scene| {
+                kill(scene)?;
+                scene.wait_process_gone()
+            },
+            |_| probable("process-killed"),
+        ),
+        (
+            "sigterm",
+            "QEMU gets SIGTERM",
+            |scene| {
+                scene.kill(Signal::TERM)?;
+                scene.wait_process_gone()
+            },
+            |_| probable("process-terminated"),
+        ),
+        (
+            "sigsegv",
+            "QEMU gets SIGSEGV",
+            |scene| {
+                scene.kill(Signal::SEGV)?;
+                scene.wait_process_gone()
+            },
+            |_| probable("qemu-crashed"),
+        ),
+        (
+            "out-of-memory",
+            "the kernel kills QEMU for lack of memory in its control group",
+            super::memory::starve,
+            |_| probable("oom-killed"),
+        ),
+    ];
+    let mut all = Vec::new();
+    for away in [Away::Hung, Away::HungForLong] {
+        for (name, what, act, expect) in ways {
+            let name = format!("{name}-{}", away.word());
+            let what = format!("{what}, {}", phrase(away));
+            let case = Case::new(&name, &what, act, expect).at(Venue::Away(away));
+            all.push(match (&*name, away) {
+                (name, _) if name.starts_with("sigsegv") => case.also("process-terminated"),
+                (name, Away::HungForLong) if name.starts_with("poweroff") => case.honest(
+                    "process-terminated",
+                    "QEMU said it to the libvirtd that stood still, and of who ended the process there is a trace",
+                ),
+                _ => case,
+            });
+        }
+    }
     all
 }
 

@@ -4,13 +4,16 @@ mod absent;
 mod asked;
 mod disk;
 pub(crate) mod emulator;
+mod forged;
 mod guest;
+pub(crate) mod internal;
 mod linux;
 mod memory;
 mod others;
 mod pair;
 mod process;
 mod saved;
+mod snapshots;
 mod start;
 mod traced;
 
@@ -22,10 +25,13 @@ pub fn all() -> Vec<Case> {
     all.extend(linux::cases());
     all.extend(asked::cases());
     all.extend(others::cases());
+    all.extend(snapshots::cases());
     all.extend(process::cases());
     all.extend(traced::cases());
     all.extend(memory::cases());
     all.extend(emulator::cases());
+    all.extend(forged::cases());
+    all.extend(internal::cases());
     all.extend(disk::cases());
     all.extend(saved::cases());
     all.extend(start::cases());
@@ -37,7 +43,7 @@ pub fn all() -> Vec<Case> {
 /// Known ways that no case covers yet, each with what it needs.
 pub const NOT_COVERED: &[(&str, &str)] = &[
     ("lack of memory on the whole host", "a host that may run out of it; in a control group it is covered"),
-    ("a KVM internal error", "hardware virtualisation"),
+    ("a KVM internal error that KVM itself has", "hardware virtualisation; what follows from one is covered"),
     ("a real shutdown by systemd with its scopes", "a whole host of its own, as `tests/host` has one"),
 ];
 

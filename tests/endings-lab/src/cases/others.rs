@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
-use whydown_lab::{Guest, Signal};
+use whydown_lab::Signal;
 
 use super::{certain, none, probable};
 use crate::case::{Case, Certainty, Kind, PERSISTENT};
@@ -14,7 +14,6 @@ use crate::scene::Scene;
 pub(super) fn cases() -> Vec<Case> {
     let mut all = shutdowns();
     all.extend(definitions());
-    all.extend(snapshots());
     all
 }
 
@@ -243,70 +242,6 @@ fn definitions() -> Vec<Case> {
             },
             |_| certain("guest-poweroff"),
         )
-        .only(PERSISTENT),
-    ]
-}
-
-/// A second disk in a format that keeps snapshots inside.
-fn with_snapshots(guest: Guest) -> Guest {
-    let disk = guest.image_path().with_extension("qcow2");
-    let xml = format!(
-        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{}'/>\
-         <target dev='vdb' bus='virtio'/></disk>",
-        disk.display()
-    );
-    guest.device_xml(&xml)
-}
-
-fn snapshot(scene: &mut Scene<'_>) -> Result<()> {
-    scene.virsh("snapshot-create-as VM before")
-}
-
-fn snapshots() -> Vec<Case> {
-    vec![
-        Case::new(
-            "snapshot-reverted",
-            "another client takes a snapshot and goes back to it",
-            |scene| {
-                snapshot(scene)?;
-                scene.virsh("snapshot-revert VM before")
-            },
-            |_| certain("snapshot-reverted"),
-        )
-        .guest(with_snapshots),
-        Case::new(
-            "snapshot-taken",
-            "another client takes a snapshot",
-            |scene| {
-                snapshot(scene)?;
-                Ok(scene.serial()?.answer(PATIENCE)?)
-            },
-            none,
-        )
-        .guest(with_snapshots)
-        .only(PERSISTENT),
-        Case::new(
-            "snapshot-halted",
-            "another client takes a snapshot that leaves it off",
-            |scene| scene.virsh("snapshot-create-as VM off --halt"),
-            |_| probable("snapshot-stopped"),
-        )
-        .guest(with_snapshots)
-        .only(PERSISTENT),
-        Case::new(
-            "snapshot-reverted-to-off",
-            "another client goes back to a snapshot of the VM when it was off",
-            |scene| {
-                scene.virsh("snapshot-create-as VM off")?;
-                scene.start()?;
-                scene.wait_up()?;
-                scene.process = Some(scene.host.libvirtd.qemu(scene.name())?);
-                scene.virsh("snapshot-revert VM off")
-            },
-            |_| probable("snapshot-stopped"),
-        )
-        .guest(with_snapshots)
-        .from_off()
         .only(PERSISTENT),
     ]
 }

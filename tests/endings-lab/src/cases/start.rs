@@ -1,10 +1,13 @@
 //! Starts that fail: before QEMU, in QEMU, and just after; asked of whydown, and by others.
 
+use std::net::TcpListener;
+use std::sync::OnceLock;
+
 use anyhow::Result;
 use whydown_lab::{Guest, Signal};
 
 use super::{certain, nothing, probable};
-use crate::case::{Asked, Case, Expect, Kind, PERSISTENT, TRANSIENT};
+use crate::case::{Asked, Away, Case, Expect, Kind, PERSISTENT, TRANSIENT, Venue};
 use crate::scene::Scene;
 
 /// No program has this path.
@@ -52,7 +55,7 @@ fn refused(scene: &mut Scene<'_>) -> Result<()> {
 
 /// The serial line on a TCP port that somebody else has.
 fn taken_port(scene: &mut Scene<'_>) -> Result<()> {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
     let port = taken.local_addr()?.port();
     let xml = format!(
         "<serial type='tcp'><source mode='bind' host='127.0.0.1' service='{port}'/><protocol type='raw'/></serial>"
@@ -60,6 +63,99 @@ fn taken_port(scene: &mut Scene<'_>) -> Result<()> {
     scene.guest = scene.guest.clone().device_xml(&xml);
     scene.create()?;
     scene.host.wait_status(&scene.guest, "down")
+}
+
+/// Why libvirt, or QEMU, refuses a start, and words of theirs that must be told.
+struct Lack {
+    name: &'static str,
+    what: &'static str,
+    make: fn(Guest) -> Guest,
+    words: &'static str,
+}
+
+/// What a start by another client, and one by libvirt itself when it starts, may lack.
+const LACKS: [Lack; 5] = [
+    Lack { name: "disk-gone", what: "its disk is not there", make: missing_disk, words: "not-there" },
+    Lack {
+        name: "network-missing",
+        what: "its network does not exist: not even libvirt's log says so",
+        make: |guest| guest.device_xml("<interface type='network'><source network='nowhere'/></interface>"),
+        words: "nowhere",
+    },
+    Lack {
+        name: "network-off",
+        what: "its network is not active",
+        make: |guest| guest.device_xml("<interface type='network'><source network='lab-off'/></interface>"),
+        words: "network 'lab-off' is not active",
+    },
+    Lack {
+        name: "unknown-cpu",
+        what: "libvirt knows no such processor",
+        make: |guest| {
+            guest.domain_xml(
+                "<cpu mode='custom' match='exact'><model fallback='forbid'>Nonesuch</model></cpu>",
+            )
+        },
+        words: "Nonesuch",
+    },
+    Lack {
+        name: "vnc-port-taken",
+        what: "the port of its screen is taken",
+        make: |guest| {
+            let port = taken_by_the_lab();
+            let screen = format!("<graphics type='vnc' port='{port}' autoport='no' listen='127.0.0.1'/>");
+            guest.device_xml(&screen)
+        },
+        words: "Address already in use",
+    },
+];
+
+/// A port that this process holds as long as it runs. Ports that the system chooses are above those of screens.
+fn taken_by_the_lab() -> u16 {
+    static TAKEN: OnceLock<TcpListener> = OnceLock::new();
+    let taken = TAKEN.get_or_init(|| TcpListener::bind("127.0.0.1:0").expect("loopback has a port"));
+    taken.local_addr().expect("it is bound").port()
+}
+
+const NETWORK: &str = "<network><name>lab-off</name><bridge name='lab-off0'/></network>";
+
+/// Defines the network that is not active, where the guest needs it.
+fn refused_for_want(scene: &mut Scene<'_>) -> Result<()> {
+    if scene.guest.xml().contains("'lab-off'") {
+        let document = scene.file("network.xml");
+        std::fs::write(&document, NETWORK)?;
+        scene.virsh(&format!("net-define {document}"))?;
+    }
+    refused(scene)
+}
+
+/// The same while libvirtd is not there: it reads what is defined when it starts.
+fn defined_beside(scene: &mut Scene<'_>) -> Result<()> {
+    if scene.guest.xml().contains("'lab-off'") {
+        let networks = scene.host.libvirtd.directory().join("etc/qemu/networks");
+        std::fs::create_dir_all(&networks)?;
+        std::fs::write(networks.join("lab-off.xml"), NETWORK)?;
+    }
+    Ok(())
+}
+
+/// Starts that libvirt refuses to others: to a client, and when it starts what should run when it does.
+fn by_virsh_and_by_itself() -> Vec<Case> {
+    let mut all = Vec::new();
+    for Lack { name, what, make, words } in LACKS {
+        let by_virsh = format!("start-by-others-{name}");
+        let case =
+            Case::new(&by_virsh, &format!("another client starts it, and {what}"), refused_for_want, |_| {
+                probable("start-failed")
+            });
+        all.push(case.from_off().guest(make).only(PERSISTENT).message_has(words));
+        let by_itself = format!("autostart-{name}");
+        let what = format!("libvirtd starts it when it starts itself, and {what}");
+        let case = Case::new(&by_itself, &what, defined_beside, |_| probable("start-failed"));
+        let case = case.from_off().guest(make).only(PERSISTENT).message_has(words);
+        all.push(case.at(Venue::Away(Away::Autostarts)));
+    }
+    all
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -70,7 +166,7 @@ pub(super) fn cases() -> Vec<Case> {
             .asked(Asked::Create)
     };
     let by_others = |name: &str, what: &str, expect| Case::new(name, what, refused, expect).from_off();
-    vec![
+    let mut all = vec![
         asked("start-disk-missing", "whydown is asked to start it, and its disk is missing")
             .guest(missing_disk)
             .message_has("not-there")
@@ -105,22 +201,6 @@ pub(super) fn cases() -> Vec<Case> {
         .guest(missing_disk)
         .because("a start that whydown was not asked for failed"),
         by_others(
-            "start-by-others-network-missing",
-            "another client starts it, and its network does not exist: not even libvirt's log says so",
-            kept,
-        )
-        .guest(|guest| guest.device_xml("<interface type='network'><source network='nowhere'/></interface>"))
-        .only(PERSISTENT)
-        .message_has("nowhere"),
-        by_others("start-by-others-unknown-cpu", "another client starts it, and libvirt knows no such processor", kept)
-            .guest(|guest| {
-                guest.domain_xml(
-                    "<cpu mode='custom' match='exact'><model fallback='forbid'>Nonesuch</model></cpu>",
-                )
-            })
-            .only(PERSISTENT)
-            .message_has("Nonesuch"),
-        by_others(
             "start-by-others-wrong-format",
             "another client starts it, and QEMU refuses its disk",
             |_| probable("start-failed"),
@@ -154,7 +234,9 @@ pub(super) fn cases() -> Vec<Case> {
         .from_off()
         .only(PERSISTENT)
         .honest("start-failed-silent", "QEMU left no word, and the client alone was told"),
-    ]
+    ];
+    all.extend(by_virsh_and_by_itself());
+    all
 }
 
 /// Starts it while a thread waits for its process and crashes it before libvirt is done.

@@ -94,6 +94,10 @@ pub fn judge(case: &Case, expect: &Expect, ending: &Value, polled: Option<&Value
             for words in case.because.iter().filter(|words| !stands_on.contains(&quoted(words))) {
                 faults.push(format!("its because does not say {words:?}"));
             }
+            let led_by = ending["led_by"].to_string();
+            for words in case.led_by.iter().filter(|words| !led_by.contains(&quoted(words))) {
+                faults.push(format!("what led to it does not say {words:?}: {led_by}"));
+            }
         }
         Expect::Ending(cause, _) => match case.honest.iter().find(|honest| honest.cause == told.cause) {
             Some(listed) if certainty.is_some_and(|c| c < Certainty::Certain) => {

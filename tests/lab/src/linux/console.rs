@@ -89,6 +89,25 @@ impl Console {
             .map_err(|source| Error::io("write to the serial line", source))?;
         self.wait_said(&echo, before + 1, ECHO_LIMIT)
     }
+
+    /// Has the guest write these lines on its second serial line, and waits until it says that it has. No line may be
+    /// longer than a terminal takes at once, 4096 bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Console::order`].
+    pub fn say_there(&mut self, text: &str) -> Result<()> {
+        const SAID: &str = "lab: said";
+        let before = self.said().matches(SAID).count();
+        self.order("say-there")?;
+        // A line at a time: the guest's serial port holds some bytes, and its terminal one page.
+        for line in text.lines().chain(["."]) {
+            self.stream
+                .write_all(format!("{line}\n").as_bytes())
+                .map_err(|source| Error::io("write to the serial line", source))?;
+        }
+        self.wait_said(SAID, before + 1, ECHO_LIMIT)
+    }
 }
 
 impl Drop for Console {

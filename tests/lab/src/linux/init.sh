@@ -28,6 +28,7 @@ for word in $(cat /proc/cmdline); do
     lab.then=*) next=${word#*=} ;;
     esac
 done
+[ ! -c /dev/ttyS1 ] || stty -F /dev/ttyS1 -opost 2>/dev/null
 
 # Each module behind those that it needs.
 for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_console virtio_blk \
@@ -99,6 +100,8 @@ obey() {
     continue-agent) kill -CONT $pid ;;
     end-agent) kill -9 $pid ;;
     start-agent) start_agent ;;
+    # All lines up to one of a dot alone, on the second serial line.
+    say-there) while read -r line && [ "$line" != . ]; do echo "$line"; done >/dev/ttyS1; echo "lab: said" ;;
     ping) ;;
     *) echo "lab: no such word" ;;
     esac

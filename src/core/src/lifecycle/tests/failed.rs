@@ -97,3 +97,28 @@ fn a_start_that_libvirt_still_clears_up_after_ends_all_the_same() {
         assert_eq!(world.endings.iter().map(|e| e.verdict.cause).collect::<Vec<_>>(), [cause]);
     }
 }
+
+#[test]
+fn why_a_start_failed_may_be_read_later_and_corrects_what_was_told_once() {
+    let mut world = World::new();
+    let failed = |world: &mut World, before_ms: u64, why: Option<&str>| {
+        let at = Wall::from_millis((world.ms - before_ms) as i64);
+        let mut facts = vec![(at, Fact::StartFailed { told_by: "libvirt".into() })];
+        facts.extend(why.map(|why| (at, Fact::StartTrouble(why.into()))));
+        world.tell(Input::StartFailed { domain: domain(), at, facts });
+    };
+    failed(&mut world, 0, None);
+    let told = world.endings.last().expect("it is told").clone();
+    assert_eq!((told.verdict.cause, told.exit_code), (Cause::StartFailedSilent, 1));
+    world.pass(30_000);
+    // Of a start at another moment it says nothing.
+    failed(&mut world, 45_000, Some("another"));
+    assert_eq!(world.revisions.len(), 0);
+    failed(&mut world, 30_000, Some("no disk"));
+    let [revised] = &world.revisions[..] else { panic!("{:?}", world.revisions) };
+    assert_eq!((revised.verdict.cause, revised.message.as_str()), (Cause::StartFailed, "no disk"));
+    assert_eq!((revised.exit_code, revised.run, revised.revision()), (1, told.run, 1));
+    // Once.
+    failed(&mut world, 30_000, Some("no network"));
+    assert_eq!((world.revisions.len(), world.endings.len()), (1, 1));
+}

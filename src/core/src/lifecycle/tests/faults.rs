@@ -43,7 +43,16 @@ fn start_of(run: u64, boot: BootId) -> RunStart {
 /// A world in which the daemon starts where this ledger stands.
 fn recovered(recovered: Recovered) -> World {
     let engine = Engine::recover(settings(), recovered);
-    World { engine, ms: 1_000_000, endings: vec![], replies: vec![], asked: vec![], handed: 0, writes: true }
+    World {
+        engine,
+        ms: 1_000_000,
+        endings: vec![],
+        replies: vec![],
+        asked: vec![],
+        revisions: vec![],
+        handed: 0,
+        writes: true,
+    }
 }
 
 fn open_run(boot: BootId, facts: &[(i64, Fact)]) -> Recovered {

@@ -21,7 +21,16 @@ fn world(boot: &str, booted: Option<i64>) -> World {
         ..Recovered::default()
     };
     let engine = Engine::recover(settings, recovered);
-    World { engine, ms: 1_000_000, endings: vec![], replies: vec![], asked: vec![], handed: 0, writes: true }
+    World {
+        engine,
+        ms: 1_000_000,
+        endings: vec![],
+        replies: vec![],
+        asked: vec![],
+        revisions: vec![],
+        handed: 0,
+        writes: true,
+    }
 }
 
 fn shown(state: DomainState, libvirt_id: Option<u32>) -> Input {

@@ -27,7 +27,16 @@ fn asked_for(driver_inside: bool) -> World {
     };
     let settings = Settings { driver_inside, ..settings() };
     let engine = Engine::recover(settings, recovered);
-    World { engine, ms: 1_000_000, endings: vec![], replies: vec![], asked: vec![], handed: 0, writes: true }
+    World {
+        engine,
+        ms: 1_000_000,
+        endings: vec![],
+        replies: vec![],
+        asked: vec![],
+        revisions: vec![],
+        handed: 0,
+        writes: true,
+    }
 }
 
 impl World {
