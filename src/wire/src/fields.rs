@@ -107,7 +107,7 @@ impl<'a> Fields<'a> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let read: Option<u32> = text.parse().ok();
         read.map(|number| Some(u64::from(number)))
-            .ok_or_else(|| self.bad(name, "a whole number that is not negative"))
+            .ok_or_else(|| self.bad(name, "a whole number from 0 to 4294967295"))
     }
 
     pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, Refused> {

@@ -152,4 +152,13 @@ mod tests {
     fn a_word_that_is_repeated_makes_no_line_of_its_own_in_a_log() {
         assert_eq!(shown("a\n\x1b[31m\t\u{FFFE}ä"), "a\u{FFFD}\u{FFFD}[31m\u{FFFD}\u{FFFD}ä");
     }
+
+    #[test]
+    fn a_number_that_is_too_large_is_told_how_large_it_may_be() {
+        let body = "<methodCall><methodName>setBalloonTarget</methodName><params><param><value>6695eb01-f6a4-8304-79aa-97f2502e193f\
+                    </value></param><param><value>99999999999</value></param></params></methodCall>";
+        let call = crate::Call::read(body.as_bytes(), &crate::CallLimits::default()).unwrap();
+        let said = crate::Verb::read(&call).unwrap_err().to_string();
+        assert!(said.contains("0 to 4294967295"), "{said}");
+    }
 }

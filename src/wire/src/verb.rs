@@ -280,7 +280,7 @@ impl<'a> Given<'a> {
 
     /// A count or a number of seconds; `None` if it is missing or empty text.
     fn number(&self, index: usize) -> Result<Option<u32>, Refused> {
-        const WANTED: &str = "a whole number that is not negative";
+        const WANTED: &str = "a whole number from 0 to 4294967295";
         let read = match self.get(index) {
             None => return Ok(None),
             Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),

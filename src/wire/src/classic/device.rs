@@ -374,8 +374,9 @@ fn io_tune(fields: &Fields<'_>) -> Result<Option<Element>, Refused> {
     let mut made = element("iotune");
     for name in IO_BOUNDS {
         if let Some(text) = fields.text(name)? {
-            let most: u64 =
-                text.parse().map_err(|_| fields.bad(name, "a whole number that is not negative"))?;
+            let most: u64 = text
+                .parse()
+                .map_err(|_| fields.bad(name, "a whole number from 0 to 18446744073709551615"))?;
             made = made.child(element(name).text(most));
         }
     }
