@@ -1,5 +1,6 @@
 //! Clues: yes/no questions put to a frozen dossier. A clue that is seen names the evidence it is seen in.
 
+use super::arrival::{broken_arrival, handed_over, unheard_arrival};
 use super::order::{self, Onset, onset, since_reset};
 use super::process::{
     exit, exits_unseen, guest_exited, is_by, killed_at_start, log_says_why, says_why, with_unit,

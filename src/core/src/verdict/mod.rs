@@ -11,6 +11,7 @@
 //! a cause; the rows that rest on absence say *unknown*, or say what is the rule and call it probable.
 
 mod advice;
+mod arrival;
 mod clue;
 mod context;
 mod explain;

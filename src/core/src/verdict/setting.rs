@@ -1,8 +1,9 @@
 //! How the end became known: the first cut of every decision.
 
+use super::arrival::handed_over;
 use super::clue::Clue;
 use super::order;
-use super::traces::{died_before_destroy, ever_asked, handed_over, image};
+use super::traces::{died_before_destroy, ever_asked, image};
 use crate::evidence::{Asked, Dossier, EvidenceId, Fact, LogWord};
 use crate::hypervisor::{DomainState, Happening, ShutOffReason, ShutdownDetail, StopDetail};
 use crate::time::Wall;
