@@ -207,6 +207,11 @@ fn a_hung_libvirtd_is_noticed_and_takes_nobody_with_it() -> Result<()> {
     let mut serial = host.up(&guest)?;
     let late = host.guest("late")?;
     let (run, links) = (host.run(&guest), host.links());
+    // It is told to managers when it is known what it is made of.
+    wait_until("managers are told of it", PATIENCE, || {
+        let all = post(host.connect().expect("a connection"), "", "getAllVmStats", &[]);
+        all.contains(guest.uuid_text())
+    });
     host.libvirtd.pause()?;
     assert_eq!(host.create(&late)?, 0, "the start goes on after the answer");
     let asking = host.connect()?;
