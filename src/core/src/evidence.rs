@@ -121,6 +121,14 @@ pub enum Fact {
         /// By whom.
         who: Who,
     },
+    /// A shutdown that a manager asked us for ends with force, if that is not called off: what whydown owes after a restart
+    /// of its own.
+    ForceFollows {
+        /// How long after this at most, in milliseconds; `None` calls off what was said before.
+        within_ms: Option<u64>,
+        /// Who asked.
+        who: Who,
+    },
     /// libvirt refused what a manager had asked; its own text.
     Refused {
         /// What had been asked.

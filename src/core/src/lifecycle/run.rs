@@ -259,6 +259,28 @@ impl Run {
         };
         self.unsure = self.unsure.iter().map(|(what, _)| (*what, until(*what))).collect();
         self.creating_until = self.creating_until.map(|_| until(Asked::Create));
+        self.owe_force(now);
+    }
+
+    /// A daemon before us had answered that it shuts down, with force to follow. The clock may have been set since: then it
+    /// follows later than it was to, by as much as it was to take at most.
+    fn owe_force(&mut self, now: Now) {
+        let plans = self.dossier.items().iter().filter_map(|e| match &e.fact {
+            Fact::ForceFollows { within_ms, who } => Some((e, *within_ms, who)),
+            _ => None,
+        });
+        let plans: Vec<_> = plans.collect();
+        let off = plans.iter().filter(|(_, within, _)| within.is_none()).map(|(e, ..)| e.last).max();
+        let owed = plans.into_iter().filter_map(|(e, within, who)| {
+            let within = Duration::from_millis(within?);
+            let asked = if off.is_some_and(|off| e.first <= off) { e.last } else { e.first };
+            off.is_none_or(|off| asked > off)
+                .then(|| (within.saturating_sub(now.wall.since(asked)), who.clone()))
+        });
+        if let Some((left, who)) = owed.min_by_key(|(left, _)| *left) {
+            let shutting = Shutting { who, again: false, agent_first: None, force_after: None };
+            self.force_within(now.mono.after(left), shutting);
+        }
     }
 
     /// When something is due about this run.

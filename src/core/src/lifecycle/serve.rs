@@ -83,6 +83,12 @@ impl Engine {
         }
         let who = shutting.who.clone();
         self.note(run, now.wall, Fact::Requested { what: shutting.button(), who: who.clone() });
+        if let Some(wait) = shutting.force_after.filter(|_| !shutting.again) {
+            // Whoever is answered that it shuts down may count on it, whatever becomes of this daemon.
+            let within = wait.saturating_add(shutting.agent_first.unwrap_or_default());
+            let within_ms = Some(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+            self.note(run, now.wall, Fact::ForceFollows { within_ms, who: who.clone() });
+        }
         let first = match shutting.agent_first {
             Some(_) => {
                 self.note(run, now.wall, Fact::Requested { what: shutting.agent(), who });
@@ -99,6 +105,15 @@ impl Engine {
         }
         self.ask(Question::Act { run, domain, what: first, xml: None, paused: false });
         self.set_alarm(run);
+    }
+
+    /// What was to follow is not owed any more: who asked was told that it cannot be done.
+    fn call_off_force(&mut self, now: Now, id: RunId) {
+        let plans = |f: &Fact| matches!(f, Fact::ForceFollows { .. });
+        let last = self.runs.get(&id).and_then(|run| run.dossier.latest(plans)).map(|(_, e)| e.fact.clone());
+        if let Some(Fact::ForceFollows { within_ms: Some(_), who }) = last {
+            self.note(id, now.wall, Fact::ForceFollows { within_ms: None, who });
+        }
     }
 
     fn act(&mut self, now: Now, id: RequestId, who: Who, domain: DomainId, act: Act) {
@@ -247,6 +262,12 @@ impl Engine {
     }
 
     pub(super) fn acted(&mut self, now: Now, id: RunId, what: Asked, outcome: Outcome) {
+        if matches!(what, Asked::Shutdown | Asked::AgentShutdown)
+            && matches!(outcome, Outcome::NoDomain | Outcome::NoLink)
+            && self.runs.get(&id).is_some_and(|run| run.force_at.is_none() && !run.shutting.is_empty())
+        {
+            self.call_off_force(now, id);
+        }
         let inside = self.settings.driver_inside;
         let Some(run) = self.runs.get_mut(&id) else { return };
         let comes_again = what == Asked::Destroy

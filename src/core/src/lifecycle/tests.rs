@@ -18,6 +18,7 @@ mod faults;
 mod glances;
 mod made;
 mod moments;
+mod owed;
 mod starting;
 mod unanswered;
 

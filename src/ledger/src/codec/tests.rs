@@ -83,6 +83,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::UnitStopping { .. }
             | Fact::SenderUnit { .. }
             | Fact::DiskSpace { .. }
+            | Fact::ForceFollows { .. }
             | Fact::CoreDump { .. }
             | Fact::CoreTaken { .. }
             | Fact::LibvirtSince(_)
@@ -127,6 +128,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             text().prop_map(|by| Fact::HostUp { by }),
             text().prop_map(|unit| Fact::UnitStopping { unit }),
             (any::<u32>(), text()).prop_map(|(pid, unit)| Fact::SenderUnit { pid, unit }),
+            (any::<Option<u64>>(), text()).prop_map(|(within_ms, who)| Fact::ForceFollows { within_ms, who }),
             (text(), text(), any::<Option<u64>>()).prop_map(|(disk, path, free)| Fact::DiskSpace {
                 disk,
                 path,

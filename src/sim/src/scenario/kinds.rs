@@ -48,6 +48,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::UnitStopping { .. } => "unit-stopping",
         Fact::SenderUnit { .. } => "sender-unit",
         Fact::DiskSpace { .. } => "disk-space",
+        Fact::ForceFollows { .. } => "force-follows",
         Fact::CoreDump { .. } => "core-dump",
         Fact::CoreTaken { .. } => "core-taken",
         Fact::LibvirtSince(_) => "libvirt-since",

@@ -7,7 +7,7 @@ use crate::limits;
 use crate::record::{Incarnation, RunStart, When};
 use crate::snapshot::Link;
 
-fn boot() -> BootId {
+pub(super) fn boot() -> BootId {
     BootId("boot".into())
 }
 
@@ -21,7 +21,7 @@ fn view(state: DomainState, libvirt_id: Option<u32>) -> DomainView {
     }
 }
 
-fn listing(state: DomainState, libvirt_id: Option<u32>) -> Listing {
+pub(super) fn listing(state: DomainState, libvirt_id: Option<u32>) -> Listing {
     Listing { domains: vec![view(state, libvirt_id)], ..Listing::default() }
 }
 
@@ -41,7 +41,7 @@ fn start_of(run: u64, boot: BootId) -> RunStart {
 }
 
 /// A world in which the daemon starts where this ledger stands.
-fn recovered(recovered: Recovered) -> World {
+pub(super) fn recovered(recovered: Recovered) -> World {
     let engine = Engine::recover(settings(), recovered);
     World {
         engine,
@@ -55,7 +55,7 @@ fn recovered(recovered: Recovered) -> World {
     }
 }
 
-fn open_run(boot: BootId, facts: &[(i64, Fact)]) -> Recovered {
+pub(super) fn open_run(boot: BootId, facts: &[(i64, Fact)]) -> Recovered {
     let piece = |(millis, fact): &(i64, Fact)| {
         let at = Wall::from_millis(*millis);
         Evidence { first: at, last: at, times: 1, fact: fact.clone() }
@@ -94,7 +94,7 @@ impl World {
         self.asked.iter().filter(|question| matches!(question, Question::Look { .. })).count()
     }
 
-    fn acts(&self, wanted: Asked) -> usize {
+    pub(super) fn acts(&self, wanted: Asked) -> usize {
         let act = |question: &&Question| matches!(question, Question::Act { what, .. } if *what == wanted);
         self.asked.iter().filter(act).count()
     }

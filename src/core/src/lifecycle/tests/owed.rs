@@ -1,0 +1,62 @@
+//! What a daemon before this one had answered, and this one owes: force that is to follow a shutdown.
+
+use super::faults::{boot, listing, open_run, recovered};
+use super::*;
+use crate::evidence::Asked;
+use crate::hypervisor::DomainState;
+
+const ASKED_MS: i64 = 999_000;
+
+fn asked(within_ms: Option<u64>) -> Vec<(i64, Fact)> {
+    let who = || "tester".to_owned();
+    let mut facts = vec![(ASKED_MS, Fact::Requested { what: Asked::Shutdown, who: who() })];
+    facts.push((ASKED_MS, Fact::ForceFollows { within_ms: Some(3_000), who: who() }));
+    if within_ms.is_none() {
+        facts.push((ASKED_MS + 10, Fact::ForceFollows { within_ms: None, who: who() }));
+    }
+    facts
+}
+
+/// When it is forced off after a restart a second later, in milliseconds; it is up all the time.
+fn forced_after(facts: &[(i64, Fact)]) -> Option<u64> {
+    let mut world = recovered(open_run(boot(), facts));
+    world.tell(Input::LinkUp(listing(DomainState::Running, Some(1))));
+    (0..100).find_map(|tenth| {
+        world.pass(100);
+        (world.acts(Asked::ForceOff) > 0).then_some((tenth + 1) * 100)
+    })
+}
+
+#[test]
+fn force_that_was_answered_follows_after_a_restart_and_what_was_called_off_does_not() {
+    assert_eq!(forced_after(&asked(Some(3_000))), Some(2_000), "a second had passed");
+    assert_eq!(forced_after(&asked(None)), None);
+    assert_eq!(forced_after(&asked(Some(3_000))[..1]), None, "without force");
+    // The clock was set back since: later than it was to, and no later than its whole time.
+    let ahead: Vec<_> = asked(Some(3_000)).into_iter().map(|(at, fact)| (at + 9_000_000, fact)).collect();
+    assert_eq!(forced_after(&ahead), Some(3_000));
+}
+
+#[test]
+fn what_is_answered_as_shutting_down_has_its_force_on_record() {
+    let mut world = World::new();
+    world.heard(Happening::Started(StartDetail::Booted));
+    let force_after = Some(Duration::from_millis(3_000));
+    world.wants(Wanted::Shutdown { domain: VM, again: false, agent_first: None, force_after });
+    let record = |world: &World| -> Vec<Option<u64>> {
+        let run = world.engine.runs.values().next().expect("it runs");
+        let of_it = run.dossier.items().iter().filter_map(|e| match e.fact {
+            Fact::ForceFollows { within_ms, .. } => Some(within_ms),
+            _ => None,
+        });
+        of_it.collect()
+    };
+    assert_eq!(record(&world), [Some(3_000)]);
+    // Who asked is told that nobody knows: nothing is owed.
+    world.tell(Input::Answered(Answer::Acted {
+        run: RunId(1),
+        what: Asked::Shutdown,
+        outcome: Outcome::NoLink,
+    }));
+    assert_eq!(record(&world), [Some(3_000), None]);
+}
