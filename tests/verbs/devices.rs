@@ -281,7 +281,8 @@ fn a_vm_that_is_killed_while_its_guest_keeps_a_device_was_not_ended_by_us() -> R
         host.libvirtd.qemu(guest.name())?.signal(Signal::KILL)?;
         asking.join().expect("it does not panic")
     })?;
-    assert_eq!(reply, "(1, None)", "there is no such VM any more");
+    // There is no such VM any more, or libvirt says that its monitor broke off.
+    assert!(["(1, None)", "(50, None)"].contains(&reply.as_str()), "{reply}");
     let ending = host.check(&guest, &told("process-killed", 1, 2), "certain|probable")?;
     assert!(says(&ending["evidence"], "asked whydown to plug a network card out"), "{ending:#}");
     assert!(!ending["because"].to_string().contains("network card"), "{ending:#}");
