@@ -137,9 +137,12 @@ fn vms_that_end_with_their_host_are_told_so_once_each() -> Result<()> {
     // Nobody shuts anything down.
     let _line = world.up_again(&obeys)?;
     let (last, _line) = world.up("last", false)?;
+    let made = [made_of(&world, &obeys)?, made_of(&world, &last)?];
     world.host.cut_power()?;
     world.host.boot()?;
     world.wait_settled(&[&obeys, &last]);
+    // Managers that never saw them end are told of them, with what they were made of.
+    assert_eq!([made_of(&world, &obeys)?, made_of(&world, &last)?], made);
     for (guest, count) in [(&obeys, 6), (&last, 1)] {
         let ending = world.expect(guest, count, ["host-lost", "probable", "N6"]);
         says(&ending, "because", "the host has booted anew since");
@@ -149,6 +152,32 @@ fn vms_that_end_with_their_host_are_told_so_once_each() -> Result<()> {
         assert_eq!(world.past(guest).len(), count, "{}", guest.name());
     }
     Ok(())
+}
+
+/// What managers are told that a VM is made of, by the full form of `list` on the unix socket: its memory, its processors and its
+/// devices, once it is told.
+fn made_of(world: &World, guest: &Guest) -> Result<Vec<String>> {
+    const ASK: &str = r#"use IO::Socket::UNIX;
+        my $socket = IO::Socket::UNIX->new(Peer => "/run/whydown/whydown.sock") or die "no socket: $!";
+        my $call = "<?xml version='1.0'?><methodCall><methodName>list</methodName><params>"
+            . "<param><value><string>true</string></value></param>"
+            . "<param><value><array><data><value><string>$ARGV[0]</string></value></data></array></value></param>"
+            . "</params></methodCall>";
+        print $socket "POST /RPC2 HTTP/1.0\r\nHost: localhost\r\nContent-Type: text/xml\r\n"
+            . "Content-Length: " . length($call) . "\r\n\r\n$call";
+        print while <$socket>;"#;
+    let mut told = Vec::new();
+    wait_until("managers are told of it", PATIENCE, || {
+        let reply = world.host.run(&["perl", "-e", ASK, guest.uuid_text()]).unwrap_or_default();
+        let of = |name: &str, end: &str| {
+            let (_, value) = reply.split_once(&format!("<name>{name}</name>"))?;
+            value.split_once(end).map(|(value, _)| value.to_owned())
+        };
+        let all = [of("memSize", "</member>"), of("smp", "</member>"), of("devices", "</array>")];
+        told = all.into_iter().flatten().collect();
+        told.len() == 3
+    });
+    Ok(told)
 }
 
 /// Fails unless a piece of this list has these words in it.

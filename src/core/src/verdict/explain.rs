@@ -14,9 +14,9 @@ pub fn describe(fact: &Fact) -> String {
         Fact::Host(happening) => happened(happening),
         Fact::Requested { what, who } => format!("{who} asked whydown to {}", asked(*what)),
         Fact::ForceFollows { within_ms: Some(ms), who } => {
-            format!("whydown was to force it off for {who} within {} s, if it was still there", ms.div_ceil(1000))
+            format!("for {who} whydown was to end it within {} s, if it was still there", ms.div_ceil(1000))
         }
-        Fact::ForceFollows { within_ms: None, .. } => "whydown was not to force it off any more".into(),
+        Fact::ForceFollows { within_ms: None, .. } => "whydown was not to end it any more".into(),
         Fact::Refused { what, text } => format!("libvirt refused to {}: \"{text}\"", asked(*what)),
         Fact::Found { state, managed_save } => {
             let image = match managed_save {
