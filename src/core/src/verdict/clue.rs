@@ -110,6 +110,8 @@ clues! {
     OomKilled => Some(Cause::OomKilled),
     /// libvirt itself ended the process before the link to it was lost.
     EndedBeforeLoss => None,
+    /// A manager had asked us for a shutdown, and libvirt itself ended the process before the link to it was lost.
+    AskedAndEnded => None,
     /// A libvirt that had been running all along ended the process.
     EndedByOldLibvirt => None,
     /// A libvirt that had come back ended the process.
@@ -362,6 +364,15 @@ impl Clue {
                 seen
             }
             Self::EndedBeforeLoss => ended_by_libvirt(dossier, Ended::BeforeLoss),
+            Self::AskedAndEnded => {
+                let (mut asked, ended) =
+                    (Self::WeAskedShutdown.seen(dossier, end), Self::EndedBeforeLoss.seen(dossier, end));
+                if asked.is_empty() || ended.is_empty() {
+                    return Vec::new();
+                }
+                asked.extend(ended);
+                asked
+            }
             Self::EndedByOldLibvirt => ended_by_libvirt(dossier, Ended::ByOld),
             Self::EndedByNewLibvirt => ended_by_libvirt(dossier, Ended::ByNew),
             Self::LibvirtActed => ids(dossier, signal_of_libvirt),

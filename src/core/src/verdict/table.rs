@@ -237,6 +237,7 @@ table! {
         "X17" MigrationCompleted => MigratedAway, Probable: "libvirt had migrated it.";
         "X18" SaveCompleted => SavedToFile, Probable: "libvirt had saved it.";
         "X19" StoppedForDump => CoreDumped, Probable: "libvirt had stopped it, as it does for a dump of its memory.";
+        "X26" AskedAndEnded => AdminShutdown, Probable: "A manager had asked through us, and libvirt ended it while we listened.";
         "X20" EndedBeforeLoss => OutsideDestroyed, Probable: "libvirt ended it while we listened, and not for us; it was gone itself before it could say why.";
         "X21" EndedByOldLibvirt => GuestPanic, Probable: "The libvirt that called it crashed and ended its process had followed it all along: the guest had crashed, not QEMU.";
         "X22" EndedByNewLibvirt => KilledByLibvirt, Probable: "A libvirt that had come back ended a process that was still there: it could not take it over.";
@@ -248,6 +249,7 @@ table! {
         "K5" FaultSignal => QemuCrashed, Probable: "QEMU's own fault dumped its core, and libvirt could not take over what was gone.";
         "K6" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error, and libvirt could not take over what was gone.";
         "K7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
+        "K9" AskedAndEnded => AdminShutdown, Probable: "A manager had asked through us, and libvirt ended it while we listened.";
         "K8" EndedBeforeLoss => OutsideDestroyed, Probable: "libvirt ended it while we listened, and not for us; it was gone itself before it could say why.";
         "K1" _ => KilledByLibvirt, Probable: "libvirt says that it could not take it over again.";
     }
