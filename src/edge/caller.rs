@@ -6,18 +6,10 @@
 use std::io;
 use std::net::SocketAddr;
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
-use netlink_sys::Socket;
-use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-
-/// Stands for any cookie (`INET_DIAG_NOCOOKIE`).
-const ANY: [u8; 8] = [0xff; 8];
-
-/// An answer is one message of less than this.
-const ANSWER_BYTES: usize = 4096;
+use whydown_witness::sock_diag;
 
 /// The user whose socket has `from` as its own address and is connected to `to`, if it is one of this host and still
 /// there.
@@ -43,39 +35,19 @@ fn ask(from: SocketAddr, to: SocketAddr) -> io::Result<Option<u32>> {
             source_address: from.ip(),
             destination_address: to.ip(),
             interface_id: 0,
-            cookie: ANY,
+            cookie: sock_diag::ANY,
         },
     };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST;
-    let mut message =
-        NetlinkMessage::new(header, NetlinkPayload::from(SockDiagMessage::InetRequest(request)));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    // The kernel answers while it takes the request: there is nothing to wait for, and nobody who could keep us waiting.
-    socket.set_non_blocking(true)?;
-    socket.send(&bytes, 0)?;
-    let mut answer = Vec::with_capacity(ANSWER_BYTES);
-    socket.recv(&mut answer, 0)?;
-    let answer: NetlinkMessage<SockDiagMessage> =
-        NetlinkMessage::deserialize(&answer).map_err(io::Error::other)?;
-    match answer.payload {
-        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => {
-            let id = &found.header.socket_id;
-            // A listening socket is what the kernel finds where nobody is connected.
-            let is_it = (id.source_port, id.destination_port) == (from.port(), to.port());
-            // One that was closed already lives on in the kernel, and is nobody's: its user is told as 0.
-            let is_open = found.header.inode != 0;
-            Ok((is_it && is_open).then_some(found.header.uid))
-        }
-        NetlinkPayload::Error(error) => match error.to_io() {
-            gone if gone.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => Err(other),
-        },
-        _ => Ok(None),
-    }
+    let Some(SockDiagMessage::InetResponse(found)) = sock_diag::ask(SockDiagMessage::InetRequest(request))?
+    else {
+        return Ok(None);
+    };
+    let id = &found.header.socket_id;
+    // A listening socket is what the kernel finds where nobody is connected.
+    let is_it = (id.source_port, id.destination_port) == (from.port(), to.port());
+    // One that was closed already lives on in the kernel, and is nobody's: its user is told as 0.
+    let is_open = found.header.inode != 0;
+    Ok((is_it && is_open).then_some(found.header.uid))
 }
 
 #[cfg(test)]

@@ -29,3 +29,4 @@ pub mod log;
 pub mod process;
 mod sender;
 pub mod signal;
+pub mod sock_diag;

@@ -7,15 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::unix::nlas::UnixDiagName;
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest, UnixResponse};
-use netlink_sys::Socket;
-use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use whydown_core::hypervisor::Process;
 
 use crate::process::{identify, ran_for};
+use crate::sock_diag::{ANY, ask};
 
 /// Libvirts that are remembered when others have followed them. What they did is read soon after.
 const REMEMBERED: usize = 16;
@@ -80,21 +78,12 @@ impl LibvirtProcess {
     }
 }
 
-/// Stands for any cookie.
-const ANY: [u8; 8] = [0xff; 8];
-
-/// An answer is one message of less than this.
-const ANSWER_BYTES: usize = 4096;
-
 /// The inodes of the other ends of this process's connections to one of these sockets (`sock_diag(7)`).
 fn peers(sockets: &[PathBuf]) -> io::Result<BTreeSet<u32>> {
-    let kernel = Socket::new(NETLINK_SOCK_DIAG)?;
-    // The kernel answers while it takes the request: there is nothing to wait for.
-    kernel.set_non_blocking(true)?;
     let mut found = BTreeSet::new();
     for inode in open_sockets(Path::new("/proc/self/fd")) {
-        let Some(peer) = ask(&kernel, inode)?.and_then(|own| own.peer()) else { continue };
-        let Some(other) = ask(&kernel, peer)? else { continue };
+        let Some(peer) = unix(inode)?.and_then(|own| own.peer()) else { continue };
+        let Some(other) = unix(peer)? else { continue };
         let at = |name: &UnixDiagName| match name {
             UnixDiagName::Pathname(path) => sockets.iter().any(|socket| socket.as_os_str() == path),
             UnixDiagName::Abstract(_) => false,
@@ -107,31 +96,15 @@ fn peers(sockets: &[PathBuf]) -> io::Result<BTreeSet<u32>> {
 }
 
 /// What the kernel knows of the unix socket with this inode; `None` if it is none, or gone.
-fn ask(kernel: &Socket, inode: u32) -> io::Result<Option<UnixResponse>> {
+fn unix(inode: u32) -> io::Result<Option<UnixResponse>> {
     let request = UnixRequest {
         state_flags: StateFlags::all(),
         inode,
         show_flags: ShowFlags::NAME | ShowFlags::PEER,
         cookie: ANY,
     };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST;
-    let mut message =
-        NetlinkMessage::new(header, NetlinkPayload::from(SockDiagMessage::UnixRequest(request)));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    kernel.send(&bytes, 0)?;
-    let mut answer = Vec::with_capacity(ANSWER_BYTES);
-    kernel.recv(&mut answer, 0)?;
-    let answer: NetlinkMessage<SockDiagMessage> =
-        NetlinkMessage::deserialize(&answer).map_err(io::Error::other)?;
-    match answer.payload {
-        NetlinkPayload::InnerMessage(SockDiagMessage::UnixResponse(found)) => Ok(Some(*found)),
-        NetlinkPayload::Error(error) => match error.to_io() {
-            gone if gone.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => Err(other),
-        },
+    match ask(SockDiagMessage::UnixRequest(request))? {
+        Some(SockDiagMessage::UnixResponse(found)) => Ok(Some(*found)),
         _ => Ok(None),
     }
 }
