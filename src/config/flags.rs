@@ -1,13 +1,14 @@
-//! The daemon's command line. Flags are the highest layer; each stands for one key.
+//! The daemon's command line. Flags are the highest layer; those of keys are declared with the keys (`settings.rs`).
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::builder::OsStringValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser};
 
 use super::finding::{Finding, Wrong};
-use super::key::{KEYS, Key};
+use super::key::{KEYS, Key, KeyFlag};
 use super::layer::{Collected, Layer};
 use super::rule::{Raw, RawKind, Rule};
 
@@ -21,60 +22,74 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Follow this libvirt (libvirt.uri)
-    #[arg(long, value_name = "URI")]
-    pub connect: Option<OsString>,
-
-    /// Keep the ledger here (state.dir)
-    #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<OsString>,
-
-    /// Listen here for XML-RPC; may be given several times (xmlrpc.listen)
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Vec<OsString>,
-
-    /// Make the Unix socket here (socket.path)
-    #[arg(long, value_name = "PATH")]
-    pub socket: Option<OsString>,
-
-    /// Log this much (log.filter)
-    #[arg(long, value_name = "FILTER")]
-    pub log: Option<OsString>,
+    #[command(flatten)]
+    keys: KeyFlags,
 
     /// Say what is in force and where it comes from, or every mistake, and end
     #[arg(long)]
     pub check_config: bool,
 }
 
+/// What was given for keys, in the order of the keys: one value, or several for a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct KeyFlags(Vec<(&'static Key, KeyFlag, Vec<OsString>)>);
+
+/// The keys that have a flag.
+fn flagged() -> impl Iterator<Item = (&'static Key, KeyFlag)> {
+    KEYS.iter().filter_map(|key| Some((key, key.flag?)))
+}
+
+impl Args for KeyFlags {
+    fn augment_args(command: Command) -> Command {
+        command.args(flagged().map(|(key, flag)| {
+            let action = if let Rule::List(..) = key.rule { ArgAction::Append } else { ArgAction::Set };
+            Arg::new(flag.long)
+                .long(flag.long)
+                .value_name(flag.value)
+                .help(format!("{} ({})", flag.help, key.full()))
+                .value_parser(OsStringValueParser::new())
+                .action(action)
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for KeyFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = flagged().filter_map(|(key, flag)| {
+            let values = matches.get_many::<OsString>(flag.long)?;
+            Some((key, flag, values.cloned().collect()))
+        });
+        Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 /// The layer of the flags.
 pub(super) fn read(flags: &Flags, mistakes: &mut Collected) -> Layer {
     let mut layer = Layer::default();
-    let single = [
-        ("flag --connect", "libvirt.uri", &flags.connect),
-        ("flag --state-dir", "state.dir", &flags.state_dir),
-        ("flag --socket", "socket.path", &flags.socket),
-        ("flag --log", "log.filter", &flags.log),
-    ];
-    for (place, name, value) in single {
-        let key = key_of(name);
-        if let Some(raw) = value.as_ref().and_then(|value| raw(place, key, value, mistakes)) {
-            layer.set(key, &raw, mistakes);
+    for (key, flag, values) in &flags.keys.0 {
+        let place = format!("flag --{}", flag.long);
+        let texts: Vec<Raw> = values.iter().filter_map(|value| raw(&place, key, value, mistakes)).collect();
+        if texts.len() < values.len() {
+            continue;
         }
-    }
-    if !flags.listen.is_empty() {
-        let (place, key) = ("flag --listen", key_of("xmlrpc.listen"));
-        let elements: Vec<Raw> =
-            flags.listen.iter().filter_map(|value| raw(place, key, value, mistakes)).collect();
-        if elements.len() == flags.listen.len() {
-            let shown = format!("{:?}", flags.listen);
-            layer.set(key, &Raw { place: place.to_owned(), shown, kind: RawKind::List(elements) }, mistakes);
+        match key.rule {
+            Rule::List(..) => {
+                let shown = format!("{values:?}");
+                layer.set(key, &Raw { place, shown, kind: RawKind::List(texts) }, mistakes);
+            }
+            _ => texts.iter().for_each(|text| layer.set(key, text, mistakes)),
         }
     }
     layer
-}
-
-fn key_of(full: &str) -> &'static Key {
-    KEYS.iter().find(|key| key.full() == full).expect("each flag names a key, and a test sets them all")
 }
 
 /// One argument as text, whatever the key's rule: a list's elements are texts too, and a comma in one is no separator.

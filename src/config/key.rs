@@ -1,87 +1,117 @@
-//! Every key with its rule. The default file, the settings and this list have the same keys; a test holds them to it.
+//! What is known of a key, and the macro by which `settings.rs` declares all of them.
 
-use super::rule::{Form, Rule};
+use super::rule::Rule;
+pub(super) use super::settings::{KEYS, SECTIONS};
 
-/// A key and what it may be set to.
+/// A key of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     /// Its section.
     pub(super) section: &'static str,
     /// Its name in the section.
     pub(super) name: &'static str,
+    /// What it means: lines of a comment.
+    pub(super) about: &'static [&'static str],
+    /// Its default as TOML, broken into lines where the compiler likes.
+    pub(super) written: &'static str,
     /// What it may be set to.
     pub(super) rule: Rule,
+    /// The flag of the daemon's that sets it.
+    pub(super) flag: Option<KeyFlag>,
 }
 
-const fn key(section: &'static str, name: &'static str, rule: Rule) -> Key {
-    Key { section, name, rule }
+/// The flag of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyFlag {
+    /// Its long name, without hyphens.
+    pub(super) long: &'static str,
+    /// What the help calls its value.
+    pub(super) value: &'static str,
+    /// Its help, without the key.
+    pub(super) help: &'static str,
 }
 
-const fn number(min: i64, max: i64, unit: &'static str) -> Rule {
+/// A section of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Section {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// What it is about: lines of a comment.
+    pub(super) about: &'static [&'static str],
+}
+
+/// A whole number within bounds, and what it counts, in the plural.
+pub(super) const fn number(min: i64, max: i64, unit: &'static str) -> Rule {
     Rule::Number { min, max, unit }
 }
 
-/// All keys, in the order of the default file.
-pub(super) const KEYS: &[Key] = &[
-    key("libvirt", "uri", Rule::Text(Form::Uri)),
-    key("libvirt", "keepalive_interval_s", number(1, 3_600, "seconds")),
-    key("libvirt", "keepalive_count", number(1, 100, "probes")),
-    key("libvirt", "reconnect_min_ms", number(10, 60_000, "milliseconds")),
-    key("libvirt", "reconnect_max_ms", number(10, 600_000, "milliseconds")),
-    key("libvirt", "log_dir", Rule::Text(Form::PathOrEmpty)),
-    key("libvirt", "run_dir", Rule::Text(Form::PathOrEmpty)),
-    key("libvirt", "daemon_log", Rule::Text(Form::PathOrEmpty)),
-    key("state", "dir", Rule::Text(Form::Path)),
-    key("ledger", "endings_max_age_days", number(1, 36_500, "days")),
-    key("ledger", "endings_max_count", number(1, 10_000_000, "endings")),
-    key("ledger", "evidence_max_age_days", number(1, 36_500, "days")),
-    key("ledger", "evidence_max_count", number(1, 100_000_000, "pieces of evidence")),
-    key("ledger", "memory_max_ops", number(100, 1_000_000, "changes")),
-    key("unacknowledged", "max_age_days", number(1, 36_500, "days")),
-    key("unacknowledged", "max_count", number(1, 100_000, "endings")),
-    key("deciding", "settle_ms", number(0, 10_000, "milliseconds")),
-    key("deciding", "settle_snapshot_ms", number(0, 30_000, "milliseconds")),
-    key("deciding", "heartbeat_s", number(1, 3_600, "seconds")),
-    key("witness", "tracefs", Rule::Text(Form::PathOrEmpty)),
-    key("witness", "audit", Rule::Flag),
-    key("sampling", "enabled", Rule::Flag),
-    key("sampling", "interval_s", number(1, 300, "seconds")),
-    key("sampling", "unresponsive_after_s", number(2, 3_600, "seconds")),
-    key("sampling", "guest_interval_s", number(0, 3_600, "seconds")),
-    key("xmlrpc", "listen", Rule::List(Form::Listen, 16)),
-    key("xmlrpc", "insecure_listen_anywhere", Rule::Flag),
-    key("xmlrpc", "plain_may_act", Rule::Flag),
-    key("xmlrpc", "exit_reasons", Rule::Word(&["classic", "4.1", "full"])),
-    key("xmlrpc", "full_for", Rule::List(Form::Client, 256)),
-    key("xmlrpc", "profile", Rule::Word(&["common", "3.4", "3.5", "3.6", "4.0"])),
-    key("xmlrpc", "max_connections", number(1, 10_000, "connections")),
-    key("xmlrpc", "max_request_bytes", number(4_096, 16_777_216, "bytes")),
-    key("xmlrpc", "header_timeout_s", number(1, 3_600, "seconds")),
-    key("xmlrpc", "body_timeout_s", number(1, 3_600, "seconds")),
-    key("xmlrpc", "idle_timeout_s", number(1, 86_400, "seconds")),
-    key("xmlrpc", "write_timeout_s", number(1, 3_600, "seconds")),
-    key("tls", "listen", Rule::List(Form::Listen, 16)),
-    key("tls", "certificate", Rule::Text(Form::Path)),
-    key("tls", "key", Rule::Text(Form::Path)),
-    key("tls", "ca", Rule::Text(Form::Path)),
-    key("tls", "readers", Rule::List(Form::Holder, 256)),
-    key("tls", "actors", Rule::List(Form::Holder, 256)),
-    key("socket", "path", Rule::Text(Form::SocketPath)),
-    key("socket", "mode", Rule::Text(Form::Mode)),
-    key("socket", "users", Rule::List(Form::User, 64)),
-    key("create", "emulators", Rule::List(Form::Place, 64)),
-    key("create", "folders", Rule::List(Form::Place, 256)),
-    key("create", "read_only", Rule::List(Form::Place, 256)),
-    key("create", "firmware", Rule::List(Form::Place, 256)),
-    key("create", "allow", Rule::List(Form::Power, 16)),
-    key("log", "filter", Rule::Text(Form::Filter)),
-    key("log", "target", Rule::Word(&["auto", "journald", "stderr"])),
-];
+/// A flag: its long name, what the help calls its value, and the help.
+pub(super) const fn flag(long: &'static str, value: &'static str, help: &'static str) -> KeyFlag {
+    KeyFlag { long, value, help }
+}
+
+/// Makes the settings and the lists of keys and sections from one declaration.
+macro_rules! declare {
+    ($(
+        $(#[doc = $about:literal])*
+        $section:ident: $settings:ident {$(
+            $(#[doc = $doc:literal])*
+            $name:literal = $default:tt, $rule:expr $(, $flag:expr)? => $field:ident: $type:ty $(, read $with:literal)?;
+        )*}
+    )*) => {
+        /// All settings.
+        // The comments of keys are TOML's, not Markdown: brackets and angles in them mean themselves.
+        #[allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
+        #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Settings {$(
+            $(#[doc = $about])*
+            pub $section: $settings,
+        )*}
+
+        $(
+            #[doc = concat!("`[", stringify!($section), "]`.")]
+            #[allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
+            #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+            #[serde(deny_unknown_fields)]
+            pub struct $settings {$(
+                $(#[doc = $doc])*
+                #[serde(rename = $name $(, deserialize_with = $with)?)]
+                pub $field: $type,
+            )*}
+        )*
+
+        /// All sections, in their order.
+        pub(super) const SECTIONS: &[super::key::Section] = &[$(
+            super::key::Section { name: stringify!($section), about: &[$($about),*] },
+        )*];
+
+        /// All keys, in their order.
+        pub(super) const KEYS: &[super::key::Key] = &[$($(
+            super::key::Key {
+                section: stringify!($section),
+                name: $name,
+                about: &[$($doc),*],
+                written: stringify!($default),
+                rule: $rule,
+                flag: declare!(@flag $($flag)?),
+            },
+        )*)*];
+    };
+    (@flag) => { None };
+    (@flag $flag:expr) => { Some($flag) };
+}
+pub(super) use declare;
 
 impl Key {
     /// Section and name with a dot between.
     pub(super) fn full(&self) -> String {
         format!("{}.{}", self.section, self.name)
+    }
+
+    /// Its default as TOML, in one line.
+    pub(super) fn default(&self) -> String {
+        self.written.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// The environment variable that sets it.

@@ -11,7 +11,7 @@ use super::flags::Flags;
 use super::key::KEYS;
 use super::layer::{Collected, Layer};
 use super::settings::Settings;
-use super::{DEFAULT_FILE, environment, flags, whole};
+use super::{default_file, environment, flags, whole};
 
 /// Everything that settings can come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub struct Change {
 /// Every mistake that could be found, not just the first.
 pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
     let mut mistakes = Collected::default();
-    let default = file::parse(&Place::default_file(), DEFAULT_FILE, &mut mistakes);
+    let default = file::parse(&Place::default_file(), &default_file(), &mut mistakes);
     let mut layers = vec![default.clone()];
 
     let habitual = sources.root.join("etc/whydown/whydown.toml");
@@ -74,10 +74,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
     layers.push(flags::read(&sources.flags, &mut mistakes));
 
     let merged = merge(layers);
-    let mut settings: Settings = merged
-        .clone()
-        .try_deserialize()
-        .expect("the default file sets every key, and every layer's values passed the rule of their key");
+    let mut settings: Settings = merged.clone().try_deserialize().expect(
+        "every key is declared with a default, and every layer's values passed the rule of their key",
+    );
     let place = |key: &str| origin_of(&merged, key);
     mistakes.findings.extend(whole::check(&settings, &mistakes.bad_keys, place));
     if !mistakes.bad_keys.contains("libvirt.uri") {

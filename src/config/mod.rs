@@ -17,7 +17,6 @@ mod flags;
 mod key;
 mod layer;
 mod load;
-#[cfg(test)]
 mod reference;
 mod report;
 mod rule;
@@ -32,6 +31,7 @@ pub use environment::OTHER_VARIABLES;
 pub use finding::{Finding, Mistakes, Wrong};
 pub use flags::Flags;
 pub use load::{Change, Loaded, Sources, load};
+pub use reference::default_file;
 pub use report::{EX_CONFIG, Report, check, open_emulators, opened, system_folders};
 pub use settings::{
     Create, Deciding, Ledger, Libvirt, Log, Sampling, Settings, Socket, State, Tls, Unacknowledged, Witness,
@@ -39,6 +39,3 @@ pub use settings::{
 };
 pub use uri::{ConnectUri, UriError, embed_root};
 pub use value::{Client, ExitReasons, LogTarget, Power, Profile, SocketMode};
-
-/// The default file: the lowest layer, and the reference of every key.
-pub const DEFAULT_FILE: &str = include_str!("../../systemd/whydown.toml");

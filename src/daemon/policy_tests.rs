@@ -1,10 +1,10 @@
 //! What a document must not get by, and what ordinary ones may have.
 
 use super::*;
-use crate::config::{DEFAULT_FILE, Settings};
+use crate::config::{Settings, default_file};
 
 fn delivered() -> Policy {
-    let table: toml::Table = DEFAULT_FILE.parse().expect("TOML");
+    let table: toml::Table = default_file().parse().expect("TOML");
     Policy::new(&table.try_into::<Settings>().expect("the default file is right"))
 }
 

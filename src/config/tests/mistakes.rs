@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::symlink;
 
-use super::super::{Sources, check};
+use clap::Parser;
+
+use super::super::{Flags, Sources, check};
 use super::World;
 
 #[test]
@@ -199,15 +201,18 @@ fn load_nothing() -> Result<(), super::super::Mistakes> {
 fn bytes_that_are_no_text_are_mistakes_of_their_variable_or_flag() {
     let mut world = World::new().variable("WHYDOWN_STATE__DIR", OsString::from_vec(vec![b'/', 0xff]));
     world.sources.environment.push((OsString::from_vec(b"WHYDOWN_\xff".to_vec()), "x".into()));
-    world.sources.flags.socket = Some(OsString::from_vec(vec![b'/', b'a', 0xff]));
-    world.sources.flags.listen = vec!["127.0.0.1:1".into(), OsString::from_vec(vec![0xff])];
+    let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let words = ["whydownd", "--socket"].map(OsString::from).into_iter().chain([bytes(b"/a\xff")]);
+    let words =
+        words.chain(["--listen", "127.0.0.1:1", "--listen"].map(OsString::from)).chain([bytes(b"\xff")]);
+    world.sources.flags = Flags::try_parse_from(words).expect("flags that clap takes");
     assert_eq!(
         world.wrong(),
         [
             "environment variable WHYDOWN_STATE__DIR: state.dir: this is not UTF-8, from byte 2 on",
             "environment variable WHYDOWN_\u{fffd}: there is no such setting",
-            "flag --socket: socket.path: this is not UTF-8, from byte 3 on",
             "flag --listen: xmlrpc.listen: this is not UTF-8, from byte 1 on",
+            "flag --socket: socket.path: this is not UTF-8, from byte 3 on",
         ]
     );
 }

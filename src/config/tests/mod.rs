@@ -3,6 +3,7 @@
 mod keys;
 mod layers;
 mod mistakes;
+mod pages;
 mod random;
 mod told;
 mod units;
