@@ -38,7 +38,11 @@ pub enum UriError {
 /// A libvirt connection URI that we can follow.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub struct ConnectUri(String);
+pub struct ConnectUri {
+    text: String,
+    /// Where libvirt's daemon may answer; empty until it is found, as that depends on the user's variables.
+    sockets: Vec<PathBuf>,
+}
 
 impl ConnectUri {
     /// Checks the text.
@@ -66,24 +70,24 @@ impl ConnectUri {
                 other => return Err(UriError::Path(other.to_owned())),
             }
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self { text: text.to_owned(), sockets: Vec::new() })
     }
 
     /// The text, for libvirt.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Whether the driver is in this process, and ends with it: the embedded one, and libvirt's test driver.
     pub fn driver_is_inside(&self) -> bool {
         let test =
-            Parts::split(&self.0).is_ok_and(|parts| parts.scheme == "test" && parts.authority.is_empty());
+            Parts::split(&self.text).is_ok_and(|parts| parts.scheme == "test" && parts.authority.is_empty());
         test || self.embed_root().is_some()
     }
 
     /// The root of the embedded driver, if it is that.
     pub fn embed_root(&self) -> Option<PathBuf> {
-        embed_root(&self.0)
+        embed_root(&self.text)
     }
 
     /// Where the driver writes QEMU's logs. Nothing for drivers without QEMU.
@@ -113,28 +117,35 @@ impl ConnectUri {
     }
 
     /// The sockets on which libvirt may answer, the likeliest first. Nothing for drivers that are in this process.
-    pub fn sockets(&self) -> Vec<PathBuf> {
+    pub fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
+    /// Finds the sockets. Nothing comes of it for the user's own driver without the variables that say where it is, which
+    /// the directories need as well.
+    pub(super) fn find_sockets(&mut self, home: &Home) {
+        self.sockets = self.sockets_of(home).unwrap_or_default();
+    }
+
+    fn sockets_of(&self, home: &Home) -> Result<Vec<PathBuf>, &'static str> {
         const NAMES: [&str; 2] = ["libvirt/virtqemud-sock", "libvirt/libvirt-sock"];
-        let Ok(parts) = Parts::split(&self.0) else { return Vec::new() };
+        let Ok(parts) = Parts::split(&self.text) else { return Ok(Vec::new()) };
         if let Some(socket) = parts.parameter("socket") {
-            return vec![socket];
+            return Ok(vec![socket]);
         }
         let below = |folders: &[PathBuf]| {
             let all = folders.iter().flat_map(|folder| NAMES.iter().map(|name| folder.join(name)));
             all.collect()
         };
-        match self.place() {
+        Ok(match self.place() {
             Place::System => below(&["/run".into(), "/var/run".into()]),
-            Place::Session => {
-                let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-                below(runtime.as_slice())
-            }
+            Place::Session => below(&[home.run()?]),
             Place::Embed(_) | Place::None => Vec::new(),
-        }
+        })
     }
 
     fn place(&self) -> Place {
-        let Ok(parts) = Parts::split(&self.0) else { return Place::None };
+        let Ok(parts) = Parts::split(&self.text) else { return Place::None };
         match (parts.driver(), parts.path) {
             ("qemu", "/system") => Place::System,
             ("qemu", "/session") => Place::Session,
@@ -146,7 +157,7 @@ impl ConnectUri {
 
 impl fmt::Display for ConnectUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

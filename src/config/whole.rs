@@ -91,9 +91,10 @@ fn same_ports(settings: &Settings, place: impl Fn(&str) -> String) -> Vec<Findin
     findings
 }
 
-/// Fills in the directories that follow from the URI.
+/// Fills in the directories and sockets that follow from the URI.
 pub(super) fn derive(settings: &mut Settings, home: &Home, place: impl Fn(&str) -> String) -> Vec<Finding> {
     let libvirt = &mut settings.libvirt;
+    libvirt.uri.find_sockets(home);
     let derived = [
         ("libvirt.log_dir", &mut libvirt.log_dir, libvirt.uri.log_dir(home)),
         ("libvirt.run_dir", &mut libvirt.run_dir, libvirt.uri.run_dir(home)),

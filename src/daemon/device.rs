@@ -2,7 +2,7 @@
 
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, Writer};
-use whydown_core::act::{Connected, NewLink, SnapshotDisk, Ticket};
+use whydown_core::act::{Connected, NewLink, NewNetwork, SnapshotDisk, Ticket};
 use whydown_core::time::Wall;
 
 /// Names that are shorter stand in other words by chance.
@@ -119,6 +119,10 @@ pub fn with_link(domain: &str, link: &NewLink) -> Result<Result<String, &'static
     }
 }
 
+/// VDSM's bridge without a way out, which it made on each of its hosts, for cards that are to lead nowhere. A card that runs
+/// cannot be taken off all bridges, and libvirt refuses where there is no such bridge.
+const NOWHERE: &str = ";vdsmdummy;";
+
 /// A tag of the card itself, and not of what is deeper in it.
 fn own_tags<'a, 'b>(card: &'a [Event<'b>]) -> impl Iterator<Item = (usize, &'a BytesStart<'b>)> {
     let mut depth = 0usize;
@@ -148,18 +152,25 @@ fn has_alias(card: &[Event<'_>], alias: &str) -> Result<bool, quick_xml::Error> 
 fn plugged(card: &[Event<'_>], link: &NewLink) -> Result<Result<String, &'static str>, quick_xml::Error> {
     let Some(Event::Start(first)) = card.first() else { return Ok(Err("it cannot be read")) };
     let kind = value(first, "type")?.unwrap_or_default();
-    if kind == "ethernet" && link.up == Some(true) {
+    let up = if link.network == Some(NewNetwork::Nowhere) { Some(false) } else { link.up };
+    if kind == "ethernet" && up == Some(true) {
         // As `create` makes a card without a network: at its other end is this host alone.
         return Ok(Err("this network card leads to no network"));
     }
-    let mut source = None;
-    if let Some(network) = &link.network {
-        if !matches!(kind.as_str(), "bridge" | "network") {
-            return Ok(Err("its kind of network card cannot be plugged elsewhere"));
+    let source = match (&link.network, kind.as_str()) {
+        (None, _) | (Some(NewNetwork::Nowhere), "ethernet") => None,
+        (Some(NewNetwork::Named(network)), "bridge" | "network") => Some(network.as_str()),
+        (Some(NewNetwork::Nowhere), "bridge") => Some(NOWHERE),
+        (Some(NewNetwork::Nowhere), "network") => {
+            // libvirt would take the bridge for it, and nobody could say then to which network it belongs.
+            return Ok(Err(
+                "a card on a network of libvirt's stays on one: its cable can be out (linkActive)",
+            ));
         }
-        source = Some(BytesStart::new("source").with_attributes([(kind.as_str(), network.as_str())]));
-    }
-    let state = link.up.map(|up| if up { "up" } else { "down" });
+        _ => return Ok(Err("its kind of network card cannot be plugged elsewhere")),
+    };
+    let source = source.map(|name| BytesStart::new("source").with_attributes([(kind.as_str(), name)]));
+    let state = up.map(|up| if up { "up" } else { "down" });
     let own: Vec<(usize, &str)> =
         own_tags(card).map(|(index, tag)| (index, tag.name().into_inner())).collect();
     let mut writer = Writer::new(Vec::new());
@@ -411,7 +422,11 @@ mod tests {
             <interface type='user'><alias name='net2'/></interface>\
             <interface type='ethernet'><link state='down'/><alias name='net3'/></interface></devices></domain>";
         let with = |alias: &str, up, network: Option<&str>| {
-            let link = NewLink { alias: alias.into(), up, network: network.map(str::to_owned) };
+            let named = |name: &str| match name {
+                "" => NewNetwork::Nowhere,
+                name => NewNetwork::Named(name.to_owned()),
+            };
+            let link = NewLink { alias: alias.into(), up, network: network.map(named) };
             with_link(document, &link).unwrap()
         };
         assert_eq!(
@@ -431,6 +446,20 @@ mod tests {
         assert!(with("net3", Some(true), None).is_err_and(|why| why.contains("no network")));
         assert!(with("net3", Some(false), None).is_ok());
         assert!(with("net9", Some(true), None).is_err_and(|why| why.contains("alias")));
+        // Whatever is said of its cable.
+        for up in [None, Some(true), Some(false)] {
+            assert_eq!(
+                with("net0", up, Some("")).unwrap(),
+                "<interface type='bridge'><source bridge=\";vdsmdummy;\"/><link state=\"down\"/><mac address='a'/>\
+                 <alias name='net0'/></interface>"
+            );
+            assert_eq!(
+                with("net3", up, Some("")).unwrap(),
+                "<interface type='ethernet'><link state=\"down\"/><alias name='net3'/></interface>"
+            );
+            assert!(with("net1", up, Some("")).is_err_and(|why| why.contains("libvirt")));
+            assert!(with("net2", up, Some("")).is_err_and(|why| why.contains("kind")));
+        }
     }
 
     #[test]

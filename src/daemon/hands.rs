@@ -3,6 +3,8 @@
 //! A hung QEMU or libvirtd blocks only its own call: looks and acts have separate bounds, so that a storm of looks
 //! never delays what a manager asked for. A question always gets its answer, if only that there is none.
 
+mod unplug;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +13,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use whydown_core::act::{Act, Console, OldDevice};
+use whydown_core::act::{Act, Console};
 use whydown_core::evidence::{Asked, Fact, Sender, tame};
 use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
 use whydown_core::id::{DomainId, RequestId, RunId};
@@ -48,10 +50,6 @@ const DISKS: usize = 64;
 
 /// Between two questions to `systemctl` because guests shut down.
 const HOST_PAUSE: Duration = Duration::from_secs(1);
-
-/// How long a guest may take to give a device up, as in the original; and how often it is looked whether it has.
-const UNPLUG_PATIENCE: Duration = Duration::from_secs(30);
-const UNPLUG_LOOK: Duration = Duration::from_millis(250);
 
 /// Threads for all of these together, for what runs long, and for what asks how far it is.
 const THREADS: usize = LOOKS + GLANCES + ACTS + 2 * AT_ONCE;
@@ -376,51 +374,6 @@ impl Hands {
                 }
                 libvirt.snapshot_disks(domain, &device::snapshot(&disks, &all), quiesce)
             }
-        }
-    }
-
-    /// Has the guest give a device up, and waits until it has. Nobody can make it, and it may yet do so when nobody waits
-    /// any more.
-    async fn unplug(
-        &self,
-        run: RunId,
-        domain: DomainId,
-        request: Option<RequestId>,
-        old: OldDevice,
-    ) -> Answer {
-        let what = Act::Unplug(old.clone()).asked();
-        let libvirt = self.hypervisor.clone();
-        let asked = self.call(move || {
-            let alias = plug::alias_of(&libvirt.domain_xml(domain)?, &old)?;
-            libvirt.detach_device(domain, &alias)?;
-            Ok(alias)
-        });
-        let done = match asked.await {
-            Ok(alias) => self.until_gone(domain, alias).await,
-            Err(refusal) => Err(refusal),
-        };
-        let hands = self.clone();
-        let told = self.call(move || {
-            hands.tell_devices(run, domain);
-            Ok(())
-        });
-        let _ = told.await;
-        Answer::Did { run, request, what, outcome: outcome(done) }
-    }
-
-    async fn until_gone(&self, domain: DomainId, alias: String) -> Result<(), Refusal> {
-        let until = clock::now().mono.after(UNPLUG_PATIENCE);
-        loop {
-            let (libvirt, its) = (self.hypervisor.clone(), alias.clone());
-            let is_there = move || plug::has(&libvirt.domain_xml(domain)?, &its);
-            if !self.call(is_there).await? {
-                return Ok(());
-            }
-            if clock::now().mono >= until {
-                let seconds = UNPLUG_PATIENCE.as_secs();
-                return Err(refused(format!("the guest has not given {alias} up within {seconds} s")));
-            }
-            tokio::time::sleep(UNPLUG_LOOK).await;
         }
     }
 

@@ -17,7 +17,7 @@ const LETTERS: std::ops::RangeInclusive<char> = 'a'..='z';
 /// # Errors
 /// There is no such drive, or the domain has ended.
 pub fn with_medium(domain: &str, wanted: &NewMedium) -> Result<String, Refusal> {
-    in_devices(domain, |devices| {
+    in_devices(domain, |_, devices| {
         let drive = drive_of(devices, wanted)?;
         let block = wanted.path.as_deref().is_some_and(is_block);
         let mut document = start_of(drive, "type", if block { "block" } else { "file" });
@@ -49,7 +49,7 @@ pub fn with_medium(domain: &str, wanted: &NewMedium) -> Result<String, Refusal> 
 /// # Errors
 /// None is free, or the domain has ended.
 pub fn in_its_place(disk: &str, domain: &str, targets: &str) -> Result<String, Refusal> {
-    let free = in_devices(domain, |devices| {
+    let free = in_devices(domain, |_, devices| {
         let taken: Vec<&str> = of_kind(devices, "disk").filter_map(target_of).collect();
         let free = LETTERS.map(|letter| format!("{targets}{letter}")).find(|name| !taken.contains(&&**name));
         free.ok_or_else(|| refused(format!("all targets that begin with {targets} are taken")))
@@ -61,13 +61,22 @@ pub fn in_its_place(disk: &str, domain: &str, targets: &str) -> Result<String, R
     Ok(format!("{before}{}/>{after}", start_of(target, "dev", &free)))
 }
 
-/// The alias of the device that is meant. Of a card its hardware address says which one it is, of a disk its path; what
+/// A device that the guest of a running domain is asked to give up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaving {
+    /// As libvirt calls it.
+    pub alias: String,
+    /// libvirt's number of the domain, which is another when it is started anew.
+    run: String,
+}
+
+/// The device that is meant. Of a card its hardware address says which one it is, of a disk its path; what
 /// else is known chooses among several, and speaks alone where that is not known.
 ///
 /// # Errors
 /// There is none, or several; or the domain has ended.
-pub fn alias_of(domain: &str, old: &OldDevice) -> Result<String, Refusal> {
-    in_devices(domain, |devices| {
+pub fn leaving(domain: &str, old: &OldDevice) -> Result<Leaving, Refusal> {
+    in_devices(domain, |run, devices| {
         let (kind, what) = match old.kind {
             Pluggable::Card => ("interface", "network card"),
             Pluggable::Disk => ("disk", "disk"),
@@ -86,7 +95,9 @@ pub fn alias_of(domain: &str, old: &OldDevice) -> Result<String, Refusal> {
             }
         }
         match &meant[..] {
-            [one] if chosen => Ok(alias(*one).unwrap_or_default().to_owned()),
+            [one] if chosen => {
+                Ok(Leaving { alias: alias(*one).unwrap_or_default().to_owned(), run: run.to_owned() })
+            }
             [] | [_] => Err(refused(format!("the VM has no such {what}"))),
             [..] if !chosen => Err(refused(format!("the VM has no such {what}"))),
             [..] => Err(refused(format!("the VM has several such {what}s: name the alias of one"))),
@@ -94,25 +105,30 @@ pub fn alias_of(domain: &str, old: &OldDevice) -> Result<String, Refusal> {
     })
 }
 
-/// Whether the domain has a device of this alias.
+/// Whether the domain still has this device.
 ///
 /// # Errors
-/// The domain has ended.
-pub fn has(domain: &str, name: &str) -> Result<bool, Refusal> {
-    in_devices(domain, |devices| {
-        Ok(devices.children().filter(Node::is_element).any(|it| alias(it) == Some(name)))
+/// The domain has ended, or has been started anew: with such a device or without, it was not given up.
+pub fn has(domain: &str, leaving: &Leaving) -> Result<bool, Refusal> {
+    in_devices(domain, |run, devices| {
+        if run != leaving.run {
+            return Err(Refusal::NoDomain);
+        }
+        Ok(devices.children().filter(Node::is_element).any(|it| alias(it) == Some(&leaving.alias)))
     })
 }
 
 /// Reads the devices of a domain that runs: the document of one that has ended, and is defined, is about the next time.
-fn in_devices<T>(domain: &str, read: impl FnOnce(Node<'_, '_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
+/// `read` gets libvirt's number of it as well.
+fn in_devices<T>(
+    domain: &str,
+    read: impl FnOnce(&str, Node<'_, '_>) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
     let tree = parse(domain).map_err(unreadable)?;
     let root = domain_of(&tree).map_err(unreadable)?;
-    if !root.has_attribute("id") {
-        return Err(Refusal::NoDomain);
-    }
+    let Some(run) = root.attribute("id") else { return Err(Refusal::NoDomain) };
     let devices = root.children().find(|part| part.has_tag_name("devices"));
-    read(devices.ok_or_else(|| refused("libvirt's document has no devices"))?)
+    read(run, devices.ok_or_else(|| refused("libvirt's document has no devices"))?)
 }
 
 fn drive_of<'a, 'b>(devices: Node<'a, 'b>, wanted: &NewMedium) -> Result<Node<'a, 'b>, Refusal> {
@@ -274,7 +290,8 @@ mod tests {
     fn a_device_is_found_by_what_it_is_and_names_choose_among_several() {
         let old = |kind, place: &str, alias: &str, given: &str| {
             let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-            alias_of(DOMAIN, &OldDevice { kind, place: some(place), alias: some(alias), given: some(given) })
+            let old = OldDevice { kind, place: some(place), alias: some(alias), given: some(given) };
+            leaving(DOMAIN, &old).map(|it| it.alias)
         };
         let (card, disk) = (Pluggable::Card, Pluggable::Disk);
         for (kind, place, alias, given, found) in [
@@ -300,7 +317,12 @@ mod tests {
             let refusal = said(old(kind, place, alias, given));
             assert!(refusal.contains(why), "{refusal}");
         }
-        assert_eq!((has(DOMAIN, "net0"), has(DOMAIN, "net1")), (Ok(true), Ok(false)));
-        assert_eq!(has(&DOMAIN.replace(" id='3'", ""), "net0"), Err(Refusal::NoDomain));
+        let of = |alias: &str| Leaving { alias: alias.into(), run: "3".into() };
+        assert_eq!((has(DOMAIN, &of("net0")), has(DOMAIN, &of("net1"))), (Ok(true), Ok(false)));
+        for number in ["", " id='4'"] {
+            let later = DOMAIN.replace(" id='3'", number);
+            assert_eq!(has(&later, &of("net0")), Err(Refusal::NoDomain), "it was asked of an earlier run");
+            assert_eq!(has(&later, &of("net1")), Err(Refusal::NoDomain), "{number}");
+        }
     }
 }

@@ -157,7 +157,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
     let (postbox, letters) = Postbox::new();
     let (ledger, engine, alive) = recover(&settings, &boot, &postbox);
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
-    let libvirt = LibvirtProcess::new(own_pid, &settings.libvirt.uri.sockets());
+    let libvirt = LibvirtProcess::new(own_pid, settings.libvirt.uri.sockets());
     let witnesses = witnesses(&postbox, &settings, &libvirt, alive);
     let (news, heard) = sample::news();
     let past = Absence::new(alive, settings.libvirt.log_dir.clone(), libvirt.clone());

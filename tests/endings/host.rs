@@ -46,12 +46,12 @@ impl Host {
         Self::beside(libvirtd, folder, libvirt, change)
     }
 
-    /// With a libvirtd in a network of its own, in which there is this bridge.
+    /// With a libvirtd in a network of its own, in which there are these bridges.
     #[allow(dead_code, reason = "the test of verbs needs it")]
-    pub fn start_with_bridge(name: &str, bridge: &str, change: impl Fn(Launch) -> Launch) -> Result<Self> {
+    pub fn start_with_bridges(name: &str, bridges: &[&str]) -> Result<Self> {
         let folder = lab_dir()?;
-        let libvirtd = Libvirtd::start_with_bridge(folder.path().join("l"), name, bridge)?;
-        Self::beside(libvirtd, folder, "", change)
+        let libvirtd = Libvirtd::start_with_bridges(folder.path().join("l"), name, bridges)?;
+        Self::beside(libvirtd, folder, "", |launch| launch)
     }
 
     fn beside(

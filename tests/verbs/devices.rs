@@ -127,7 +127,7 @@ fn a_disc_is_put_in_and_taken_out_and_may_be_what_a_document_may_name() -> Resul
 
 #[test]
 fn a_card_is_plugged_in_is_there_after_restarts_and_leaves_when_the_guest_gives_it_up() -> Result<()> {
-    let mut host = Host::start_with_bridge("card", BRIDGE, |launch| launch)?;
+    let mut host = Host::start_with_bridges("card", &[BRIDGE])?;
     let guest = host.guest("card")?;
     let mut serial = up(&host, &guest)?;
     let id = guest.uuid_text().to_owned();
@@ -169,6 +169,10 @@ fn a_card_is_plugged_in_is_there_after_restarts_and_leaves_when_the_guest_gives_
     assert_ne!(hash(&host, &guest)?, with);
     assert_eq!(cable("true")?, done);
     assert_eq!(hash(&host, &guest)?, with);
+    // This host has no bridge without a way out, and the card stays as it is.
+    let nowhere = format!("{{'deviceType': 'interface', 'alias': 'ua-{CARD_ID}', 'network': ''}}");
+    assert_eq!(call(&host, &format!("vmUpdateDevice('{id}', {nowhere})"))?, "(56, None)");
+    assert_eq!((mine(&host, "linkActive")?.as_str(), hash(&host, &guest)?), ("['true']", with.clone()));
 
     assert_eq!(
         plug(&host, "hotunplugNic", &guest, "nic", "{'macAddr': '52:54:00:00:00:77'}")?,
@@ -199,6 +203,42 @@ fn a_card_is_plugged_in_is_there_after_restarts_and_leaves_when_the_guest_gives_
     Ok(())
 }
 
+#[test]
+fn a_card_that_is_to_lead_nowhere_is_taken_off_its_bridge_and_put_back() -> Result<()> {
+    const NOWHERE: &str = ";vdsmdummy;";
+    let host = Host::start_with_bridges("nowhere", &[BRIDGE, NOWHERE])?;
+    let guest = host.guest("nowhere")?;
+    let _serial = up(&host, &guest)?;
+    let id = guest.uuid_text();
+    let done = format!("(0, '{id}')");
+    assert_eq!(plug(&host, "hotplugNic", &guest, "nic", &card())?, done);
+    let with = hash(&host, &guest)?;
+    let alias = format!("ua-{CARD_ID}");
+    let update = |rest: &str| {
+        let link = format!("{{'deviceType': 'interface', 'alias': '{alias}', {rest}}}");
+        call(&host, &format!("vmUpdateDevice('{id}', {link})"))
+    };
+    let leads = |bridge: &str, up: &str| -> Result<()> {
+        let document = host.libvirtd.virsh(&["dumpxml", "nowhere"])?;
+        let document = String::from_utf8_lossy(&document.stdout).into_owned();
+        assert!(document.contains(&format!("<source bridge='{bridge}'/>")), "{document}");
+        assert_eq!(listed(&host, &guest, "macAddr", CARD, "linkActive")?, format!("['{up}']"));
+        Ok(())
+    };
+    leads(BRIDGE, "true")?;
+    // As engines say it of a card without a profile.
+    let rest = "'specParams': {'inbound': {}, 'outbound': {}}, 'portMirroring': [], 'custom': {}";
+    assert_eq!(update(&format!("'linkActive': 'true', 'network': '', {rest}"))?, done);
+    leads(NOWHERE, "false")?;
+    assert_ne!(hash(&host, &guest)?, with);
+    assert_eq!(update("'linkActive': 'true'")?, done);
+    leads(NOWHERE, "true")?;
+    assert_eq!(update(&format!("'linkActive': 'true', 'network': '{BRIDGE}', {rest}"))?, done);
+    leads(BRIDGE, "true")?;
+    assert_eq!(hash(&host, &guest)?, with);
+    Ok(())
+}
+
 /// What `ask` gives while the guest ejects whatever it is asked to.
 fn while_it_ejects(serial: &mut Serial, ask: impl FnOnce() -> Result<String> + Send) -> Result<String> {
     std::thread::scope(|scope| {
@@ -209,6 +249,58 @@ fn while_it_ejects(serial: &mut Serial, ask: impl FnOnce() -> Result<String> + S
         }
         asking.join().expect("it does not panic")
     })
+}
+
+#[test]
+fn a_device_may_be_asked_for_twice_and_leave_when_who_asked_is_gone() -> Result<()> {
+    let mut host = Host::start_with_bridges("twice", &[BRIDGE])?;
+    let guest = host.guest("twice")?;
+    let mut serial = up(&host, &guest)?;
+    let id = guest.uuid_text();
+    let done = format!("(0, '{id}')");
+    let without = hash(&host, &guest)?;
+    let asked = |host: &Host, times: usize| {
+        let said = std::fs::read_to_string(host.daemon.output_path()).unwrap_or_default();
+        said.matches("UnplugCard of").count() >= times
+    };
+    let unplug = |host: &Host| plug(host, "hotunplugNic", &guest, "nic", &card());
+
+    assert_eq!(plug(&host, "hotplugNic", &guest, "nic", &card())?, done);
+    std::thread::scope(|scope| {
+        let both = [(); 2].map(|()| scope.spawn(|| unplug(&host)));
+        wait_until("both are asked for", PATIENCE, || asked(&host, 2));
+        while !both.iter().all(|one| one.is_finished()) {
+            serial.eject()?;
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        for one in both {
+            assert_eq!(one.join().expect("it does not panic")?, done);
+        }
+        Ok::<_, whydown_lab::Error>(())
+    })?;
+    assert_eq!(hash(&host, &guest)?, without);
+
+    // Whoever asked first is not there any more when the guest gives it up.
+    assert_eq!(plug(&host, "hotplugNic", &guest, "nic", &card())?, done);
+    host.libvirtd.virsh(&["detach-device-alias", "twice", &format!("ua-{CARD_ID}")])?;
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| unplug(&host));
+        wait_until("it is asked for", PATIENCE, || asked(&host, 3));
+        host.daemon.signal(Signal::KILL)?;
+        assert!(asking.join().expect("it does not panic").is_err(), "nobody answers");
+        Ok::<_, whydown_lab::Error>(())
+    })?;
+    host.daemon.kill_9()?;
+    host.daemon.start_again()?;
+    wait_until("it answers", PATIENCE, || hash(&host, &guest).is_ok());
+    assert_ne!(hash(&host, &guest)?, without, "it is still there");
+    serial.eject()?;
+    wait_until("it is told", PATIENCE, || hash(&host, &guest).is_ok_and(|now| now == without));
+    serial.power_off()?;
+    // While nobody listened another client may have asked for it.
+    let ending = host.check(&guest, &told("guest-poweroff", 0, 7), "probable")?;
+    assert!(says(&ending["evidence"], "asked whydown to plug a network card out"), "{ending:#}");
+    Ok(())
 }
 
 #[test]
@@ -268,7 +360,7 @@ fn disks_find_their_places_and_are_found_again_by_path_and_by_name() -> Result<(
 
 #[test]
 fn a_vm_that_is_killed_while_its_guest_keeps_a_device_was_not_ended_by_us() -> Result<()> {
-    let host = Host::start_with_bridge("foreign", BRIDGE, |launch| launch)?;
+    let host = Host::start_with_bridges("foreign", &[BRIDGE])?;
     let guest = host.guest("foreign")?;
     let _serial = up(&host, &guest)?;
     assert!(plug(&host, "hotplugNic", &guest, "nic", &card())?.starts_with("(0, "));

@@ -96,7 +96,7 @@ fn bad_parameters_are_refused_by_name_with_the_code_of_their_verb() -> Result<()
         ("vmUpdateDevice(VM, {'deviceType': 'disk'})".into(), 75, "deviceType"),
         ("vmUpdateDevice(VM, {'deviceType': 'interface', 'linkActive': True})".into(), 11, "alias"),
         ("vmUpdateDevice(VM, {'deviceType': 'interface', 'alias': 'net0'})".into(), 11, "linkActive"),
-        ("vmUpdateDevice(VM, {'deviceType': 'interface', 'alias': 'net0', 'network': ''})".into(), 75, "network"),
+        ("vmUpdateDevice(VM, {'deviceType': 'interface', 'alias': 'net0', 'network': ''})".into(), 1, "does not exist"),
         ("vmUpdateDevice(VM, {'deviceType': 'interface', 'alias': 'net0', 'network': '../x'})".into(), 16, "network"),
         (
             "vmUpdateDevice(VM, {'deviceType': 'interface', 'alias': 'net0', 'linkActive': 1, 'portMirroring': ['x']})".into(),

@@ -144,6 +144,29 @@ fn directories_follow_from_the_uri_unless_they_are_set() {
 }
 
 #[test]
+fn libvirts_sockets_follow_from_the_uri_and_the_users_variables() {
+    let sockets = |uri: &str, variables: &[(&str, &str)]| {
+        let mut world = World::new().flags(&["--connect", uri]).variable("HOME", "/home/u");
+        for (name, value) in variables {
+            world = world.variable(name, value);
+        }
+        world.right().settings.libvirt.uri.sockets().to_vec()
+    };
+    let below = |folder: &str| ["virtqemud-sock", "libvirt-sock"].map(|name| Path::new(folder).join(name));
+    assert_eq!(sockets("qemu:///system", &[]), [below("/run/libvirt"), below("/var/run/libvirt")].concat());
+    assert_eq!(sockets("qemu+unix:///system?socket=/s%20t", &[]), [Path::new("/s t")]);
+    let named = [("XDG_RUNTIME_DIR", "/run/user/7")];
+    assert_eq!(sockets("qemu:///session", &named), below("/run/user/7/libvirt"));
+    // As libvirt has it without a runtime directory, or with one that is none.
+    for none in [&[][..], &[("XDG_RUNTIME_DIR", "")], &[("XDG_RUNTIME_DIR", "here")]] {
+        assert_eq!(sockets("qemu:///session", none), below("/home/u/.cache/libvirt"), "{none:?}");
+    }
+    for inside in ["qemu:///embed?root=/r", "test:///default"] {
+        assert!(sockets(inside, &named).is_empty(), "{inside}");
+    }
+}
+
+#[test]
 fn variables_of_others_and_our_own_switches_are_no_settings() {
     let world =
         World::new().variable("WHYDOWN_FIX", "1").variable("XWHYDOWN_LOG__FILTER", "=").variable("PATH", "");

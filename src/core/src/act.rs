@@ -190,8 +190,17 @@ pub struct NewLink {
     pub alias: String,
     /// Whether it is plugged in; as it was if nothing is said.
     pub up: Option<bool>,
-    /// The bridge or the hypervisor's network; as it was if nothing is said.
-    pub network: Option<String>,
+    /// Where it leads; as it was if nothing is said.
+    pub network: Option<NewNetwork>,
+}
+
+/// Where a network card is to lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewNetwork {
+    /// To a bridge, or to a network of the hypervisor's.
+    Named(String),
+    /// Nowhere: its cable is out whatever is said of it.
+    Nowhere,
 }
 
 /// What is to be in a drive.

@@ -17,7 +17,7 @@ mod rates;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 use whydown_core::guest::GuestAccount;
@@ -50,6 +50,9 @@ const READING_PATIENCE: Duration = Duration::from_secs(30);
 /// News of domains that may wait. What is lost in a storm is found by the next sample.
 const NEWS: usize = 4096;
 
+/// The same for those who wait for a device to leave. What is lost makes them look.
+const NEWS_WAITED_FOR: usize = 256;
+
 /// News that come together are served together, and by then the engine has published what they are about.
 const GATHER: Duration = Duration::from_millis(200);
 
@@ -60,21 +63,35 @@ enum Brought {
     Guest(DomainId, RunId, Result<Option<Box<GuestAccount>>, Refusal>),
 }
 
-/// Where the sampler hears that a domain may be made of something else now. Cheap to clone.
+/// Where the sampler, and whoever waits for a guest to give a device up, hear that a domain may be made of something else
+/// now. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct News(mpsc::Sender<DomainId>);
+pub struct News {
+    sampler: mpsc::Sender<DomainId>,
+    waiting: broadcast::Sender<DomainId>,
+}
+
+/// What one who waits hears. Who is too far behind is told that it missed some.
+pub type Heard = broadcast::Receiver<DomainId>;
 
 impl News {
     /// Never waits.
     pub fn of(&self, id: DomainId) {
-        let _ = self.0.try_send(id);
+        let _ = self.sampler.try_send(id);
+        let _ = self.waiting.send(id);
+    }
+
+    /// All news from now on.
+    pub fn hear(&self) -> Heard {
+        self.waiting.subscribe()
     }
 }
 
 /// News, and where the sampler takes them.
 pub fn news() -> (News, mpsc::Receiver<DomainId>) {
-    let (news, heard) = mpsc::channel(NEWS);
-    (News(news), heard)
+    let (sampler, heard) = mpsc::channel(NEWS);
+    let (waiting, _) = broadcast::channel(NEWS_WAITED_FOR);
+    (News { sampler, waiting }, heard)
 }
 
 /// See the module page.

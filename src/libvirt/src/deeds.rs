@@ -8,6 +8,7 @@ use whydown_core::id::DomainId;
 use crate::act::Refusal;
 use crate::ffi::Dom;
 use crate::link::Hypervisor;
+use crate::translate;
 
 /// By which means a guest is asked to reboot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,14 +180,17 @@ impl Hypervisor {
         self.act(id, |dom| dom.attach_device(xml))
     }
 
-    /// Asks the guest to give a device up. It is gone when it is no longer in the domain's document: libvirt waits for that
-    /// for some seconds, and answers the same whether it is.
+    /// Asks the guest to give a device up. libvirt does not wait for that: it is gone when it is no longer in the domain's
+    /// document. Already asked is as good: QEMU may refuse to ask a guest again.
     ///
     /// # Errors
     ///
     /// As above; `Refused` also where the guest says no.
     pub fn detach_device(&self, id: DomainId, alias: &str) -> Result<(), Refusal> {
-        self.act(id, |dom| dom.detach_device(alias))
+        match self.act(id, |dom| dom.detach_device(alias)) {
+            Err(Refusal::Refused { text, .. }) if translate::is_leaving_already(&text) => Ok(()),
+            done => done,
+        }
     }
 
     /// Lets the disks in this snapshot document go on in new images. libvirt keeps no record of it.

@@ -13,6 +13,11 @@ use whydown_core::hypervisor::{
 /// Bytes of the JSON details of one QEMU event that are parsed. The ones wanted here have below 200.
 const QMP_DETAIL_BYTES: usize = 16 * 1024;
 
+/// Whether this is QEMU's word that a guest was asked already to give a device up. libvirt has no number for it.
+pub(crate) fn is_leaving_already(text: &str) -> bool {
+    text.contains("is already in the process of unplug")
+}
+
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident -> $word:ident { $($number:ident => $variant:ident),* $(,)? }) => {
         $(#[$meta])*
@@ -264,6 +269,14 @@ fn qemu_reason(word: &str) -> QemuReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_that_was_asked_already_is_asked() {
+        let qemu = |why: &str| format!("internal error: unable to execute QEMU command 'device_del': {why}");
+        assert!(is_leaving_already(&qemu("Device net1 is already in the process of unplug")));
+        assert!(!is_leaving_already(&qemu("Device 'net1' not found")));
+        assert!(!is_leaving_already(&qemu("Bus 'pci.0' does not support hotplugging")));
+    }
 
     #[test]
     fn known_numbers_become_words_and_unknown_ones_keep_their_number() {

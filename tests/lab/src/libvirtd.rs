@@ -73,19 +73,19 @@ impl Libvirtd {
     /// [`Error::NotRoot`] when not root; [`Error::Missing`] when a program is missing; [`Error::NotReaped`] where
     /// machines would take 40 s to stop; [`Error::PathTooLong`]; [`Error::Ended`] with its log when it fails.
     pub fn start(directory: impl AsRef<Path>, name: &str) -> Result<Self> {
-        Self::start_in(directory, name, None)
+        Self::start_in(directory, name, &[])
     }
 
-    /// As [`Libvirtd::start`], in a network of its own with nothing in it but this bridge.
+    /// As [`Libvirtd::start`], in a network of its own with nothing in it but these bridges.
     ///
     /// # Errors
     ///
     /// As [`Libvirtd::start`].
-    pub fn start_with_bridge(directory: impl AsRef<Path>, name: &str, bridge: &str) -> Result<Self> {
-        Self::start_in(directory, name, Some(bridge))
+    pub fn start_with_bridges(directory: impl AsRef<Path>, name: &str, bridges: &[&str]) -> Result<Self> {
+        Self::start_in(directory, name, bridges)
     }
 
-    fn start_in(directory: impl AsRef<Path>, name: &str, bridge: Option<&str>) -> Result<Self> {
+    fn start_in(directory: impl AsRef<Path>, name: &str, bridges: &[&str]) -> Result<Self> {
         let uid = rustix::process::geteuid();
         if !uid.is_root() || !may_mount() {
             return Err(Error::NotRoot { uid: uid.as_raw() });
@@ -99,7 +99,9 @@ impl Libvirtd {
             return Err(Error::PathTooLong { path: socket, limit: 100 });
         }
         libvirtd.prepare()?;
-        libvirtd.network = bridge.map(|bridge| Network::new(&libvirtd.directory, bridge)).transpose()?;
+        if !bridges.is_empty() {
+            libvirtd.network = Some(Network::new(&libvirtd.directory, bridges)?);
+        }
         libvirtd.guard = Some(Guard::new(&libvirtd.directory, true)?);
         libvirtd.start_again()?;
         Ok(libvirtd)
@@ -446,12 +448,13 @@ struct Network {
 }
 
 impl Network {
-    fn new(directory: &Path, bridge: &str) -> Result<Self> {
+    fn new(directory: &Path, bridges: &[&str]) -> Result<Self> {
         let network = Self { file: directory.join("net") };
         File::create(&network.file).map_err(Error::file("make", &network.file))?;
-        let make = "ip link set lo up && ip link add \"$1\" type bridge && ip link set \"$1\" up";
+        let make = "set -e; ip link set lo up; \
+                    for bridge; do ip link add \"$bridge\" type bridge; ip link set \"$bridge\" up; done";
         let mut command = Command::new("unshare");
-        command.arg(format!("--net={}", network.file.display())).args(["sh", "-c", make, "sh", bridge]);
+        command.arg(format!("--net={}", network.file.display())).args(["sh", "-c", make, "sh"]).args(bridges);
         run(&mut command, VIRSH_LIMIT)?;
         Ok(network)
     }

@@ -101,6 +101,7 @@ impl ClassicVm {
         if fields.text("vmType")?.is_some_and(|kind| kind != "kvm") {
             return Err(Refused::VmType);
         }
+        room_for_more(fields, memory)?;
         fields.ignore(HINTS);
         // Properties that administrators made up for hooks, which would do something; and the engine's own notes.
         fields.structure("custom", |custom| {
@@ -134,6 +135,17 @@ impl ClassicVm {
         children.push(element("devices").children(devices.elements));
         let paused = fields.flag("launchPaused")?.unwrap_or(false);
         Ok(Self { domain, kvm: fields.flag("kvmEnable")?, paused, domain_children: children })
+    }
+}
+
+/// Up to where memory may be added while it runs. No verb here adds any, and who asks for it is told so then: the machine is
+/// as large as it was wished. Engines of clusters from 3.6 on ask for up to 4 TiB for every VM, for which most models of
+/// processors have not enough address lines in QEMU.
+fn room_for_more(fields: &Fields<'_>, memory: u64) -> Result<(), Refused> {
+    fields.number("maxMemSlots")?;
+    match fields.number("maxMemSize")? {
+        Some(most) if most > 0 && most < memory => Err(fields.bad("maxMemSize", "at least memSize")),
+        _ => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use dxr::Value;
 use whydown_core::act::{
-    Act, Connected, Console, Drive, NewDevice, NewLink, NewMedium, OldDevice, Pluggable, Ticket,
+    Act, Connected, Console, Drive, NewDevice, NewLink, NewMedium, NewNetwork, OldDevice, Pluggable, Ticket,
 };
 use whydown_core::id::DomainId;
 
@@ -27,10 +27,7 @@ fn read_link(vm: DomainId, fields: &Fields<'_>) -> Result<Verb, Refused> {
     let alias = fields.required("alias")?;
     let up = fields.flag("linkActive")?;
     let network = fields.text("network")?;
-    if network.is_none() && fields.has("network") {
-        // The original had a bridge without a way out for that.
-        return Err(fields.unsupported("network"));
-    }
+    let nowhere = network.is_none() && fields.has("network");
     let is_name = |name: &String| {
         !name.starts_with(['-', '.'])
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
@@ -38,10 +35,11 @@ fn read_link(vm: DomainId, fields: &Fields<'_>) -> Result<Verb, Refused> {
     if network.as_ref().is_some_and(|name| !is_name(name)) {
         return Err(fields.bad("network", "the name of a bridge or of a network of libvirt's"));
     }
-    if up.is_none() && network.is_none() {
+    if up.is_none() && network.is_none() && !nowhere {
         return Err(fields.missing("linkActive"));
     }
     fields.finish()?;
+    let network = if nowhere { Some(NewNetwork::Nowhere) } else { network.map(NewNetwork::Named) };
     Ok(Verb::Device { vm, act: Act::SetLink(NewLink { alias, up, network }), judged: None })
 }
 

@@ -1,0 +1,87 @@
+//! Devices that guests are asked to give up. Nobody can make a guest do it, and it may yet do so when nobody waits any
+//! more.
+//!
+//! libvirt's word that a device has left wakes whoever waits for it, and the domain's document says whether it is gone.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use whydown_core::act::{Act, OldDevice};
+use whydown_core::id::{DomainId, RequestId, RunId};
+use whydown_core::lifecycle::Answer;
+use whydown_libvirt::Refusal;
+
+use super::super::plug::{self, Leaving};
+use super::super::sample::Heard;
+use super::super::{clock, hands};
+use super::Hands;
+
+/// How long a guest may take to give a device up, as in the original.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A word that was lost, as libvirtd was away or many came at once, is made good after this time.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+impl Hands {
+    /// Has the guest give a device up, and waits until it has.
+    pub(super) async fn unplug(
+        &self,
+        run: RunId,
+        domain: DomainId,
+        request: Option<RequestId>,
+        old: OldDevice,
+    ) -> Answer {
+        let what = Act::Unplug(old.clone()).asked();
+        let libvirt = self.hypervisor.clone();
+        // Before it is asked: it may obey at once.
+        let heard = self.news.hear();
+        let asked = self.call(move || {
+            let leaving = plug::leaving(&libvirt.domain_xml(domain)?, &old)?;
+            match libvirt.detach_device(domain, &leaving.alias) {
+                // One that left meanwhile, as another had asked for it, libvirt does not know any more.
+                Err(refusal) if plug::has(&libvirt.domain_xml(domain)?, &leaving)? => Err(refusal),
+                _ => Ok(leaving),
+            }
+        });
+        let done = match asked.await {
+            Ok(leaving) => self.until_gone(domain, leaving, heard).await,
+            Err(refusal) => Err(refusal),
+        };
+        let hands = self.clone();
+        let told = self.call(move || {
+            hands.tell_devices(run, domain);
+            Ok(())
+        });
+        let _ = told.await;
+        Answer::Did { run, request, what, outcome: hands::outcome(done) }
+    }
+
+    async fn until_gone(&self, domain: DomainId, leaving: Leaving, mut heard: Heard) -> Result<(), Refusal> {
+        let until = clock::now().mono.after(PATIENCE);
+        loop {
+            let (libvirt, its) = (self.hypervisor.clone(), leaving.clone());
+            if !self.call(move || plug::has(&libvirt.domain_xml(domain)?, &its)).await? {
+                return Ok(());
+            }
+            let left = until.since(clock::now().mono);
+            if left.is_zero() {
+                let (alias, seconds) = (&leaving.alias, PATIENCE.as_secs());
+                return Err(hands::refused(format!(
+                    "the guest has not given {alias} up within {seconds} s, and may yet do so"
+                )));
+            }
+            let _ = tokio::time::timeout(left.min(LOOK_AGAIN), word_of(&mut heard, domain)).await;
+        }
+    }
+}
+
+/// Until there is news of this domain, or some that nobody knows of.
+async fn word_of(heard: &mut Heard, domain: DomainId) {
+    loop {
+        match heard.recv().await {
+            Ok(other) if other != domain => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
