@@ -93,12 +93,24 @@ fn a_vm_that_is_launched_paused_stands_still_until_it_is_let_run() -> Result<()>
     let guest = host.guest("still")?;
     let nodes = "'guestNumaNodes': [{'nodeIndex': 1, 'cpus': '1', 'memory': '1'}, {'nodeIndex': 0, 'cpus': '0', 'memory': '1'}]";
     let tuned = "'numaTune': {'mode': 'preferred', 'nodeset': '0'}";
-    let vm = classic(&guest).replacen('{', &format!("{{'launchPaused': 'true', {nodes}, {tuned}, "), 1);
+    // As engines of clusters from 3.6 on say it.
+    let threads = "'numOfIoThreads': 2, 'maxMemSize': 4194304, 'maxMemSlots': 16";
+    let vm = classic(&guest)
+        .replacen('{', &format!("{{'launchPaused': 'true', {nodes}, {tuned}, {threads}, "), 1)
+        .replacen("'specParams': {}", "'specParams': {'pinToIoThread': 2}", 1)
+        .replacen("'model': 'virtio-scsi',", "'model': 'virtio-scsi', 'specParams': {'ioThreadId': '1'},", 1);
     assert_eq!(host.call(&format!("create({vm})"))?, 0);
     host.wait_status(&guest, "paused");
     let document = host.libvirtd.virsh(&["dumpxml", "still"])?;
     let document = String::from_utf8_lossy(&document.stdout).into_owned();
-    for part in ["<cell id='0' cpus='0'", "<cell id='1' cpus='1'", "<memory mode='preferred' nodeset='0'/>"] {
+    for part in [
+        "<cell id='0' cpus='0'",
+        "<cell id='1' cpus='1'",
+        "<memory mode='preferred' nodeset='0'/>",
+        "<iothreads>2</iothreads>",
+        "error_policy='stop' iothread='2'/>",
+        "<driver iothread='1'/>",
+    ] {
         assert!(document.contains(part), "{part}: {document}");
     }
     let polled = |member: &str| crate::polled(&host, &guest, member);

@@ -287,11 +287,12 @@ fn disk(fields: &Fields<'_>, targets: &mut Targets, has_disk: &mut bool) -> Resu
         [("on", "report"), ("off", "stop"), ("report", "report"), ("stop", "stop"), ("enospace", "enospace")];
     let policy = fields.word("propagateErrors", &policies)?.unwrap_or("stop");
     let cache = fields.text("cache")?;
-    let tune = fields.structure("specParams", |spec| {
+    let spec = fields.structure("specParams", |spec| {
         // Where engines keep what the manager's user put into the drive; the original never read it there.
         spec.ignore(&["path"]);
-        spec.structure("ioTune", io_tune)
+        Ok((spec.structure("ioTune", io_tune)?.flatten(), thread(spec, "pinToIoThread")?))
     })?;
+    let (tune, thread) = spec.unwrap_or_default();
     let shared = fields.word(
         "shared",
         &[("none", false), ("exclusive", false), ("shared", true), ("false", false), ("true", true)],
@@ -301,13 +302,14 @@ fn disk(fields: &Fields<'_>, targets: &mut Targets, has_disk: &mut bool) -> Resu
     let block = path.as_deref().is_some_and(|path| path.starts_with("/dev/"));
     let made = element("disk").with("type", if block { "block" } else { "file" }).with("device", device);
     let driver = element("driver").with("name", "qemu").with("type", format).maybe("cache", cache);
+    let driver = driver.maybe("iothread", thread);
     let driver = if removable { driver } else { driver.with("error_policy", policy) };
     let source = path.map(|path| element("source").with(if block { "dev" } else { "file" }, path));
     Ok(made
         .child(driver)
         .children(source)
         .child(element("target").with("dev", target).with("bus", bus))
-        .children(tune.flatten().flatten())
+        .children(tune)
         .children(shared.unwrap_or(false).then(|| element("shareable")))
         .children(read_only.then(|| element("readonly")))
         .children(fields.text("serial")?.map(|serial| element("serial").text(serial))))
@@ -479,9 +481,16 @@ fn controller(fields: &Fields<'_>) -> Result<Element, Refused> {
     ];
     let kind = fields.word("device", &kinds)?.ok_or_else(|| fields.missing("device"))?;
     let master = fields.structure("master", |master| master.number("startport"))?.flatten();
+    let thread = fields.structure("specParams", |spec| thread(spec, "ioThreadId"))?.flatten();
     Ok(element("controller")
         .with("type", kind)
         .maybe("index", fields.text("index")?)
         .maybe("model", fields.text("model")?)
-        .children(master.map(|port| element("master").with("startport", port))))
+        .children(master.map(|port| element("master").with("startport", port)))
+        .children(thread.map(|thread| element("driver").with("iothread", thread))))
+}
+
+/// One of the threads of `numOfIoThreads`, which count from 1.
+fn thread(spec: &Fields<'_>, name: &'static str) -> Result<Option<u64>, Refused> {
+    Ok(spec.number(name)?.filter(|&thread| thread > 0))
 }

@@ -102,6 +102,7 @@ impl ClassicVm {
             return Err(Refused::VmType);
         }
         room_for_more(fields, memory)?;
+        let threads = fields.number("numOfIoThreads")?.filter(|&threads| threads > 0);
         fields.ignore(HINTS);
         // Properties that administrators made up for hooks, which would do something; and the engine's own notes.
         fields.structure("custom", |custom| {
@@ -115,6 +116,7 @@ impl ClassicVm {
             element("uuid").text(domain),
             element("memory").with("unit", "MiB").text(memory),
         ];
+        children.extend(threads.map(|threads| element("iothreads").text(threads)));
         children.extend(processors(fields, memory)?);
         let serial = fields.text("serial")?;
         children.push(boot(fields, &devices, serial.is_some())?);
