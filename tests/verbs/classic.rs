@@ -125,6 +125,41 @@ fn a_vm_that_is_launched_paused_stands_still_until_it_is_let_run() -> Result<()>
     Ok(())
 }
 
+/// What VDSM's own command line sends: no devices, and some things twice.
+#[test]
+fn a_vm_of_the_older_form_has_its_disk_its_cards_and_its_sound() -> Result<()> {
+    let host = Host::start_with_bridges("older", &["lab0"])?;
+    let guest = host.guest("older")?;
+    let (id, image) = (guest.uuid_text(), guest.image_path().display().to_string());
+    let vm = format!(
+        "{{'vmId': '{id}', 'vmName': 'older', 'memSize': '16', 'display': 'vnc', 'vt': 'false', 'kvmEnable': 'false', \
+         'imageFile': '{image}', 'hda': '{image}', 'boot': 'c', 'soundDevice': 'ac97', 'bridge': 'lab0', \
+         'macAddr': '52:54:00:00:00:01, 52:54:00:00:00:02', 'nicModel': 'pv,e1000'}}"
+    );
+    assert_eq!(host.call(&format!("create({vm})"))?, 0);
+    host.wait_status(&guest, "up");
+    let document = host.libvirtd.virsh(&["dumpxml", "older"])?;
+    let document = String::from_utf8_lossy(&document.stdout).into_owned();
+    for part in [
+        "<domain type='qemu'",
+        "<target dev='hda' bus='ide'/>",
+        "<sound model='ac97'>",
+        "<mac address='52:54:00:00:00:01'/>",
+        "<mac address='52:54:00:00:00:02'/>",
+        "<model type='virtio'/>",
+        "<model type='e1000'/>",
+    ] {
+        assert!(document.contains(part), "{part}: {document}");
+    }
+    assert_eq!(document.matches("<source bridge='lab0'/>").count(), 2, "{document}");
+    assert_eq!(host.call(&format!("destroy('{id}')"))?, 0);
+    let refused = vm.replace("'bridge': 'lab0', ", "");
+    let told =
+        ask(&host, &format!("(lambda s: (s['code'], s['message']))(server.create({refused})['status'])"))?;
+    assert!(told.contains("bridge"), "nobody knows where they are to lead: {told}");
+    Ok(())
+}
+
 #[test]
 fn a_classic_vm_that_libvirt_refuses_is_down_with_its_text() -> Result<()> {
     let host = Host::start("broken")?;

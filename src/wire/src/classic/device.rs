@@ -90,6 +90,15 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
             devices.elements.push(image(device, &path, "raw", first, bus).child(element("readonly")));
         }
     }
+    if fields.has("devices") {
+        // As in the original, the older form counts where there is no newer one.
+        fields.ignore(OLDER);
+    } else {
+        devices.elements.extend(cards(fields)?);
+        devices
+            .elements
+            .extend(fields.text("soundDevice")?.map(|model| element("sound").with("model", model)));
+    }
     if let Some(display) = fields.text("display")? {
         spice |= display != "vnc";
         if !graphics {
@@ -118,6 +127,42 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
         devices.elements.push(element("memballoon").with("model", "none"));
     }
     Ok(devices)
+}
+
+/// Members that are about devices, from before there was `devices`.
+const OLDER: &[&str] = &["macAddr", "bridge", "soundDevice"];
+
+/// The older form of network cards: hardware addresses, models and bridges, with commas between. There are as many cards as
+/// there is most of; the last bridge and the last model are those of all others. Who has no address gets one of libvirt's.
+fn cards(fields: &Fields<'_>) -> Result<Vec<Element>, Refused> {
+    let list = |name: &str| -> Result<Vec<String>, Refused> {
+        let text = fields.text(name)?.unwrap_or_default();
+        Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+    };
+    let (addresses, bridges, models) = (list("macAddr")?, list("bridge")?, list("nicModel")?);
+    if bridges.is_empty() && !addresses.is_empty() {
+        return Err(fields.missing("bridge"));
+    }
+    let count = addresses.len().max(bridges.len());
+    if count > CARDS {
+        return Err(fields.bad("macAddr", &format!("of at most {CARDS} network cards")));
+    }
+    let of = |list: &[String], number: usize| list.get(number).or(list.last()).cloned();
+    let card = |number: usize| {
+        let address = addresses.get(number).map(|address| element("mac").with("address", address));
+        let source = of(&bridges, number).map(|bridge| element("source").with("bridge", bridge));
+        let model = element("model").with("type", model_of(of(&models, number)));
+        element("interface").with("type", "bridge").children(address).children(source).child(model)
+    };
+    Ok((0..count).map(card).collect())
+}
+
+/// Network cards of the older form; a machine has room for fewer.
+const CARDS: usize = 32;
+
+/// What libvirt calls the model that managers call `pv`.
+fn model_of(named: Option<String>) -> String {
+    named.filter(|model| model != "pv").unwrap_or_else(|| "virtio".into())
 }
 
 fn boots_as(order: u64) -> Element {
@@ -325,8 +370,7 @@ fn interface(fields: &Fields<'_>, usual: Option<String>) -> Result<Element, Refu
         None => return Err(fields.missing("network")),
         network => network,
     };
-    let model = fields.text("nicModel")?.or(usual).unwrap_or_else(|| "virtio".into());
-    let model = if model == "pv" { "virtio".to_owned() } else { model };
+    let model = model_of(fields.text("nicModel")?.or(usual));
     let link = fields.flag("linkActive")?.map(|up| if up { "up" } else { "down" });
     let mac = fields.text("macAddr")?.map(|address| element("mac").with("address", address));
     let model = element("model").with("type", model);

@@ -34,6 +34,10 @@ const HINTS: &[&str] = &[
     "exitCode",
     "exitMessage",
     "exitReason",
+    // Words of VDSM's command line, which says the same once more by `kvmEnable` and `hda` to `hdd`.
+    "vt",
+    "imageFile",
+    "moreImages",
 ];
 
 /// Words of `cpuType` that are no model.
