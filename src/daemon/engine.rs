@@ -226,15 +226,19 @@ impl EngineTask {
         });
         let mut gone: BTreeSet<DomainId> = gone.map(|(id, _)| *id).collect();
         // Of a domain that had several runs while nobody listened each is told.
+        let mut again = BTreeSet::new();
         for ((id, _), ending) in untold {
             gone.remove(&id);
+            again.insert(id);
             let _ = self.changes.send(Change::Left(id, Some(ending)));
         }
         for id in gone {
             let _ = self.changes.send(Change::Left(id, None));
         }
         for (id, domain) in &snapshot.domains {
-            if !old.snapshot.domains.get(id).is_some_and(|before| Arc::ptr_eq(before, domain)) {
+            // What was told later of an earlier start leaves the present run as it is.
+            let same = old.snapshot.domains.get(id).is_some_and(|before| Arc::ptr_eq(before, domain));
+            if !same || again.contains(id) {
                 let _ = self.changes.send(Change::Now(Arc::clone(domain)));
             }
         }

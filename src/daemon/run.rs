@@ -197,8 +197,14 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         daemon_log: daemon_log(&settings),
         audited: witnesses.audited.clone(),
     };
-    let failed =
-        FailedStarts::new(hypervisor.clone(), postbox.clone(), ledger.clone(), published.clone(), sources);
+    let failed = FailedStarts::new(
+        hypervisor.clone(),
+        postbox.clone(),
+        ledger.clone(),
+        published.clone(),
+        sources,
+        alive,
+    );
     let failed = tokio::spawn(failed.run());
     let host = Host::read(&folder, started);
     let sampler = tokio::spawn(host.clone().sample(folder.clone()));
@@ -500,7 +506,9 @@ fn listen_to_audit(
                 let fact = emulators.as_told_of(pid, fact);
                 told.post_blocking(Input::Witness { whom, at, fact });
             }
-            AuditWord::NotStarted { domain, name, at } => audited.note(domain, name, at),
+            AuditWord::NotStarted { domain, name, started_for, at } => {
+                audited.note(domain, name, started_for, at);
+            }
             AuditWord::Speaks => ears.lift(Sense::Audit),
             AuditWord::NamesSenders => names_senders.store(true, Ordering::Relaxed),
             AuditWord::Silent => ears.add(Sense::Audit, SILENT),

@@ -193,3 +193,86 @@ fn libvirts_own_log_that_can_be_read_only_later_corrects_what_was_told_and_not_i
     assert_eq!(corrected["exit_code"], told["exit_code"]);
     Ok(())
 }
+
+/// Starts it in vain so often, as fast as libvirt refuses.
+fn refused_times(host: &Host, guest: &Guest, count: usize) {
+    for _ in 0..count {
+        start_refused(host, guest);
+    }
+}
+
+/// Their moments differ, the newest first, and none began after its end.
+fn in_order(past: &[Value]) {
+    let moment = |ending: &Value, name: &str| ending[name].as_str().expect("a moment").to_owned();
+    for ending in past {
+        assert!(moment(ending, "started") <= moment(ending, "ended"), "{ending:#}");
+    }
+    assert!(past.windows(2).all(|two| moment(&two[0], "ended") > moment(&two[1], "ended")), "{past:#?}");
+}
+
+#[test]
+fn several_starts_in_a_row_that_fail_and_one_that_works_are_all_told_and_the_run_goes_on() -> Result<()> {
+    let mut host = Host::start("row")?;
+    let disk = host.guest("disk")?;
+    host.libvirtd.define(&disk)?;
+    let away = disk.image_path().with_extension("away");
+    std::fs::rename(disk.image_path(), &away).expect("moved");
+    refused_times(&host, &disk, 3);
+    std::fs::rename(&away, disk.image_path()).expect("moved");
+    host.libvirtd.start_domain("disk")?;
+    let mut serial = disk.serial(PATIENCE)?;
+    let told = past(&host, &disk, 3)?;
+    told.iter().for_each(|ending| tells(ending, "Cannot access storage file"));
+    in_order(&told);
+    host.wait_status(&disk, "up");
+    let run = host.run(&disk);
+
+    // Over a restart nothing is told twice, and the run is the same.
+    host.daemon.restart()?;
+    host.wait_status(&disk, "up");
+    let later = host.guest("later")?.domain_xml(CPU);
+    host.libvirtd.define(&later)?;
+    start_refused(&host, &later);
+    past(&host, &later, 1)?;
+    assert_eq!((past(&host, &disk, 3)?.len(), host.run(&disk)), (3, run));
+    serial.power_off()?;
+    let ended = host.check(&disk, &crate::host::told("guest-poweroff", 0, 7), "certain|probable")?;
+    assert_eq!(ended["run"].as_i64(), run, "{ended:#}");
+
+    // And all of it while whydown is away.
+    host.libvirtd.wait_state("disk", Some("shut off (shutdown)"), PATIENCE)?;
+    host.daemon.terminate()?;
+    std::fs::rename(disk.image_path(), &away).expect("moved");
+    refused_times(&host, &disk, 2);
+    std::fs::rename(&away, disk.image_path()).expect("moved");
+    host.libvirtd.start_domain("disk")?;
+    host.daemon.start_again()?;
+    host.wait_status(&disk, "up");
+    in_order(&past(&host, &disk, 6)?);
+    assert_eq!(host.status(&disk).as_deref(), Some("up"));
+    Ok(())
+}
+
+#[test]
+fn several_starts_in_a_row_that_qemu_gives_up_are_told_each_with_its_own_words() -> Result<()> {
+    let host = Host::start("rowq")?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let number = port.local_addr().expect("an address").port().max(5900);
+    let graphics = format!("<graphics type='vnc' port='{number}' autoport='no' listen='127.0.0.1'/>");
+    let guest = host.guest("vnc")?.device_xml(&graphics);
+    host.libvirtd.define(&guest)?;
+    refused_times(&host, &guest, 3);
+    let told = past(&host, &guest, 3)?;
+    told.iter().for_each(|ending| tells(ending, "Address already in use"));
+    in_order(&told);
+    // One more, and at once one that works.
+    start_refused(&host, &guest);
+    drop(port);
+    host.libvirtd.start_domain("vnc")?;
+    host.wait_status(&guest, "up");
+    let told = past(&host, &guest, 4)?;
+    tells(&told[0], "Address already in use");
+    in_order(&told);
+    host.wait_status(&guest, "up");
+    Ok(())
+}

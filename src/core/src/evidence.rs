@@ -86,6 +86,18 @@ pub enum Deaf {
     LinkLost,
 }
 
+/// Whose memory a QEMU waits for when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartedFor {
+    /// That of a VM that migrates here.
+    Migration,
+    /// That of a VM that was saved.
+    Restore,
+    /// One of the two: QEMU is started alike for both.
+    Either,
+}
+
 /// What the kernel's audit adds to a signal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -310,6 +322,13 @@ pub enum Fact {
     /// What libvirt says about a start that failed: its own log at that moment, or its answer when it is asked for what the
     /// start needed.
     StartTrouble(String),
+    /// QEMU was started to take over a memory that was saved or is sent here, and did not come up.
+    StartedFor {
+        /// What is known of that.
+        what: StartedFor,
+        /// Who says so.
+        told_by: String,
+    },
     /// Stored evidence that this version cannot read.
     Unreadable(String),
 }

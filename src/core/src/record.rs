@@ -111,6 +111,13 @@ pub enum When {
 }
 
 impl When {
+    /// The earliest moment at which it can have ended.
+    pub const fn earliest(self) -> Wall {
+        match self {
+            Self::At(at) | Self::Between(at, _) => at,
+        }
+    }
+
     /// The latest moment at which it can have ended.
     pub const fn latest(self) -> Wall {
         match self {
@@ -151,6 +158,11 @@ pub struct Ending {
 }
 
 impl Ending {
+    /// Whether it was told when a later run of its domain was known already.
+    pub fn was_told_later(&self) -> bool {
+        self.acknowledged.as_ref().is_some_and(|by| by.by == TOLD_LATER)
+    }
+
     /// How often it was corrected; 0 as it was told first.
     pub fn revision(&self) -> u16 {
         u16::try_from(self.earlier.len()).unwrap_or(u16::MAX)
@@ -195,12 +207,16 @@ pub struct Earlier {
     pub changed: Vec<(EvidenceId, Evidence)>,
 }
 
+/// Who has acknowledged what was learned of only when a later run of its domain was known: history alone has it. Its run
+/// has no start on disk, and its number is no later than another's.
+pub const TOLD_LATER: &str = "(told later)";
+
 /// An acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
     /// When.
     pub at: Wall,
-    /// By whom; `(limit)` when it left by age or count.
+    /// By whom; `(limit)` when it left by age or count, [`TOLD_LATER`] when it was never shown.
     pub by: String,
 }
 

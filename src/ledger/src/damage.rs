@@ -16,6 +16,7 @@ use crate::error::Salvaged;
 use crate::history::beside;
 use crate::place::only_plain_files;
 use crate::rows;
+use crate::schema;
 use crate::settings::Uptime;
 use crate::store::{self, Failure, Store};
 
@@ -209,12 +210,12 @@ pub(crate) fn salvage(
 /// Marks the runs without an ending that do not surely go on. Those that were not marked before.
 fn give_up(fresh: &Connection, doubted: &Copied) -> Result<Vec<i64>, Failure> {
     // Of a run whose start never came there is only evidence: if it is all there is, it is swept at the next start.
-    let mut select = fresh.prepare(
-        "SELECT r.run, r.at IS NOT NULL, r.state = 'open'
-             AND NOT EXISTS (SELECT 1 FROM run AS later WHERE later.domain = r.domain AND later.run > r.run)
+    let mut select = fresh.prepare(&format!(
+        "SELECT r.run, r.at IS NOT NULL, r.state = 'open' AND NOT EXISTS {}
          FROM run AS r
          WHERE coalesce(r.state, '') <> 'lost' AND r.run NOT IN (SELECT run FROM ending)",
-    )?;
+        schema::later_run("r")
+    ))?;
     let found = select.query_map([], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, Option<bool>>(2)? == Some(true)))
     })?;

@@ -73,6 +73,9 @@ impl Known {
                     self.evidence.remove(&place);
                 }
                 self.endings.entry(ending.run).or_insert_with(|| Arc::clone(op));
+                if ending.was_told_later() {
+                    return self.settle(ending.run);
+                }
                 if let Some(earlier) = self.latest.insert(ending.domain, ending.run)
                     && earlier != ending.run
                 {

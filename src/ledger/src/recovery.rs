@@ -194,9 +194,10 @@ fn latest(db: &Connection) -> Result<Vec<Seen>, Failure> {
 fn unacknowledged(db: &Connection) -> Result<Vec<Ending>, Failure> {
     let sql = format!(
         "SELECT {} FROM ending AS e WHERE e.acknowledged_at IS NULL
-             AND NOT EXISTS (SELECT 1 FROM run AS later WHERE later.domain = e.domain AND later.run > e.run)
+             AND NOT EXISTS {}
          ORDER BY e.run",
-        codec::ENDING_COLUMNS
+        codec::ENDING_COLUMNS,
+        schema::later_run("e")
     );
     let mut unreadable = Vec::new();
     let endings = history::endings(db, &sql, [], &mut unreadable)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
+use crate::schema;
 use crate::settings::Retention;
 use crate::store::{Failure, Store};
 
@@ -18,8 +19,9 @@ const SLICE_ENDINGS: u64 = 200;
 const SLICE_PAGES: u32 = 256;
 
 /// Whether an ending (alias `e`) may leave.
-const MAY_LEAVE: &str = "(e.acknowledged_at IS NOT NULL
-    OR EXISTS (SELECT 1 FROM run AS later WHERE later.domain = e.domain AND later.run > e.run))";
+fn may_leave() -> String {
+    format!("(e.acknowledged_at IS NOT NULL OR EXISTS {})", schema::later_run("e"))
+}
 
 /// Takes out one slice. True if there may be more to take out now.
 pub(crate) fn slice(store: &mut Store, retention: &Retention) -> Result<bool, Failure> {
@@ -90,7 +92,8 @@ fn take_endings(db: &Connection, before: i64, surplus: u64) -> Result<Taken, Fai
 /// The oldest endings that may leave: run, time lived through until then, number of facts.
 fn oldest(db: &Connection, which: &str) -> Result<Vec<(i64, i64, u64)>, Failure> {
     let sql = format!(
-        "SELECT e.run, e.lived, e.facts FROM ending AS e WHERE {which} AND {MAY_LEAVE} ORDER BY e.lived, e.run LIMIT ?1"
+        "SELECT e.run, e.lived, e.facts FROM ending AS e WHERE {which} AND {} ORDER BY e.lived, e.run LIMIT ?1",
+        may_leave()
     );
     let mut statement = db.prepare_cached(&sql)?;
     let rows = statement.query_map(params![SLICE_ENDINGS as i64], |row| {

@@ -4,6 +4,7 @@
 //! known. `evidence` and `ending` hang on it, so that a run leaves as a whole.
 
 use rusqlite::Connection;
+use whydown_core::record::TOLD_LATER;
 
 use crate::store::Failure;
 
@@ -76,6 +77,15 @@ const STEPS: &[&str] = &[
          devices TEXT NOT NULL
      ) STRICT, WITHOUT ROWID;",
 ];
+
+/// Whether a run came after the one that `row` is about, as a subquery. What was told later has a higher number, and came before.
+pub(crate) fn later_run(row: &str) -> String {
+    format!(
+        "(SELECT 1 FROM run AS later WHERE later.domain = {row}.domain AND later.run > {row}.run
+             AND NOT EXISTS (SELECT 1 FROM ending AS told
+                 WHERE told.run = later.run AND told.acknowledged_by = '{TOLD_LATER}'))"
+    )
+}
 
 /// The version that this program writes.
 pub(crate) const CURRENT: i64 = STEPS.len() as i64;

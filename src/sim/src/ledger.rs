@@ -142,6 +142,9 @@ impl ToldLedger {
                     Some(known) if *known != *ending => self.contradicted.push(ending.run),
                     Some(_) => {}
                     None => {
+                        if let Some(by) = ending.acknowledged.clone() {
+                            self.acknowledged.entry(ending.run).or_insert(by);
+                        }
                         self.endings.insert(ending.run, *ending);
                     }
                 }

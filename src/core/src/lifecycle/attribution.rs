@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::evidence::{Fact, LogWord, tame};
+use crate::evidence::{Fact, LogWord, StartedFor, tame};
 use crate::id::DomainId;
 use crate::log::{Log, LogBlock};
 use crate::time::Wall;
@@ -35,6 +35,8 @@ pub struct Marks {
     /// When the domain's run before was seen first, where that is known: its own part began after that. A start that
     /// failed early has none.
     pub previous: Option<Wall>,
+    /// True if it was seen first when its start failed: its part was over by then.
+    pub failing: bool,
 }
 
 /// What a log says of a run: the facts of its block, or why there is none.
@@ -44,35 +46,52 @@ pub fn facts_of(log: &Log, marks: Marks, now: Wall) -> Vec<(Wall, Fact)> {
         return unread(why);
     }
     match block_of(&log.blocks, marks) {
-        Some(index) => log.blocks[index].facts.clone(),
+        Some(index) => {
+            let (before, block) = (&log.blocks[..index], &log.blocks[index]);
+            let saved = || was_saved(before.iter().filter(|before| is_of(before, marks.domain)));
+            let failed = block.farewell().filter(|(word, _)| block.incoming && *word == LogWord::Failed);
+            let waited = failed.map(|(_, at)| (block.began.unwrap_or(at), started_for(saved())));
+            block.facts.iter().cloned().chain(waited).collect()
+        }
         None => unread(&format!("no part of {}.log belongs to this run", log.name)),
     }
+}
+
+/// What a QEMU that did not come up was started for, as its command line has it take over a memory: libvirt starts it alike
+/// for what was saved and for what migrates here. `saved`: whether its last run before had ended by being saved.
+pub fn started_for(saved: bool) -> Fact {
+    let (what, told_by) = match saved {
+        true => (StartedFor::Restore, "QEMU's log says that it had been saved before"),
+        false => (StartedFor::Either, "QEMU's log has its command line"),
+    };
+    Fact::StartedFor { what, told_by: told_by.into() }
+}
+
+/// Whether the last of these that was no failed start ended by being saved.
+fn was_saved<'a>(before: impl DoubleEndedIterator<Item = &'a LogBlock>) -> bool {
+    let words = before.rev().map(|block| block.farewell().map(|(word, _)| word));
+    words.into_iter().find(|word| *word != Some(LogWord::Failed)).flatten() == Some(LogWord::Saved)
 }
 
 /// The block of a run. Blocks of its domain's next run, and later ones, are out of the question; they may be in the log of
 /// another name.
 pub fn block_of(blocks: &[LogBlock], run: Marks) -> Option<usize> {
     let within = |blocks: &[LogBlock]| {
-        begun(blocks, run.domain, run.started, run.seen_start, run.previous)
-            .or_else(|| blocks.first().filter(|block| headless_is_of(block, run)).map(|_| 0))
+        begun(blocks, &run).or_else(|| blocks.first().filter(|block| headless_is_of(block, run)).map(|_| 0))
     };
     let Some(next) = run.next_start else { return within(blocks) };
     if let Some(until) = exactly(blocks, run.domain, next) {
         return within(&blocks[..until]);
     }
-    let until = begun(blocks, run.domain, next, true, None).unwrap_or(blocks.len());
+    let next = Marks { started: next, seen_start: true, previous: None, failing: false, ..run };
+    let until = begun(blocks, &next).unwrap_or(blocks.len());
     within(&blocks[..until]).or_else(|| within(blocks))
 }
 
-/// The block that a process seen at `moment` began with. If that was its start, the nearest in time before; otherwise the last
+/// The block that a process seen when this run was began with. If that was its start, the nearest in time before; otherwise the last
 /// in the log that had begun, whatever the clock was then. Never one that had ended by then.
-fn begun(
-    blocks: &[LogBlock],
-    domain: DomainId,
-    moment: Wall,
-    seen_start: bool,
-    previous: Option<Wall>,
-) -> Option<usize> {
+fn begun(blocks: &[LogBlock], run: &Marks) -> Option<usize> {
+    let Marks { domain, started: moment, seen_start, previous, failing, .. } = *run;
     // A run that was found in the log began with exactly this.
     if let Some(found) = exactly(blocks, domain, moment).filter(|_| !seen_start) {
         return Some(found);
@@ -96,7 +115,7 @@ fn begun(
         .position(|b| its(b) && b.began.is_some_and(|s| s > moment && s <= moment.after(CLOCK_SLACK)));
     match best.map(|(index, _)| index) {
         // It was over when the run was seen, a moment ago.
-        Some(index) if seen_start && over_at(&blocks[index]).is_some_and(|at| at <= moment) => {
+        Some(index) if seen_start && !failing && over_at(&blocks[index]).is_some_and(|at| at <= moment) => {
             soon.or(Some(index))
         }
         best => best.or(soon),
@@ -149,10 +168,15 @@ pub(super) fn by_domain(logs: Vec<Log>) -> BTreeMap<DomainId, Vec<LogBlock>> {
 
 /// What was saved waits for its own memory when it starts next, as a VM does that migrates here.
 fn restored(mut blocks: Vec<LogBlock>) -> Vec<LogBlock> {
-    let saved: Vec<bool> =
-        blocks.iter().map(|block| block.farewell().is_some_and(|(word, _)| word == LogWord::Saved)).collect();
-    for (block, saved) in blocks.iter_mut().skip(1).zip(saved) {
-        block.incoming &= !saved;
+    let mut saved = false;
+    for block in &mut blocks {
+        let word = block.farewell().map(|(word, _)| word);
+        if saved && std::mem::take(&mut block.incoming) && word == Some(LogWord::Failed) {
+            block.facts.extend(block.began.map(|began| (began, started_for(true))));
+        }
+        if word != Some(LogWord::Failed) {
+            saved = word == Some(LogWord::Saved);
+        }
     }
     blocks
 }
@@ -211,7 +235,14 @@ mod tests {
     }
 
     fn asked_for(started: i64) -> Marks {
-        Marks { domain: VM, started: at(started), seen_start: true, next_start: None, previous: None }
+        Marks {
+            domain: VM,
+            started: at(started),
+            seen_start: true,
+            next_start: None,
+            previous: None,
+            failing: false,
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::attribution::Marks;
+use super::failed::FailedStart;
 use crate::act::Act;
 use crate::evidence::{Asked, Fact, Who};
 use crate::hypervisor::{DomainView, HostEvent, Listing, Process};
@@ -52,14 +53,7 @@ pub enum Input {
         read: Mono,
     },
     /// A start by another client failed.
-    StartFailed {
-        /// Of which domain.
-        domain: crate::hypervisor::DomainRef,
-        /// When.
-        at: Wall,
-        /// All that is known of it, with the times.
-        facts: Vec<(Wall, Fact)>,
-    },
+    StartFailed(FailedStart),
     /// The ledger has the ending of this run on disk.
     Kept(RunId),
     /// The ledger could not keep it now; it is held in memory and tried again.

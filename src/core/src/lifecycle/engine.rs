@@ -1,11 +1,12 @@
 //! The engine's state, its step, its deadlines, and the picture that it publishes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Clock;
 use super::effect::{Effect, Input, Whom};
+use super::failed::ToldStart;
 use super::gate::Gate;
 use super::late::Ended;
 use super::loose::Loose;
@@ -127,8 +128,8 @@ pub struct Engine {
     pub(super) past: Vec<Log>,
     /// Starts in those logs of which events or a look must tell whether they are over, with the gap.
     pub(super) doubtful: BTreeMap<DomainId, (LogBlock, Fact)>,
-    /// Of each domain whose last start failed, the latest moment that this is known to be about.
-    pub(super) failed: BTreeMap<DomainId, Wall>,
+    /// The last starts of each domain that failed and were told.
+    pub(super) failed: BTreeMap<DomainId, VecDeque<ToldStart>>,
     pub(super) next_heartbeat: Option<Mono>,
     alarms: BTreeSet<(Mono, RunId)>,
     pub(super) effects: Vec<Effect>,
@@ -240,7 +241,7 @@ impl Engine {
             Input::LinkUp(listing) => self.link_up(now, listing),
             Input::Missed(domain) => self.missed(domain),
             Input::Made { run, devices, read } => self.made(now, run, devices, read),
-            Input::StartFailed { domain, at, facts } => self.start_failed(now, &domain, at, facts),
+            Input::StartFailed(failed) => self.start_failed(now, failed),
             Input::Kept(run) => self.kept(now, run),
             Input::NotKept(run) => self.not_kept(now, run),
             Input::Written(count) => self.written(now, count),
@@ -387,6 +388,13 @@ impl Engine {
         for stray in seen.into_iter().filter(|stray| stray.process == process) {
             self.note(id, stray.at, stray.fact);
         }
+    }
+
+    /// When anything was witnessed first of the last process that was begun for this domain and that libvirt has not told of.
+    pub(super) fn seen_of_its_process(&self, domain: DomainId) -> Option<Wall> {
+        let seen = self.strays.get(&domain)?;
+        let process = seen.last()?.process;
+        seen.iter().filter(|stray| stray.process == process).map(|stray| stray.at).min()
     }
 
     fn witnessed(&mut self, now: Now, whom: Whom, at: Wall, fact: &Fact) {

@@ -64,6 +64,10 @@ impl Engine {
                     }
                     self.touch(now, domain);
                 }
+                Some(id) if event.what == Happening::ControlError && self.failed_unasked(id) => {
+                    self.another_follows(now, id, event.at);
+                    self.between_runs(now, event, run);
+                }
                 Some(_) => self.remember(domain, event.at, event.what),
                 None => self.between_runs(now, event, run),
             },
@@ -89,7 +93,8 @@ impl Engine {
                 if ending.is_none_or(|id| !self.runs[&id].could_be(event.domain.libvirt_id)) =>
             {
                 // A start that fails in QEMU shows nothing but this. Whether it is one, libvirt must tell.
-                let start = self.new_start(now, &event.domain, event.at, true, None);
+                let seen = self.seen_of_its_process(event.domain.id).unwrap_or(event.at);
+                let start = self.new_start(now, &event.domain, seen.min(event.at), true, None);
                 let id = self.begin(now, start, Phase::Launching, Status::Launching);
                 self.note(id, event.at, Fact::Host(Happening::ControlError));
                 self.ask_for_remains(id);
@@ -115,6 +120,9 @@ impl Engine {
         if let Some(id) = run {
             let known = &self.runs[&id];
             match known.phase {
+                Phase::Launching if self.failed_unasked(id) && !known.could_be(event.domain.libvirt_id) => {
+                    self.another_follows(now, id, event.at);
+                }
                 Phase::Launching => {
                     // By the time of its start its part of the log is found; it was asked for long before, maybe.
                     if let Some(run) = self.runs.get_mut(&id) {
@@ -429,7 +437,13 @@ impl Engine {
             self.runs.values().rev().find(|r| r.start.domain == domain && r.start.run < run.start.run);
         let kept = self.latest.get(&domain).filter(|seen| seen.run < run.start.run).map(|seen| seen.at);
         let previous = before.map(|before| before.start.at).or(kept);
-        Marks { domain, started, seen_start, next_start, previous }
+        let heard = run
+            .dossier
+            .items()
+            .iter()
+            .find(|piece| matches!(piece.fact, Fact::Host(_) | Fact::Requested { .. }));
+        let failing = heard.is_some_and(|piece| piece.fact == Fact::Host(Happening::ControlError));
+        Marks { domain, started, seen_start, next_start, previous, failing }
     }
 
     pub(super) fn ask_for_remains(&mut self, id: RunId) {

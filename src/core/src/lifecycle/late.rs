@@ -53,11 +53,17 @@ impl Ended {
         self.start.incarnation.process == Some(process)
     }
 
-    /// Whether it is a start that failed at about this moment, of which libvirt's own log was not read.
-    pub fn is_unexplained_start(&self, at: Wall) -> bool {
+    /// Whether it is a start that failed at about this moment, with this farewell if that is known, of which libvirt's own log
+    /// was not read.
+    pub fn is_unexplained_start(&self, at: Wall, farewell: Option<Wall>) -> bool {
         let ended = self.ending.ended.latest();
         let has = |wanted: fn(&Fact) -> bool| self.dossier.find(wanted).is_some();
-        ended.since(at).max(at.since(ended)) <= CLEARS_UP
+        let its = self.dossier.items().iter().find_map(|piece| match piece.fact {
+            Fact::LogEnd { at, .. } => at,
+            _ => None,
+        });
+        its.zip(farewell).is_none_or(|(its, farewell)| its == farewell)
+            && ended.since(at).max(at.since(ended)) <= CLEARS_UP
             && has(|f| matches!(f, Fact::StartFailed { .. }))
             && !has(|f| matches!(f, Fact::StartTrouble(_)))
     }
@@ -183,7 +189,7 @@ impl Engine {
     fn ask_for_remains_of_ended(&mut self, id: RunId) {
         let Some(ended) = self.ended.get(&id) else { return };
         let RunStart { domain, at: started, seen: seen_start, .. } = ended.start;
-        let marks = Marks { domain, started, seen_start, next_start: None, previous: None };
+        let marks = Marks { domain, started, seen_start, next_start: None, previous: None, failing: false };
         let name = ended.start.name.clone();
         let boot_before = self.boot_that_is_over(&ended.start);
         self.ask(Question::Remains { run: id, domain, name, marks, boot_before });
@@ -212,7 +218,8 @@ impl Engine {
 
     /// The run of this domain that ended last, if it is remembered.
     pub(super) fn last_ended(&self, domain: DomainId) -> Option<RunId> {
-        self.ended.iter().rev().find(|(_, ended)| ended.start.domain == domain).map(|(id, _)| *id)
+        let its = |ended: &Ended| ended.start.domain == domain && !ended.ending.was_told_later();
+        self.ended.iter().rev().find(|(_, ended)| its(ended)).map(|(id, _)| *id)
     }
 
     /// Ended runs that what a witness says of this process number is about. Numbers are given again: what is said of one
@@ -303,7 +310,7 @@ impl Engine {
             exit_reason: if same_code { row.exit_reason } else { told.exit_reason },
             message,
             evidence: ended.dossier.items().to_vec(),
-            acknowledged: None,
+            acknowledged: told.acknowledged.clone().filter(|_| told.was_told_later()),
             earlier,
             ..(**told).clone()
         });

@@ -35,6 +35,7 @@ mod unheard;
 
 pub use effect::{Answer, Effect, Input, Outcome, Question, Reply, Request, Wanted, Whom};
 pub use engine::{Engine, Settings};
+pub use failed::FailedStart;
 pub use glance::internal_error;
 
 #[cfg(test)]

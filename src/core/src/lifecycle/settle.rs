@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use super::effect::Reply;
 use super::engine::{Down, Echo, Engine};
+use super::failed::ending_of;
 use super::run::{Phase, Reverting};
 use crate::cause::Cause;
 use crate::evidence::{Fact, Who};
 use crate::hypervisor::{Happening, StopDetail};
 use crate::id::{DomainId, RunId};
-use crate::record::{Acknowledged, Ending, Keep, When};
+use crate::record::{Acknowledged, Keep, When};
 use crate::snapshot::Link;
-use crate::time::Now;
+use crate::time::{Now, Wall};
 use crate::verdict;
 
 /// How long the remains of a run (libvirt's state, QEMU's log) are waited for. They take milliseconds; only a hung
@@ -67,7 +68,7 @@ impl Engine {
             );
         }
         if never_came_up {
-            self.never_came_up(now, id, domain);
+            self.never_came_up(now, id);
         }
         for what in self.take_back(id) {
             self.note(id, now.wall, Fact::Refused { what, text: NOT_ASKED.into() });
@@ -131,29 +132,14 @@ impl Engine {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Phase::Settling { end, remains, .. } = &run.phase else { return };
         let looked = *remains;
-        let ended = narrowed(*end, &run.dossier);
+        let ended = not_before(run.start.at, narrowed(*end, &run.dossier), &run.dossier);
         // What is heard of an end is dated by when it was heard: against that, what came before it is measured.
         let heard = if let When::At(at) = end { *at } else { ended.latest() };
-        let verdict = verdict::decide(&run.dossier, heard);
-        let row = verdict.cause.row();
-        let text = verdict::text_of(verdict.cause, &run.dossier);
-        let ending = Arc::new(Ending {
-            run: id,
-            domain: run.start.domain,
-            name: run.name.clone(),
-            started: run.start.at,
-            ended,
-            exit_code: row.exit_code,
-            exit_reason: row.exit_reason,
-            message: verdict.cause.message(text.as_deref()),
-            verdict,
-            evidence: run.dossier.items().to_vec(),
-            acknowledged: None,
-            earlier: Vec::new(),
-        });
+        let ending = Arc::new(ending_of(&run.start, &run.name, &run.dossier, ended, heard));
         run.phase = Phase::Recording(Arc::clone(&ending));
         let forgotten = run.forgotten_by.is_some();
         let (start, dossier) = (run.start.clone(), run.dossier.clone());
+        self.recorded_start(id);
         self.remember_ended(now, start, dossier, &ending, looked);
         self.keep(ending.domain, Keep::Ending(Box::new((*ending).clone())));
         if forgotten {
@@ -257,6 +243,18 @@ impl Engine {
 
 /// Why an act counts as refused that was still waiting for the disk.
 const NOT_ASKED: &str = "it had ended before libvirt was asked";
+
+/// The process may have exited before libvirt told that it had started, or that this failed: nothing ends before it has begun.
+/// Where the clock was set back in between, both moments stay as it showed them.
+fn not_before(start: Wall, ended: When, dossier: &crate::evidence::Dossier) -> When {
+    if dossier.find(|fact| matches!(fact, Fact::ClockSet { .. })).is_some() {
+        return ended;
+    }
+    match ended {
+        When::At(at) => When::At(at.max(start)),
+        When::Between(from, to) => When::Between(from.max(start), to.max(start)),
+    }
+}
 
 /// Evidence with a time of its own narrows the window in which an unheard end lies. The process's own exit is the end,
 /// however much later libvirt noticed it.

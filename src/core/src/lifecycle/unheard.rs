@@ -64,12 +64,13 @@ impl Engine {
     }
 
     /// The latest run of a domain of which anything is known.
-    fn latest_known(&self, domain: DomainId) -> Option<Marks> {
+    pub(super) fn latest_known(&self, domain: DomainId) -> Option<Marks> {
         let followed = self.runs.values().rev().find(|run| run.start.domain == domain);
         let followed = followed.map(|run| Seen::of(&run.start));
         let seen =
             followed.into_iter().chain(self.latest.get(&domain).copied()).max_by_key(|seen| seen.run)?;
-        Some(Marks { domain, started: seen.at, seen_start: seen.start, next_start: None, previous: None })
+        let (started, seen_start) = (seen.at, seen.start);
+        Some(Marks { domain, started, seen_start, next_start: None, previous: None, failing: false })
     }
 
     fn is_launching(&self, domain: DomainId) -> bool {

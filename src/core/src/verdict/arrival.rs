@@ -1,10 +1,12 @@
 //! VMs that migrate here: whether they were handed over, or broke off before they ran here.
 
+use super::clue::Clue;
 use super::setting::{failed_in_log, has, ids, stopped};
 use super::traces::image;
-use crate::evidence::{Dossier, EvidenceId, Fact, LogWord};
+use crate::evidence::{Dossier, EvidenceId, Fact, LogWord, StartedFor};
 use crate::hypervisor::{DomainState, Happening, PauseReason, ShutdownDetail, StartDetail, StopDetail};
 use crate::limits;
+use crate::time::Wall;
 
 /// An arrival that is over so soon after its beginning has not come up in between.
 const BREAKS_OFF: std::time::Duration = std::time::Duration::from_secs(30);
@@ -103,5 +105,32 @@ pub(super) fn broken_arrival(dossier: &Dossier) -> Vec<EvidenceId> {
         return Vec::new();
     }
     seen.extend(ids(dossier, |f| matches!(f, Fact::LogStart { .. })));
+    seen
+}
+
+/// That a start which failed was one for such a memory, and why it failed. What libvirt says of it tells more than how QEMU was
+/// started; and what was saved waits for nobody from elsewhere.
+pub(super) fn start_for(dossier: &Dossier, wanted: StartedFor) -> Vec<EvidenceId> {
+    let said =
+        |what: StartedFor| ids(dossier, |f| matches!(f, Fact::StartedFor { what: w, .. } if *w == what));
+    let (arrival, restore) = (said(StartedFor::Migration), said(StartedFor::Restore));
+    let saved = || !restore.is_empty() || !image(dossier, true).is_empty();
+    let mut seen = match wanted {
+        StartedFor::Migration => arrival,
+        StartedFor::Restore => restore,
+        StartedFor::Either if saved() => Vec::new(),
+        StartedFor::Either => said(StartedFor::Either),
+    };
+    if !seen.is_empty() && wanted != StartedFor::Restore {
+        let why = [
+            Clue::OomKilled,
+            Clue::KilledAtStart,
+            Clue::LibvirtSpeaks,
+            Clue::LogSpeaks,
+            Clue::TerminatedAtStart,
+        ];
+        let why = why.iter().map(|clue| clue.seen(dossier, Wall(i64::MAX)));
+        seen.extend(why.into_iter().find(|why| !why.is_empty()).unwrap_or_default());
+    }
     seen
 }

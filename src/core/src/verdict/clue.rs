@@ -1,14 +1,15 @@
 //! Clues: yes/no questions put to a frozen dossier. A clue that is seen names the evidence it is seen in.
 
-use super::arrival::{broken_arrival, handed_over, unheard_arrival};
+use super::arrival::{broken_arrival, handed_over, start_for, unheard_arrival};
 use super::order::{self, Onset, onset, since_reset};
 use super::process::{
-    exit, exits_unseen, guest_exited, is_by, killed_at_start, log_says_why, says_why, with_unit,
+    exit, exits_unseen, guest_exited, is_by, killed_at_start, log_says_why, says_why, terminated_at_start,
+    with_unit,
 };
 use super::setting::{has, ids, was_up};
 use super::traces::*;
 use crate::cause::Cause;
-use crate::evidence::{Asked, Dossier, EvidenceId, ExitStatus, Fact, LogWord, Sender};
+use crate::evidence::{Asked, Dossier, EvidenceId, ExitStatus, Fact, LogWord, Sender, StartedFor};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, PauseReason, PmDetail, QemuReason, ResumeDetail, StartDetail,
     SuspendDetail, WatchdogAction,
@@ -150,6 +151,14 @@ clues! {
     GuestMayHaveExited => None,
     /// A signal ended QEMU while it started.
     KilledAtStart => None,
+    /// SIGTERM ended QEMU while it started, and libvirt is not known to have sent it.
+    TerminatedAtStart => None,
+    /// libvirt says that it was started for a VM that migrates here.
+    ArrivalBegun => None,
+    /// It was started to take over a memory, and no saved one is known.
+    MemoryAwaited => None,
+    /// It was started for a VM that had been saved.
+    RestoreBegun => None,
     /// QEMU exited with a status that is neither 0 nor the one that it has for errors.
     ExitedOddly => None,
     /// The process exited with an error.
@@ -408,6 +417,10 @@ impl Clue {
             Self::GuestExited => guest_exited(dossier, true),
             Self::GuestMayHaveExited => guest_exited(dossier, false),
             Self::KilledAtStart => killed_at_start(dossier),
+            Self::TerminatedAtStart => terminated_at_start(dossier),
+            Self::ArrivalBegun => start_for(dossier, StartedFor::Migration),
+            Self::MemoryAwaited => start_for(dossier, StartedFor::Either),
+            Self::RestoreBegun => start_for(dossier, StartedFor::Restore),
             Self::ExitedOddly => {
                 let own = |s: ExitStatus| {
                     matches!(s, ExitStatus::Code(0) | ExitStatus::Code(super::process::ERROR))

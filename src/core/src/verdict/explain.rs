@@ -1,7 +1,7 @@
 //! Evidence in words for people.
 
 use crate::cause::Cause;
-use crate::evidence::{Asked, Audited, Deaf, Dossier, ExitStatus, Fact, LogWord, Sender};
+use crate::evidence::{Asked, Audited, Deaf, Dossier, ExitStatus, Fact, LogWord, Sender, StartedFor};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, PauseReason, PmDetail, QemuReason, ResumeDetail,
     ShutOffReason, ShutdownDetail, StartDetail, StopDetail, SuspendDetail, WatchdogAction,
@@ -67,6 +67,14 @@ pub fn describe(fact: &Fact) -> String {
         Fact::LogText(text) => format!("QEMU's log says: \"{text}\""),
         Fact::StartFailed { told_by } => format!("a start that whydown was not asked for failed: {told_by}"),
         Fact::StartTrouble(text) => format!("libvirt says of the start: \"{text}\""),
+        Fact::StartedFor { what, told_by } => {
+            let what = match what {
+                StartedFor::Migration => "for a VM that migrates here",
+                StartedFor::Restore => "to be restored from what was saved",
+                StartedFor::Either => "for a VM that is restored or migrates here",
+            };
+            format!("it was started {what}: {told_by}")
+        }
         Fact::LogSilent => "QEMU's log ends without a farewell".into(),
         Fact::LogCut => "QEMU's log has lost the beginning of this run's part, and perhaps more".into(),
         Fact::LogUnread(why) => format!("QEMU's log could not be read: {why}"),
@@ -128,7 +136,8 @@ pub fn text_of(cause: Cause, dossier: &Dossier) -> Option<String> {
             _ => None,
         })
     };
-    refused.or_else(troubled).or_else(logged).map(|text| text.trim().to_owned())
+    let said = refused.or_else(troubled).or_else(logged).map(|text| text.trim().to_owned());
+    said.or_else(|| super::process::start_terminator(dossier))
 }
 
 /// What the audit adds, to be put behind the rest.

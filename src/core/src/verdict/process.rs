@@ -194,15 +194,32 @@ pub(super) fn killed_at_start(dossier: &Dossier) -> Vec<EvidenceId> {
     {
         return Vec::new();
     }
-    let mut seen = exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if n != SIGTERM));
+    // libvirt ends by SIGTERM what it gives up; of what had ended before, it says that the monitor is gone.
+    let gone = has(dossier, |f| match f {
+        Fact::Refused { what: Asked::Create, text } | Fact::StartTrouble(text) => {
+            after_the_monitor(text).is_some()
+        }
+        _ => false,
+    }) && !has(dossier, super::traces::signal_of_libvirt);
+    let mut seen = exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if n != SIGTERM || gone));
     let agrees = |n: i32| {
         exit(dossier, |_| true).is_empty() || !exit(dossier, |s| s == ExitStatus::Signal(n)).is_empty()
     };
     seen.extend(ids(dossier, |f| match f {
         Fact::Signalled { signal, sender, .. } => *sender != Sender::Libvirt && agrees(*signal),
+        // It was up enough to say so, and then exits with 0.
+        Fact::LogSignal { sender, .. } => *sender != Sender::Libvirt,
         _ => false,
     }));
     seen
+}
+
+/// SIGTERM that ended QEMU while it started, where nobody is known to have sent it.
+pub(super) fn terminated_at_start(dossier: &Dossier) -> Vec<EvidenceId> {
+    if has(dossier, super::traces::signal_of_libvirt) {
+        return Vec::new();
+    }
+    exit(dossier, |s| s == ExitStatus::Signal(SIGTERM))
 }
 
 /// libvirt's words for a QEMU that is gone before it is up: that it is, and not why.
@@ -255,10 +272,20 @@ pub(super) fn start_killer(dossier: &Dossier) -> Option<String> {
         let seen = Clue::KilledAtStart.seen(dossier, Wall(i64::MAX));
         let facts = || seen.iter().map(|id| &dossier.items()[usize::from(*id)].fact);
         // Who sent it tells more than that it came.
-        let told = facts().find(|f| matches!(f, Fact::Signalled { .. })).or_else(|| facts().next())?;
-        Some(format!("QEMU was ended while it started: {}", super::describe(told)))
+        let told = facts().find(|f| matches!(f, Fact::Signalled { .. } | Fact::LogSignal { .. }));
+        told.or_else(|| facts().next()).map(ended_in_words)
     };
     line.or_else(killed)
+}
+
+fn ended_in_words(how: &Fact) -> String {
+    format!("QEMU was ended while it started: {}", super::describe(how))
+}
+
+/// The same of SIGTERM, where nobody gave another reason.
+pub(super) fn start_terminator(dossier: &Dossier) -> Option<String> {
+    let seen = terminated_at_start(dossier);
+    seen.first().map(|id| ended_in_words(&dossier.items()[usize::from(*id)].fact))
 }
 
 #[cfg(test)]

@@ -220,12 +220,16 @@ table! {
     }
     [First(NotStarted)] {
         "B1" WeAskedDestroy => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up.";
+        "B9" ArrivalBegun => IncomingMigrationFailed, Probable: "It was to come from another host, and its QEMU did not come up: on its source it goes on.";
+        "B11" MemoryAwaited => IncomingMigrationFailed, Probable: "QEMU was to take over a memory and did not come up, and no saved one is known: as a rule a VM that migrates here, which goes on on its source.";
         "B6" OomKilled => StartFailed, Certain: "The kernel ran out of memory and names QEMU's process, which had not come up.";
         "B7" KilledAtStart => StartFailed, Probable: "A signal ended QEMU before it was up.";
         "B2" ManagedImage => RestoreFailed, Probable: "A saved image was there, so the start was a restore.";
+        "B10" RestoreBegun => RestoreFailed, Probable: "It had been saved, so the start was a restore.";
         "B3" StartRefused => StartFailed, Certain: "libvirt said why.";
         "B8" LibvirtSpeaks => StartFailed, Probable: "libvirt's log said why at that moment, or libvirt says what the start lacks.";
         "B4" LogSpeaks => StartFailed, Probable: "QEMU said why in its log.";
+        "B12" TerminatedAtStart => StartFailed, Probable: "SIGTERM ended QEMU before it was up, and neither libvirt nor QEMU gave another reason.";
         "B5" _ => StartFailedSilent, Probable: "Neither libvirt nor QEMU said why.";
     }
     [Then(FoundCrashed)] {

@@ -1,7 +1,7 @@
 //! What is written is read back as it was.
 
 use proptest::prelude::*;
-use whydown_core::evidence::{Asked, Audited, Deaf, ExitStatus, LogWord, Sender};
+use whydown_core::evidence::{Asked, Audited, Deaf, ExitStatus, LogWord, Sender, StartedFor};
 use whydown_core::hypervisor::{
     DomainState, Happening, IoErrorAction, PauseReason, QemuReason, ShutOffReason, StartDetail, StopDetail,
 };
@@ -67,6 +67,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::LogText(_)
             | Fact::StartFailed { .. }
             | Fact::StartTrouble(_)
+            | Fact::StartedFor { .. }
             | Fact::LogSilent
             | Fact::LogCut
             | Fact::LogUnread(_)
@@ -138,6 +139,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             (any::<u32>(), text()).prop_map(|(pid, by)| Fact::CoreTaken { by, pid }),
             text().prop_map(|told_by| Fact::StartFailed { told_by }),
             text().prop_map(Fact::StartTrouble),
+            text().prop_map(|told_by| Fact::StartedFor { what: StartedFor::Either, told_by }),
         ],
         (any::<i32>(), any::<i32>(), any::<u32>(), text(), audited()).prop_map(
             |(signal, code, pid, program, audit)| {

@@ -392,7 +392,8 @@ impl Invariants {
 
     fn check_ending(&mut self, ending: &Ending, ledger: &ToldLedger) {
         let run = ending.run;
-        self.claim(self.starts.contains_key(&run), || format!("run {run} ends and never began"));
+        let begun = self.starts.contains_key(&run) || ending.was_told_later();
+        self.claim(begun, || format!("run {run} ends and never began"));
         let first = self.ended.insert(run);
         self.claim(first, || format!("run {run} ends twice"));
         self.claim(!ledger.endings().contains_key(&run), || {
@@ -423,6 +424,10 @@ impl Invariants {
             When::At(_) => true,
             When::Between(from, to) => from <= to,
         };
+        let clock_set = evidence.iter().any(|piece| matches!(piece.fact, Fact::ClockSet { .. }));
+        self.claim(clock_set || ending.started <= ending.ended.earliest(), || {
+            format!("run {run} began at {:?} and had ended at {:?}", ending.started, ending.ended)
+        });
         self.claim(ordered, || format!("run {run} ends in a window turned round: {:?}", ending.ended));
         let shadowed =
             evidence.iter().any(|piece| matches!(piece.fact, Fact::Gap { to, .. } if in_shadow(ending, to)));

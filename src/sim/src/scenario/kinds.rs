@@ -32,6 +32,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::LogText(_) => "log-text",
         Fact::StartFailed { .. } => "start-failed",
         Fact::StartTrouble(_) => "start-trouble",
+        Fact::StartedFor { .. } => "started-for",
         Fact::LogSilent => "log-silent",
         Fact::LogCut => "log-cut",
         Fact::LogUnread(_) => "log-unread",

@@ -18,6 +18,8 @@
 //! | `wrapped by sh`, `inner exit signal 9`, `may exit by isa-debug-exit` | what is known of its process |
 //! | `qemu starts: exit signal 31`, `qemu starts: oom-kill` | of a process that was begun for it, and has not come up |
 //! | `another start fails`, `another start fails: …` | as libvirt's state shows it, and its log says why |
+//! | `another start failed 2 ago: …` | the same, found in the logs so many seconds later, whatever libvirt shows by then |
+//! | `another arrival fails`, `another restore fails`, `another waiting fails` | the same of a QEMU that was to take over a memory |
 //! | `host going down: …`, `host stays` | the host begins to shut down; it does not, or not any more |
 //! | `host went down: 30`, `host went down: unknown` | the boot that is now leaves word that it was shut down, for so many seconds |
 //! | `host says up`, `unit stopping: NAME` | systemd's answer when it is asked; it was told to stop the VM's unit |
@@ -30,7 +32,7 @@
 use std::time::Duration;
 
 use whydown_core::act::{self, Migration};
-use whydown_core::evidence::{ExitStatus, Fact, LogWord};
+use whydown_core::evidence::{ExitStatus, Fact, LogWord, StartedFor};
 use whydown_core::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, PmDetail, Process,
     QemuReason, ResumeDetail, ShutOffReason, ShutdownDetail, StartDetail, StopDetail, SuspendDetail,
@@ -78,7 +80,14 @@ pub enum Line {
     /// Something is witnessed of a process that has not come up.
     AtStart(Fact),
     /// A start by another client fails, and libvirt's log says why.
-    StartFails(Option<String>),
+    StartFails {
+        /// How long before it is found.
+        ago: Option<Duration>,
+        /// For whose memory, if for one.
+        started_for: Option<StartedFor>,
+        /// What libvirt's log says.
+        why: Option<String>,
+    },
     /// A manager asks.
     Manager(Wanted),
     /// libvirt's answer to a later request.
@@ -165,9 +174,25 @@ fn understood(line: &str) -> Option<Line> {
             Some(Line::OfProcess(Fact::GuestMayExit { device: rest.strip_prefix("exit by ")?.to_owned() }))
         }
         "another" => {
-            let why = rest.strip_prefix("start fails")?;
-            let why = if why.is_empty() { None } else { Some(why.strip_prefix(": ")?.to_owned()) };
-            Some(Line::StartFails(why))
+            let (what, why) = match rest.split_once(": ") {
+                Some((what, why)) => (what, Some(why.to_owned())),
+                None => (rest, None),
+            };
+            let (what, how) = what.split_once(' ')?;
+            let started_for = pick(
+                what,
+                &[
+                    ("start", None),
+                    ("arrival", Some(StartedFor::Migration)),
+                    ("restore", Some(StartedFor::Restore)),
+                    ("waiting", Some(StartedFor::Either)),
+                ],
+            )?;
+            let ago = match how.strip_prefix("failed ") {
+                None => None,
+                Some(ago) => Some(Duration::try_from_secs_f64(ago.strip_suffix(" ago")?.parse().ok()?).ok()?),
+            };
+            (ago.is_some() || how == "fails").then_some(Line::StartFails { ago, started_for, why })
         }
         "unit" => {
             Some(Line::OfProcess(Fact::UnitStopping { unit: rest.strip_prefix("stopping: ")?.to_owned() }))
@@ -283,7 +308,12 @@ impl World {
                 let process = Process { pid: 4999, start_ticks: 77 };
                 self.witness(Whom::Starting(VM, process), fact.clone());
             }
-            Line::StartFails(why) => self.start_fails(VM, why.as_deref()),
+            Line::StartFails { ago: None, started_for, why } => {
+                self.start_fails(VM, *started_for, why.as_deref())
+            }
+            Line::StartFails { ago: Some(ago), started_for, why } => {
+                self.start_failed_before(VM, *ago, *started_for, why.as_deref())
+            }
             Line::HostStays => self.witness(Whom::Host, Fact::HostStays),
             Line::Manager(wanted) => asked.extend(self.ask("engine", wanted.clone())),
             Line::Answer(outcome) => {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use whydown_core::cause::Cause;
-use whydown_core::evidence::{Asked, Fact};
+use whydown_core::evidence::{Asked, Fact, LogWord, StartedFor};
 use whydown_core::hypervisor::{DomainState, DomainView, Happening, PauseReason, ShutOffReason, StartDetail};
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::attribution::{self, Marks};
-use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom};
+use whydown_core::lifecycle::{Answer, FailedStart, Input, Outcome, Question, Whom};
 use whydown_core::time::Wall;
 
 use super::agenda::Due;
@@ -49,22 +49,52 @@ impl World {
         fits
     }
 
-    /// A start fails before QEMU runs: libvirt shows it, and whoever looks tells the daemon.
-    pub fn start_fails(&mut self, id: DomainId, why: Option<&str>) {
+    /// A start fails before QEMU runs, or in it: libvirt shows it, and whoever looks tells the daemon.
+    pub fn start_fails(&mut self, id: DomainId, started_for: Option<StartedFor>, why: Option<&str>) {
         let shown = DomainState::ShutOff(ShutOffReason::Failed);
         self.hypervisor.end(id, shown, self.now);
+        let managed_save = self.hypervisor.view(id).and_then(|view| view.managed_save);
+        self.tell_of_failed_start(
+            id,
+            self.now.wall,
+            started_for,
+            why,
+            Some(Fact::Found { state: shown, managed_save }),
+        );
+    }
+
+    /// A start failed some time ago, and is found in the logs by now.
+    pub fn start_failed_before(
+        &mut self,
+        id: DomainId,
+        ago: Duration,
+        started_for: Option<StartedFor>,
+        why: Option<&str>,
+    ) {
+        self.tell_of_failed_start(id, self.now.wall.before(ago), started_for, why, None);
+    }
+
+    fn tell_of_failed_start(
+        &mut self,
+        id: DomainId,
+        at: Wall,
+        started_for: Option<StartedFor>,
+        why: Option<&str>,
+        found: Option<Fact>,
+    ) {
         if !self.is_listening() {
             return;
         }
-        let at = self.now.wall;
-        let managed_save = self.hypervisor.view(id).and_then(|view| view.managed_save);
-        let mut facts = vec![
-            (at, Fact::StartFailed { told_by: "libvirt calls it off for that reason".into() }),
-            (at, Fact::Found { state: shown, managed_save }),
-        ];
+        let told_by = || "libvirt's farewell".to_owned();
+        let mut facts = vec![(at, Fact::StartFailed { told_by: told_by() })];
+        facts.push(match found {
+            Some(found) => (self.now.wall, found),
+            None => (at, Fact::LogEnd { word: LogWord::Failed, at: Some(at) }),
+        });
+        facts.extend(started_for.map(|what| (at, Fact::StartedFor { what, told_by: told_by() })));
         facts.extend(why.map(|why| (at, Fact::StartTrouble(why.to_owned()))));
         let domain = self.hypervisor.reference(id);
-        self.tell(Input::StartFailed { domain, at, facts });
+        self.tell(Input::StartFailed(FailedStart { domain, at, began: None, facts }));
     }
 
     /// Whether nothing more is on its way to happen to this domain.

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
-use whydown_core::evidence::{Audited, ExitStatus, Fact, Sender};
+use whydown_core::evidence::{Audited, ExitStatus, Fact, Sender, StartedFor};
 use whydown_core::id::DomainId;
 use whydown_core::time::Wall;
 
@@ -90,6 +90,8 @@ pub enum AuditWord {
         domain: DomainId,
         /// Its name, made harmless.
         name: String,
+        /// For whose memory, if for one.
+        started_for: Option<StartedFor>,
         /// When.
         at: Wall,
     },
@@ -356,11 +358,11 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
                     self.tell(stamp, pid, Fact::Signalled { signal, code, pid: 0, program, sender, audit });
                 }
             }
-            Some(Event::Said(stamp, Record::NotStarted { pid, domain, name })) => {
+            Some(Event::Said(stamp, Record::NotStarted { pid, domain, name, started_for })) => {
                 // Whoever may write to the audit may say so: one that still runs, and is not libvirt, is not believed.
                 let at = moment(stamp, (self.clock)());
                 if claimed(pid, LIBVIRT, &self.libvirt, (self.clock)().since(at)) == Sender::Libvirt {
-                    (self.told)(AuditWord::NotStarted { domain, name, at });
+                    (self.told)(AuditWord::NotStarted { domain, name, started_for, at });
                 }
             }
             Some(Event::Said(_, Record::Switched { on: false })) => self.hears(false),

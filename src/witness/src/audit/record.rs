@@ -14,7 +14,7 @@
 //! no ASCII, and all others in hexadecimal, so that no name makes a field. A security label is not written like that: what
 //! stands before it is read from the left, and what stands behind it from the right.
 
-use whydown_core::evidence::tame;
+use whydown_core::evidence::{StartedFor, tame};
 use whydown_core::id::DomainId;
 
 use super::call::{Call, call};
@@ -92,7 +92,7 @@ pub(super) enum Record {
     /// Somebody switches the audit on (or locks it), or off.
     Switched { on: bool },
     /// The process with this number says that it could not start this domain.
-    NotStarted { pid: u32, domain: DomainId, name: String },
+    NotStarted { pid: u32, domain: DomainId, name: String, started_for: Option<StartedFor> },
 }
 
 /// Reads a record of this kind; `None` for what tells nothing here.
@@ -117,14 +117,20 @@ pub(super) fn parse(kind: u16, text: &str) -> Option<(Stamp, Record)> {
         VIRT_CONTROL => {
             // Who sends it stands before its own words, in which a name cannot make a field.
             let (before, said) = said.split_once(" msg='")?;
-            // Of a VM that should come here, or go back to a snapshot, events tell.
-            let failed = field(said, "op")? == "start"
-                && matches!(field(said, "reason")?, "booted" | "restored")
-                && field(said.trim_end_matches('\''), "res")? == "failed";
+            // Of a VM that should go back to a snapshot events tell.
+            let started_for = match field(said, "reason")? {
+                "booted" => None,
+                "restored" => Some(StartedFor::Restore),
+                "migrated" => Some(StartedFor::Migration),
+                _ => return None,
+            };
+            let failed =
+                field(said, "op")? == "start" && field(said.trim_end_matches('\''), "res")? == "failed";
             Record::NotStarted {
                 pid: number(field(before, "pid")?).filter(|_| failed)?,
                 domain: field(said, "uuid")?.parse().ok()?,
                 name: name_of(field(said, "vm")?),
+                started_for,
             }
         }
         _ => return None,

@@ -191,17 +191,25 @@ fn libvirts_word_on_a_start_that_failed_is_read_whatever_the_domain_is_called() 
     };
     let told = |line: String| match &told_of(&line, None)[..] {
         [] => None,
-        [AuditWord::NotStarted { domain, name, .. }] => Some((domain.to_string(), name.clone())),
+        [AuditWord::NotStarted { domain, name, started_for, .. }] => {
+            Some((domain.to_string(), name.clone(), *started_for))
+        }
         other => panic!("{other:?}"),
     };
-    let named = |name: &str| Some((uuid.to_owned(), name.to_owned()));
-    assert_eq!(told(record("start", "booted", "\"web\"", "failed")), named("web"));
+    let named = |name: &str, what| Some((uuid.to_owned(), name.to_owned(), what));
+    assert_eq!(told(record("start", "booted", "\"web\"", "failed")), named("web", None));
+    let arrival = Some(StartedFor::Migration);
+    assert_eq!(told(record("start", "migrated", "\"web\"", "failed")), named("web", arrival));
     // `a uuid=x'` in hexadecimal.
-    assert_eq!(told(record("start", "restored", "6120757569643D7827", "failed")), named("a uuid=x'"));
+    assert_eq!(
+        told(record("start", "restored", "6120757569643D7827", "failed")),
+        named("a uuid=x'", Some(StartedFor::Restore))
+    );
     for other in [
         record("start", "booted", "\"web\"", "success"),
         record("stop", "failed", "\"web\"", "failed"),
-        record("start", "migrated", "\"web\"", "failed"),
+        record("start", "from-snapshot", "\"web\"", "failed"),
+        record("start", "migrated", "\"web\"", "success"),
         record("start", "booted", "\"web\"", "failed").replace("pid=7000", "pid=1"),
         record("start", "booted", "\"web\"", "failed").replace(uuid, "x"),
     ] {

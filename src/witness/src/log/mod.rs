@@ -26,6 +26,7 @@
 
 mod block;
 mod command;
+mod failures;
 mod line;
 mod scan;
 mod tail;
@@ -45,6 +46,7 @@ use crate::libvirt::LibvirtProcess;
 use crate::process::running_since;
 use crate::sender::claimed;
 
+pub use self::failures::{Failure, Failures, Grown, failures};
 pub use self::scan::{Scan, written_since};
 pub use self::tail::{BACKUPS, TAIL_BYTES};
 
@@ -86,48 +88,6 @@ fn told(name: &str, log: &[u8], libvirt: &LibvirtProcess, now: Wall) -> Vec<LogB
     blocks[surplus..].iter().map(told).collect()
 }
 
-/// The last start of a domain that failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedStart {
-    /// When, by libvirt's farewell.
-    pub at: Wall,
-    /// What the log says of it, with the times.
-    pub facts: Vec<(Wall, Fact)>,
-}
-
-/// The last start of the domain `name` that failed, if its log ends with it: when, and what the log says of it. Of one that
-/// libvirt refused before QEMU ran there is only libvirt's farewell, in the block of the run before it.
-///
-/// # Errors
-/// Why the log cannot be read.
-pub fn last_failed(
-    folder: &Path,
-    name: &str,
-    libvirt: &LibvirtProcess,
-    now: Wall,
-) -> Result<Option<FailedStart>, String> {
-    let tail = tail::read(folder, name).map_err(|error| error.to_string())?;
-    let blocks = blocks(&tail.bytes);
-    let Some(block) = blocks.last() else { return Ok(None) };
-    let mut farewells = block.lines().filter_map(|bytes| match parse(bytes) {
-        Line::End { word, at } => Some((word, at)),
-        _ => None,
-    });
-    let Some((first, last)) = farewells.next().map(|first| (first, farewells.last().unwrap_or(first))) else {
-        return Ok(None);
-    };
-    Ok(match last {
-        // The block's first farewell ends the QEMU that began it.
-        (LogWord::Failed, at) if first == last && block.start.is_some() => {
-            Some(FailedStart { at, facts: facts(block, libvirt, now) })
-        }
-        (word @ LogWord::Failed, at) => {
-            Some(FailedStart { at, facts: vec![(at, Fact::LogEnd { word, at: Some(at) })] })
-        }
-        _ => None,
-    })
-}
-
 /// The farewells, signals and words in one block, in the order of the log, and the words last.
 fn facts(block: &Block<'_>, libvirt: &LibvirtProcess, now: Wall) -> Vec<(Wall, Fact)> {
     let chosen = Chosen::of(block);
@@ -152,6 +112,8 @@ fn facts(block: &Block<'_>, libvirt: &LibvirtProcess, now: Wall) -> Vec<(Wall, F
                 }
                 facts.push((at.unwrap_or(now), Fact::LogSignal { signal, pid, program, sender, at }));
             }
+            // What a later start left, which failed before QEMU ran, is about that alone.
+            Line::End { word: LogWord::Failed, .. } => {}
             Line::End { at, .. } => words.add(Some(at), &line::text(bytes)),
             Line::Signal { at, .. } => words.add(at, &line::text(bytes)),
             Line::Words { at, text } => words.add(at, &text),
@@ -252,6 +214,8 @@ impl Words {
     }
 }
 
+#[cfg(test)]
+mod failed_starts;
 #[cfg(test)]
 mod names;
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub fn written_since(folder: &Path, since: Wall, libvirt: &LibvirtProcess, now: 
         let Some(name) = name.to_str().and_then(log_name) else { continue };
         let Ok(metadata) = entry.metadata() else { continue };
         let Ok(written) = metadata.modified() else { continue };
-        if metadata.is_file() && wall(written.checked_add(SLACK).unwrap_or(written)) >= since {
+        if metadata.is_file() && was_written_since(&metadata, since) {
             let newest = wanted.entry(name.to_owned()).or_insert(written);
             *newest = written.max(*newest);
         }
@@ -89,6 +89,11 @@ fn log_name(file: &str) -> Option<&str> {
         }
         _ => None,
     }
+}
+
+/// Whether the file was written since, as far as its date tells.
+pub(super) fn was_written_since(metadata: &fs::Metadata, since: Wall) -> bool {
+    metadata.modified().is_ok_and(|written| wall(written.checked_add(SLACK).unwrap_or(written)) >= since)
 }
 
 fn wall(at: SystemTime) -> Wall {

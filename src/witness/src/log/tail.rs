@@ -83,15 +83,22 @@ struct Part {
     cut: bool,
 }
 
-fn part(path: &Path, room: u64) -> Result<Part, TailError> {
+/// Opens a plain file, and nothing else.
+pub(super) fn open(path: &Path) -> Result<File, TailError> {
     let failed = |source: io::Error| TailError::Io { path: path.to_owned(), source };
     // NONBLOCK, so that a pipe put there cannot hold us; NOFOLLOW, so that a link put there cannot lead us elsewhere.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?);
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(TailError::NotAFile { path: path.to_owned() });
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?);
+    match file.metadata().map_err(failed)?.is_file() {
+        true => Ok(file),
+        false => Err(TailError::NotAFile { path: path.to_owned() }),
     }
+}
+
+fn part(path: &Path, room: u64) -> Result<Part, TailError> {
+    let failed = |source: io::Error| TailError::Io { path: path.to_owned(), source };
+    let mut file = open(path)?;
+    let metadata = file.metadata().map_err(failed)?;
     let begin = metadata.len().saturating_sub(room);
     file.seek(SeekFrom::Start(begin)).map_err(failed)?;
     let mut bytes = Vec::new();

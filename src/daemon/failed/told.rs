@@ -1,0 +1,87 @@
+//! Which of the starts that failed history has already: each of them once, however its ending became known.
+
+use std::time::Duration;
+
+use whydown_core::evidence::{Fact, LogWord};
+use whydown_core::limits;
+use whydown_core::record::Ending;
+use whydown_core::time::Wall;
+
+use super::{Attempt, TO_THE_AUDIT};
+
+/// A start that we asked for, or of which an event told, is dated this much before its farewell at most: libvirt clears up in
+/// between, which takes seconds on a host that is busy.
+pub(super) const SAME: Duration = Duration::from_secs(10);
+
+/// What history has of one domain, as far as it can be about starts that failed.
+pub(super) struct Told(Vec<Known>);
+
+struct Known {
+    started: Wall,
+    ended: Wall,
+    came_up: bool,
+    /// It was looked for, and dated by what was found.
+    looked_for: bool,
+    farewell: Option<Wall>,
+    audited: Option<Wall>,
+}
+
+impl Told {
+    /// By the endings of one domain.
+    pub fn of(endings: &[Ending]) -> Self {
+        Self(endings.iter().map(Known::of).collect())
+    }
+
+    /// Whether it has this one. Of those of which no farewell is known it stands for one.
+    pub fn has(&mut self, attempt: &Attempt) -> bool {
+        match self.0.iter_mut().find(|known| known.is(attempt)) {
+            Some(known) => {
+                known.farewell = known.farewell.or(attempt.farewell());
+                known.audited = known.audited.or(attempt.audited.map(|word| word.at));
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Known {
+    fn of(ending: &Ending) -> Self {
+        let find = |wanted: &dyn Fn(&Fact) -> bool| ending.evidence.iter().find(|piece| wanted(&piece.fact));
+        let farewell = ending.evidence.iter().rev().find_map(|piece| match piece.fact {
+            Fact::LogEnd { word: LogWord::Failed, at } => at,
+            _ => None,
+        });
+        Self {
+            started: ending.started,
+            ended: ending.ended.latest(),
+            came_up: !ending.verdict.row.starts_with('B'),
+            looked_for: find(&|fact| matches!(fact, Fact::StartFailed { .. })).is_some(),
+            farewell,
+            audited: find(&|f| matches!(f, Fact::StartFailed { told_by } if told_by == TO_THE_AUDIT))
+                .map(|e| e.first),
+        }
+    }
+
+    fn is(&self, attempt: &Attempt) -> bool {
+        match (self.farewell, attempt.farewell()) {
+            (Some(its), Some(this)) => return its == this,
+            _ if self.audited.is_some() && self.audited == attempt.audited.map(|word| word.at) => {
+                return true;
+            }
+            _ => {}
+        }
+        if self.came_up {
+            // Its own QEMU's farewell: it began while that lived.
+            return attempt.began().is_some_and(|began| (began..=attempt.at).contains(&self.started));
+        }
+        let dated = self.farewell.or(self.audited).is_some();
+        let (before, after) = match (self.looked_for, dated) {
+            (true, true) => (limits::CLOCK_GRACE, limits::CLOCK_GRACE),
+            // By when it was found.
+            (true, false) => (SAME, limits::CLOCK_GRACE),
+            (false, _) => (limits::CLOCK_GRACE, SAME),
+        };
+        (self.started.before(before)..=self.ended.after(after)).contains(&attempt.at)
+    }
+}
