@@ -132,3 +132,49 @@ fn an_arrival_whose_beginning_nobody_heard_is_told_as_that() -> Result<()> {
         cancel(here, guest)
     })
 }
+
+/// Its QEMU gives up before it waits for anything: the port of its screen is taken here, and libvirt tells of no start at all.
+#[test]
+fn an_arrival_whose_qemu_does_not_come_up_is_told_as_that_and_no_failed_start() -> Result<()> {
+    let (here, mut there) = (Host::start("from")?, Host::start("to")?);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().max(5900);
+    let screen = |port: u16| format!("<graphics type='vnc' port='{port}' autoport='no' listen='127.0.0.1'/>");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let other = free.local_addr().expect("an address").port().max(5900);
+    drop(free);
+    let guest = here.guest("noway")?.device_xml(&screen(other));
+    let mut serial = here.up(&guest)?;
+    let run = here.run(&guest);
+    let document = there.folder.path().join("noway.xml");
+    let there_serial = there.folder.path().join("noway.ser");
+    let changed =
+        guest.xml().replace(&*guest.serial_path().to_string_lossy(), &there_serial.to_string_lossy());
+    std::fs::write(&document, changed.replace(&screen(other), &screen(port))).expect("written");
+    let migrate = |there: &Host| {
+        let by = format!("unix://{}/noway.mig", there.folder.path().display());
+        let moved = Command::new("virsh")
+            .args(["-q", "-c", &here.libvirtd.uri(), "migrate", "noway", "--live"])
+            .args(["--desturi", &there.libvirtd.uri(), "--migrateuri", &by, "--xml"])
+            .arg(&document)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(!moved.expect("virsh").success(), "it arrived");
+    };
+    migrate(&there);
+    let ending = there.check(&guest, &told("incoming-migration-failed", 1, 8), "probable")?;
+    assert!(says(&ending["because"], "for a VM that is restored or migrates here"), "{ending:#}");
+    assert!(says(&ending["because"], "Address already in use"), "{ending:#}");
+
+    // And when whydown was away.
+    there.daemon.terminate()?;
+    migrate(&there);
+    there.daemon.start_again()?;
+    wait_until("it is told", PATIENCE, || there.history(&guest).is_ok_and(|past| past.len() >= 2));
+    let past = there.history(&guest)?;
+    assert!(past.iter().all(|(cause, _)| cause == "incoming-migration-failed"), "{past:?}");
+    serial.answer(PATIENCE)?;
+    assert_eq!((here.status(&guest).as_deref(), here.run(&guest)), (Some("up"), run), "it never left");
+    Ok(())
+}

@@ -276,3 +276,69 @@ fn several_starts_in_a_row_that_qemu_gives_up_are_told_each_with_its_own_words()
     host.wait_status(&guest, "up");
     Ok(())
 }
+
+#[test]
+fn a_restore_whose_qemu_does_not_come_up_is_told_as_that_with_qemus_words() -> Result<()> {
+    let host = Host::start("restore")?;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let number = free.local_addr().expect("an address").port().max(5900);
+    drop(free);
+    let graphics = format!("<graphics type='vnc' port='{number}' autoport='no' listen='127.0.0.1'/>");
+    for (name, file) in [("managed", None), ("tofile", Some(host.folder.path().join("tofile.save")))] {
+        let guest = host.guest(name)?.device_xml(&graphics);
+        host.up_persistent(&guest)?;
+        let (saved, start) = match &file {
+            None => {
+                (vec!["managedsave".to_owned(), name.to_owned()], vec!["start".to_owned(), name.to_owned()])
+            }
+            Some(file) => {
+                let file = file.display().to_string();
+                (vec!["save".to_owned(), name.to_owned(), file.clone()], vec!["restore".to_owned(), file])
+            }
+        };
+        let virsh = |words: &[String]| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            host.libvirtd.virsh(&words)
+        };
+        virsh(&saved)?;
+        host.wait_status(&guest, "down");
+        let taken = std::net::TcpListener::bind(("127.0.0.1", number)).expect("it is free again");
+        for count in [2, 3] {
+            assert!(virsh(&start).is_err(), "{name} started");
+            let told = past(&host, &guest, count)?;
+            assert_eq!(
+                (&told[0]["cause"], &told[0]["certainty"], &told[0]["exit_code"], &told[0]["exit_reason"]),
+                (&"restore-failed".into(), &"probable".into(), &1.into(), &1.into()),
+                "{told:#?}"
+            );
+            let words = told[0]["message"].as_str().expect("a text");
+            assert!(words.contains("Address already in use"), "{told:#?}");
+        }
+        drop(taken);
+        virsh(&start)?;
+        host.wait_status(&guest, "up");
+        host.libvirtd.destroy(name)?;
+        host.wait_status(&guest, "down");
+    }
+    Ok(())
+}
+
+/// Its emulator is a script, of which a child sends SIGTERM before it becomes QEMU. libvirt also asks it what it can.
+#[test]
+fn a_start_that_sigterm_ends_is_told_with_what_ended_it_and_did_not_end_before_it_began() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Host::start("sigterm")?;
+    let guest = host.guest("ended")?;
+    let script = guest.image_path().with_extension("sh");
+    let text = "#!/bin/sh\ncase \" $* \" in *' -uuid '*) sh -c 'kill -TERM $PPID'; sleep 60 ;; esac\n\
+                exec /usr/bin/qemu-system-x86_64 \"$@\"\n";
+    std::fs::write(&script, text).expect("written");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("set");
+    let guest = guest.device_xml(&format!("<emulator>{}</emulator>", script.display()));
+    host.libvirtd.define(&guest)?;
+    start_refused(&host, &guest);
+    let told = past(&host, &guest, 1)?;
+    tells(&told[0], "QEMU was ended while it started: ");
+    in_order(&told);
+    Ok(())
+}

@@ -130,6 +130,8 @@ struct Found {
 struct Unexplained {
     domain: DomainRef,
     attempt: Attempt,
+    /// When the one before it failed.
+    previous: Option<Wall>,
     since: Instant,
     /// How often libvirt's log was read again.
     looks: usize,
@@ -234,6 +236,9 @@ impl FailedStarts {
         };
         let now = clock::wall();
         self.asked = (Duration::ZERO, false);
+        if self.since > now {
+            self.since = now.before(SAME);
+        }
         let mut found = self.find(failed, now);
         self.read_logs(&mut found, now);
         let mut news = Vec::new();
@@ -307,8 +312,8 @@ impl FailedStarts {
             let due = limits::SECOND_LOOKS.get(one.looks).is_some_and(|wait| one.since.elapsed() >= *wait);
             if due {
                 one.looks += 1;
-                let Unexplained { domain, attempt, .. } = &one;
-                if let Some(why) = self.trouble(domain, attempt, None, now) {
+                let Unexplained { domain, attempt, previous, .. } = &one;
+                if let Some(why) = self.trouble(domain, attempt, *previous, now) {
                     let (domain, at, began) = (domain.clone(), attempt.at, attempt.began());
                     let farewell = attempt.farewell();
                     let farewell =
@@ -341,9 +346,9 @@ impl FailedStarts {
             let is_last = off && !is_known && Some(one.at) == last;
             let is_new = match after {
                 Some(after) => place > after + 1,
-                None => floor.is_none_or(|floor| one.at > floor),
+                None => one.at >= self.since && floor.is_none_or(|floor| one.at > floor),
             };
-            is_last || is_new && one.at >= self.since
+            is_last || is_new
         });
         for word in unpaired {
             if has_log && now.since(word.at) < FAREWELL_COMES {
@@ -372,12 +377,12 @@ impl FailedStarts {
         let mut news = Vec::new();
         let (count, mut previous) = (attempts.len(), None);
         for (place, attempt) in attempts.into_iter().enumerate() {
-            let found = (off && place + 1 == count).then(|| self.found_off(id));
+            let found = if place + 1 == count { self.found_off(id, off) } else { None };
             let left_out = if place == 0 { left_out } else { 0 };
             let facts = self.facts(&domain, &attempt, previous, found, left_out, now);
             if !facts.iter().any(|(_, fact)| says_why(fact)) {
                 let (domain, attempt, since) = (domain.clone(), attempt.clone(), Instant::now());
-                self.unexplained.push(Unexplained { domain, attempt, since, looks: 0 });
+                self.unexplained.push(Unexplained { domain, attempt, previous, since, looks: 0 });
             }
             let (at, began) = (attempt.at, attempt.began());
             news.push(Input::StartFailed(FailedStart { domain: domain.clone(), at, began, facts }));
@@ -397,9 +402,16 @@ impl FailedStarts {
         attempts.retain(|one| !told.has(one));
     }
 
-    fn found_off(&self, id: DomainId) -> Fact {
-        let managed_save = self.hypervisor.view(id).ok().flatten().and_then(|view| view.managed_save);
-        Fact::Found { state: DomainState::ShutOff(ShutOffReason::Failed), managed_save }
+    /// How libvirt shows the domain of which the last start failed, if it is off for that reason.
+    fn found_off(&self, id: DomainId, was_off: bool) -> Option<Fact> {
+        let failed = DomainState::ShutOff(ShutOffReason::Failed);
+        match self.hypervisor.view(id) {
+            Ok(Some(view)) if view.state == failed || was_off && !view.state.is_active() => {
+                Some(Fact::Found { state: failed, managed_save: view.managed_save })
+            }
+            Ok(_) => None,
+            Err(_) => was_off.then_some(Fact::Found { state: failed, managed_save: None }),
+        }
     }
 
     fn facts(

@@ -387,3 +387,43 @@ fn of_every_domain_it_is_known_when_its_latest_run_that_has_ended_began() {
     // Run 4 goes on, and is told apart by itself.
     assert_eq!(recovered.latest, [Seen::of(&start(3, 1)), Seen::of(&start(2, 2))]);
 }
+
+/// A failed start that was found when a later run of its domain was known: its number is higher, and it came before.
+#[test]
+fn what_was_told_later_takes_nothing_from_the_run_that_goes_on_nor_from_the_ending_that_managers_wait_for() {
+    let folder = Folder::new();
+    let told_later = |run: u64, of: u8| {
+        Keep::Ending(Box::new(whydown_core::record::Ending {
+            acknowledged: Some(by(whydown_core::record::TOLD_LATER)),
+            ..ending(run, of)
+        }))
+    };
+    write(
+        &folder.ledger(),
+        [
+            Keep::Start(start(1, 1)),
+            Keep::Start(start(2, 2)),
+            keep_ending(2, 2),
+            told_later(3, 1),
+            told_later(4, 2),
+            Keep::Alive(at(50)),
+        ],
+    );
+    let check = |recovered: &Recovered| {
+        let open: Vec<u64> = recovered.open.iter().map(|(start, _)| start.run.0).collect();
+        assert_eq!((open, runs(&recovered.unacknowledged)), (vec![1], vec![2]));
+        assert_eq!(recovered.latest.iter().map(|seen| seen.run.0).collect::<Vec<_>>(), [2]);
+    };
+    let (ledger, recovered, _) = open(&folder.ledger());
+    check(&recovered);
+    assert_eq!(history(&ledger, &everything()).len(), 3);
+    drop(ledger);
+    // Nor when the file is damaged elsewhere.
+    let db = rusqlite::Connection::open(folder.ledger()).unwrap();
+    db.execute_batch("DROP TABLE made").unwrap();
+    drop(db);
+    let opened = whydown_ledger::Ledger::open(settings(&folder.ledger()), |_| ());
+    assert!(opened.trouble.is_some());
+    check(&opened.recovered);
+    assert_eq!(history(&opened.ledger, &everything()).len(), 3);
+}

@@ -5,6 +5,7 @@
 
 mod judge;
 mod kinds;
+mod starts;
 pub mod words;
 
 use std::path::{Path, PathBuf};

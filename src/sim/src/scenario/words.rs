@@ -32,7 +32,7 @@
 use std::time::Duration;
 
 use whydown_core::act::{self, Migration};
-use whydown_core::evidence::{ExitStatus, Fact, LogWord, StartedFor};
+use whydown_core::evidence::{ExitStatus, Fact, LogWord};
 use whydown_core::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, PmDetail, Process,
     QemuReason, ResumeDetail, ShutOffReason, ShutdownDetail, StartDetail, StopDetail, SuspendDetail,
@@ -41,6 +41,7 @@ use whydown_core::hypervisor::{
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Outcome, Wanted, Whom};
 
+use super::starts::StartFails;
 use crate::hypervisor::LogLine;
 use crate::ledger::Disk;
 use crate::ways::{Act, From};
@@ -80,14 +81,7 @@ pub enum Line {
     /// Something is witnessed of a process that has not come up.
     AtStart(Fact),
     /// A start by another client fails, and libvirt's log says why.
-    StartFails {
-        /// How long before it is found.
-        ago: Option<Duration>,
-        /// For whose memory, if for one.
-        started_for: Option<StartedFor>,
-        /// What libvirt's log says.
-        why: Option<String>,
-    },
+    StartFails(StartFails),
     /// A manager asks.
     Manager(Wanted),
     /// libvirt's answer to a later request.
@@ -173,27 +167,7 @@ fn understood(line: &str) -> Option<Line> {
         "may" => {
             Some(Line::OfProcess(Fact::GuestMayExit { device: rest.strip_prefix("exit by ")?.to_owned() }))
         }
-        "another" => {
-            let (what, why) = match rest.split_once(": ") {
-                Some((what, why)) => (what, Some(why.to_owned())),
-                None => (rest, None),
-            };
-            let (what, how) = what.split_once(' ')?;
-            let started_for = pick(
-                what,
-                &[
-                    ("start", None),
-                    ("arrival", Some(StartedFor::Migration)),
-                    ("restore", Some(StartedFor::Restore)),
-                    ("waiting", Some(StartedFor::Either)),
-                ],
-            )?;
-            let ago = match how.strip_prefix("failed ") {
-                None => None,
-                Some(ago) => Some(Duration::try_from_secs_f64(ago.strip_suffix(" ago")?.parse().ok()?).ok()?),
-            };
-            (ago.is_some() || how == "fails").then_some(Line::StartFails { ago, started_for, why })
-        }
+        "another" => StartFails::parse(rest).map(Line::StartFails),
         "unit" => {
             Some(Line::OfProcess(Fact::UnitStopping { unit: rest.strip_prefix("stopping: ")?.to_owned() }))
         }
@@ -308,12 +282,7 @@ impl World {
                 let process = Process { pid: 4999, start_ticks: 77 };
                 self.witness(Whom::Starting(VM, process), fact.clone());
             }
-            Line::StartFails { ago: None, started_for, why } => {
-                self.start_fails(VM, *started_for, why.as_deref())
-            }
-            Line::StartFails { ago: Some(ago), started_for, why } => {
-                self.start_failed_before(VM, *ago, *started_for, why.as_deref())
-            }
+            Line::StartFails(start) => start.happens(self),
             Line::HostStays => self.witness(Whom::Host, Fact::HostStays),
             Line::Manager(wanted) => asked.extend(self.ask("engine", wanted.clone())),
             Line::Answer(outcome) => {
