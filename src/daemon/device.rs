@@ -121,7 +121,7 @@ pub fn with_link(domain: &str, link: &NewLink) -> Result<Result<String, &'static
 
 /// VDSM's bridge without a way out, which it made on each of its hosts, for cards that are to lead nowhere. A card that runs
 /// cannot be taken off all bridges, and libvirt refuses where there is no such bridge.
-const NOWHERE: &str = ";vdsmdummy;";
+pub(super) const NOWHERE: &str = ";vdsmdummy;";
 
 /// A tag of the card itself, and not of what is deeper in it.
 fn own_tags<'a, 'b>(card: &'a [Event<'b>]) -> impl Iterator<Item = (usize, &'a BytesStart<'b>)> {

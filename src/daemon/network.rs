@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use whydown_core::time::Wall;
 use whydown_wire::{LinkKind, LinkTraffic, NetLink};
 
+use super::device::NOWHERE;
+
 /// The host's links at most; a host with more has them made by machines, and no manager looks at them.
 const MOST: usize = 512;
 
@@ -24,7 +26,7 @@ pub fn links() -> Vec<NetLink> {
         .flatten()
         .flatten()
         .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
-        .filter(|(_, folder)| !folder.join("tun_flags").exists())
+        .filter(|(name, folder)| is_the_hosts(name, folder))
         .collect();
     found.sort_unstable();
     found.truncate(MOST);
@@ -53,6 +55,11 @@ pub fn links() -> Vec<NetLink> {
         })
     };
     found.iter().filter_map(link).collect()
+}
+
+/// Neither a VM's end, nor the bridge that leads nowhere: no manager may take that for a network.
+fn is_the_hosts(name: &str, folder: &Path) -> bool {
+    name != NOWHERE && !folder.join("tun_flags").exists()
 }
 
 /// The counters of these links, with rates since `before`.
@@ -167,6 +174,15 @@ mod tests {
         let read = vlans(table);
         assert_eq!(read["eth0.100"], (100, "eth0".into()));
         assert_eq!((read.len(), &read["storage"]), (2, &(7, "bond0".into())));
+    }
+
+    #[test]
+    fn what_vms_alone_have_is_no_link_of_the_host() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_the_hosts("ovirtmgmt", folder.path()));
+        assert!(!is_the_hosts(";vdsmdummy;", folder.path()), "a manager would take it for a network");
+        std::fs::write(folder.path().join("tun_flags"), "0x1002").unwrap();
+        assert!(!is_the_hosts("vnet0", folder.path()));
     }
 
     #[test]

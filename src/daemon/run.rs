@@ -570,6 +570,7 @@ fn listen(settings: &Settings, postbox: &Postbox, news: sample::News, past: Abse
                 | Happening::Defined
                 | Happening::Rebooted
                 | Happening::Agent { .. } => news.of(event.domain.id),
+                Happening::Stopped(_) => news.over(event.domain.id),
                 _ => {}
             }
             told.post_blocking(Input::Host(event));

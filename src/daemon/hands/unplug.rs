@@ -85,3 +85,38 @@ async fn word_of(heard: &mut Heard, domain: DomainId) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::sample::{News, news};
+    use super::*;
+
+    const VM: DomainId = DomainId::from_bytes([7; 16]);
+
+    #[tokio::test]
+    async fn who_waits_is_woken_by_news_of_this_vm_by_its_end_and_by_what_was_missed() {
+        let (news, mut sampler) = news();
+        let mut heard = news.hear();
+        let other = DomainId::from_bytes([8; 16]);
+        for word in [News::of, News::over] {
+            news.of(other);
+            {
+                let mut waiting = std::pin::pin!(word_of(&mut heard, VM));
+                let early = tokio::time::timeout(Duration::ZERO, &mut waiting).await;
+                assert!(early.is_err(), "another VM is no reason to look");
+                word(&news, VM);
+                waiting.await;
+            }
+        }
+        for _ in 0..1000 {
+            news.of(other);
+        }
+        word_of(&mut heard, VM).await;
+        let mut read = Vec::new();
+        while let Ok(id) = sampler.try_recv() {
+            read.push(id);
+        }
+        let mine = read.iter().filter(|id| **id == VM).count();
+        assert_eq!(mine, 1, "of a VM that is over nothing is read");
+    }
+}

@@ -81,6 +81,11 @@ impl News {
         let _ = self.waiting.send(id);
     }
 
+    /// Its run is over, and nothing is read of it any more: who waits for its guest waits no longer. Never waits.
+    pub fn over(&self, id: DomainId) {
+        let _ = self.waiting.send(id);
+    }
+
     /// All news from now on.
     pub fn hear(&self) -> Heard {
         self.waiting.subscribe()
