@@ -62,6 +62,11 @@ fn is_the_hosts(name: &str, folder: &Path) -> bool {
     name != NOWHERE && !folder.join("tun_flags").exists()
 }
 
+/// The bridge that leads nowhere, where this host has it.
+pub fn nowhere() -> Option<&'static str> {
+    Path::new(ALL).join(NOWHERE).join("bridge").exists().then_some(NOWHERE)
+}
+
 /// The counters of these links, with rates since `before`.
 pub fn traffic(
     links: &[NetLink],

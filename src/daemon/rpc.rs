@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::sync::{Semaphore, broadcast, watch};
+use whydown_core::act::{Act, NewDevice, Pluggable};
 use whydown_core::evidence::tame;
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
@@ -23,6 +24,7 @@ use super::engine::{Change, Published};
 use super::host::Host;
 use super::judge::Judge;
 use super::meant::Meant;
+use super::network;
 use super::parameters::Parameters;
 use super::passed_over::PassedOver;
 use super::policy::Forbidden;
@@ -280,7 +282,8 @@ impl Service {
                 match plan.document(facts.kvm, |network| facts.address_on(network)) {
                     Ok(made) => {
                         let paused = plan.paused;
-                        let start = Start { xml: made.xml, judged: Some(made.judged), paused };
+                        let xml = on_the_bridge_to_nowhere(made.xml);
+                        let start = Start { xml, judged: Some(made.judged), paused };
                         self.create(peer, asked, Some(plan.domain), start).await
                     }
                     Err(refused) => Given::Own(refused.reply()),
@@ -301,7 +304,12 @@ impl Service {
                 Given::Own(whydown_wire::shutdown_reply(reboot, &self.ask(peer, asked, what).await))
             }
             Verb::Do { vm, act } => self.act(peer, asked, vm, act).await,
-            Verb::Device { vm, act, judged } => self.device(peer, asked, vm, act, judged).await,
+            Verb::Device { vm, mut act, judged } => {
+                if let Act::Plug(NewDevice { kind: Pluggable::Card, document, .. }) = &mut act {
+                    *document = on_the_bridge_to_nowhere(std::mem::take(document));
+                }
+                self.device(peer, asked, vm, act, judged).await
+            }
             Verb::Snapshot { vm, disks, frozen } => self.snapshot(peer, asked, vm, disks, frozen).await,
             Verb::MigrateStatus { vm } => Given::Own(match now.snapshot.domains.get(&vm) {
                 Some(vm) => whydown_wire::work_reply(&self.works.of(vm)),
@@ -517,4 +525,13 @@ fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
 
 fn trouble(status: u16, error: &str) -> Answer {
     json(status, &told::Trouble { error: error.into() })
+}
+
+/// A document that was made of parameters. Where the host has such a bridge, a card that is plugged into nothing can be
+/// plugged elsewhere later.
+fn on_the_bridge_to_nowhere(document: String) -> String {
+    match network::nowhere() {
+        Some(bridge) => whydown_wire::led_to(bridge, &document),
+        None => document,
+    }
 }

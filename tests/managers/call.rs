@@ -30,9 +30,17 @@ pub fn call(port: u16, range: Option<&str>, method: &str, params: &[Param<'_>]) 
 /// # Panics
 /// As [`call`].
 pub fn call_local(socket: &Path, method: &str) -> String {
+    call_local_with(socket, method, &[])
+}
+
+/// The same with parameters.
+///
+/// # Panics
+/// As [`call`].
+pub fn call_local_with(socket: &Path, method: &str, params: &[Param<'_>]) -> String {
     let stream = UnixStream::connect(socket).expect("the host is there");
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
-    exchange(stream, 80, None, method, &[])
+    exchange(stream, 80, None, method, params)
 }
 
 fn exchange(

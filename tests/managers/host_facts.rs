@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tempfile::TempDir;
 use whydown_lab::{EmbedRoot, Launch, Result, Whydownd, lab_dir, wait_until};
 
-use crate::call::call_local;
+use crate::call::{Param, call_local, call_local_with};
 use crate::live::PATIENCE;
 use crate::xmlrpc::{self, Value};
 
@@ -96,4 +96,56 @@ fn sources_of_random_numbers_are_those_that_the_host_has() -> Result<()> {
         .collect();
     assert_eq!(words(&capabilities(&host.daemon), "rngSources"), expected);
     Ok(())
+}
+
+#[test]
+fn a_card_that_leads_nowhere_is_plugged_in_later_where_the_host_has_the_bridge_for_that() -> Result<()> {
+    const BRIDGE: &str = "ip link set lo up && ip link add lab0 type bridge && ip link set lab0 up";
+    const NOWHERE: &str = " && ip link add ';vdsmdummy;' type bridge && ip link set ';vdsmdummy;' up";
+    const VM: &str = "6695eb01-f6a4-4304-89aa-97f2502e193f";
+    let member =
+        |name: &str, value: &str| format!("<member><name>{name}</name><value>{value}</value></member>");
+    let structure = |members: &[(&str, &str)]| {
+        let members: String = members.iter().map(|(name, value)| member(name, value)).collect();
+        format!("<value><struct>{members}</struct></value>")
+    };
+    for (network, code) in [(BRIDGE.to_owned() + NOWHERE, 0), (BRIDGE.to_owned(), 56)] {
+        let host = Alone::start(|launch| launch.network(&network))?;
+        let told = words_of_networks(&capabilities(&host.daemon));
+        assert!(told.contains("lab0") && !told.contains("vdsmdummy"), "{told}");
+        let ask =
+            |method: &str, params: &[Param<'_>]| call_local_with(&host.daemon.socket_path(), method, params);
+        let card = |mac: &str| {
+            structure(&[("type", "interface"), ("device", "bridge"), ("macAddr", mac), ("network", "")])
+        };
+        let devices = format!("<array><data>{}</data></array>", card("52:54:00:00:00:01"));
+        let vm = structure(&[("vmId", VM), ("memSize", "16"), ("kvmEnable", "false"), ("devices", &devices)]);
+        let reply = ask("create", &[Param::Written(&vm)]);
+        assert!(reply.contains("WaitForLaunch"), "{reply}");
+        wait_until("it is up", PATIENCE, || ask("getVmStats", &[Param::Text(VM)]).contains(">Up<"));
+        let nic = card("52:54:00:00:00:02").replacen("<value>", "", 1);
+        let nic = nic.strip_suffix("</value>").unwrap_or_default();
+        let reply = ask("hotplugNic", &[Param::Written(&structure(&[("vmId", VM), ("nic", nic)]))]);
+        assert!(reply.contains("<name>code</name><value><int>0</int>"), "{reply}");
+        for alias in ["net0", "net1"] {
+            let link = structure(&[
+                ("deviceType", "interface"),
+                ("alias", alias),
+                ("linkActive", "true"),
+                ("network", "lab0"),
+            ]);
+            let reply = ask("vmUpdateDevice", &[Param::Text(VM), Param::Written(&link)]);
+            assert!(
+                reply.contains(&format!("<name>code</name><value><int>{code}</int>")),
+                "{alias}: {reply}"
+            );
+        }
+        assert!(ask("destroy", &[Param::Text(VM)]).contains("<int>0</int>"));
+    }
+    Ok(())
+}
+
+/// What a host says of its networks and bridges.
+fn words_of_networks(info: &Members) -> String {
+    format!("{:?} {:?}", info["networks"], info["bridges"])
 }

@@ -399,6 +399,16 @@ fn interface(fields: &Fields<'_>, usual: Option<String>) -> Result<Element, Refu
 /// its link is down. A manager can ask for no other of this kind.
 pub(super) const UNPLUGGED: &str = "ethernet";
 
+/// A document that was made here, with its cards that are plugged into nothing on this bridge: from one of no kind libvirt
+/// lets none be plugged elsewhere while its VM is up. Texts of managers have no such tag, as they are escaped.
+pub fn led_to(bridge: &str, document: &str) -> String {
+    let source = element("source").with("bridge", bridge).to_xml();
+    document.replace(
+        &format!("<interface type=\"{UNPLUGGED}\">"),
+        &format!("<interface type=\"bridge\">{source}"),
+    )
+}
+
 /// How much a card may send or take in one direction: KiB a second, and KiB of a burst.
 fn bound(name: &'static str, fields: &Fields<'_>) -> Result<Option<Element>, Refused> {
     let Some(average) = fields.number("average")? else { return Ok(None) };

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use whydown_core::id::DomainId;
 
+pub use self::device::led_to;
 pub(crate) use self::device::{DRIVE_NAMES, OneMore, VOLUME, medium, one_more};
 use self::document::{Element, element};
 use crate::fields::Fields;
