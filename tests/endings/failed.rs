@@ -203,7 +203,10 @@ fn refused_times(host: &Host, guest: &Guest, count: usize) {
 
 /// Their moments differ, the newest first, and none began after its end.
 fn in_order(past: &[Value]) {
-    let moment = |ending: &Value, name: &str| ending[name].as_str().expect("a moment").to_owned();
+    // Without its letter, which comes behind all digits, a moment is a text in the order of time.
+    let moment = |ending: &Value, name: &str| {
+        ending[name].as_str().and_then(|moment| moment.strip_suffix('Z')).expect("a moment").to_owned()
+    };
     for ending in past {
         assert!(moment(ending, "started") <= moment(ending, "ended"), "{ending:#}");
     }
@@ -340,5 +343,40 @@ fn a_start_that_sigterm_ends_is_told_with_what_ended_it_and_did_not_end_before_i
     let told = past(&host, &guest, 1)?;
     tells(&told[0], "QEMU was ended while it started: ");
     in_order(&told);
+    Ok(())
+}
+
+/// How many starts an ending says that it stands for besides its own.
+fn stands_for(ending: &Value) -> usize {
+    let pieces = ending["because"].as_array().expect("a list");
+    let counts = pieces.iter().filter_map(|piece| {
+        let (_, rest) = piece["what"].as_str()?.split_once("and so did ")?;
+        rest.split_once(' ')?.0.parse::<usize>().ok()
+    });
+    counts.sum()
+}
+
+/// As a unit does it that starts its VM again whenever that fails.
+#[test]
+fn of_a_vm_that_is_started_in_vain_again_and_again_the_last_starts_are_told_and_the_others_counted()
+-> Result<()> {
+    const STARTS: usize = 300;
+    let host = Host::start("again")?;
+    let guest = host.guest("again")?;
+    host.libvirtd.define(&guest)?;
+    std::fs::remove_file(guest.image_path()).expect("removed");
+    let starts = vec!["start again"; STARTS].join("; ");
+    assert!(host.libvirtd.virsh(&[&starts]).is_err());
+    let all = || host.past(&guest).map(|past| past.len() + past.iter().map(stands_for).sum::<usize>());
+    wait_until("each is told or counted", PATIENCE, || all().is_ok_and(|all| all >= STARTS));
+    assert_eq!(all()?, STARTS);
+    let told = host.past(&guest)?;
+    in_order(&told);
+    tells(&told[0], "Cannot access storage file");
+    assert!(told.len() < STARTS, "{}", told.len());
+    // The next one is told as ever.
+    start_refused(&host, &guest);
+    wait_until("one more", PATIENCE, || all().is_ok_and(|all| all > STARTS));
+    assert_eq!(host.status(&guest).as_deref(), Some("down"));
     Ok(())
 }

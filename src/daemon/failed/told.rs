@@ -85,3 +85,46 @@ impl Known {
         (self.started.before(before)..=self.ended.after(after)).contains(&attempt.at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use whydown_witness::log::Failure;
+
+    fn at(millis: i64) -> Wall {
+        Wall::from_millis(1_763_690_000_000 + millis)
+    }
+
+    fn known(started: i64, ended: i64) -> Known {
+        let (started, ended) = (at(started), at(ended));
+        Known { started, ended, came_up: false, looked_for: false, farewell: None, audited: None }
+    }
+
+    fn logged(began: Option<i64>, ended: i64) -> Attempt {
+        let failure = Failure { at: at(ended), began: began.map(at), domain: None, facts: Vec::new() };
+        Attempt { at: at(ended), logged: Some(failure), audited: None }
+    }
+
+    #[test]
+    fn a_start_of_which_an_event_told_without_its_farewell_stands_for_one_and_no_more() {
+        let mut told = Told(vec![known(0, 10)]);
+        assert!(told.has(&logged(Some(-50), 400)));
+        assert!(told.has(&logged(Some(-50), 400)), "it is known by its farewell now");
+        assert!(!told.has(&logged(Some(500), 900)), "that is another");
+        assert!(!Told(vec![known(0, 10)]).has(&logged(None, 20_000)));
+    }
+
+    #[test]
+    fn one_that_was_found_by_its_farewell_is_that_one_alone() {
+        let mut told = Told(vec![Known { farewell: Some(at(10)), looked_for: true, ..known(0, 10) }]);
+        assert!(!told.has(&logged(None, 11)) && told.has(&logged(None, 10)));
+    }
+
+    #[test]
+    fn a_run_that_came_up_has_the_farewell_to_its_own_qemu_and_to_no_start_before_or_after_it() {
+        let run = || Told(vec![Known { came_up: true, ..known(1_000, 5_000) }]);
+        assert!(run().has(&logged(Some(900), 5_010)));
+        assert!(!run().has(&logged(Some(100), 800)) && !run().has(&logged(Some(5_100), 5_300)));
+        assert!(!run().has(&logged(None, 5_010)), "libvirt refused that one before QEMU ran");
+    }
+}

@@ -279,7 +279,9 @@ pub(super) fn start_killer(dossier: &Dossier) -> Option<String> {
 }
 
 fn ended_in_words(how: &Fact) -> String {
-    format!("QEMU was ended while it started: {}", super::describe(how))
+    let how = super::describe(how);
+    let how = how.strip_prefix("QEMU's log: ended by ").unwrap_or(&how);
+    format!("QEMU was ended while it started: {how}")
 }
 
 /// The same of SIGTERM, where nobody gave another reason.
