@@ -118,7 +118,8 @@ pub(super) fn start_for(dossier: &Dossier, wanted: StartedFor) -> Vec<EvidenceId
     let mut seen = match wanted {
         StartedFor::Migration => arrival,
         StartedFor::Restore => restore,
-        StartedFor::Either if saved() => Vec::new(),
+        // A snapshot may have its memory in a file, from which it is loaded alike.
+        StartedFor::Either if saved() || has(dossier, |f| matches!(f, Fact::StartedInVain)) => Vec::new(),
         StartedFor::Either => said(StartedFor::Either),
     };
     if !seen.is_empty() && wanted != StartedFor::Restore {

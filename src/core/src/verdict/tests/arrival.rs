@@ -1,6 +1,7 @@
 //! Arrivals that broke off, and what was not the end: a panic before a shutdown, and a program around QEMU.
 
 use super::*;
+use crate::evidence::StartedFor;
 
 fn gap(from: i64, to: i64) -> (i64, Fact) {
     (to, Fact::Gap { from: at(from), to: at(to), why: Deaf::LinkLost })
@@ -60,4 +61,29 @@ fn a_program_around_qemu_that_is_gone_is_no_end_of_qemu() {
         (101, host(Happening::Stopped(StopDetail::Shutdown))),
     ];
     says(&facts, 101, "G8", Certainty::Certain);
+}
+
+#[test]
+fn a_qemu_that_did_not_come_up_was_for_whom_libvirt_says_or_else_for_what_was_not_saved() {
+    let for_whom = |what| (90, Fact::StartedFor { what, told_by: "the log".into() });
+    let failed = (95, Fact::StartFailed { told_by: "the log".into() });
+    let words = (94, Fact::LogText("qemu: Address already in use".into()));
+    let oom = (94, Fact::OomKilled { line: "Killed process".into() });
+    let saved =
+        (100, Fact::Found { state: DomainState::ShutOff(ShutOffReason::Failed), managed_save: Some(true) });
+    let in_vain = (93, Fact::StartedInVain);
+    for (what, besides, cause_then) in [
+        (StartedFor::Migration, vec![], Cause::IncomingMigrationFailed),
+        (StartedFor::Migration, vec![oom.clone()], Cause::IncomingMigrationFailed),
+        (StartedFor::Either, vec![], Cause::IncomingMigrationFailed),
+        (StartedFor::Either, vec![oom.clone()], Cause::IncomingMigrationFailed),
+        (StartedFor::Either, vec![saved.clone()], Cause::RestoreFailed),
+        (StartedFor::Restore, vec![], Cause::RestoreFailed),
+        // libvirt tells of a start from a snapshot, of which the memory may be a file of its own.
+        (StartedFor::Either, vec![in_vain], Cause::StartFailed),
+    ] {
+        let facts: Vec<_> =
+            [for_whom(what), failed.clone(), words.clone()].into_iter().chain(besides).collect();
+        assert_eq!(cause(&facts), cause_then, "{facts:?}");
+    }
 }
