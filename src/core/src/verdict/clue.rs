@@ -373,15 +373,7 @@ impl Clue {
                 seen
             }
             Self::EndedBeforeLoss => ended_by_libvirt(dossier, Ended::BeforeLoss),
-            Self::AskedAndEnded => {
-                let (mut asked, ended) =
-                    (Self::WeAskedShutdown.seen(dossier, end), Self::EndedBeforeLoss.seen(dossier, end));
-                if asked.is_empty() || ended.is_empty() {
-                    return Vec::new();
-                }
-                asked.extend(ended);
-                asked
-            }
+            Self::AskedAndEnded => asked_and_ended(dossier, end),
             Self::EndedByOldLibvirt => ended_by_libvirt(dossier, Ended::ByOld),
             Self::EndedByNewLibvirt => ended_by_libvirt(dossier, Ended::ByNew),
             Self::LibvirtActed => ids(dossier, signal_of_libvirt),

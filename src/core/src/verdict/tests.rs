@@ -3,6 +3,7 @@
 mod arrival;
 mod lack;
 mod strong;
+mod unheard;
 
 use std::collections::BTreeSet;
 

@@ -47,7 +47,7 @@ pub(super) fn recent(
 
 /// Requests through us that came before `onset` and not longer than `life` before it, if libvirt did not refuse as many.
 /// Equal requests are one piece of evidence, so that a refusal does not tell which of them was refused. What was asked when
-/// the process had exited ended nothing.
+/// the process had exited, or when libvirt had sent it the signal that ended it, ended nothing.
 pub(super) fn asked(
     dossier: &Dossier,
     what: Asked,
@@ -68,10 +68,11 @@ pub(super) fn asked(
     if requested <= refused {
         return Vec::new();
     }
-    let exited = order::exited(dossier).unwrap_or(onset.to);
+    let over =
+        order::exited(dossier).into_iter().chain(ended_by_libvirt_at(dossier)).fold(onset.to, Wall::min);
     order::enumerated(dossier)
         .filter(|(_, e)| matches!(&e.fact, Fact::Requested { what: w, .. } if *w == what))
-        .filter(|(_, e)| e.first <= onset.to.min(exited) && onset.from.since(e.last) <= life)
+        .filter(|(_, e)| e.first <= over && onset.from.since(e.last) <= life)
         .map(|(id, _)| id)
         .collect()
 }
@@ -283,15 +284,8 @@ const TAKES_OVER: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// The signals of libvirt that ended the process, if that was in this way, and what else shows that.
 pub(super) fn ended_by_libvirt(dossier: &Dossier, wanted: Ended) -> Vec<EvidenceId> {
-    // What came before what is told by dates alone here.
-    if has(dossier, |f| matches!(f, Fact::ClockSet { .. })) {
-        return Vec::new();
-    }
     let signals = ids(dossier, signal_of_libvirt);
-    let Some(signalled) = signals.iter().map(|id| &dossier.items()[usize::from(*id)]).map(when_sent).min()
-    else {
-        return Vec::new();
-    };
+    let Some(signalled) = ended_by_libvirt_at(dossier) else { return Vec::new() };
     // Nobody listened to a run that only the log tells of, whatever the dates say.
     let unheard = has(dossier, |f| matches!(f, Fact::LogStart { .. }));
     let listening = !unheard
@@ -321,6 +315,32 @@ pub(super) fn ended_by_libvirt(dossier: &Dossier, wanted: Ended) -> Vec<Evidence
         _ => (Ended::ByOld, None),
     };
     if ended == wanted { signals.into_iter().chain(shown).collect() } else { Vec::new() }
+}
+
+/// A shutdown through us that libvirt's own signal ended, of which we had not heard the end: the request came before that
+/// signal, and not long before it. Of equal requests only the first and the last moment are known: where the last came too
+/// late, those between them count for nothing.
+pub(super) fn asked_and_ended(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
+    let ended = ended_by_libvirt(dossier, Ended::BeforeLoss);
+    let Some(sent) = ended_by_libvirt_at(dossier).filter(|_| !ended.is_empty()) else { return Vec::new() };
+    let led_to_it = |e: &Evidence| {
+        let asked = if e.last <= sent { e.last } else { e.first };
+        asked <= sent && sent.since(asked) <= limits::REQUEST_LIFE
+    };
+    let mut seen = Clue::WeAskedShutdown.seen(dossier, end);
+    seen.retain(|id| led_to_it(&dossier.items()[usize::from(*id)]));
+    if !seen.is_empty() {
+        seen.extend(ended);
+    }
+    seen
+}
+
+/// When libvirt sent its first signal to the process, as far as dates tell what came before what.
+pub(super) fn ended_by_libvirt_at(dossier: &Dossier) -> Option<Wall> {
+    if has(dossier, |f| matches!(f, Fact::ClockSet { .. })) {
+        return None;
+    }
+    dossier.items().iter().filter(|e| signal_of_libvirt(&e.fact)).map(when_sent).min()
 }
 
 /// When anything was known of the run first.
