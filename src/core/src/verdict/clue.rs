@@ -173,6 +173,8 @@ clues! {
     LogSpeaks => None,
     /// The process had exited some seconds before libvirt ended the VM.
     OverBefore => None,
+    /// The process had exited when libvirt ended the VM, and nothing shows that libvirt's signal was what ended it.
+    GoneUnexplained => None,
     /// A shutdown inside the guest had begun.
     GuestHadBegun => Some(Cause::GuestPoweroff),
     /// libvirt no longer knows it.
@@ -449,6 +451,7 @@ impl Clue {
             Self::LogSpeaks => ids(dossier, |f| matches!(f, Fact::LogText(text) if log_says_why(text))),
             Self::GuestHadBegun => order::guest_began(dossier, end).map(|(_, ids)| ids).unwrap_or_default(),
             Self::OverBefore => over_before(dossier, end),
+            Self::GoneUnexplained => gone_unexplained(dossier),
             Self::Gone => ids(dossier, |f| matches!(f, Fact::Gone)),
         }
     }

@@ -179,6 +179,7 @@ table! {
         "D4" PostcopyFailed => PostcopyFailed, Probable: "Its post-copy migration had failed and it was cleaned up.";
         "D5" PausedLong => PausedTooLong, Probable: "An I/O error had paused it for long.";
         "D8" OverBefore => OutsideDestroyed, Probable: "libvirt was told to destroy it when its process had been gone for some seconds, and nothing says what had ended that.";
+        "D9" GoneUnexplained => OutsideDestroyed, Probable: "libvirt was told to destroy it, and whether that ended its process, or something else just before, is not known.";
         "D6" _ => OutsideDestroyed, Certain: "libvirt was told to destroy it, and not by us.";
     }
     [First(Crashed)] {

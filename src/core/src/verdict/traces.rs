@@ -54,6 +54,20 @@ pub(super) fn asked(
     onset: Onset,
     life: std::time::Duration,
 ) -> Vec<EvidenceId> {
+    if !was_taken(dossier, what) {
+        return Vec::new();
+    }
+    let over =
+        order::exited(dossier).into_iter().chain(ended_by_libvirt_at(dossier)).fold(onset.to, Wall::min);
+    order::enumerated(dossier)
+        .filter(|(_, e)| matches!(&e.fact, Fact::Requested { what: w, .. } if *w == what))
+        .filter(|(_, e)| e.first <= over && onset.from.since(e.last) <= life)
+        .map(|(id, _)| id)
+        .collect()
+}
+
+/// Whether this was asked of us more often than libvirt refused it.
+fn was_taken(dossier: &Dossier, what: Asked) -> bool {
     let times = |wanted: fn(&Fact) -> Option<Asked>| -> u64 {
         dossier.items().iter().filter(|e| wanted(&e.fact) == Some(what)).map(|e| u64::from(e.times)).sum()
     };
@@ -65,16 +79,7 @@ pub(super) fn asked(
         Fact::Refused { what, .. } => Some(*what),
         _ => None,
     });
-    if requested <= refused {
-        return Vec::new();
-    }
-    let over =
-        order::exited(dossier).into_iter().chain(ended_by_libvirt_at(dossier)).fold(onset.to, Wall::min);
-    order::enumerated(dossier)
-        .filter(|(_, e)| matches!(&e.fact, Fact::Requested { what: w, .. } if *w == what))
-        .filter(|(_, e)| e.first <= over && onset.from.since(e.last) <= life)
-        .map(|(id, _)| id)
-        .collect()
+    requested > refused
 }
 
 /// All requests of this kind through us, if libvirt did not refuse as many.
@@ -242,6 +247,20 @@ pub(super) fn died_before_destroy(dossier: &Dossier, end: Wall) -> bool {
     let by_others = || seen(Clue::KilledHard) || seen(Clue::OutsideSignal);
     seen(Clue::ExitedWithError) && apart >= LIBVIRTS_PATIENCE
         || !over_before(dossier, end).is_empty() && (apart >= LONG_OVER || by_others())
+        || !seen(Clue::KilledHard) && we_came_too_late(dossier, exited)
+}
+
+/// Whether we were asked to destroy it when its process had exited, by no signal of libvirt's that is known: libvirt only
+/// tidied up for us.
+fn we_came_too_late(dossier: &Dossier, exited: Wall) -> bool {
+    !has(dossier, signal_of_libvirt)
+        && [Asked::Destroy, Asked::ForceOff].into_iter().any(|way| {
+            let late = |e: &Evidence| match &e.fact {
+                Fact::Requested { what, .. } => *what == way && e.first > exited,
+                _ => false,
+            };
+            was_taken(dossier, way) && dossier.items().iter().any(late)
+        })
 }
 
 /// libvirt looks five times a second whether what it ends is gone. On a host that is busy with other things this may take
@@ -256,6 +275,29 @@ pub(super) fn over_before(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
         return Vec::new();
     }
     ids(dossier, |f| matches!(f, Fact::Exit(_) | Fact::InnerExit(_)))
+}
+
+/// The exit of a process that was seen, where no signal of libvirt's is known that came before it, or where another's came
+/// before libvirt's: the destroy may have come when it was gone, or on its way.
+pub(super) fn gone_unexplained(dossier: &Dossier) -> Vec<EvidenceId> {
+    let Some(exited) = order::exited(dossier) else { return Vec::new() };
+    let sent = dossier.items().iter().filter(|e| signal_of_libvirt(&e.fact)).map(when_sent).min();
+    let in_time = sent.filter(|sent| *sent <= exited.after(limits::CLOCK_GRACE));
+    let mut seen =
+        ids(dossier, |f| matches!(f, Fact::LogSignal { sender, .. } if *sender != Sender::Libvirt));
+    seen.extend(order::enumerated(dossier).filter_map(|(id, e)| match &e.fact {
+        Fact::Signalled { signal, sender, .. } => {
+            let ends = OBEYED.contains(signal) || *signal == SIGKILL || FAULTS.contains(signal);
+            let before = e.last <= exited && in_time.is_none_or(|sent| e.last <= sent);
+            let soon = exited.since(e.last) <= limits::PRELUDE_LIFE;
+            (*sender != Sender::Libvirt && ends && before && soon).then_some(id)
+        }
+        _ => None,
+    }));
+    if in_time.is_none() || !seen.is_empty() {
+        seen.extend(ids(dossier, |f| matches!(f, Fact::Exit(_) | Fact::InnerExit(_))));
+    }
+    seen
 }
 
 /// Whether the exit status is none that libvirt's end of a panicked guest leaves: QEMU exits with 0 on its SIGTERM.
