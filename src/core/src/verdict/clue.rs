@@ -143,7 +143,7 @@ clues! {
     FaultSignal => Some(Cause::QemuCrashed),
     /// The kernel saw another process send the signal that ended it, which is of neither kind.
     OtherBySender => Some(Cause::ProcessTerminated),
-    /// The process was killed by another signal, and libvirt did not send that.
+    /// The process was killed by another signal, which libvirt never sends.
     OtherSignal => Some(Cause::ProcessTerminated),
     /// The guest ended QEMU by a device for that, with a status that is none of QEMU's.
     GuestExited => Some(Cause::GuestExit),
@@ -165,6 +165,8 @@ clues! {
     ExitedWithError => Some(Cause::QemuFailed),
     /// The process exited with status 0, and its log was read and names no signal.
     LeftCleanly => None,
+    /// How the process ended is known.
+    StatusKnown => None,
     /// libvirt refused the start in its own words.
     StartRefused => None,
     /// libvirt's own log, or libvirt asked anew, says why a start by another client failed.
@@ -228,6 +230,8 @@ impl Clue {
             }
             Self::PanickedAndEnded => Self::Panicked.seen(dossier, end),
             Self::WatchdogShutdown => prelude(|h| matches!(h, Happening::Watchdog(WatchdogAction::Shutdown))),
+            // QEMU then exits with 0 by itself.
+            Self::WatchdogPoweredOff if !exit(dossier, |s| s != ExitStatus::Code(0)).is_empty() => Vec::new(),
             Self::WatchdogPoweredOff => {
                 prelude(|h| matches!(h, Happening::Watchdog(WatchdogAction::PowerOff)))
             }
@@ -309,7 +313,10 @@ impl Clue {
                 signals.extend(boots);
                 signals
             }
-            Self::NewBoot if !log_unread(dossier).is_empty() => Vec::new(),
+            // A process that was seen to end before did not go down with its host.
+            Self::NewBoot if !log_unread(dossier).is_empty() || order::exited(dossier).is_some() => {
+                Vec::new()
+            }
             Self::NewBoot => ids(dossier, |f| matches!(f, Fact::NewBoot { .. })),
             Self::MonitorQuit => word(|_, r| r == QemuReason::HostQmpQuit),
             Self::WindowClosed => word(|_, r| r == QemuReason::HostUi),
@@ -406,7 +413,6 @@ impl Clue {
                 }
                 with_unit(dossier, seen)
             }
-            Self::OtherSignal if has(dossier, signal_of_libvirt) => Vec::new(),
             Self::OtherSignal => exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if is_another(n))),
             Self::GuestExited => guest_exited(dossier, true),
             Self::GuestMayHaveExited => guest_exited(dossier, false),
@@ -422,7 +428,10 @@ impl Clue {
                 exit(dossier, |s| matches!(s, ExitStatus::Code(_)) && !own(s))
             }
             Self::NoSignalLogged
-                if !log_without_signal(dossier) || super::process::guest_may_exit(dossier) =>
+                if !log_without_signal(dossier)
+                    || super::process::guest_may_exit(dossier)
+                    // Told to quit, it exits with 0.
+                    || !exit(dossier, |s| s != ExitStatus::Code(0)).is_empty() =>
             {
                 Vec::new()
             }
@@ -444,6 +453,7 @@ impl Clue {
                 }
                 seen
             }
+            Self::StatusKnown => exit(dossier, |_| true),
             Self::StartRefused => {
                 ids(dossier, |f| matches!(f, Fact::Refused { what: Asked::Create, text } if says_why(text)))
             }

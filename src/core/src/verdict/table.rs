@@ -208,6 +208,8 @@ table! {
         "F23" ExitedOddly => QemuFailed, Probable: "QEMU ended with a status that is not the one of its own errors.";
         "F13" ExitedWithError => QemuFailed, Certain: "QEMU gave up with an error.";
         "F20" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
+        "F25" LibvirtActed => ProcessLost, Probable: "libvirt itself ended it, as it does when it has lost QEMU's monitor, and does not say why.";
+        "F24" StatusKnown => UnknownEnded, Unknown: "How the process ended is known, and who or what ended it so is not: a signal that QEMU obeys, a quit command and a watchdog all may.";
         "F14" _ => ProcessLost, Probable: "The process vanished and left no word.";
     }
     [First(FromSnapshot)] {
@@ -247,6 +249,8 @@ table! {
         "X21" EndedByOldLibvirt => GuestPanic, Probable: "The libvirt that called it crashed and ended its process had followed it all along: the guest had crashed, not QEMU.";
         "X22" EndedByNewLibvirt => KilledByLibvirt, Probable: "A libvirt that had come back ended a process that was still there: it could not take it over.";
         "X23" LibvirtActed => UnknownEnded, Unknown: "libvirt called it crashed and ended its process: the guest had crashed, or libvirt could not take it over.";
+        "X28" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
+        "X27" StatusKnown => UnknownEnded, Unknown: "How the process ended is known, and who or what ended it so is not: a signal that QEMU obeys, a quit command and a watchdog all may.";
         "X10" _ => ProcessLost, Probable: "libvirt found the process gone.";
     }
     [Then(FoundKilledByLibvirt)] {
@@ -256,6 +260,7 @@ table! {
         "K7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "K9" AskedAndEnded => AdminShutdown, Probable: "A manager had asked through us, and libvirt ended it while we listened.";
         "K8" EndedBeforeLoss => OutsideDestroyed, Probable: "libvirt ended it while we listened, and not for us; it was gone itself before it could say why.";
+        "K10" OtherSignal => ProcessTerminated, Probable: "A signal ended it that libvirt does not send, and libvirt could not take over what was gone.";
         "K1" _ => KilledByLibvirt, Probable: "libvirt says that it could not take it over again.";
     }
     [First(FoundMute)] {
@@ -276,6 +281,8 @@ table! {
         "N13" WeAskedShutdown => AdminShutdown, Probable: "A manager had asked through us.";
         "N22" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us.";
         "N23" EndedBeforeLoss => OutsideDestroyed, Probable: "libvirt ended it while we listened, and not for us; it was gone itself before it could say why.";
+        "N31" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
+        "N30" StatusKnown => UnknownEnded, Unknown: "How the process ended is known, and who or what ended it so is not: a signal that QEMU obeys, a quit command and a watchdog all may.";
         "N15" Gone => UnknownVanished, Unknown: "It is gone, and nothing says how.";
         "N16" _ => UnknownEnded, Unknown: "It is off, and nothing says how.";
     }

@@ -2,6 +2,7 @@
 
 mod arrival;
 mod lack;
+mod status;
 mod strong;
 mod unheard;
 
@@ -468,7 +469,7 @@ fn a_program_around_qemu_does_not_speak_for_it() {
         (vec![wrapped.clone(), inner(signal(9)), outer(signal(15))], "F10", Certainty::Probable),
         (vec![wrapped.clone(), outer(signal(15))], "F14", Certainty::Probable),
         (vec![wrapped.clone(), outer(signal(9))], "F14", Certainty::Probable),
-        (vec![outer(signal(15))], "F14", Certainty::Probable),
+        (vec![outer(signal(15))], "F24", Certainty::Unknown),
         // A shell says how its child ended.
         (vec![wrapped.clone(), outer(code(139))], "F11", Certainty::Probable),
         (vec![outer(code(139))], "F11", Certainty::Probable),

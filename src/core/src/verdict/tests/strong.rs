@@ -13,7 +13,7 @@ struct Strong {
 
 const GUEST: &[Cause] = &[Cause::GuestPoweroff, Cause::GuestExit];
 /// The end of every dossier, in seconds.
-const END: i64 = 1_000;
+pub(super) const END: i64 = 1_000;
 
 fn qemu(guest: bool, reason: QemuReason) -> Fact {
     host(Happening::QemuShutdown { guest, reason })
@@ -71,7 +71,7 @@ fn strong_facts() -> Vec<Strong> {
 }
 
 /// The least that brings a setting about.
-fn bare(setting: Setting) -> Vec<(i64, Fact)> {
+pub(super) fn bare(setting: Setting) -> Vec<(i64, Fact)> {
     let stopped = |detail| vec![(END, host(Happening::Stopped(detail)))];
     let off = |reason| vec![(END, gap(END - 60, END)), (END, found(DomainState::ShutOff(reason)))];
     match setting {
