@@ -78,5 +78,16 @@ fn an_orderly_shutdown_while_whydown_was_stopped_is_told_by_what_that_boot_left(
     world.host.boot()?;
     world.wait_settled(&[&obeys]);
     world.expect(&obeys, 4, ["host-lost", "probable", "N6"]);
+
+    // And once more, under a run that nobody heard begin.
+    world.host.run(&["systemctl", "stop", "whydown"])?;
+    world.host.run(&["virsh", "-q", "start", obeys.name()])?;
+    obeys.serial(PATIENCE)?.answer(PATIENCE)?;
+    let until = Instant::now() + Duration::from_secs(6);
+    wait_until("it has run for some seconds", PATIENCE, || Instant::now() >= until);
+    world.host.cut_power()?;
+    world.host.boot()?;
+    world.wait_settled(&[&obeys]);
+    world.expect(&obeys, 5, ["host-lost", "probable", "N6"]);
     Ok(())
 }

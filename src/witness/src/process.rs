@@ -64,11 +64,18 @@ pub fn boot_id() -> io::Result<BootId> {
     Ok(BootId(tame(String::from_utf8_lossy(&text).trim())))
 }
 
-/// When the host's present boot began, by its present clock: `btime` of `/proc/stat`. `None` where `/proc` does not say.
+/// Names of a first process that is a host's init. Any other is the only program of a container, which runs where it likes.
+const INITS: [&str; 4] = ["systemd", "init", "openrc-init", "runit"];
+
+/// When the host's present boot began, by its present clock: when the kernel was begun, and of a host that shares a kernel
+/// with others, which have run for longer, when its init was. `None` where `/proc` does not say.
 pub fn booted() -> Option<Wall> {
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
     let seconds: i64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    Some(Wall::from_millis(seconds.checked_mul(1000)?))
+    let kernel = Wall::from_millis(seconds.checked_mul(1000)?);
+    let name = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
+    let init = running_since(1).filter(|_| INITS.contains(&name.trim_end()));
+    Some(init.map_or(kernel, |init| init.max(kernel)))
 }
 
 /// A thread, as far as `/proc` shows it now.
