@@ -186,6 +186,13 @@ pub enum Fact {
         /// Its time.
         at: Option<Wall>,
     },
+    /// What may be libvirt's farewell in the log, of a domain whose guest can write there as well.
+    LogDoubted {
+        /// Its word.
+        word: LogWord,
+        /// Its time, as it says.
+        at: Wall,
+    },
     /// QEMU's log names a signal.
     LogSignal {
         /// Signal number.

@@ -24,6 +24,8 @@ use crate::ways::{Act, From, Way};
 pub enum LogLine {
     /// `shutting down, reason=…`
     Reason(LogWord),
+    /// The same, in the log of a domain whose guest can write there as well.
+    Doubted(LogWord),
     /// `terminating on signal … from pid … (…)`
     Signal {
         /// Number.
@@ -393,6 +395,7 @@ impl Hypervisor {
         let last_signal = life.log.iter().rposition(|(_, line)| matches!(line, LogLine::Signal { .. }));
         for (position, (at, line)) in life.log.iter().enumerate() {
             match line {
+                LogLine::Doubted(word) => facts.push((*at, Fact::LogDoubted { word: *word, at: *at })),
                 LogLine::Reason(word) => facts.push((*at, Fact::LogEnd { word: *word, at: Some(*at) })),
                 LogLine::Signal { signal, pid, program } if Some(position) == last_signal => {
                     let (signal, pid, program) = (*signal, *pid, program.clone());
@@ -412,7 +415,7 @@ impl Hypervisor {
         if it_does && sent.is_some_and(|(at, _)| since <= at.after(CLOCK_GRACE)) {
             facts.push((wall, Fact::LibvirtSince(since)));
         }
-        if !facts.iter().any(|(_, fact)| matches!(fact, Fact::LogEnd { .. })) {
+        if !facts.iter().any(|(_, fact)| matches!(fact, Fact::LogEnd { .. } | Fact::LogDoubted { .. })) {
             facts.push((wall, Fact::LogSilent));
         }
         if life.log_cut {

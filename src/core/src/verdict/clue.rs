@@ -87,6 +87,8 @@ clues! {
     SignalWord => Some(Cause::ProcessTerminated),
     /// This run's part of QEMU's log was not read whole.
     LogNotWhole => None,
+    /// What its guest may have written looks like libvirt's farewell.
+    LogDoubted => None,
     /// The monitor broke off, and no signal is known.
     MonitorLost => None,
     /// Its post-copy migration failed.
@@ -313,8 +315,13 @@ impl Clue {
                 signals.extend(boots);
                 signals
             }
-            // A process that was seen to end before did not go down with its host.
-            Self::NewBoot if !log_unread(dossier).is_empty() || order::exited(dossier).is_some() => {
+            // A process that was seen to end before did not go down with its host; and whether libvirt had said farewell is
+            // not known of a log into which the guest can write so.
+            Self::NewBoot
+                if !log_unread(dossier).is_empty()
+                    || order::exited(dossier).is_some()
+                    || !Self::LogDoubted.seen(dossier, end).is_empty() =>
+            {
                 Vec::new()
             }
             Self::NewBoot => ids(dossier, |f| matches!(f, Fact::NewBoot { .. })),
@@ -331,6 +338,7 @@ impl Clue {
                 seen
             }
             Self::LogNotWhole => log_not_whole(dossier),
+            Self::LogDoubted => ids(dossier, |f| matches!(f, Fact::LogDoubted { .. })),
             Self::MonitorLost
                 if has(dossier, |f| matches!(f, Fact::LogSignal { .. }))
                     || !log_not_whole(dossier).is_empty()

@@ -43,6 +43,10 @@ pub fn describe(fact: &Fact) -> String {
         Fact::LogEnd { word, .. } => {
             format!("libvirt's farewell in QEMU's log: \"reason={}\"", log_word(*word))
         }
+        Fact::LogDoubted { word, .. } => format!(
+            "QEMU's log, into which its guest can write, says as libvirt would: \"reason={}\"",
+            log_word(*word)
+        ),
         Fact::LogSignal { signal, pid, program, sender, .. } => {
             let program = if program.is_empty() {
                 "a program that is gone".to_owned()

@@ -281,6 +281,7 @@ table! {
         "N13" WeAskedShutdown => AdminShutdown, Probable: "A manager had asked through us.";
         "N22" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us.";
         "N23" EndedBeforeLoss => OutsideDestroyed, Probable: "libvirt ended it while we listened, and not for us; it was gone itself before it could say why.";
+        "N32" LogDoubted => UnknownEnded, Unknown: "Its log, into which its guest can write, has a farewell: libvirt's, or the guest's own while it ran on.";
         "N31" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
         "N30" StatusKnown => UnknownEnded, Unknown: "How the process ended is known, and who or what ended it so is not: a signal that QEMU obeys, a quit command and a watchdog all may.";
         "N15" Gone => UnknownVanished, Unknown: "It is gone, and nothing says how.";

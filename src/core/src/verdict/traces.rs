@@ -183,7 +183,7 @@ const SIGNAL_WORDS: &str = "terminating on signal";
 
 /// Whether this run's part of the log was read, at least to its end.
 fn is_log_read(dossier: &Dossier) -> bool {
-    has(dossier, |f| matches!(f, Fact::LogEnd { .. } | Fact::LogSilent))
+    has(dossier, |f| matches!(f, Fact::LogEnd { .. } | Fact::LogDoubted { .. } | Fact::LogSilent))
 }
 
 /// What shows that the log may have said more than was read: that a line is absent from it means nothing then.
@@ -446,6 +446,7 @@ pub(super) fn migrated(dossier: &Dossier) -> Vec<EvidenceId> {
 pub(super) fn went_down(dossier: &Dossier) -> Vec<EvidenceId> {
     let dates = dossier.items().iter().filter_map(|e| match e.fact {
         Fact::LogEnd { at, .. } | Fact::LogSignal { at, .. } => at,
+        Fact::LogDoubted { at, .. } => Some(at),
         Fact::Exit(_) | Fact::Host(Happening::Stopped(_)) => Some(e.first),
         _ => None,
     });

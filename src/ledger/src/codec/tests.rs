@@ -64,6 +64,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::Gap { .. }
             | Fact::LogEnd { .. } => {}
             Fact::LogSignal { .. }
+            | Fact::LogDoubted { .. }
             | Fact::LogText(_)
             | Fact::StartFailed { .. }
             | Fact::StartTrouble(_)
@@ -112,6 +113,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         ],
         (moment(), moment()).prop_map(|(from, to)| Fact::Gap { from, to, why: Deaf::LinkLost }),
         (moment(), any::<bool>()).prop_map(|(at, incoming)| Fact::LogStart { at, incoming }),
+        moment().prop_map(|at| Fact::LogDoubted { word: LogWord::Migrated, at }),
         proptest::option::of(moment()).prop_map(|at| Fact::LogEnd { word: LogWord::FromSnapshot, at }),
         (any::<i32>(), any::<u32>(), text(), proptest::option::of(moment())).prop_map(
             |(signal, pid, program, at)| {

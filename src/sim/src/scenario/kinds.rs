@@ -28,6 +28,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::StartedInVain => "started-in-vain",
         Fact::Gap { .. } => "gap",
         Fact::LogEnd { .. } => "log-end",
+        Fact::LogDoubted { .. } => "log-doubted",
         Fact::LogSignal { .. } => "log-signal",
         Fact::LogText(_) => "log-text",
         Fact::StartFailed { .. } => "start-failed",

@@ -12,7 +12,7 @@
 //! | `qmp POWERDOWN`, `qmp GUEST_PANICKED` | the same |
 //! | `state PAUSED/IOERROR`, `state SHUTOFF/CRASHED` | what libvirt shows from now on; SHUTOFF ends the process in silence |
 //! | `image yes` | a managed save image waits, or not; `image unknown` |
-//! | `log reason=crashed`, `log terminating on signal 15 from pid 1 (systemd)`, `log says …`, `log unreadable`, `log cut` | QEMU's log |
+//! | `log reason=crashed`, `log terminating on signal 15 from pid 1 (systemd)`, `log says …`, `log doubted reason=crashed`, `log unreadable`, `log cut` | QEMU's log |
 //! | `signal 9 from 4711 (pkill)`, `signal 9 from kernel`, `signal 6 from itself` | a signal that the kernel saw delivered |
 //! | `exit 1`, `exit signal 9`, `oom-kill` | the process's exit; the kernel's out-of-memory killer |
 //! | `wrapped by sh`, `inner exit signal 9`, `may exit by isa-debug-exit` | what is known of its process |
@@ -521,6 +521,12 @@ fn shut_off(reason: &str) -> Option<ShutOffReason> {
 }
 
 fn log_line(text: &str) -> Option<LogLine> {
+    if let Some(text) = text.strip_prefix("doubted ") {
+        return match log_line(text)? {
+            LogLine::Reason(word) => Some(LogLine::Doubted(word)),
+            _ => None,
+        };
+    }
     if let Some(word) = text.strip_prefix("reason=") {
         return Some(LogLine::Reason(pick(
             word,

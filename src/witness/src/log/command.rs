@@ -11,14 +11,31 @@ pub(super) fn stamps(command: &[u8]) -> bool {
     words(command).any(|(option, value)| option == "-msg" && value.contains(STAMPS))
 }
 
-/// Whether something of the guest's may write into the log: a console that is QEMU's own standard output.
+/// Whether something of the guest's may write into the log: a console that is QEMU's own standard output, or the file of the
+/// log itself, and what writes there by itself as the guest makes it: the calls of semihosting, a screen of letters, and
+/// the renderer of 3D graphics, which prints the guest's shaders where it does not understand them.
 pub(super) fn speaks_to_the_log(command: &[u8]) -> bool {
     const CONSOLES: [&str; 8] =
         ["-chardev", "-serial", "-parallel", "-debugcon", "-monitor", "-virtioconsole", "-mon", "-D"];
-    words(command).any(|(option, value)| {
-        option == "-nographic"
-            || CONSOLES.contains(&option.as_str())
-                && (value.contains("stdio") || OUTPUTS.iter().any(|output| value.contains(output)))
+    let log = words(command).find_map(|(option, value)| {
+        let name = value.strip_prefix("guest=").filter(|_| option == "-name")?;
+        Some(format!("/{}.log", name.split(',').next().unwrap_or_default()))
+    });
+    words(command).any(|(option, value)| match option.as_str() {
+        "-nographic" | "-curses" | "-semihosting" | "-semihosting-config" => true,
+        "-display" => value.starts_with("curses"),
+        "-device" => {
+            value.contains("-gl\"")
+                || value.contains("-gl,")
+                || value.ends_with("-gl")
+                || value.contains("virgl")
+        }
+        option if CONSOLES.contains(&option) => {
+            value.contains("stdio")
+                || OUTPUTS.iter().any(|output| value.contains(output))
+                || log.as_ref().is_some_and(|log| value.contains(log))
+        }
+        _ => false,
     })
 }
 

@@ -19,8 +19,8 @@
 //! QEMU's only with a stamp where it was told to stamp them, and a start only with its command behind it. QEMU speaks of a signal once and ends, so that of several such
 //! lines the first counts: the others are in the name of its sender. libvirt speaks its farewell at the end, so that of
 //! several the last one counts, unless it stands in such a name; nor does a start there begin a block, as far as that can be told. What is not believed is kept as text. A guest that was
-//! given QEMU's standard output as a console can write perfect copies: of such a domain no signal is believed. What it
-//! writes as libvirt's farewell adds to the true one, and the other witnesses will disagree with it.
+//! given QEMU's standard output as a console can write perfect copies: of such a domain no signal is believed, and a farewell
+//! is told as one that its guest may have written.
 //!
 //! Nothing here follows a link, waits on a pipe or reads more than [`TAIL_BYTES`].
 
@@ -81,7 +81,8 @@ fn told(name: &str, log: &[u8], libvirt: &LibvirtProcess, now: Wall) -> Vec<LogB
             from_snapshot: block.said.from_snapshot,
             first,
             last: stamps.last().or(first),
-            ended: block.ended(),
+            // Nor does what its guest may have written tell that it was over.
+            ended: block.ended().filter(|_| !command::speaks_to_the_log(block.command)),
             facts: facts(block, libvirt, now),
         }
     };
@@ -96,8 +97,12 @@ fn facts(block: &Block<'_>, libvirt: &LibvirtProcess, now: Wall) -> Vec<(Wall, F
     if let Some(device) = command::guests_exit(block.command) {
         facts.push((block.start.unwrap_or(now), Fact::GuestMayExit { device: device.into() }));
     }
+    let doubted = command::speaks_to_the_log(block.command);
     for (position, bytes) in block.lines().enumerate() {
         match parse(bytes) {
+            Line::End { word, at } if chosen.end == Some(position) && doubted => {
+                facts.push((at, Fact::LogDoubted { word, at }));
+            }
             Line::End { word, at } if chosen.end == Some(position) => {
                 facts.push((at, Fact::LogEnd { word, at: Some(at) }));
             }
@@ -142,9 +147,13 @@ impl Chosen {
     fn of(block: &Block<'_>) -> Self {
         let signal = Self::signal_of(block);
         let name = signal.map_or(0..0, |signal| rest_of_name(block, signal));
+        // What the guest of a domain whose console is the log dates before its own start, libvirt did not write.
+        let doubted = command::speaks_to_the_log(block.command);
+        let begun = block.start.filter(|_| doubted).map(|start| start.before(limits::CLOCK_GRACE));
         let (mut end, mut failed, mut said) = (None, None, false);
         for (position, bytes) in block.lines().enumerate().filter(|(position, _)| !name.contains(position)) {
             match parse(bytes) {
+                Line::End { at, .. } if begun.is_some_and(|begun| at < begun) => {}
                 // A later start that failed before QEMU ran leaves its `failed` in the block of the run before it.
                 Line::End { word: LogWord::Failed, .. } => failed = failed.or(Some(position)),
                 // What another libvirt found of it later hides no word of the one that ended it.
@@ -172,11 +181,12 @@ impl Chosen {
 }
 
 /// The lines after that of a signal which may still be the name of its sender, which may hold line breaks. QEMU closes the
-/// name with a bracket: a line of no stamp that ends so, or what follows if the name was not closed on its own line.
+/// name with a bracket: the last line that ends so, whatever it begins with, as no line of libvirt's farewell does; or what
+/// follows, if the name was not closed on its own line.
 fn rest_of_name(block: &Block<'_>, signal: usize) -> std::ops::Range<usize> {
     let mut lines = block.lines().enumerate().skip(signal);
     let open = lines.next().is_some_and(|(_, bytes)| !closes(bytes) && bytes.contains(&b'('));
-    let closed = lines.filter(|(_, bytes)| closes(bytes) && parse(bytes).at().is_none()).last();
+    let closed = lines.filter(|(_, bytes)| closes(bytes)).last();
     match closed {
         Some((position, _)) => signal + 1..position + 1,
         None if open => signal + 1..usize::MAX,

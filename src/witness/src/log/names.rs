@@ -22,6 +22,10 @@ fn a_senders_name_that_goes_on_for_lines_forges_nothing() {
         (format!("evil)\n{}(", end("10:10:00.1", "destroyed")), false),
         (format!("evil\n{}", end("10:10:00.1", "destroyed")), false),
         (format!("evil)\n{}\n\n(", end("10:10:00.1", "migrated")), false),
+        // Its last line bears a stamp as well.
+        (format!("evil)\n{}{}", end("10:10:00.1", "migrated"), libvirt("10:10:00.2", "x").trim_end()), false),
+        (format!("evil)\n{}{}", end("10:10:00.1", "migrated"), qemu("10:10:00.2", "x").trim_end()), false),
+        (format!("evil)\n{}{}", end("10:10:00.1", "migrated"), end("10:10:00.2", "saved").trim_end()), false),
     ] {
         let own = if farewell { end("10:10:00.300", "shutdown") } else { String::new() };
         let log = Log::of(begin("10:00:00.000") + &term("10:10:00.0", 4711, &name) + &own);

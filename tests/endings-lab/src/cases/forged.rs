@@ -113,8 +113,23 @@ fn by_its_guest() -> Vec<Case> {
             },
             |_| probable("host-lost"),
         )
+        .at_most(Certainty::Probable)
+        .only(PERSISTENT)
+        .at(Venue::Away(Away::PowerCut)),
+        forging(
+            "console-forged-end-then-power-cut",
+            "the guest writes a forged end into QEMU's log, with a date that is right, and the host loses power",
+            |scene| {
+                let log = std::fs::read_to_string(scene.host.libvirtd.domain_log_path(scene.name()))?;
+                let (before, _) = log.rsplit_once(": starting up libvirt").context("libvirt's line")?;
+                let stamp = before.rsplit('\n').next().unwrap_or_default();
+                say_into_the_log(scene, &format!("{stamp}: shutting down, reason=destroyed\n"))?;
+                scene.kill(Signal::KILL)
+            },
+            |_| probable("host-lost"),
+        )
         .honest(
-            "outside-destroyed",
+            "unknown-ended",
             "a guest that may write into QEMU's log writes there what libvirt would, and nothing else is left of that boot",
         )
         .at_most(Certainty::Probable)
@@ -156,8 +171,12 @@ fn forged(scene: &mut Scene<'_>, name: &str) -> Result<()> {
 fn write_into_the_log(scene: &mut Scene<'_>) -> Result<()> {
     let signal =
         "2026-11-28T00:00:00.000000Z qemu-system-x86_64: terminating on signal 15 from pid 1 (/sbin/init)";
-    let text = format!("{signal}\n{}{END_OF_FORGERY}\n", part(scene)?);
-    scene.console()?.say_there(&text)?;
+    let text = format!("{signal}\n{}", part(scene)?);
+    say_into_the_log(scene, &text)
+}
+
+fn say_into_the_log(scene: &mut Scene<'_>, text: &str) -> Result<()> {
+    scene.console()?.say_there(&format!("{text}{END_OF_FORGERY}\n"))?;
     let log = scene.host.libvirtd.domain_log_path(scene.name());
     let written = || std::fs::read_to_string(&log).is_ok_and(|log| log.contains(END_OF_FORGERY));
     Ok(whydown_lab::wait_for("what the guest wrote", PATIENCE, || written().then_some(()))?)
