@@ -230,6 +230,16 @@ pub enum Fact {
         /// QEMU's name of the device.
         device: String,
     },
+    /// A reboot of its guest ends it, as its definition said when it was last read (`on_reboot`).
+    RebootEnds,
+    /// A panic of its guest does not end it, as its definition said when it was last read (`on_crash`).
+    PanicStays,
+    /// It was begun without a device by which its guest could report a panic.
+    CannotPanic,
+    /// It was begun with a watchdog that powers it off.
+    WatchdogPowersOff,
+    /// libvirt wrote into the log that the guest panicked, as it does where the guest says more of that.
+    LogPanic(String),
     /// The kernel delivered a signal to it, and says who sent it. One that is blocked or ignored is not among them.
     Signalled {
         /// Signal number.

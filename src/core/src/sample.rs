@@ -123,6 +123,16 @@ pub struct Operations {
     pub time_ns: u64,
 }
 
+/// What libvirt does with a domain whose guest began anew or panicked, as its document says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fate {
+    /// It ends, with or without a dump of its memory.
+    Ends,
+    /// It goes on, or stays as it is.
+    Stays,
+}
+
 /// What a domain is made of, from its document.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -157,6 +167,10 @@ pub struct Devices {
     pub parts: Vec<Part>,
     /// Whether a guest agent listens on its channel just now.
     pub agent: bool,
+    /// What becomes of it when its guest reboots (`on_reboot`); `None` if that was not read.
+    pub on_reboot: Option<Fate>,
+    /// What becomes of it when its guest panics (`on_crash`); `None` if that was not read.
+    pub on_crash: Option<Fate>,
 }
 
 impl Devices {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use whydown_core::evidence::tame;
-use whydown_core::sample::{Devices, Disk, Graphics, Nic, Part};
+use whydown_core::sample::{Devices, Disk, Fate, Graphics, Nic, Part};
 
 /// Bytes of one document. Metadata may be large; a machine of hundreds of devices takes some hundred KiB.
 const DOCUMENT_BYTES: usize = 4 << 20;
@@ -207,6 +207,9 @@ impl Scan {
         match path[..] {
             ["domain", "memory"] => devices.memory_kib = kib(text, &self.unit),
             ["domain", "memtune", "min_guarantee"] => devices.memory_min_kib = kib(text, &self.unit),
+            // QEMU's driver takes a reboot to be preserved for one that ends it.
+            ["domain", "on_reboot"] => devices.on_reboot = fate(text, &["destroy", "preserve"]),
+            ["domain", "on_crash"] => devices.on_crash = fate(text, &["destroy", "coredump-destroy"]),
             ["domain", "vcpu"] => devices.vcpus = text.parse().unwrap_or(0),
             ["domain", "cputune", "period"] => devices.vcpu_period_us = text.parse().ok(),
             ["domain", "cputune", "quota"] => devices.vcpu_quota_us = text.parse().ok(),
@@ -245,6 +248,16 @@ fn closer(kind: &str, given: &Attributes) -> String {
         _ => "type",
     };
     given.get(name).cloned().unwrap_or_default()
+}
+
+/// What becomes of it by this word, where these end it.
+fn fate(word: &str, ends: &[&str]) -> Option<Fate> {
+    const STAYS: [&str; 4] = ["restart", "rename-restart", "coredump-restart", "preserve"];
+    match word {
+        word if ends.contains(&word) => Some(Fate::Ends),
+        word if STAYS.contains(&word) => Some(Fate::Stays),
+        _ => None,
+    }
 }
 
 /// Ports that are not given out yet are written as -1.
@@ -333,6 +346,28 @@ mod tests {
         ];
         assert_eq!(kinds, expected);
         assert!(devices.parts[0].read_only && devices.parts[0].address["slot"] == "0x04");
+    }
+
+    #[test]
+    fn a_document_tells_what_becomes_of_it_when_its_guest_reboots_or_panics() {
+        let of = |words: &str| {
+            let devices = read(&format!("<domain id='1'>{words}</domain>")).unwrap();
+            (devices.on_reboot, devices.on_crash)
+        };
+        let (ends, stays) = (Some(Fate::Ends), Some(Fate::Stays));
+        assert_eq!(of(""), (None, None));
+        for (word, reboot, crash) in [
+            ("destroy", ends, ends),
+            ("restart", stays, stays),
+            ("preserve", ends, stays),
+            ("rename-restart", stays, stays),
+            ("coredump-destroy", None, ends),
+            ("coredump-restart", stays, stays),
+            ("another", None, None),
+        ] {
+            let words = format!("<on_reboot>{word}</on_reboot><on_crash>{word}</on_crash>");
+            assert_eq!(of(&words), (reboot, crash), "{word}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::evidence::{Fact, Who};
 use crate::hypervisor::{Happening, StopDetail};
 use crate::id::{DomainId, RunId};
 use crate::record::{Acknowledged, Keep, When};
+use crate::sample::Fate;
 use crate::snapshot::Link;
 use crate::time::{Now, Wall};
 use crate::verdict;
@@ -76,12 +77,26 @@ impl Engine {
         if before != new_boot {
             self.note(id, now.wall, Fact::NewBoot { before, now: new_boot });
         }
+        self.note_its_fate(now, id);
         self.answer_waiting(now, id);
         self.touch(now, domain);
         self.reconsider(now, id);
         self.set_alarm(id);
         if !remains && matches!(self.runs.get(&id).map(|run| &run.phase), Some(Phase::Settling { .. })) {
             self.ask_for_remains(id);
+        }
+    }
+
+    /// Of an end of which not all was heard, what its definition says of a reboot or a panic may be all that tells it.
+    fn note_its_fate(&mut self, now: Now, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let heard_all = run.dossier.find(|f| matches!(f, Fact::Gap { .. })).is_none();
+        let Some(made) = run.made.clone().filter(|_| !heard_all) else { return };
+        if made.on_reboot == Some(Fate::Ends) {
+            self.note(id, now.wall, Fact::RebootEnds);
+        }
+        if made.on_crash == Some(Fate::Stays) {
+            self.note(id, now.wall, Fact::PanicStays);
         }
     }
 

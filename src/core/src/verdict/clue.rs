@@ -167,6 +167,14 @@ clues! {
     ExitedWithError => Some(Cause::QemuFailed),
     /// The process exited with status 0, and its log was read and names no signal.
     LeftCleanly => None,
+    /// QEMU exited in good order, no signal is known, and it had a watchdog that powers off so, of which nobody listened.
+    WatchdogUnheard => None,
+    /// An orderly shutdown, of which QEMU's own word was not heard, of a domain that a reboot ends as well.
+    RebootMayHaveEnded => None,
+    /// No panic of its guest could have ended it.
+    NoPanicEnds => None,
+    /// The same, and a libvirt that had been running all along ended the process.
+    NoPanicAndEnded => None,
     /// How the process ended is known.
     StatusKnown => None,
     /// libvirt refused the start in its own words.
@@ -223,6 +231,7 @@ impl Clue {
             Self::Panicked => {
                 let mut seen = since_reset(dossier, end, heard(panicked));
                 seen.extend(word(|_, r| r == QemuReason::GuestPanic));
+                seen.extend(since_reset(dossier, end, ids(dossier, |f| matches!(f, Fact::LogPanic(_)))));
                 seen
             }
             Self::PanickedAndEnded
@@ -459,6 +468,21 @@ impl Clue {
                 if !seen.is_empty() {
                     seen.extend(Self::LogSpeaks.seen(dossier, end));
                 }
+                seen
+            }
+            Self::WatchdogUnheard => watchdog_unheard(dossier, end),
+            Self::RebootMayHaveEnded if heard(|h| matches!(h, Happening::QemuShutdown { .. })).is_empty() => {
+                ids(dossier, |f| *f == Fact::RebootEnds)
+            }
+            Self::RebootMayHaveEnded => Vec::new(),
+            Self::NoPanicEnds => ids(dossier, |f| matches!(f, Fact::PanicStays | Fact::CannotPanic)),
+            Self::NoPanicAndEnded => {
+                let (mut seen, ended) =
+                    (Self::NoPanicEnds.seen(dossier, end), Self::EndedByOldLibvirt.seen(dossier, end));
+                if seen.is_empty() || ended.is_empty() {
+                    return Vec::new();
+                }
+                seen.extend(ended);
                 seen
             }
             Self::StatusKnown => exit(dossier, |_| true),

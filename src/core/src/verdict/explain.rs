@@ -93,6 +93,13 @@ pub fn describe(fact: &Fact) -> String {
         Fact::GuestMayExit { device } => {
             format!("its definition has \"{device}\", by which the guest ends QEMU with a status of its own")
         }
+        Fact::RebootEnds => "by its definition, as last read, a reboot of its guest ends it (on_reboot)".into(),
+        Fact::PanicStays => {
+            "by its definition, as last read, a panic of its guest does not end it (on_crash)".into()
+        }
+        Fact::CannotPanic => "it was begun without a device by which its guest could report a panic".into(),
+        Fact::WatchdogPowersOff => "it was begun with a watchdog that powers it off".into(),
+        Fact::LogPanic(text) => format!("libvirt's word in QEMU's log: \"{text}\""),
         Fact::OomKilled { line } => format!("the kernel says: \"{line}\""),
         Fact::HostGoingDown { by } => format!("the host was going down: {by}"),
         Fact::HostWentDown { by, .. } => format!("the host was shut down in good order: {by}"),

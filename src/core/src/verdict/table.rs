@@ -147,6 +147,7 @@ table! {
         "G6" HostGoingDown => HostShutdown, Probable: "Guests are asked to shut down when their host does.";
         "G7" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us; whether the guest obeyed leaves no trace.";
         "G8" PlainPoweroff => GuestPoweroff, Certain: "QEMU says guest-shutdown, and nobody could have asked.";
+        "G13" RebootMayHaveEnded => GuestPoweroff, Probable: "libvirt says that the guest began it, and QEMU was not heard: the guest went off, or rebooted, which ends it by its definition as well.";
         "G9" _ => GuestPoweroff, Probable: "Another client may have asked the guest: through an agent, which leaves no trace, or while nobody listened; nor does a guest leave one that ended QEMU by a device for that, where the exit status was not seen.";
     }
     [First(ShutdownByHost)] {
@@ -169,6 +170,7 @@ table! {
         "U8" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us.";
         "U10" LogNotWhole => UnknownEnded, Unknown: "An orderly shutdown, and what led to it may stand in QEMU's log, of which this run's part was not read whole.";
         "U12" NoSignalLogged => MonitorQuit, Probable: "QEMU's log, read whole, names no signal: libvirt ends a guest that is off by one, and a quit command leaves none.";
+        "U13" RebootMayHaveEnded => GuestPoweroff, Probable: "An orderly shutdown without another trace: the guest went off, or rebooted, which ends it by its definition as well; nothing tells which.";
         "U9" _ => GuestPoweroff, Probable: "An orderly shutdown without another trace is the guest's own, as a rule.";
     }
     [First(Destroyed)] {
@@ -187,6 +189,7 @@ table! {
     }
     [Then(Crashed)] {
         "C3" CrashKernel => GuestPanic, Probable: "The guest's crash kernel had taken over.";
+        "C6" NoPanicEnds => CoreDumped, Probable: "libvirt called it crashed, and no panic ends this VM: a dump with the order to crash.";
         "C4" StoppedForDump => CoreDumped, Probable: "libvirt stopped it, and called it crashed without a panic: a dump with the order to crash.";
         "C5" _ => UnknownEnded, Unknown: "libvirt calls it crashed: a panic, or a dump with the order to crash, and nothing says which.";
     }
@@ -246,9 +249,11 @@ table! {
         "X19" StoppedForDump => CoreDumped, Probable: "libvirt had stopped it, as it does for a dump of its memory.";
         "X26" AskedAndEnded => AdminShutdown, Probable: "A manager had asked through us, and libvirt ended it while we listened.";
         "X20" EndedBeforeLoss => OutsideDestroyed, Probable: "libvirt ended it while we listened, and not for us; it was gone itself before it could say why.";
-        "X21" EndedByOldLibvirt => GuestPanic, Probable: "The libvirt that called it crashed and ended its process had followed it all along: the guest had crashed, not QEMU.";
+        "X29" NoPanicAndEnded => CoreDumped, Probable: "The libvirt that called it crashed and ended its process had followed it all along, and no panic ends this VM: a dump with the order to crash.";
+        "X21" EndedByOldLibvirt => GuestPanic, Probable: "The libvirt that called it crashed and ended its process had followed it all along: the guest had panicked, as a rule, or somebody dumped it with the order to crash; QEMU itself had not crashed.";
         "X22" EndedByNewLibvirt => KilledByLibvirt, Probable: "A libvirt that had come back ended a process that was still there: it could not take it over.";
         "X23" LibvirtActed => UnknownEnded, Unknown: "libvirt called it crashed and ended its process: the guest had crashed, or libvirt could not take it over.";
+        "X30" WatchdogUnheard => WatchdogPoweroff, Probable: "QEMU ended by itself in good order, its log names no signal, and its watchdog powers off so; a quit command leaves the same.";
         "X28" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
         "X27" StatusKnown => UnknownEnded, Unknown: "How the process ended is known, and who or what ended it so is not: a signal that QEMU obeys, a quit command and a watchdog all may.";
         "X10" _ => ProcessLost, Probable: "libvirt found the process gone.";
@@ -282,6 +287,7 @@ table! {
         "N22" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us.";
         "N23" EndedBeforeLoss => OutsideDestroyed, Probable: "libvirt ended it while we listened, and not for us; it was gone itself before it could say why.";
         "N32" LogDoubted => UnknownEnded, Unknown: "Its log, into which its guest can write, has a farewell: libvirt's, or the guest's own while it ran on.";
+        "N33" WatchdogUnheard => WatchdogPoweroff, Probable: "QEMU ended by itself in good order, its log names no signal, and its watchdog powers off so; a quit command leaves the same.";
         "N31" LeftCleanly => MonitorQuit, Probable: "QEMU ended by itself in good order, and its log names no signal: a quit command does that.";
         "N30" StatusKnown => UnknownEnded, Unknown: "How the process ended is known, and who or what ended it so is not: a signal that QEMU obeys, a quit command and a watchdog all may.";
         "N15" Gone => UnknownVanished, Unknown: "It is gone, and nothing says how.";

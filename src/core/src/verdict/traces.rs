@@ -465,6 +465,20 @@ pub(super) fn went_down(dossier: &Dossier) -> Vec<EvidenceId> {
         .collect()
 }
 
+/// QEMU exited with 0, its log, read whole, names no signal, and its watchdog powers it off so: of that QEMU tells libvirt,
+/// and nobody listened. A quit command leaves the same.
+pub(super) fn watchdog_unheard(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
+    let exited = order::exited(dossier).unwrap_or(end);
+    let deaf = |f: &Fact| matches!(f, Fact::Gap { from, to, .. } if *from <= exited && exited <= to.after(limits::CLOCK_GRACE));
+    let left = Clue::LeftCleanly.seen(dossier, end);
+    let mut seen = ids(dossier, |f| *f == Fact::WatchdogPowersOff);
+    if left.is_empty() || seen.is_empty() || !has(dossier, deaf) {
+        return Vec::new();
+    }
+    seen.extend(left);
+    seen
+}
+
 /// SIGKILL before libvirt's farewell, or so soon after it that libvirt cannot have sent it.
 pub(super) fn killed_sooner(dossier: &Dossier) -> Vec<EvidenceId> {
     let farewell = dossier.items().iter().find_map(|e| match e.fact {

@@ -75,6 +75,11 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::Exit(_)
             | Fact::InnerExit(_)
             | Fact::Wrapped { .. }
+            | Fact::RebootEnds
+            | Fact::PanicStays
+            | Fact::CannotPanic
+            | Fact::WatchdogPowersOff
+            | Fact::LogPanic(_)
             | Fact::GuestMayExit { .. } => {}
             Fact::Signalled { .. }
             | Fact::OomKilled { .. }
@@ -109,7 +114,11 @@ fn fact() -> impl Strategy<Value = Fact> {
             Just(Fact::NextFromSnapshot),
             Just(Fact::StartedInVain),
             Just(Fact::LogSilent),
-            Just(Fact::LogCut)
+            Just(Fact::LogCut),
+            Just(Fact::RebootEnds),
+            Just(Fact::PanicStays),
+            Just(Fact::CannotPanic),
+            Just(Fact::WatchdogPowersOff)
         ],
         (moment(), moment()).prop_map(|(from, to)| Fact::Gap { from, to, why: Deaf::LinkLost }),
         (moment(), any::<bool>()).prop_map(|(at, incoming)| Fact::LogStart { at, incoming }),
@@ -122,6 +131,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         ),
         text().prop_map(Fact::LogText),
         text().prop_map(Fact::LogUnread),
+        text().prop_map(Fact::LogPanic),
         any::<i32>().prop_map(|code| Fact::Exit(ExitStatus::Code(code))),
         any::<i32>().prop_map(|signal| Fact::Exit(ExitStatus::Signal(signal))),
         any::<i32>().prop_map(|code| Fact::InnerExit(ExitStatus::Code(code))),

@@ -3,6 +3,17 @@
 use whydown_core::evidence::{Asked, Fact};
 use whydown_core::hypervisor::Happening;
 
+/// What is known of how a domain is made, as stories write it.
+pub(super) fn of_definition(words: &str) -> Option<Fact> {
+    Some(match words {
+        "a reboot ends it" => Fact::RebootEnds,
+        "a panic does not end it" => Fact::PanicStays,
+        "it cannot panic" => Fact::CannotPanic,
+        "its watchdog powers it off" => Fact::WatchdogPowersOff,
+        _ => return None,
+    })
+}
+
 /// The kind of a fact, as stories write it.
 pub fn kind_of(fact: &Fact) -> &'static str {
     match fact {
@@ -40,6 +51,11 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::Exit(_) => "exit",
         Fact::Wrapped { .. } => "wrapped",
         Fact::InnerExit(_) => "inner-exit",
+        Fact::RebootEnds => "reboot-ends",
+        Fact::PanicStays => "panic-stays",
+        Fact::CannotPanic => "cannot-panic",
+        Fact::WatchdogPowersOff => "watchdog-powers-off",
+        Fact::LogPanic(_) => "log-panic",
         Fact::GuestMayExit { .. } => "guest-may-exit",
         Fact::Signalled { .. } => "signalled",
         Fact::OomKilled { .. } => "oom-killed",

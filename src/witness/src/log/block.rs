@@ -138,7 +138,8 @@ fn cut(log: &[u8], heed_quotes: bool) -> Option<Vec<Block<'_>>> {
 /// A line of libvirt's. The look at its first byte spares parsing every line of a chatty QEMU.
 fn stamped(bytes: &[u8]) -> Option<Line> {
     let line = bytes.first().is_some_and(u8::is_ascii_digit).then(|| parse(bytes))?;
-    matches!(line, Line::Start { .. } | Line::End { .. } | Line::Libvirt { .. }).then_some(line)
+    matches!(line, Line::Start { .. } | Line::End { .. } | Line::Panic { .. } | Line::Libvirt { .. })
+        .then_some(line)
 }
 
 /// The name of who sent a signal, as far as it may go on: QEMU writes it as it is, with all its line breaks, and closes it

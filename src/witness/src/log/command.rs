@@ -39,6 +39,29 @@ pub(super) fn speaks_to_the_log(command: &[u8]) -> bool {
     })
 }
 
+/// Whether its watchdog, where it has one, powers it off.
+pub(super) fn watchdog_powers_off(command: &[u8]) -> bool {
+    // Of several the last one counts, as in QEMU.
+    let last = words(command).filter(|(option, _)| option == "-watchdog-action").last();
+    last.is_some_and(|(_, action)| action == "poweroff")
+        || words(command).any(|(option, value)| option == "-action" && value.contains("watchdog=poweroff"))
+}
+
+/// Whether it is known to have no device by which its guest could report a panic. On processors other than these two a guest
+/// reports it to the machine itself, and so does one under Hyper-V's interface or in confidential memory.
+pub(super) fn cannot_panic(command: &[u8]) -> bool {
+    const REPORTS: [&str; 7] =
+        ["pvpanic", "hv-crash", "hv_crash", "hv-passthrough", "hv_passthrough", "sev", "tdx"];
+    let known = words(command).any(|(program, _)| {
+        program.ends_with("qemu-system-x86_64") || program.ends_with("qemu-system-aarch64")
+    });
+    known
+        && !words(command).any(|(option, value)| {
+            matches!(option.as_str(), "-device" | "-cpu" | "-object" | "-machine" | "-readconfig" | "-set")
+                && (option == "-readconfig" || REPORTS.iter().any(|word| value.contains(word)))
+        })
+}
+
 /// What lets the guest end QEMU with a status of its own, in QEMU's word.
 pub(super) fn guests_exit(command: &[u8]) -> Option<&'static str> {
     crate::emulator::guests_exit(words(command))

@@ -25,6 +25,8 @@ pub(super) enum Line {
     Start { at: Wall },
     /// libvirt: its farewell.
     End { word: LogWord, at: Wall },
+    /// libvirt: what the guest said of its panic.
+    Panic { at: Wall, text: String },
     /// libvirt: anything else.
     Libvirt { at: Wall },
     /// QEMU: a signal ends it. The pid is zero if the kernel sent it.
@@ -39,7 +41,9 @@ impl Line {
     /// When it was written, where it says so.
     pub(super) fn at(&self) -> Option<Wall> {
         match self {
-            Line::Start { at } | Line::End { at, .. } | Line::Libvirt { at } => Some(*at),
+            Line::Start { at } | Line::End { at, .. } | Line::Panic { at, .. } | Line::Libvirt { at } => {
+                Some(*at)
+            }
             Line::Signal { at, .. } | Line::Words { at, .. } => *at,
             Line::Noise => None,
         }
@@ -58,6 +62,7 @@ pub(super) fn parse(bytes: &[u8]) -> Line {
         return match said.strip_prefix("shutting down") {
             _ if said.starts_with("starting up libvirt version: ") => Line::Start { at },
             Some(rest) => farewell(rest).map_or(Line::Libvirt { at }, |word| Line::End { word, at }),
+            None if said.starts_with("panic ") => Line::Panic { at, text: said.to_owned() },
             None => Line::Libvirt { at },
         };
     }

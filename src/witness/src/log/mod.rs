@@ -97,6 +97,9 @@ fn facts(block: &Block<'_>, libvirt: &LibvirtProcess, now: Wall) -> Vec<(Wall, F
     if let Some(device) = command::guests_exit(block.command) {
         facts.push((block.start.unwrap_or(now), Fact::GuestMayExit { device: device.into() }));
     }
+    if command::watchdog_powers_off(block.command) {
+        facts.push((block.start.unwrap_or(now), Fact::WatchdogPowersOff));
+    }
     let doubted = command::speaks_to_the_log(block.command);
     for (position, bytes) in block.lines().enumerate() {
         match parse(bytes) {
@@ -105,6 +108,13 @@ fn facts(block: &Block<'_>, libvirt: &LibvirtProcess, now: Wall) -> Vec<(Wall, F
             }
             Line::End { word, at } if chosen.end == Some(position) => {
                 facts.push((at, Fact::LogEnd { word, at: Some(at) }));
+                // A panic and a dump with the order to crash both leave this word.
+                if word == LogWord::Crashed && command::cannot_panic(block.command) {
+                    facts.push((block.start.unwrap_or(now), Fact::CannotPanic));
+                }
+            }
+            Line::Panic { at, text } if !doubted && !chosen.name.contains(&position) => {
+                facts.push((at, Fact::LogPanic(whydown_core::evidence::tame(&text))));
             }
             Line::Signal { signal, pid, program, at } if chosen.signal == Some(position) => {
                 let ago = now.since(at.unwrap_or(now));
@@ -122,7 +132,7 @@ fn facts(block: &Block<'_>, libvirt: &LibvirtProcess, now: Wall) -> Vec<(Wall, F
             Line::End { at, .. } => words.add(Some(at), &line::text(bytes)),
             Line::Signal { at, .. } => words.add(at, &line::text(bytes)),
             Line::Words { at, text } => words.add(at, &text),
-            Line::Start { .. } | Line::Libvirt { .. } | Line::Noise => {}
+            Line::Start { .. } | Line::Libvirt { .. } | Line::Panic { .. } | Line::Noise => {}
         }
     }
     if chosen.end.is_none() {
@@ -141,6 +151,8 @@ fn facts(block: &Block<'_>, libvirt: &LibvirtProcess, now: Wall) -> Vec<(Wall, F
 struct Chosen {
     end: Option<usize>,
     signal: Option<usize>,
+    /// Lines that may be in the name of who sent the signal.
+    name: std::ops::Range<usize>,
 }
 
 impl Chosen {
@@ -162,7 +174,7 @@ impl Chosen {
                 _ => {}
             }
         }
-        Self { end: end.or(failed), signal }
+        Self { end: end.or(failed), signal, name }
     }
 
     /// The first that is QEMU's own.

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use whydown_core::evidence::Fact;
 use whydown_core::evidence::LogWord::{Destroyed, Failed, Shutdown};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::attribution::Marks;
 use whydown_core::time::Wall;
 
-use super::tests::{Log, NOW, at, begin, end, found, unread, word};
+use super::tests::{Log, NOW, at, begin, end, found, libvirt, qemu, seen, unread, word};
 use super::{LibvirtProcess, Scan, read, written_since};
 
 /// A start with its domain in its command line.
@@ -86,4 +87,42 @@ fn what_lies_beyond_the_bound_is_said_and_what_was_written_last_is_read_first() 
     assert!(scan.left_out.is_some_and(|said| said.contains("more logs")), "{}", scan.logs.len());
     assert!((100..200).contains(&scan.logs.len()), "{}", scan.logs.len());
     assert!(scan.logs.iter().any(|log| log.name == "n199") && scan.logs.iter().all(|log| log.name != "n000"));
+}
+
+#[test]
+fn a_command_line_tells_of_a_watchdog_that_powers_off_and_of_a_guest_that_cannot_panic() {
+    let of = |arguments: &str, word: &str| {
+        let begin = begin("10:00:00.000").replace("-device '{\"driver\":\"pvpanic\"}'", arguments);
+        let facts = Log::of(begin + &end("10:10:00.2", word)).read(seen("10:00:00.4"));
+        (facts.contains(&Fact::WatchdogPowersOff), facts.contains(&Fact::CannotPanic))
+    };
+    let watchdog = "-device '{\"driver\":\"ib700\",\"id\":\"watchdog0\"}' \\\n-watchdog-action";
+    for (arguments, word, told) in [
+        ("-m 2", "crashed", (false, true)),
+        ("-m 2", "shutdown", (false, false)),
+        ("-device '{\"driver\":\"pvpanic\"}'", "crashed", (false, false)),
+        ("-device pvpanic-pci", "crashed", (false, false)),
+        ("-cpu host,hv-crash", "crashed", (false, false)),
+        ("-name guest=pvpanic", "crashed", (false, true)),
+        (&format!("{watchdog} poweroff"), "crashed", (true, true)),
+        (&format!("{watchdog} reset"), "shutdown", (false, false)),
+        (&format!("{watchdog} poweroff \\\n-watchdog-action none"), "shutdown", (false, false)),
+    ] {
+        assert_eq!(of(arguments, word), told, "{arguments}");
+    }
+    // Of a command line that was not read whole nothing is known to be missing.
+    let cut = Log::of(qemu("10:05:00.0", "x") + &end("10:10:00.2", "crashed")).read(seen("10:00:00.4"));
+    assert!(!cut.contains(&Fact::CannotPanic), "{cut:?}");
+}
+
+#[test]
+fn what_libvirt_writes_of_a_panic_is_a_panic_unless_its_guest_may_have_written_it() {
+    let said = "panic hyper-v: arg1='0x1', arg2='0x2', arg3='0x3', arg4='0x4', arg5='0x5'";
+    let of = |arguments: &str| {
+        let begin = begin("10:00:00.000").replace("-device '{\"driver\":\"pvpanic\"}'", arguments);
+        let text = begin + &libvirt("10:09:59.000", said) + &end("10:10:00.2", "crashed");
+        Log::of(text).read(seen("10:00:00.4")).contains(&Fact::LogPanic(said.into()))
+    };
+    assert!(of("-m 2"));
+    assert!(!of("-serial stdio"));
 }

@@ -92,7 +92,8 @@ pub(super) fn cases() -> Vec<Case> {
             "wrapped-destroyed",
             "the emulator is a script with QEMU as its child, and another client destroys it",
             |scene| scene.virsh("destroy VM"),
-            |_| certain("outside-destroyed"),
+            // libvirt ends the script, and which of its signals that was nobody traces on this stage.
+            |_| probable("outside-destroyed"),
         )
         .guest(|guest| emulator(guest, "relay"))
         .only(PERSISTENT),

@@ -73,3 +73,32 @@ fn whoever_begins_after_us_knows_it() {
     next.step(world.now(), Input::LinkUp(Listing::default()));
     assert_eq!(shown(&next), Some((Status::Down, Some(1))));
 }
+
+/// What its definition says of reboots and panics is evidence of an end of which not all was heard, and of no other.
+#[test]
+fn an_unheard_end_is_told_with_what_a_reboot_or_a_panic_makes_of_it() {
+    use crate::sample::Fate;
+    for (reboot, crash, told) in [
+        (Some(Fate::Ends), Some(Fate::Stays), [true, true]),
+        (Some(Fate::Stays), Some(Fate::Ends), [false, false]),
+        (None, None, [false, false]),
+    ] {
+        for deaf in [true, false] {
+            let mut world = World::new();
+            world.heard(Happening::Started(StartDetail::Booted));
+            let made = Devices { on_reboot: reboot, on_crash: crash, ..Devices::default() };
+            world.tell(Input::Made { run: RunId(1), devices: Arc::new(made), read: Mono(1) });
+            if deaf {
+                let at = world.now().wall;
+                world.tell(Input::LinkLost { at });
+                world.tell(Input::LinkUp(Listing { changing: vec![VM], ..Listing::default() }));
+            }
+            world.heard(Happening::Stopped(StopDetail::Shutdown));
+            world.pass(10_000);
+            let ending = &world.endings[0];
+            let seen = |fact: &Fact| ending.evidence.iter().any(|e| e.fact == *fact);
+            let seen = [seen(&Fact::RebootEnds), seen(&Fact::PanicStays)];
+            assert_eq!(seen, told.map(|told| told && deaf), "{reboot:?} {crash:?} {deaf}");
+        }
+    }
+}
