@@ -21,7 +21,7 @@ use whydown_core::lifecycle::attribution::{self, Marks};
 use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom, internal_error};
 use whydown_core::limits;
 use whydown_core::time::Wall;
-use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow};
+use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow, read_planned};
 use whydown_witness::exit::ExitWatch;
 use whydown_witness::libvirt::LibvirtProcess;
 use whydown_witness::log;
@@ -274,9 +274,12 @@ impl Hands {
                 };
                 Answer::Glanced { run, view, facts }
             }
-            Question::Remains { run, domain, name, marks, boot_before } => {
+            Question::Remains { run, domain, name, marks, boot_before, definition } => {
                 let view = self.view(domain);
                 let mut facts = self.log(&name, marks);
+                if definition && matches!(&view, Some(Some(view)) if !view.state.is_active()) {
+                    facts.extend(self.fate(domain));
+                }
                 facts.extend(boot_before.and_then(|boot| self.boots.how_it_ended(&boot, marks.started)));
                 facts.extend(self.host.ask().fact());
                 Answer::Remains { run, view, facts }
@@ -305,6 +308,13 @@ impl Hands {
                 Answer::Did { run, request, what, outcome }
             }
         }
+    }
+
+    /// What its definition says now of reboots and panics.
+    fn fate(&self, domain: DomainId) -> Vec<(Wall, Fact)> {
+        let Ok(xml) = self.hypervisor.domain_xml(domain) else { return Vec::new() };
+        let Ok(made) = read_planned(&xml) else { return Vec::new() };
+        made.fate().map(|fact| (clock::wall(), fact)).collect()
     }
 
     /// Some hypervisors know no choice of means.

@@ -1,6 +1,6 @@
 //! Endings behind our back, kind by kind: what is left of each, and that nothing is made up where nothing is left.
 
-use whydown_lab::{Guest, OnCrash, OnEnd, Result, Signal, wait_until};
+use whydown_lab::{Guest, OnCrash, OnEnd, Result, Signal, WatchdogAction, wait_until};
 
 use crate::host::{Host, PATIENCE, says, told};
 
@@ -14,6 +14,8 @@ fn while_the_daemon_is_away_every_kind_of_ending_leaves_its_own_trace() -> Resul
     let [saved, panicked, killed] = [host.guest("saved")?, host.guest("panicked")?, host.guest("killed")?];
     let [off, off_too, stays] = [host.guest("off")?, host.guest("off-too")?, host.guest("stays")?];
     let reset = host.guest("reset")?.on_reboot(OnEnd::Destroy);
+    let dumped = host.guest("dumped")?.panic_device(false);
+    let dumped_too = host.guest("dumped-too")?.on_crash(OnCrash::Preserve);
     let mut off_serials = [host.up(&off)?, host.up_persistent(&off_too)?];
     let _stays = host.up(&stays)?;
     let run = host.run(&stays);
@@ -22,6 +24,7 @@ fn while_the_daemon_is_away_every_kind_of_ending_leaves_its_own_trace() -> Resul
     let _ending = (host.up_persistent(&saved)?, host.up_persistent(&killed)?);
     let mut panicking = host.up_persistent(&panicked)?;
     let mut resetting = host.up_persistent(&reset)?;
+    let _dumping = (host.up(&dumped)?, host.up_persistent(&dumped_too)?);
 
     host.daemon.terminate()?;
     host.libvirtd.qemu("termed")?.signal(Signal::TERM)?;
@@ -31,6 +34,10 @@ fn while_the_daemon_is_away_every_kind_of_ending_leaves_its_own_trace() -> Resul
     host.libvirtd.virsh(&["managedsave", "saved"])?;
     panicking.panic()?;
     resetting.reset()?;
+    for name in ["dumped", "dumped-too"] {
+        let file = host.folder.path().join(name).with_extension("dump");
+        host.libvirtd.virsh(&["dump", name, &file.display().to_string(), "--crash"])?;
+    }
     for serial in &mut off_serials {
         serial.power_off()?;
     }
@@ -43,6 +50,8 @@ fn while_the_daemon_is_away_every_kind_of_ending_leaves_its_own_trace() -> Resul
         ("off", None),
         ("off-too", Some(OFF)),
         ("killed", Some("shut off (crashed)")),
+        ("dumped", None),
+        ("dumped-too", Some("shut off (crashed)")),
     ] {
         host.libvirtd.wait_state(name, state, PATIENCE)?;
     }
@@ -61,8 +70,18 @@ fn while_the_daemon_is_away_every_kind_of_ending_leaves_its_own_trace() -> Resul
     let ending = host.check(&killed, &told("process-lost", 1, 2), "probable")?;
     assert!(ending["ended_not_before"].is_string(), "nobody heard it, so a window is told: {ending:#}");
     host.check(&panicked, &told("guest-panic", 1, 2), "probable")?;
-    // A reset that ends the VM leaves the same trace as a power-off: the rule is told, and never as certain.
-    host.check(&reset, &told("guest-poweroff", 0, 7), "probable")?;
+    // A reset that ends the VM leaves the same trace as a power-off: the rule is told, and never as certain, and that a
+    // reboot would have ended it as well.
+    let ending = host.check(&reset, &told("guest-poweroff", 0, 7), "probable")?;
+    assert!(says(&ending["because"], "a reboot of its guest ends it"), "{ending:#}");
+    // A dump with the order to crash looks like a panic, but not where no panic can have ended it.
+    let ending = host.check(&dumped, &told("core-dumped", 1, 2), "probable")?;
+    assert!(
+        says(&ending["because"], "without a device by which its guest could report a panic"),
+        "{ending:#}"
+    );
+    let ending = host.check(&dumped_too, &told("core-dumped", 1, 2), "probable")?;
+    assert!(says(&ending["because"], "a panic of its guest does not end it"), "{ending:#}");
     assert_eq!(
         (host.status(&stays).as_deref(), host.run(&stays)),
         (Some("up"), run),
@@ -185,17 +204,22 @@ fn what_ends_while_libvirtd_is_away_is_told_when_it_is_back() -> Result<()> {
     let mut host = Host::start("behind")?;
     let [off, killed, termed] = [host.guest("off")?, host.guest("killed")?, host.guest("termed")?];
     let panicked = host.guest("panicked")?.on_crash(OnCrash::Destroy);
+    let barked = host.guest("barked")?.watchdog(WatchdogAction::Poweroff);
     let mut off_serial = host.up(&off)?;
+    let mut barking = host.up_persistent(&barked)?;
     let _running = (host.up_persistent(&killed)?, host.up(&termed)?);
     let mut panicking = host.up_persistent(&panicked)?;
     let qemus = (host.libvirtd.qemu("killed")?, host.libvirtd.qemu("termed")?);
+    let barks = host.libvirtd.qemu("barked")?;
     host.libvirtd.kill_9()?;
     off_serial.power_off()?;
     panicking.panic()?;
+    barking.arm_watchdog()?;
     qemus.0.signal(Signal::KILL)?;
     qemus.1.signal(Signal::TERM)?;
     qemus.0.wait_gone(PATIENCE)?;
     qemus.1.wait_gone(PATIENCE)?;
+    barks.wait_gone(PATIENCE)?;
     let links = host.links();
     host.libvirtd.start_again()?;
     host.wait_link(links);
@@ -205,6 +229,9 @@ fn what_ends_while_libvirtd_is_away_is_told_when_it_is_back() -> Result<()> {
     assert!(says(&ending["because"], "killed by signal 9"), "{ending:#}");
     let ending = host.check(&termed, &told("process-terminated", 1, 11), "probable")?;
     assert!(says(&ending["because"], &format!("from process {}", std::process::id())), "{ending:#}");
+    // Status 0 and a log that names no signal: its watchdog does that, and nobody heard it.
+    let ending = host.check(&barked, &told("watchdog-poweroff", 1, 2), "probable")?;
+    assert!(says(&ending["because"], "exited with status 0"), "{ending:#}");
     // libvirt does not carry out on_crash for what it did not hear: the VM is still there, stopped.
     assert_ne!(host.status(&panicked).as_deref(), Some("down"), "{:#?}", host.why(&panicked));
     host.libvirtd.destroy("panicked")?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::Fact;
 use crate::guest::GuestAccount;
 use crate::id::{DomainId, RunId};
 use crate::snapshot::DomainPublic;
@@ -174,6 +175,13 @@ pub struct Devices {
 }
 
 impl Devices {
+    /// What a reboot or a panic makes of it, as far as that is not the rule.
+    pub fn fate(&self) -> impl Iterator<Item = Fact> + use<> {
+        let reboot = (self.on_reboot == Some(Fate::Ends)).then_some(Fact::RebootEnds);
+        let panic = (self.on_crash == Some(Fate::Stays)).then_some(Fact::PanicStays);
+        reboot.into_iter().chain(panic)
+    }
+
     /// A number that is the same exactly as long as the devices are: those of the machine, not its memory, processors,
     /// clock, boot order or agent. It is the same in every process and on every host.
     pub fn fingerprint(&self) -> i64 {

@@ -183,6 +183,8 @@ pub enum Question {
         marks: Marks,
         /// The boot in which it ran, if that is over.
         boot_before: Option<BootId>,
+        /// Whether what its definition says of reboots and panics is wanted: nobody read it while it ran.
+        definition: bool,
     },
     /// What libvirt shows of this domain now.
     Look {

@@ -192,7 +192,7 @@ impl Engine {
         let marks = Marks { domain, started, seen_start, next_start: None, previous: None, failing: false };
         let name = ended.start.name.clone();
         let boot_before = self.boot_that_is_over(&ended.start);
-        self.ask(Question::Remains { run: id, domain, name, marks, boot_before });
+        self.ask(Question::Remains { run: id, domain, name, marks, boot_before, definition: false });
     }
 
     /// Whether no later run of this domain is known.

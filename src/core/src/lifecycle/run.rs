@@ -465,6 +465,13 @@ impl Run {
         }
     }
 
+    /// Whether its end was not all heard, and nobody read its document while it ran.
+    pub(super) fn wants_definition(&self) -> bool {
+        let unread =
+            self.made.as_ref().is_none_or(|made| made.on_reboot.is_none() && made.on_crash.is_none());
+        unread && self.dossier.find(|f| matches!(f, Fact::Gap { .. })).is_some()
+    }
+
     /// Whether this event can be about this run: numbers that are known on both sides must agree.
     pub fn could_be(&self, libvirt_id: Option<u32>) -> bool {
         could_be(&self.start, libvirt_id)

@@ -12,7 +12,6 @@ use crate::evidence::{Fact, Who};
 use crate::hypervisor::{Happening, StopDetail};
 use crate::id::{DomainId, RunId};
 use crate::record::{Acknowledged, Keep, When};
-use crate::sample::Fate;
 use crate::snapshot::Link;
 use crate::time::{Now, Wall};
 use crate::verdict;
@@ -92,11 +91,8 @@ impl Engine {
         let Some(run) = self.runs.get(&id) else { return };
         let heard_all = run.dossier.find(|f| matches!(f, Fact::Gap { .. })).is_none();
         let Some(made) = run.made.clone().filter(|_| !heard_all) else { return };
-        if made.on_reboot == Some(Fate::Ends) {
-            self.note(id, now.wall, Fact::RebootEnds);
-        }
-        if made.on_crash == Some(Fate::Stays) {
-            self.note(id, now.wall, Fact::PanicStays);
+        for fact in made.fate() {
+            self.note(id, now.wall, fact);
         }
     }
 

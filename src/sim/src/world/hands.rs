@@ -202,7 +202,7 @@ impl World {
             Question::Glance { run, domain, .. } => {
                 Answer::Glanced { run, view: self.looked_at(domain), facts: Vec::new() }
             }
-            Question::Remains { run, domain, name, marks, boot_before } => {
+            Question::Remains { run, domain, name, marks, boot_before, definition: _ } => {
                 let mut facts = self.log_of(&name, marks);
                 let left = self.went_down.iter().filter(|(boot, ..)| boot_before.as_ref() == Some(boot));
                 facts.extend(left.map(|(_, at, fact)| (*at, fact.clone())));

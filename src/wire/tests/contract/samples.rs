@@ -244,6 +244,8 @@ fn devices() -> Devices {
     };
     let ours = "ua-6695eb01-f6a4-4304-89aa-97f2000000d1";
     Devices {
+        on_reboot: None,
+        on_crash: None,
         kvm: true,
         acpi: true,
         machine: "pc-i440fx-7.2".into(),

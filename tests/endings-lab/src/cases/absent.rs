@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use whydown_lab::Signal;
+use whydown_lab::{OnCrash, OnEnd, Signal, WatchdogAction};
 
 use super::{none, probable};
-use crate::case::{Act, Away, BOTH, Case, Expect, Kind, PERSISTENT, TRANSIENT, Venue};
+use crate::case::{Act, Away, BOTH, Case, Certainty, Expect, Kind, PERSISTENT, TRANSIENT, Venue};
 use crate::scene::Scene;
 
 /// One way to end, as plain as it can be.
@@ -174,8 +174,61 @@ pub(super) fn cases() -> Vec<Case> {
             all.push(case);
         }
     }
+    all.extend(made_to_end());
     all.extend(hosts());
     all.extend(hung());
+    all
+}
+
+/// Ends that the definition makes: a reboot, a panic, a watchdog. What libvirt leaves of them looks like something else, and
+/// how the VM was made tells as much as can be told.
+fn made_to_end() -> Vec<Case> {
+    let reset = |scene: &mut Scene<'_>| Ok(scene.serial()?.reset()?);
+    let dump = |scene: &mut Scene<'_>| {
+        let file = scene.file("dump");
+        scene.virsh(&format!("dump VM {file} --crash"))
+    };
+    let bark = |scene: &mut Scene<'_>| {
+        scene.serial()?.arm_watchdog()?;
+        scene.wait_process_gone()
+    };
+    let of = |name: &str, what: &str, act: Act, away: Away, expect| {
+        let (name, what) = (format!("{name}-{}", away.word()), format!("{what}, {}", phrase(away)));
+        Case::new(&name, &what, act, expect).at_most(Certainty::Probable).at(Venue::Away(away))
+    };
+    let mut all = Vec::new();
+    for away in [Away::Daemon, Away::Libvirtd] {
+        let what = "the guest reboots, on_reboot is destroy";
+        all.push(
+            of("reboot-destroys", what, reset, away, |_| probable("destroyed-on-reboot"))
+                .honest(
+                    "guest-poweroff",
+                    "a reboot that ends a VM and a power-off leave the same; it is said that either may be",
+                )
+                .guest(|guest| guest.on_reboot(OnEnd::Destroy)),
+        );
+    }
+    let dumped = |name: &str, what: &str| of(name, what, dump, Away::Daemon, |_| probable("core-dumped"));
+    all.push(
+        dumped("dump-crash-no-panic-device", "a VM without a panic device is dumped with the order to crash")
+            .guest(|guest| guest.panic_device(false))
+            .because("without a device by which its guest could report a panic"),
+    );
+    all.push(
+        dumped("dump-crash-panic-kept", "a VM with on_crash preserve is dumped with the order to crash")
+            .guest(|guest| guest.on_crash(OnCrash::Preserve))
+            .because("a panic of its guest does not end it"),
+    );
+    all.push(dumped("dump-crash", "another client dumps its memory with the order to crash it").honest(
+        "guest-panic",
+        "a panic that ends a VM and a dump with the order to crash leave the same; it is said that either may be",
+    ));
+    let what = "the watchdog fires, its action is poweroff";
+    all.push(
+        of("watchdog-poweroff", what, bark, Away::Libvirtd, |_| probable("watchdog-poweroff"))
+            .guest(|guest| guest.watchdog(WatchdogAction::Poweroff))
+            .because("exited with status 0"),
+    );
     all
 }
 
