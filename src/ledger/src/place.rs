@@ -3,8 +3,7 @@
 //! Looking costs three questions to the file system's cache. The file is never opened for it: closing any handle of it
 //! would let go of the locks that SQLite holds on it. Its log may be: no lock lies on that.
 
-use std::fs::Metadata;
-use std::io::Read;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +58,9 @@ const LOG_MAGIC: u32 = 0x377f_0682;
 
 /// Bytes before its first frame.
 const LOG_HEADER: u64 = 32;
+
+/// Bytes of a frame before its page.
+const FRAME_HEADER: u64 = 24;
 
 /// Of what is there itself. A link is none of ours: what it leads to has its log elsewhere, and can be exchanged unseen.
 fn metadata(path: &Path) -> Option<Metadata> {
@@ -146,19 +148,20 @@ impl Place {
     }
 
     /// SQLite makes its log shorter only when it begins it anew, and then down to `kept` bytes. One that others cut and SQLite
-    /// went on with has nothing where it should begin.
+    /// went on with has nothing where it should begin, or where what was written last should stand.
     fn note_log_length(&mut self, kept: u64) -> Result<(), Wrong> {
         let path = beside(&self.path, "-wal");
-        let length = metadata(&path).map_or(0, |log| log.len());
+        let found = metadata(&path);
+        let length = found.as_ref().map_or(0, |log| log.len());
         if length < self.log_length.min(kept) {
             return Err(Wrong::LogCut);
         }
-        if length > LOG_HEADER && metadata(&path).as_ref().map(Mark::of) == self.log {
-            let mut begins = [0; 4];
-            let read = std::fs::File::open(&path).and_then(|mut log| log.read_exact(&mut begins));
-            if read.is_ok() && u32::from_be_bytes(begins) & !1 != LOG_MAGIC {
-                return Err(Wrong::LogCut);
-            }
+        if length > LOG_HEADER
+            && found.as_ref().map(Mark::of) == self.log
+            && let Ok(log) = File::open(&path)
+            && has_a_gap(&log, self.log_length, length) == Ok(true)
+        {
+            return Err(Wrong::LogCut);
         }
         self.log_length = length;
         Ok(())
@@ -177,6 +180,31 @@ impl Place {
             }
         }
     }
+}
+
+/// Whether something was taken out of a log before its last writing, from which on it was `before` bytes long and is now
+/// `length`. A log that has grown was written through to its end in one go, and each frame of that bears the same salts as
+/// the log's beginning; where SQLite writes behind the end of what others cut, zeros stand in between.
+fn has_a_gap(log: &File, before: u64, length: u64) -> Result<bool, Errno> {
+    let mut header = [0; LOG_HEADER as usize];
+    if !reads(log, &mut header, 0)? {
+        return Ok(false);
+    }
+    let number = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    if number(0) & !1 != LOG_MAGIC {
+        return Ok(true);
+    }
+    let frame = FRAME_HEADER + u64::from(number(8));
+    if length <= before || before < LOG_HEADER + frame || !(before - LOG_HEADER).is_multiple_of(frame) {
+        return Ok(false);
+    }
+    let mut last = [0; FRAME_HEADER as usize];
+    Ok(reads(log, &mut last, before - frame)? && last[8..16] != header[16..24])
+}
+
+/// Whether there was enough to fill it.
+fn reads(log: &File, bytes: &mut [u8], at: u64) -> Result<bool, Errno> {
+    Ok(rustix::io::pread(log, &mut *bytes, at)? == bytes.len())
 }
 
 /// A log whose rights are wrong, as those of the ledger once were: SQLite gives its log those of the file when it makes it, and
@@ -236,4 +264,73 @@ pub(crate) fn only_plain_files(path: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use rusqlite::Connection;
+
+    use super::*;
+
+    /// A log of several commits, and more of them.
+    fn filled(path: &Path) -> Connection {
+        let db = Connection::open(path).unwrap();
+        db.pragma_update(None, "journal_mode", "WAL").unwrap();
+        db.execute_batch("CREATE TABLE t (a TEXT)").unwrap();
+        for _ in 0..4 {
+            more(&db);
+        }
+        db
+    }
+
+    fn more(db: &Connection) {
+        db.execute("INSERT INTO t VALUES (?1)", ["x".repeat(9000)]).unwrap();
+    }
+
+    #[test]
+    fn a_log_that_was_cut_just_before_it_was_written_is_known_by_the_gap() {
+        const FRAME: u64 = 4096 + FRAME_HEADER;
+        for frames in [0, 1, 3, 5] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("ledger.db");
+            let db = filled(&path);
+            let mut place = Place::of(&path).unwrap();
+            more(&db);
+            assert_eq!(place.note_length(|| None, u64::MAX), Ok(()), "nobody cut it");
+            let log = File::options().write(true).open(beside(&path, "-wal")).unwrap();
+            // All looked whole; it is cut now, and SQLite writes on where it had ended.
+            let end = place.log_length;
+            assert!(end > LOG_HEADER + 6 * FRAME);
+            log.set_len(LOG_HEADER + frames * FRAME).unwrap();
+            more(&db);
+            assert!(beside(&path, "-wal").metadata().unwrap().len() > end);
+            assert_eq!(place.note_length(|| None, u64::MAX), Err(Wrong::LogCut), "{frames} frames are left");
+        }
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_and_grows_beyond_what_it_was_has_no_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let db = filled(&path);
+        let mut place = Place::of(&path).unwrap();
+        let before = place.log_length;
+        db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+        while place.log_length <= before {
+            more(&db);
+            assert_eq!(place.note_length(|| None, u64::MAX), Ok(()));
+        }
+        let begins = |at| {
+            let mut bytes = [0; 8];
+            File::open(beside(&path, "-wal")).unwrap().read_exact_at(&mut bytes, at).unwrap();
+            bytes
+        };
+        assert_eq!(
+            begins(16),
+            begins(LOG_HEADER + 8),
+            "the salts of its first frame are those of its beginning"
+        );
+    }
 }

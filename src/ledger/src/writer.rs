@@ -34,7 +34,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(60);
 const TIDY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the writer looks whether the file is where it should be, when nothing is written.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The wait between attempts while closing.
 const CLOSING_RETRY: Duration = Duration::from_millis(200);

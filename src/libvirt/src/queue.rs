@@ -94,6 +94,7 @@ impl Queue {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{Sender, channel};
 
     use whydown_core::hypervisor::{DomainRef, Happening};
     use whydown_core::id::DomainId;
@@ -108,28 +109,38 @@ mod tests {
         Heard { event, arrived: BootTicks::now() }
     }
 
+    /// Says when it is asked by one who waits, or is about to: there was no place.
+    fn tells(full: &Sender<()>) -> impl Fn() -> bool {
+        let full = full.clone();
+        move || full.send(()).is_ok()
+    }
+
     #[test]
     fn a_slow_listener_makes_libvirt_wait_and_loses_nothing() {
         let queue = Arc::new(Queue::default());
         let pushed = Arc::new(AtomicUsize::new(0));
-        let total = WAITING + 100;
+        let (full, is_full) = channel();
+        let total = 3 * WAITING;
         let writer = std::thread::spawn({
             let (queue, pushed) = (Arc::clone(&queue), Arc::clone(&pushed));
             move || {
-                for number in 0..total {
+                for number in 0..WAITING {
                     queue.push(Item::Heard(heard(number)), || true);
+                }
+                pushed.store(WAITING, Ordering::SeqCst);
+                for number in WAITING..total {
+                    queue.push(Item::Heard(heard(number)), tells(&full));
                     pushed.fetch_add(1, Ordering::SeqCst);
                 }
             }
         });
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while pushed.load(Ordering::SeqCst) < WAITING {
-            assert!(std::time::Instant::now() < until, "the writer does not fill the queue");
-            std::thread::yield_now();
-        }
+        is_full.recv().unwrap();
         queue.push_now([Item::Say(Told::StillDown { why: String::new(), attempts: 1 })]);
         let (mut events, mut at_said) = (0, None);
         while events < total {
+            // Each event that is taken makes room for one.
+            let ahead = pushed.load(Ordering::SeqCst);
+            assert!(ahead <= events + WAITING, "{ahead} were pushed when {events} were taken");
             match queue.pop().unwrap() {
                 Item::Heard(heard) => {
                     assert_eq!(heard.event.domain.name, events.to_string());
@@ -139,7 +150,13 @@ mod tests {
             }
         }
         writer.join().unwrap();
-        assert!(at_said.is_some_and(|at| at >= WAITING), "{at_said:?}");
+        assert_eq!(
+            at_said,
+            Some(WAITING),
+            "news of the link do not wait, and events that come later stand behind"
+        );
+        queue.close();
+        assert!(queue.pop().is_none(), "each came once");
     }
 
     #[test]
@@ -148,12 +165,29 @@ mod tests {
         for number in 0..WAITING {
             queue.push(Item::Heard(heard(number)), || true);
         }
+        let (full, is_full) = channel();
         let writer = std::thread::spawn({
             let queue = Arc::clone(&queue);
-            move || queue.push(Item::Heard(heard(0)), || true)
+            move || queue.push(Item::Heard(heard(WAITING)), tells(&full))
         });
+        // It is asked with the queue's lock, which it gives back only by waiting.
+        is_full.recv().unwrap();
+        assert_eq!(queue.lock().items.len(), WAITING, "it waits");
         queue.close();
         writer.join().unwrap();
         assert!(queue.pop().is_none());
+        queue.push(Item::Heard(heard(0)), || true);
+        assert!(queue.pop().is_none(), "nothing comes into a queue that is closed");
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_forgotten() {
+        let queue = Queue::default();
+        queue.push(Item::Heard(heard(0)), || false);
+        for number in 0..WAITING {
+            queue.push(Item::Heard(heard(number)), || true);
+        }
+        queue.push(Item::Heard(heard(WAITING)), || false);
+        assert_eq!(queue.lock().items.len(), WAITING);
     }
 }

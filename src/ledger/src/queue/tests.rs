@@ -58,7 +58,7 @@ fn what_was_handed_over_together_is_written_together() {
         assert_eq!(batch.is_cut(), together < 5);
         queue.undone(&batch);
     }
-    // Where the last one found no room, the next ones go with them.
+    // Where the last of them found no room, they end with the one before it.
     let mut queue = Queue::new(1);
     queue.push(acknowledge(1));
     queue.push(fact(1, 0));
