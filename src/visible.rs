@@ -14,7 +14,8 @@ fn is_hidden(c: char) -> bool {
         Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, SpaceSeparator, Surrogate, Unassigned,
     };
     match c {
-        ' ' => false,
+        // Almost all that is ever written: the table behind the rest is searched for each character.
+        ' '..='~' => false,
         // Fillers, joiners and selectors that count as letters, marks or symbols and show nothing.
         '\u{34F}'
         | '\u{115F}'

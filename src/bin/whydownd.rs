@@ -65,12 +65,13 @@ fn start_log(log: &Log) -> Result<(), String> {
         let layer = tracing_journald::layer().map_err(|e| format!("log.target: the journal: {e}"))?;
         registry.with(layer).init();
     } else {
+        let ansi = std::io::stderr().is_terminal();
         registry
             .with(
                 tracing_subscriber::fmt::layer()
-                    .with_writer(|| Lines)
+                    .with_writer(move || Lines { ansi })
                     .fmt_fields(fields())
-                    .with_ansi(std::io::stderr().is_terminal()),
+                    .with_ansi(ansi),
             )
             .init();
     }
@@ -90,17 +91,19 @@ fn fields() -> impl for<'writer> tracing_subscriber::fmt::FormatFields<'writer> 
 }
 
 /// Standard error, where people read: nothing that strangers named hides in it. Each write is whole lines.
-struct Lines;
+struct Lines {
+    /// Whether it is a terminal, with colours.
+    ansi: bool,
+}
 
 impl Write for Lines {
     fn write(&mut self, lines: &[u8]) -> std::io::Result<usize> {
-        let ansi = std::io::stderr().is_terminal();
         let text = String::from_utf8_lossy(lines);
         // On a terminal colours are ours: the text of events comes without the character that begins them.
         let shown: String = text
             .split_inclusive('\u{1b}')
             .map(|piece| match piece.strip_suffix('\u{1b}') {
-                Some(before) if ansi => on_a_terminal(before) + "\u{1b}",
+                Some(before) if self.ansi => on_a_terminal(before) + "\u{1b}",
                 _ => on_a_terminal(piece),
             })
             .collect();

@@ -5,14 +5,13 @@
 
 mod unplug;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use whydown_core::act::{Act, Console};
 use whydown_core::evidence::{Asked, Fact, Sender, tame};
 use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
@@ -27,6 +26,7 @@ use whydown_witness::libvirt::LibvirtProcess;
 use whydown_witness::log;
 use whydown_witness::process;
 
+use super::calls::Calls;
 use super::emulators::Emulators;
 use super::going_down::{BootsBefore, HostsWord, Told};
 use super::post::Postbox;
@@ -54,30 +54,6 @@ const HOST_PAUSE: Duration = Duration::from_secs(1);
 /// Threads for all of these together, for what runs long, and for what asks how far it is.
 const THREADS: usize = LOOKS + GLANCES + ACTS + 2 * AT_ONCE;
 
-/// Threads that call into libvirt and do nothing else: whatever else in the daemon blocks, an act finds its thread.
-struct OwnThreads(Option<Runtime>);
-
-impl OwnThreads {
-    fn new() -> Self {
-        let runtime =
-            Builder::new_current_thread().max_blocking_threads(THREADS).thread_name("libvirt-call").build();
-        Self(Some(runtime.expect("a runtime without drivers asks nothing of the system")))
-    }
-
-    fn spawn<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        self.0.as_ref().expect("it is there until it is dropped").spawn_blocking(what)
-    }
-}
-
-impl Drop for OwnThreads {
-    /// A call into a libvirt that hangs is left behind.
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 /// The witnesses that are given work, or asked.
 #[derive(Debug, Clone)]
 pub struct Witnesses {
@@ -96,7 +72,7 @@ pub struct Witnesses {
 /// See the module page. Cheap to clone.
 #[derive(Clone)]
 pub struct Hands {
-    own: Arc<OwnThreads>,
+    calls: Arc<Calls>,
     hypervisor: Hypervisor,
     postbox: Postbox,
     exits: Option<Arc<ExitWatch>>,
@@ -146,9 +122,9 @@ impl Hands {
         let Witnesses { exits, threads, emulators, units, host } = witnesses;
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
         let glances = Arc::new(Semaphore::new(GLANCES));
-        let (own, host_wanted) = (Arc::new(OwnThreads::new()), Arc::default());
+        let (calls, host_wanted) = (Arc::new(Calls::new(THREADS)), Arc::default());
         Self {
-            own,
+            calls,
             hypervisor,
             postbox,
             exits,
@@ -233,24 +209,39 @@ impl Hands {
             Question::Remains { .. } | Question::Look { .. } => Arc::clone(&self.looks),
             Question::Glance { .. } => Arc::clone(&self.glances),
         };
-        tokio::spawn(async move {
-            let Ok(_room) = room.acquire_owned().await else { return };
-            let postbox = hands.postbox.clone();
-            let answer = match question {
-                Question::Do { run, domain, request, act: Act::Unplug(device) } => {
-                    hands.unplug(run, domain, request, device).await
+        let question = match question {
+            Question::Do { run, domain, request, act: Act::Unplug(device) } => {
+                tokio::spawn(async move {
+                    let Ok(_room) = room.acquire_owned().await else { return };
+                    let answer = hands.unplug(run, domain, request, device).await;
+                    hands.postbox.post(Input::Answered(answer)).await;
+                });
+                return;
+            }
+            question => question,
+        };
+        match Arc::clone(&room).try_acquire_owned() {
+            Ok(room) => hands.put(question, room),
+            Err(_) => drop(tokio::spawn(async move {
+                if let Ok(room) = room.acquire_owned().await {
+                    hands.put(question, room);
                 }
-                question => {
-                    let unanswered = no_answer(&question);
-                    let own = Arc::clone(&hands.own);
-                    let answer = own.spawn(move || hands.answer(question)).await;
-                    answer.unwrap_or_else(|error| {
-                        tracing::error!(%error, "a question to libvirt broke off");
-                        unanswered
-                    })
-                }
-            };
-            postbox.post(Input::Answered(answer)).await;
+            })),
+        }
+    }
+
+    /// Asks on a thread that may block, and posts the answer from there.
+    fn put(self, question: Question, room: OwnedSemaphorePermit) {
+        let calls = Arc::clone(&self.calls);
+        calls.begin(move || {
+            let unanswered = no_answer(&question);
+            let answer = catch_unwind(AssertUnwindSafe(|| self.answer(question)));
+            let answer = answer.unwrap_or_else(|_| {
+                tracing::error!("a question to libvirt broke off by a bug");
+                unanswered
+            });
+            self.postbox.post_blocking(Input::Answered(answer));
+            drop(room);
         });
     }
 
@@ -392,7 +383,7 @@ impl Hands {
         &self,
         what: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let done = self.own.spawn(what).await;
+        let done = self.calls.ask(what).await;
         done.unwrap_or_else(|error| Err(refused(format!("the call to libvirt broke off: {error}"))))
     }
 
@@ -416,7 +407,7 @@ impl Hands {
             let Ok(_room) = Arc::clone(&self.works.room).acquire_owned().await else { return };
             let done = if self.works.go(domain) {
                 let (hands, looking) = (self.clone(), tokio::spawn(self.clone().look_at_work(domain)));
-                let done = self.own.spawn(move || hands.perform(domain, act)).await;
+                let done = self.calls.ask(move || hands.perform(domain, act)).await;
                 looking.abort();
                 done.unwrap_or_else(|error| Err(refused(format!("the call to libvirt broke off: {error}"))))
             } else {
@@ -433,7 +424,7 @@ impl Hands {
         loop {
             tokio::time::sleep(LOOK).await;
             let libvirt = self.hypervisor.clone();
-            let looked = self.own.spawn(move || libvirt.progress(domain)).await;
+            let looked = self.calls.ask(move || libvirt.progress(domain)).await;
             let progress = looked.ok().and_then(Result::ok).flatten();
             if !self.works.looked(domain, progress) {
                 return;

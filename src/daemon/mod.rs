@@ -14,6 +14,7 @@
 mod abilities;
 mod absence;
 mod alone;
+mod calls;
 mod clock;
 mod deaf;
 mod device;
