@@ -2,7 +2,7 @@
 
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, Writer};
-use whydown_core::act::{Connected, NewLink, NewNetwork, SnapshotDisk, Ticket};
+use whydown_core::operation::{Connected, NewLink, NewNetwork, SnapshotDisk, Ticket};
 use whydown_core::time::Wall;
 
 /// Names that are shorter stand in other words by chance.
@@ -361,7 +361,7 @@ fn text_of(writer: Writer<Vec<u8>>) -> String {
 mod tests {
     use super::*;
     use std::time::Duration;
-    use whydown_core::act::Console;
+    use whydown_core::operation::Console;
 
     const DOMAIN: &str = "<domain><name>graphics</name><devices>\
         <disk><source file='a'/><target dev='vda' bus='virtio'/></disk>\

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use whydown_core::act::{Act, Console};
-use whydown_core::evidence::{Asked, Fact, Sender, tame};
+use whydown_core::evidence::{Fact, Sender, tame};
 use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
-use whydown_core::id::{DomainId, RequestId, RunId};
+use whydown_core::id::{BootId, DomainId, RequestId, RunId};
 use whydown_core::lifecycle::attribution::{self, Marks};
 use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom, internal_error};
 use whydown_core::limits;
+use whydown_core::operation::{Console, Operation};
 use whydown_core::time::Wall;
 use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow, read_planned};
 use whydown_witness::exit::ExitWatch;
@@ -26,15 +27,17 @@ use whydown_witness::libvirt::LibvirtProcess;
 use whydown_witness::log;
 use whydown_witness::process;
 
+use self::unplug::Awaited;
 use super::calls::Calls;
 use super::emulators::Emulators;
 use super::going_down::{BootsBefore, HostsWord, Told};
+use super::plug::{self, Leaving};
 use super::post::Postbox;
 use super::sample::News;
 use super::threads::Threads;
 use super::units::Units;
 use super::work::{AT_ONCE, LOOK, Works};
-use super::{clock, device, plug, space};
+use super::{clock, device, space};
 
 /// Looks under way at once. Each holds one thread, and takes milliseconds unless libvirt hangs.
 const LOOKS: usize = 32;
@@ -101,9 +104,8 @@ fn no_answer(question: &Question) -> Answer {
         Question::Look { domain } => Answer::Looked { domain: *domain, view: None },
         Question::Glance { run, .. } => Answer::Glanced { run: *run, view: None, facts: Vec::new() },
         Question::Remains { run, .. } => Answer::Remains { run: *run, view: None, facts: Vec::new() },
-        Question::Act { run, what, .. } => Answer::Acted { run: *run, what: *what, outcome: Outcome::NoLink },
-        Question::Do { run, request, act, .. } => {
-            Answer::Did { run: *run, request: *request, what: act.asked(), outcome: Outcome::NoLink }
+        Question::Perform { run, request, act, .. } => {
+            Answer::Performed { run: *run, request: *request, what: act.kind(), outcome: Outcome::NoLink }
         }
     }
 }
@@ -201,24 +203,13 @@ impl Hands {
     pub fn ask(&self, question: Question) {
         let hands = self.clone();
         let room = match &question {
-            Question::Do { run, domain, act, .. } if act.is_long() => {
+            Question::Perform { run, domain, act, .. } if act.kind().is_long() => {
                 self.works.begin(*domain, *run, act);
                 return hands.begin_work(*run, *domain, act.clone());
             }
-            Question::Act { .. } | Question::Do { .. } => Arc::clone(&self.acts),
+            Question::Perform { .. } => Arc::clone(&self.acts),
             Question::Remains { .. } | Question::Look { .. } => Arc::clone(&self.looks),
             Question::Glance { .. } => Arc::clone(&self.glances),
-        };
-        let question = match question {
-            Question::Do { run, domain, request, act: Act::Unplug(device) } => {
-                tokio::spawn(async move {
-                    let Ok(_room) = room.acquire_owned().await else { return };
-                    let answer = hands.unplug(run, domain, request, device).await;
-                    hands.postbox.post(Input::Answered(answer)).await;
-                });
-                return;
-            }
-            question => question,
         };
         match Arc::clone(&room).try_acquire_owned() {
             Ok(room) => hands.put(question, room),
@@ -230,75 +221,94 @@ impl Hands {
         }
     }
 
-    /// Asks on a thread that may block, and posts the answer from there.
+    /// Asks on a thread that may block, and posts the answer from there, or when what is to be waited for has come.
     fn put(self, question: Question, room: OwnedSemaphorePermit) {
-        let calls = Arc::clone(&self.calls);
+        let (calls, runtime) = (Arc::clone(&self.calls), Handle::current());
         calls.begin(move || {
             let unanswered = no_answer(&question);
-            let answer = catch_unwind(AssertUnwindSafe(|| self.answer(question)));
-            let answer = answer.unwrap_or_else(|_| {
-                tracing::error!("a question to libvirt broke off by a bug");
-                unanswered
-            });
+            let answer = match catch_unwind(AssertUnwindSafe(|| self.answer(question))) {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(awaited)) => {
+                    runtime.spawn(async move {
+                        let answer = self.when_gone(*awaited).await;
+                        self.postbox.post(Input::Answered(answer)).await;
+                        drop(room);
+                    });
+                    return;
+                }
+                Err(_) => {
+                    tracing::error!("a question to libvirt broke off by a bug");
+                    unanswered
+                }
+            };
             self.postbox.post_blocking(Input::Answered(answer));
             drop(room);
         });
     }
 
-    fn answer(&self, question: Question) -> Answer {
+    /// The answer, or what is to be waited for before there is one.
+    fn answer(&self, question: Question) -> Result<Answer, Box<Awaited>> {
         match question {
-            Question::Look { domain } => Answer::Looked { domain, view: self.view(domain) },
-            Question::Glance { run, domain, name, marks, full } => {
-                let view = self.view(domain);
-                let unsaid = DomainState::Paused(PauseReason::Unknown);
-                let failed = DomainState::Paused(PauseReason::IoError);
-                let facts = match &view {
-                    Some(Some(view)) if view.state == unsaid => {
-                        let mut facts = self.log(&name, marks);
-                        facts.retain(
-                            |(_, fact)| matches!(fact, Fact::LogText(text) if internal_error(text).is_some()),
-                        );
-                        facts
+            Question::Perform { run, domain, request, act } => {
+                let (what, changes) = (act.kind(), act.changes_devices());
+                // Before it is asked: a guest may obey at once.
+                let heard = self.news.hear();
+                let done = match self.perform(domain, act) {
+                    Ok(Some(leaving)) => {
+                        return Err(Box::new(Awaited { run, domain, request, what, leaving, heard }));
                     }
-                    Some(Some(view)) if view.state == failed && !full.is_empty() => self.disks(view, &full),
-                    _ => Vec::new(),
+                    Ok(None) => Ok(()),
+                    Err(refusal) => Err(refusal),
                 };
-                Answer::Glanced { run, view, facts }
-            }
-            Question::Remains { run, domain, name, marks, boot_before, definition } => {
-                let view = self.view(domain);
-                let mut facts = self.log(&name, marks);
-                if definition && matches!(&view, Some(Some(view)) if !view.state.is_active()) {
-                    facts.extend(self.fate(domain));
-                }
-                facts.extend(boot_before.and_then(|boot| self.boots.how_it_ended(&boot, marks.started)));
-                facts.extend(self.host.ask().fact());
-                Answer::Remains { run, view, facts }
-            }
-            Question::Act { run, domain, what, xml, paused } => {
-                let done = match what {
-                    Asked::Create => {
-                        self.hypervisor.create_or_restore(domain, &xml.unwrap_or_default(), paused)
-                    }
-                    Asked::AgentShutdown => self.hypervisor.shutdown(domain, ShutdownHow::Agent),
-                    Asked::Shutdown => self.press_button(domain),
-                    Asked::ForceOff | Asked::Destroy => self.hypervisor.destroy(domain),
-                    Asked::AgentReboot => self.hypervisor.reboot(domain, RebootHow::Agent),
-                    Asked::Reboot => self.hypervisor.reboot(domain, RebootHow::Acpi),
-                    Asked::ForceReset => self.hypervisor.reset(domain),
-                    other => Err(refused(format!("a bug: {other:?} is no step of a start or an end"))),
-                };
-                Answer::Acted { run, what, outcome: outcome(done) }
-            }
-            Question::Do { run, domain, request, act } => {
-                let (what, changes) = (act.asked(), act.changes_devices());
-                let outcome = outcome(self.perform(domain, act));
                 if changes {
                     self.tell_devices(run, domain);
                 }
-                Answer::Did { run, request, what, outcome }
+                Ok(Answer::Performed { run, request, what, outcome: outcome(done) })
+            }
+            Question::Look { domain } => Ok(Answer::Looked { domain, view: self.view(domain) }),
+            Question::Glance { run, domain, name, marks, full } => {
+                Ok(self.glance(run, domain, &name, marks, &full))
+            }
+            Question::Remains { run, domain, name, marks, boot_before, definition } => {
+                Ok(self.remains(run, domain, &name, marks, (boot_before, definition)))
             }
         }
+    }
+
+    fn glance(&self, run: RunId, domain: DomainId, name: &str, marks: Marks, full: &[String]) -> Answer {
+        let view = self.view(domain);
+        let unsaid = DomainState::Paused(PauseReason::Unknown);
+        let failed = DomainState::Paused(PauseReason::IoError);
+        let facts = match &view {
+            Some(Some(view)) if view.state == unsaid => {
+                let mut facts = self.log(name, marks);
+                facts.retain(
+                    |(_, fact)| matches!(fact, Fact::LogText(text) if internal_error(text).is_some()),
+                );
+                facts
+            }
+            Some(Some(view)) if view.state == failed && !full.is_empty() => self.disks(view, full),
+            _ => Vec::new(),
+        };
+        Answer::Glanced { run, view, facts }
+    }
+
+    fn remains(
+        &self,
+        run: RunId,
+        domain: DomainId,
+        name: &str,
+        marks: Marks,
+        (boot_before, definition): (Option<BootId>, bool),
+    ) -> Answer {
+        let view = self.view(domain);
+        let mut facts = self.log(name, marks);
+        if definition && matches!(&view, Some(Some(view)) if !view.state.is_active()) {
+            facts.extend(self.fate(domain));
+        }
+        facts.extend(boot_before.and_then(|boot| self.boots.how_it_ended(&boot, marks.started)));
+        facts.extend(self.host.ask().fact());
+        Answer::Remains { run, view, facts }
     }
 
     /// What its definition says now of reboots and panics.
@@ -318,45 +328,53 @@ impl Hands {
         }
     }
 
-    fn perform(&self, domain: DomainId, act: Act) -> Result<(), Refusal> {
+    /// Has libvirt do this; gives what is to be waited for besides.
+    fn perform(&self, domain: DomainId, act: Operation) -> Result<Option<Leaving>, Refusal> {
         let libvirt = &self.hypervisor;
-        match act {
-            Act::Pause => libvirt.pause(domain),
-            Act::Resume => libvirt.resume(domain),
-            Act::Save => libvirt.save(domain),
-            Act::Migrate(how) => {
+        let done = match act {
+            Operation::Unplug(old) => return self.ask_to_give_up(domain, &old).map(Some),
+            Operation::Create { xml, paused, .. } => libvirt.create_or_restore(domain, &xml, paused),
+            Operation::AgentShutdown => libvirt.shutdown(domain, ShutdownHow::Agent),
+            Operation::Shutdown => self.press_button(domain),
+            Operation::ForceOff | Operation::Destroy => libvirt.destroy(domain),
+            Operation::AgentReboot => libvirt.reboot(domain, RebootHow::Agent),
+            Operation::Reboot => libvirt.reboot(domain, RebootHow::Acpi),
+            Operation::ForceReset => libvirt.reset(domain),
+            Operation::Pause => libvirt.pause(domain),
+            Operation::Resume => libvirt.resume(domain),
+            Operation::Save => libvirt.save(domain),
+            Operation::Migrate(how) => {
                 let screen = how.console.as_deref().map(|host| {
                     let document = libvirt.domain_xml(domain)?;
                     device::screen_at(&document, host).map_err(unreadable)
                 });
                 libvirt.migrate(domain, &how, screen.transpose()?.flatten().as_deref())
             }
-            Act::Abort if self.works.give_up(domain) => Ok(()),
-            Act::Abort => libvirt.abort_job(domain),
-            Act::SetMemory { kib } => libvirt.set_memory(domain, kib),
-            Act::SetVcpus { count } => libvirt.set_vcpus(domain, count),
-            Act::SetLink(link) => {
+            Operation::Abort if self.works.give_up(domain) => Ok(()),
+            Operation::Abort => libvirt.abort_job(domain),
+            Operation::SetMemory { kib } => libvirt.set_memory(domain, kib),
+            Operation::SetVcpus { count } => libvirt.set_vcpus(domain, count),
+            Operation::SetLink(link) => {
                 let document = libvirt.secret_xml(domain)?;
                 match device::with_link(&document, &link).map_err(unreadable)? {
                     Ok(card) => libvirt.update_device(domain, &card),
                     Err(why) => Err(refused(format!("{}: {why}", link.alias))),
                 }
             }
-            Act::ChangeMedium(medium) => {
+            Operation::ChangeMedium(medium) => {
                 let document = libvirt.domain_xml(domain)?;
                 libvirt.change_medium(domain, &plug::with_medium(&document, &medium)?)
             }
-            Act::Plug(device) => match &device.targets {
+            Operation::Plug(device) => match &device.targets {
                 None => libvirt.attach_device(domain, &device.document),
                 Some(targets) => {
                     let document = libvirt.domain_xml(domain)?;
                     libvirt.attach_device(domain, &plug::in_its_place(&device.document, &document, targets)?)
                 }
             },
-            Act::Unplug(_) => Err(refused("a bug: what is waited for is no single call")),
-            Act::Freeze => libvirt.freeze(domain),
-            Act::Thaw => libvirt.thaw(domain),
-            Act::SetTicket(ticket) => {
+            Operation::Freeze => libvirt.freeze(domain),
+            Operation::Thaw => libvirt.thaw(domain),
+            Operation::SetTicket(ticket) => {
                 let document = libvirt.secret_xml(domain)?;
                 let consoles = device::with_ticket(&document, &ticket, clock::wall()).map_err(unreadable)?;
                 if consoles.is_empty() {
@@ -368,14 +386,15 @@ impl Hands {
                 }
                 consoles.iter().try_for_each(|console| libvirt.update_device(domain, console))
             }
-            Act::Snapshot { disks, quiesce } => {
+            Operation::Snapshot { disks, quiesce } => {
                 let all = device::disk_targets(&libvirt.domain_xml(domain)?).map_err(unreadable)?;
                 if let Some(unknown) = disks.iter().find(|disk| !all.contains(&disk.target)) {
                     return Err(refused(format!("the VM has no disk {}", unknown.target)));
                 }
                 libvirt.snapshot_disks(domain, &device::snapshot(&disks, &all), quiesce)
             }
-        }
+        };
+        done.map(|()| None)
     }
 
     /// A call into libvirt on a thread of its own.
@@ -384,7 +403,11 @@ impl Hands {
         what: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let done = self.calls.ask(what).await;
-        done.unwrap_or_else(|error| Err(refused(format!("the call to libvirt broke off: {error}"))))
+        done.unwrap_or_else(|error| {
+            // Nobody knows how far it came.
+            tracing::error!(%error, "a call to libvirt broke off");
+            Err(Refusal::NoLink)
+        })
     }
 
     /// What the VM is made of is read and told before who asked for a change of it is answered: whoever looks then sees it.
@@ -397,25 +420,25 @@ impl Hands {
     }
 
     /// What takes long waits for its turn, then runs on a thread of its own while another asks how far it is.
-    fn begin_work(self, run: RunId, domain: DomainId, act: Act) {
-        let what = act.asked();
+    fn begin_work(self, run: RunId, domain: DomainId, act: Operation) {
+        let what = act.kind();
         tokio::spawn(async move {
             let _leaving = match &act {
-                Act::Migrate(how) => Some(self.works.leave(how.outgoing_most).await),
+                Operation::Migrate(how) => Some(self.works.leave(how.outgoing_most).await),
                 _ => None,
             };
             let Ok(_room) = Arc::clone(&self.works.room).acquire_owned().await else { return };
             let done = if self.works.go(domain) {
                 let (hands, looking) = (self.clone(), tokio::spawn(self.clone().look_at_work(domain)));
-                let done = self.calls.ask(move || hands.perform(domain, act)).await;
+                let done = self.call(move || hands.perform(domain, act).map(|_| ())).await;
                 looking.abort();
-                done.unwrap_or_else(|error| Err(refused(format!("the call to libvirt broke off: {error}"))))
+                done
             } else {
                 Err(refused("it was given up before it began"))
             };
             self.works.end(domain, &done);
             let request: Option<RequestId> = None;
-            let answer = Answer::Did { run, request, what, outcome: outcome(done) };
+            let answer = Answer::Performed { run, request, what, outcome: outcome(done) };
             self.postbox.post(Input::Answered(answer)).await;
         });
     }

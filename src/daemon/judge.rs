@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use whydown_core::act::{Migration, SnapshotDisk};
+use whydown_core::operation::{Migration, SnapshotDisk};
 
 use super::policy::{Forbidden, Policy};
 use crate::config::Settings;

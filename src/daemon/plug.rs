@@ -3,7 +3,7 @@
 
 use quick_xml::escape::escape;
 use roxmltree::Node;
-use whydown_core::act::{Drive, NewMedium, OldDevice, Pluggable};
+use whydown_core::operation::{Drive, NewMedium, OldDevice, Pluggable};
 use whydown_libvirt::Refusal;
 
 use super::document::{BadDocument, domain_of, parse};

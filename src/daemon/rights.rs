@@ -13,9 +13,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use whydown_core::act::{Act, Drive, NewDevice, NewMedium, OldDevice, Pluggable};
 use whydown_core::lifecycle::Wanted;
-use whydown_wire::Verb;
+use whydown_core::operation::{Operation, OperationKind};
+use whydown_wire::{Needs, Verb};
 
 use crate::config::Settings;
 use crate::edge::{self, Identity, Peer, User};
@@ -25,13 +25,18 @@ const EVERYBODY: &str = "*";
 
 /// What somebody wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
+pub enum Want<'a> {
     /// To be told something, as far as they may be.
     Read,
     /// To be told something that is secret as a whole; its name.
     Secret(&'static str),
-    /// To change what happens to a VM; the verb's name.
-    Act(&'static str),
+    /// To have something done with a VM.
+    Operate {
+        /// What.
+        kind: OperationKind,
+        /// The name under which whoever wants it knows it.
+        called: &'a str,
+    },
 }
 
 /// How much somebody may be told.
@@ -48,7 +53,7 @@ pub enum Sight {
 #[error("{who} may not {what}: {why}")]
 pub struct Denied {
     who: String,
-    what: &'static str,
+    what: String,
     why: String,
 }
 
@@ -82,50 +87,13 @@ pub struct Rights {
     group: u32,
 }
 
-impl Want {
-    /// What a verb is.
-    pub fn of(verb: &Verb) -> Self {
-        match verb {
-            Verb::Create { .. } | Verb::CreateClassic(_) => Self::Act("create"),
-            Verb::Snapshot { .. } => Self::Act("snapshot"),
-            Verb::Device { act: Act::SetTicket(_), .. } => Self::Act("vmUpdateDevice"),
-            Verb::Do { act, .. } | Verb::Device { act, .. } => Self::Act(match act {
-                Act::Pause => "pause",
-                Act::Resume => "cont",
-                Act::Save => "hibernate",
-                Act::Migrate(_) => "migrate",
-                Act::Abort => "migrateCancel",
-                Act::SetTicket(_) => "setVmTicket",
-                Act::SetMemory { .. } => "setBalloonTarget",
-                Act::SetVcpus { .. } => "setNumberOfCpus",
-                Act::SetLink(_) => "vmUpdateDevice",
-                Act::ChangeMedium(NewMedium { drive: Drive::Disc, .. }) => "changeCD",
-                Act::ChangeMedium(NewMedium { drive: Drive::Floppy, .. }) => "changeFloppy",
-                Act::Plug(NewDevice { kind: Pluggable::Card, .. }) => "hotplugNic",
-                Act::Plug(NewDevice { kind: Pluggable::Disk, .. }) => "hotplugDisk",
-                Act::Unplug(OldDevice { kind: Pluggable::Card, .. }) => "hotunplugNic",
-                Act::Unplug(OldDevice { kind: Pluggable::Disk, .. }) => "hotunplugDisk",
-                Act::Snapshot { .. } => "snapshot",
-                Act::Freeze => "freeze",
-                Act::Thaw => "thaw",
-            }),
-            Verb::Shutdown { .. } => Self::Act("shutdown"),
-            Verb::Destroy { .. } => Self::Act("destroy"),
-            // Serial numbers: the kernel shows them to root alone.
-            Verb::GetVdsHardwareInfo => Self::Secret("read the host's serial numbers"),
-            // libvirt's words on what went wrong with it stand in it.
-            Verb::MigrateStatus { .. } => Self::Secret("read how a migration went"),
-            Verb::Ping
-            | Verb::List { .. }
-            | Verb::GetVmStats { .. }
-            | Verb::GetAllVmStats
-            | Verb::GetVdsCapabilities
-            | Verb::GetVdsStats
-            // It only asks whether a VM may come.
-            | Verb::MigrationCreate { .. }
-            | Verb::ListMethods
-            | Verb::MethodHelp { .. }
-            | Verb::MethodSignature { .. } => Self::Read,
+impl<'a> Want<'a> {
+    /// What a verb is, which was called by this name.
+    pub const fn of(verb: &Verb, called: &'a str) -> Self {
+        match verb.needs() {
+            Needs::Plain => Self::Read,
+            Needs::Secret(what) => Self::Secret(what),
+            Needs::Operation(kind) => Self::Operate { kind, called },
         }
     }
 }
@@ -157,7 +125,7 @@ impl Rights {
     ///
     /// # Errors
     /// [`Denied`] says who, what and by which key.
-    pub fn check(&self, peer: &Peer, want: Want) -> Result<Sight, Denied> {
+    pub fn check(&self, peer: &Peer, want: Want<'_>) -> Result<Sight, Denied> {
         let why = match (peer, want) {
             (Peer::Unix { user, groups, open_to_all, .. }, _) if !open_to_all || self.knows(user, groups) => {
                 return Ok(Sight::Whole);
@@ -173,7 +141,9 @@ impl Rights {
                 self.socket.display()
             ),
             (Peer::Tls { identity, .. }, _) if among(&self.actors, identity) => return Ok(Sight::Whole),
-            (Peer::Tls { .. }, Want::Act(_)) => "none of its certificate's names is in tls.actors".to_owned(),
+            (Peer::Tls { .. }, Want::Operate { .. }) => {
+                "none of its certificate's names is in tls.actors".to_owned()
+            }
             (Peer::Tls { identity, .. }, Want::Read | Want::Secret(_)) => {
                 if self.readers.is_empty() || among(&self.readers, identity) {
                     return Ok(Sight::Whole);
@@ -183,8 +153,10 @@ impl Rights {
         };
         let what = match want {
             Want::Read => "read",
-            Want::Secret(what) | Want::Act(what) => what,
+            Want::Secret(what) => what,
+            Want::Operate { called, .. } => called,
         };
+        let what = what.to_owned();
         let denied = Denied { who: peer.to_string(), what, why };
         if matches!(peer, Peer::Tcp { .. }) {
             self.refusals.add(&denied);
@@ -200,11 +172,11 @@ impl Rights {
 /// What somebody wants done, for the log.
 pub fn told_of(what: &Wanted) -> String {
     match what {
-        Wanted::Create { domain, .. } => format!("the start of {domain}"),
         Wanted::Shutdown { domain, again: false, .. } => format!("the shutdown of {domain}"),
         Wanted::Shutdown { domain, again: true, .. } => format!("the restart of {domain}"),
-        Wanted::Destroy { domain } => format!("the end of {domain}"),
-        Wanted::Do { domain, act } => format!("{:?} of {domain}", act.asked()),
+        Wanted::Do { domain, act: Operation::Create { .. } } => format!("the start of {domain}"),
+        Wanted::Do { domain, act: Operation::Destroy } => format!("the end of {domain}"),
+        Wanted::Do { domain, act } => format!("{:?} of {domain}", act.kind()),
     }
 }
 
@@ -215,6 +187,8 @@ fn among(names: &[String], identity: &Identity) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DESTROY: Want<'_> = Want::Operate { kind: OperationKind::Destroy, called: "destroy" };
 
     fn rights(plain_may_act: bool) -> Rights {
         Rights {
@@ -244,11 +218,11 @@ mod tests {
             (65534, &[0], false),
         ] {
             let open = unix(uid, groups, true);
-            assert_eq!(rights.check(&open, Want::Act("destroy")).is_ok(), may, "{uid} {groups:?}");
+            assert_eq!(rights.check(&open, DESTROY).is_ok(), may, "{uid} {groups:?}");
             let sight = if may { Sight::Whole } else { Sight::Plain };
             assert_eq!(rights.check(&open, Want::Read), Ok(sight));
             // Where the file's permissions say who comes in, they have.
-            assert_eq!(rights.check(&unix(uid, groups, false), Want::Act("destroy")), Ok(Sight::Whole));
+            assert_eq!(rights.check(&unix(uid, groups, false), DESTROY), Ok(Sight::Whole));
         }
     }
 
@@ -259,11 +233,11 @@ mod tests {
             let peer = Peer::Tcp { address: "127.0.0.1:1".parse().expect("an address"), user };
             assert_eq!(rights(false).check(&peer, Want::Read), Ok(Sight::Plain));
             assert!(rights(false).check(&peer, Want::Secret("x")).is_err());
-            let denied = rights(false).check(&peer, Want::Act("destroy")).expect_err("no").to_string();
+            let denied = rights(false).check(&peer, DESTROY).expect_err("no").to_string();
             for word in ["127.0.0.1:1 may not destroy", "xmlrpc.plain_may_act = true", "/s", "tls.actors"] {
                 assert!(denied.contains(word), "{denied}");
             }
-            assert_eq!(rights(true).check(&peer, Want::Act("destroy")), Ok(Sight::Whole));
+            assert_eq!(rights(true).check(&peer, DESTROY), Ok(Sight::Whole));
         }
     }
 }

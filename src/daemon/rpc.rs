@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::sync::{Semaphore, broadcast, watch};
-use whydown_core::act::{Act, NewDevice, Pluggable};
 use whydown_core::evidence::tame;
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
+use whydown_core::operation::{NewDevice, Operation, Pluggable};
 use whydown_core::time::Wall;
 use whydown_ledger::{Condition, Ledger};
 use whydown_wire::{BadCall, Bodies, Body, Call, CallLimits, Code, Range, Refused, Verb, done, status_reply};
@@ -184,7 +184,7 @@ impl Service {
 
     async fn xmlrpc(&self, peer: &Peer, asked: &Request) -> Given {
         if self.is_the_last_poll(&asked.body) {
-            return match self.may(peer, Want::of(&Verb::GetAllVmStats)) {
+            return match self.may(peer, Want::Read) {
                 Ok(sight) => self.perform(Verb::GetAllVmStats, peer, asked, sight).await,
                 Err(denied) => Given::Own(status_reply(Code::NotSupported, &denied.to_string())),
             };
@@ -207,7 +207,7 @@ impl Service {
         if matches!(verb, Verb::GetAllVmStats) && asked.body.len() <= POLL_BYTES {
             *self.poll.write().unwrap_or_else(PoisonError::into_inner) = asked.body.to_vec().into();
         }
-        match self.may(peer, Want::of(&verb)) {
+        match self.may(peer, Want::of(&verb, &method)) {
             Ok(sight) => {
                 self.passed_over.say(peer, &method, &ignored);
                 self.perform(verb, peer, asked, sight).await
@@ -251,7 +251,7 @@ impl Service {
     }
 
     /// Every refusal is in the log: somebody wanted something here.
-    fn may(&self, peer: &Peer, want: Want) -> Result<Sight, Denied> {
+    fn may(&self, peer: &Peer, want: Want<'_>) -> Result<Sight, Denied> {
         self.rights.check(peer, want).inspect_err(|denied| {
             if noise::may_say(peer.share()) {
                 tracing::warn!("refused: {denied}");
@@ -305,7 +305,7 @@ impl Service {
             }
             Verb::Do { vm, act } => self.act(peer, asked, vm, act).await,
             Verb::Device { vm, mut act, judged } => {
-                if let Act::Plug(NewDevice { kind: Pluggable::Card, document, .. }) = &mut act {
+                if let Operation::Plug(NewDevice { kind: Pluggable::Card, document, .. }) = &mut act {
                     *document = on_the_bridge_to_nowhere(std::mem::take(document));
                 }
                 self.device(peer, asked, vm, act, judged).await
@@ -320,7 +320,7 @@ impl Service {
                 None => whydown_wire::migration_create_reply(vm),
             }),
             Verb::Destroy { vm, .. } => {
-                let outcome = self.ask(peer, asked, Wanted::Destroy { domain: vm }).await;
+                let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act: Operation::Destroy }).await;
                 Given::Own(whydown_wire::destroy_reply(&outcome))
             }
             Verb::GetVdsCapabilities if !self.host.is_learned() => {

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
-use whydown_core::act::Act;
 use whydown_core::cause::Cause;
 use whydown_core::id::{DomainId, RunId};
+use whydown_core::operation::Operation;
 use whydown_core::snapshot::{DomainPublic, Status};
 use whydown_libvirt::{Progress, Refusal};
 use whydown_wire::{Work, WorkKind};
@@ -67,8 +67,8 @@ impl Works {
     }
 
     /// One is asked for.
-    pub fn begin(&self, domain: DomainId, run: RunId, act: &Act) {
-        let kind = if matches!(act, Act::Save) { WorkKind::Save } else { WorkKind::Migration };
+    pub fn begin(&self, domain: DomainId, run: RunId, act: &Operation) {
+        let kind = if matches!(act, Operation::Save) { WorkKind::Save } else { WorkKind::Migration };
         let mut entries = self.lock();
         if entries.len() >= REMEMBERED {
             entries.retain(|_, entry| matches!(entry.work, Work::Begun(_)));
@@ -190,7 +190,7 @@ mod tests {
     fn progress_rises_and_only_the_end_is_the_whole() {
         let works = Works::default();
         assert!(!works.looked(VM, None));
-        works.begin(VM, RunId(1), &Act::Save);
+        works.begin(VM, RunId(1), &Operation::Save);
         assert!(works.go(VM));
         let look = |total, remaining| {
             assert!(works.looked(VM, Some(Progress { total, remaining })));
@@ -213,12 +213,12 @@ mod tests {
     #[test]
     fn one_that_waits_can_be_given_up_and_then_never_goes() {
         let works = Works::default();
-        works.begin(VM, RunId(1), &Act::Migrate(Default::default()));
+        works.begin(VM, RunId(1), &Operation::Migrate(Default::default()));
         assert!(works.give_up(VM));
         assert!(!works.give_up(VM));
         assert!(!works.go(VM));
         assert_eq!(works.of(&vm(1)), Work::Cancelled);
-        works.begin(VM, RunId(1), &Act::Migrate(Default::default()));
+        works.begin(VM, RunId(1), &Operation::Migrate(Default::default()));
         assert!(works.go(VM));
         assert!(!works.give_up(VM), "libvirt must end it");
     }
@@ -249,11 +249,11 @@ mod tests {
             let mut bytes = [0; 16];
             bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
             let domain = DomainId::from_bytes(bytes);
-            works.begin(domain, RunId(1), &Act::Save);
+            works.begin(domain, RunId(1), &Operation::Save);
             works.end(domain, &Err(Refusal::Refused { code: 1, text: "no room".into() }));
         }
         assert!(works.lock().len() <= REMEMBERED);
-        works.begin(VM, RunId(1), &Act::Save);
+        works.begin(VM, RunId(1), &Operation::Save);
         works.end(VM, &Err(Refusal::Refused { code: 1, text: "no room".into() }));
         assert_eq!(works.of(&vm(1)), Work::Failed("no room".into()));
     }

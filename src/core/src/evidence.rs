@@ -1,13 +1,11 @@
 //! What was witnessed of one run: facts with their times, kept in the order of their first appearance.
 
-mod asked;
-
 use serde::{Deserialize, Serialize};
 
-pub use self::asked::Asked;
 use crate::hypervisor::{DomainState, Happening};
 use crate::id::BootId;
 use crate::limits;
+pub use crate::operation::OperationKind;
 use crate::time::Wall;
 
 /// Who made a request: a unix user, an address, a certificate's subject; as the edge knew it.
@@ -129,7 +127,7 @@ pub enum Fact {
     /// A manager asked us for it.
     Requested {
         /// What.
-        what: Asked,
+        what: OperationKind,
         /// By whom.
         who: Who,
     },
@@ -144,7 +142,7 @@ pub enum Fact {
     /// libvirt refused what a manager had asked; its own text.
     Refused {
         /// What had been asked.
-        what: Asked,
+        what: OperationKind,
         /// libvirt's words.
         text: String,
     },

@@ -10,7 +10,6 @@
 //!                             TABLE?)
 //! ```
 
-pub mod act;
 pub mod cause;
 pub mod evidence;
 pub mod guest;
@@ -19,6 +18,7 @@ pub mod id;
 pub mod lifecycle;
 pub mod limits;
 pub mod log;
+pub mod operation;
 pub mod record;
 pub mod sample;
 pub mod snapshot;

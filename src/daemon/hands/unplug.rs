@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
-use whydown_core::act::{Act, OldDevice};
 use whydown_core::id::{DomainId, RequestId, RunId};
 use whydown_core::lifecycle::Answer;
+use whydown_core::operation::{OldDevice, OperationKind};
 use whydown_libvirt::Refusal;
 
 use super::super::plug::{self, Leaving};
@@ -22,38 +22,40 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A word that was lost, as libvirtd was away or many came at once, is made good after this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// A device that a guest was asked to give up, and who waits for that.
+pub(super) struct Awaited {
+    pub run: RunId,
+    pub domain: DomainId,
+    pub request: Option<RequestId>,
+    pub what: OperationKind,
+    pub leaving: Leaving,
+    /// Since before it was asked.
+    pub heard: Heard,
+}
+
 impl Hands {
-    /// Has the guest give a device up, and waits until it has.
-    pub(super) async fn unplug(
-        &self,
-        run: RunId,
-        domain: DomainId,
-        request: Option<RequestId>,
-        old: OldDevice,
-    ) -> Answer {
-        let what = Act::Unplug(old.clone()).asked();
-        let libvirt = self.hypervisor.clone();
-        // Before it is asked: it may obey at once.
-        let heard = self.news.hear();
-        let asked = self.call(move || {
-            let leaving = plug::leaving(&libvirt.domain_xml(domain)?, &old)?;
-            match libvirt.detach_device(domain, &leaving.alias) {
-                // One that left meanwhile, as another had asked for it, libvirt does not know any more.
-                Err(refusal) if plug::has(&libvirt.domain_xml(domain)?, &leaving)? => Err(refusal),
-                _ => Ok(leaving),
-            }
-        });
-        let done = match asked.await {
-            Ok(leaving) => self.until_gone(domain, leaving, heard).await,
-            Err(refusal) => Err(refusal),
-        };
+    /// Asks the guest for a device; gives what is to leave.
+    pub(super) fn ask_to_give_up(&self, domain: DomainId, old: &OldDevice) -> Result<Leaving, Refusal> {
+        let libvirt = &self.hypervisor;
+        let leaving = plug::leaving(&libvirt.domain_xml(domain)?, old)?;
+        match libvirt.detach_device(domain, &leaving.alias) {
+            // One that left meanwhile, as another had asked for it, libvirt does not know any more.
+            Err(refusal) if plug::has(&libvirt.domain_xml(domain)?, &leaving)? => Err(refusal),
+            _ => Ok(leaving),
+        }
+    }
+
+    /// The answer, when the guest has given it up or has had its time, and what the VM is made of then is told.
+    pub(super) async fn when_gone(&self, awaited: Awaited) -> Answer {
+        let Awaited { run, domain, request, what, leaving, heard } = awaited;
+        let done = self.until_gone(domain, leaving, heard).await;
         let hands = self.clone();
         let told = self.call(move || {
             hands.tell_devices(run, domain);
             Ok(())
         });
         let _ = told.await;
-        Answer::Did { run, request, what, outcome: hands::outcome(done) }
+        Answer::Performed { run, request, what, outcome: hands::outcome(done) }
     }
 
     async fn until_gone(&self, domain: DomainId, leaving: Leaving, mut heard: Heard) -> Result<(), Refusal> {

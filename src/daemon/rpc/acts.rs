@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use whydown_core::act::{Act, SnapshotDisk};
-use whydown_core::evidence::{self, tame};
+use whydown_core::evidence::tame;
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
+use whydown_core::operation::{Operation, OperationKind, SnapshotDisk};
 use whydown_wire::{Code, WorkKind, status_reply};
 
 use super::super::document::Document;
@@ -40,24 +40,27 @@ impl Service {
         }
         let domain = document.domain;
         let made = whydown_libvirt::read_planned(&document.xml).ok().map(Arc::new);
-        let what = Wanted::Create { domain, name: document.name, xml: document.xml, made, paused };
+        let what = Wanted::Do {
+            domain,
+            act: Operation::Create { name: document.name, xml: document.xml, made, paused },
+        };
         let outcome = self.ask(peer, asked, what).await;
         Given::Own(whydown_wire::create_reply(domain, &outcome))
     }
 
-    pub(super) async fn act(&self, peer: &Peer, asked: &Request, vm: DomainId, mut act: Act) -> Given {
-        if let Act::Migrate(how) = &mut act
+    pub(super) async fn act(&self, peer: &Peer, asked: &Request, vm: DomainId, mut act: Operation) -> Given {
+        if let Operation::Migrate(how) = &mut act
             && let Err(forbidden) = self.judge.migration(how).await
         {
             return refused(peer, Code::NotSupported, &forbidden);
         }
-        let what = act.asked();
+        let what = act.kind();
         let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
         Given::Own(match what {
-            evidence::Asked::Save => whydown_wire::work_begun_reply(WorkKind::Save, &outcome),
-            evidence::Asked::Migrate => whydown_wire::work_begun_reply(WorkKind::Migration, &outcome),
-            evidence::Asked::Abort => whydown_wire::cancel_reply(&outcome),
-            evidence::Asked::SetVcpus if matches!(outcome, Reply::Done | Reply::DoneUnwritten) => {
+            OperationKind::Save => whydown_wire::work_begun_reply(WorkKind::Save, &outcome),
+            OperationKind::Migrate => whydown_wire::work_begun_reply(WorkKind::Migration, &outcome),
+            OperationKind::Abort => whydown_wire::cancel_reply(&outcome),
+            OperationKind::SetVcpus if matches!(outcome, Reply::Done | Reply::DoneUnwritten) => {
                 self.picture().bodies.the_vm(vm, self.range(peer, asked))
             }
             _ => whydown_wire::act_reply(what, &outcome),
@@ -70,7 +73,7 @@ impl Service {
         peer: &Peer,
         asked: &Request,
         vm: DomainId,
-        act: Act,
+        act: Operation,
         judged: Option<String>,
     ) -> Given {
         if let Some(document) = judged
@@ -78,9 +81,9 @@ impl Service {
         {
             return refused(peer, Code::NotSupported, &forbidden);
         }
-        let what = act.asked();
+        let what = act.kind();
         let medium = match &act {
-            Act::ChangeMedium(medium) => medium.path.clone(),
+            Operation::ChangeMedium(medium) => medium.path.clone(),
             _ => None,
         };
         let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
@@ -108,13 +111,13 @@ impl Service {
             return refused(peer, Code::NotSupported, &forbidden);
         }
         if !frozen {
-            let act = Act::Snapshot { disks: disks.clone(), quiesce: true };
+            let act = Operation::Snapshot { disks: disks.clone(), quiesce: true };
             let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
             if !matches!(outcome, Reply::Refused(_)) {
                 return Given::Own(whydown_wire::snapshot_reply(true, &outcome));
             }
         }
-        let act = Act::Snapshot { disks, quiesce: false };
+        let act = Operation::Snapshot { disks, quiesce: false };
         let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
         Given::Own(whydown_wire::snapshot_reply(false, &outcome))
     }

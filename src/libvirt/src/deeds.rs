@@ -2,8 +2,8 @@
 //! thread; a migration takes as long as the guest's memory does.
 
 use virt_sys as sys;
-use whydown_core::act::Migration;
 use whydown_core::id::DomainId;
+use whydown_core::operation::Migration;
 
 use crate::act::Refusal;
 use crate::ffi::Dom;

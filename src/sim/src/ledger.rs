@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use whydown_core::evidence::{Asked, Evidence, EvidenceId, Fact};
+use whydown_core::evidence::{Evidence, EvidenceId, Fact, OperationKind};
 use whydown_core::id::RunId;
 use whydown_core::limits;
 use whydown_core::record::{Acknowledged, Certainty, Ending, Keep, Recovered, RunStart, Seen};
@@ -235,7 +235,7 @@ impl ToldLedger {
     }
 
     /// Whether it is on disk that libvirt was to be asked for this.
-    pub fn asked(&self, run: RunId, what: Asked) -> bool {
+    pub fn asked(&self, run: RunId, what: OperationKind) -> bool {
         let asked = |piece: &Evidence| matches!(piece.fact, Fact::Requested { what: w, .. } if w == what);
         let open = self.evidence.get(&run).is_some_and(|pieces| pieces.values().any(asked));
         open || self.endings.get(&run).is_some_and(|ending| ending.evidence.iter().any(asked))

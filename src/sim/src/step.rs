@@ -7,6 +7,7 @@ use whydown_core::evidence::Fact;
 use whydown_core::hypervisor::{Happening, StartDetail};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Wanted, Whom};
+use whydown_core::operation::Operation;
 
 use crate::ledger::Disk;
 use crate::ways::{self, Act, Chatter, Way};
@@ -127,7 +128,7 @@ impl World {
                 );
             }
             Step::Destroy(number) => {
-                self.ask("manager", Wanted::Destroy { domain: domain(*number) });
+                self.ask("manager", Wanted::Do { domain: domain(*number), act: Operation::Destroy });
             }
             Step::DeafGuest(number, true) => {
                 self.deaf_guests.insert(domain(*number));
@@ -172,7 +173,10 @@ impl World {
         let name = format!("vm{number}");
         if start == Start::Create {
             let xml = format!("<domain><name>{name}</name></domain>");
-            self.ask("manager", Wanted::Create { domain: id, name, xml, made: None, paused: false });
+            self.ask(
+                "manager",
+                Wanted::Do { domain: id, act: Operation::Create { name, xml, made: None, paused: false } },
+            );
             return;
         }
         if !self.hypervisor.up || self.is_active(id) || !self.is_quiet(id) {

@@ -7,6 +7,7 @@ use whydown_core::cause::Cause;
 use whydown_core::evidence::Fact;
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Outcome, Reply, Wanted};
+use whydown_core::operation::Operation;
 use whydown_core::record::Certainty;
 use whydown_core::snapshot::Status;
 use whydown_sim::ledger::Disk;
@@ -48,7 +49,7 @@ fn a_destroy_waits_for_one_commit_and_what_was_answered_stays_done_through_a_kil
     for lost in 0..100 {
         let (mut world, vm) = slow();
         let run = world.public_run(vm).unwrap();
-        let asked = world.ask("manager", Wanted::Destroy { domain: vm }).unwrap();
+        let asked = world.ask("manager", Wanted::Do { domain: vm, act: Operation::Destroy }).unwrap();
         world.pass(millis(299));
         assert!(world.is_active(vm), "libvirt is asked for nothing before that is on disk");
         world.pass(millis(250));
@@ -77,7 +78,8 @@ fn a_destroy_that_met_a_vm_which_had_just_ended_by_itself_stays_done() {
             world.take(&Step::Start(1, Start::Booted));
             world.pass(millis(2));
             world.befall(domain(1), Way::Killed);
-            let asked = world.ask("manager", Wanted::Destroy { domain: domain(1) }).unwrap();
+            let asked =
+                world.ask("manager", Wanted::Do { domain: domain(1), act: Operation::Destroy }).unwrap();
             world.pass(millis(passed));
             let done = world.replies(asked) == [Reply::Done];
             if kill {
@@ -102,7 +104,7 @@ fn an_acknowledgement_is_answered_when_it_is_on_disk_and_is_shown_until_then() {
     world.befall(vm, Way::GuestPoweroff);
     world.pass(Duration::from_secs(2));
     assert_eq!(status(&world, vm), Some(Status::Down));
-    let asked = world.ask("manager", Wanted::Destroy { domain: vm }).unwrap();
+    let asked = world.ask("manager", Wanted::Do { domain: vm, act: Operation::Destroy }).unwrap();
     world.pass(millis(299));
     assert_eq!((world.replies(asked), status(&world, vm)), (&[][..], Some(Status::Down)));
     world.pass(millis(2));
@@ -116,8 +118,10 @@ fn an_acknowledgement_is_answered_when_it_is_on_disk_and_is_shown_until_then() {
 fn a_run_and_the_answer_to_its_creation_wait_for_the_disk() {
     let (mut world, _) = slow();
     let vm = domain(3);
-    let what =
-        Wanted::Create { domain: vm, name: "new".into(), xml: "<domain/>".into(), made: None, paused: false };
+    let what = Wanted::Do {
+        domain: vm,
+        act: Operation::Create { name: "new".into(), xml: "<domain/>".into(), made: None, paused: false },
+    };
     let asked = world.ask("manager", what).unwrap();
     world.pass(millis(299));
     assert_eq!((world.replies(asked), status(&world, vm)), (&[][..], None));
@@ -149,7 +153,7 @@ fn absence_means_nothing_before_what_the_first_listing_showed_is_on_disk() {
 fn with_a_disk_that_cannot_be_written_a_destroy_is_done_at_once_and_says_so() {
     let (mut world, vm) = slow();
     world.disk = Disk::Fails;
-    let asked = world.ask("manager", Wanted::Destroy { domain: vm }).unwrap();
+    let asked = world.ask("manager", Wanted::Do { domain: vm, act: Operation::Destroy }).unwrap();
     world.pass(Duration::from_secs(1));
     assert_eq!(world.replies(asked), [Reply::DoneUnwritten]);
     assert_eq!(status(&world, vm), None);
@@ -161,7 +165,7 @@ fn with_a_disk_that_cannot_be_written_a_destroy_is_done_at_once_and_says_so() {
 fn a_disk_that_hangs_is_taken_for_one_that_cannot_be_written() {
     let (mut world, vm) = slow();
     world.disk = Disk::Works(Duration::from_secs(3_600));
-    let asked = world.ask("manager", Wanted::Destroy { domain: vm }).unwrap();
+    let asked = world.ask("manager", Wanted::Do { domain: vm, act: Operation::Destroy }).unwrap();
     world.pass(Duration::from_secs(9));
     assert_eq!(world.replies(asked), []);
     world.pass(Duration::from_secs(2));
@@ -173,7 +177,7 @@ fn a_disk_that_hangs_is_taken_for_one_that_cannot_be_written() {
 fn a_destroy_that_libvirt_still_does_when_the_daemon_is_back_was_ours() {
     let (mut world, vm) = slow();
     let run = world.public_run(vm).unwrap();
-    world.ask("manager", Wanted::Destroy { domain: vm });
+    world.ask("manager", Wanted::Do { domain: vm, act: Operation::Destroy });
     world.pass(millis(302));
     world.crash_daemon();
     world.start_daemon();
@@ -190,7 +194,7 @@ fn a_destroy_that_libvirt_still_does_when_the_daemon_is_back_was_ours() {
 fn a_request_to_destroy_that_was_never_done_explains_nothing_an_hour_later() {
     let (mut world, vm) = slow();
     let run = world.public_run(vm).unwrap();
-    world.ask("manager", Wanted::Destroy { domain: vm });
+    world.ask("manager", Wanted::Do { domain: vm, act: Operation::Destroy });
     world.pass(millis(302));
     world.crash_daemon();
     world.start_daemon();

@@ -7,6 +7,7 @@ use whydown_core::hypervisor::{Happening, IoErrorAction, ResumeDetail, SuspendDe
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::Wanted;
 use whydown_core::limits;
+use whydown_core::operation::Operation;
 use whydown_sim::step::domain;
 use whydown_sim::ways::{self, Act, Way};
 use whydown_sim::world::{Loss, World};
@@ -89,22 +90,24 @@ fn runs_that_are_over_and_acknowledged_leave_nothing_behind_but_when_they_began(
         let id = DomainId::from_bytes(bytes);
         world.ask(
             "engine",
-            Wanted::Create {
+            Wanted::Do {
                 domain: id,
-                name: format!("job{number}"),
-                xml: "<domain/>".into(),
-                made: None,
-                paused: false,
+                act: Operation::Create {
+                    name: format!("job{number}"),
+                    xml: "<domain/>".into(),
+                    made: None,
+                    paused: false,
+                },
             },
         );
         world.pass(Duration::from_millis(200));
         if number % 2 == 0 {
-            world.ask("engine", Wanted::Destroy { domain: id });
+            world.ask("engine", Wanted::Do { domain: id, act: Operation::Destroy });
             world.pass(Duration::from_millis(300));
         } else {
             world.befall(id, Way::GuestPoweroff);
             world.pass(Duration::from_millis(400));
-            world.ask("engine", Wanted::Destroy { domain: id });
+            world.ask("engine", Wanted::Do { domain: id, act: Operation::Destroy });
         }
         if number % 50 == 0 {
             world.lose_link(Loss::Cut);

@@ -47,6 +47,6 @@ pub use outcome::{
 };
 pub use profile::Generation;
 pub use refused::Refused;
-pub use verb::{DEFAULT_SHUTDOWN_DELAY_S, DEFAULT_SHUTDOWN_TIMEOUT_S, Verb};
+pub use verb::{DEFAULT_SHUTDOWN_DELAY_S, DEFAULT_SHUTDOWN_TIMEOUT_S, Needs, Verb};
 pub use verbs::{METHODS, Method, Param, list_methods, method_help, method_signature};
 pub use vm::{Range, SILENT_AFTER};

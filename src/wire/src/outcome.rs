@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use whydown_core::evidence::Asked;
+use whydown_core::evidence::OperationKind;
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::Reply;
 
@@ -54,25 +54,27 @@ pub fn destroy_reply(outcome: &Reply) -> Bytes {
 
 /// The reply to a verb that does something with a VM that is up, by what was asked. What `setNumberOfCpus` says when it
 /// is done shows the VM: see [`Bodies::the_vm`](crate::Bodies::the_vm).
-pub fn act_reply(what: Asked, outcome: &Reply) -> Bytes {
+pub fn act_reply(what: OperationKind, outcome: &Reply) -> Bytes {
     let code = match what {
-        Asked::SetTicket => Code::TicketError,
-        Asked::SetMemory => Code::BalloonError,
-        Asked::SetVcpus => Code::VcpusError,
-        Asked::Freeze => Code::FreezeError,
-        Asked::Thaw => Code::ThawError,
-        Asked::Snapshot => Code::SnapshotError,
+        OperationKind::SetTicket => Code::TicketError,
+        OperationKind::SetMemory => Code::BalloonError,
+        OperationKind::SetVcpus => Code::VcpusError,
+        OperationKind::Freeze => Code::FreezeError,
+        OperationKind::Thaw => Code::ThawError,
+        OperationKind::Snapshot => Code::SnapshotError,
         _ => Code::Unexpected,
     };
     match (outcome, what) {
-        (Reply::Done | Reply::DoneUnwritten, Asked::Pause | Asked::Resume) => write::reply(256, |slot| {
-            slot.structure(|s| {
-                put_status(s, Code::Done, &words("", outcome));
-                s.texts("output", [""]);
-            });
-        })
-        .into(),
-        (Reply::IsDown, Asked::Pause | Asked::Resume) => {
+        (Reply::Done | Reply::DoneUnwritten, OperationKind::Pause | OperationKind::Resume) => {
+            write::reply(256, |slot| {
+                slot.structure(|s| {
+                    put_status(s, Code::Done, &words("", outcome));
+                    s.texts("output", [""]);
+                });
+            })
+            .into()
+        }
+        (Reply::IsDown, OperationKind::Pause | OperationKind::Resume) => {
             status_reply(Code::Unexpected, Code::IsDown.message())
         }
         (Reply::Refused(text), _) => status_reply(code, text),
@@ -83,13 +85,13 @@ pub fn act_reply(what: Asked, outcome: &Reply) -> Bytes {
 
 /// The reply to a verb that changes what a VM is made of, where it did not do what was asked. What it says when it is done
 /// shows the VM: see [`Bodies::the_vm`](crate::Bodies::the_vm).
-pub fn device_reply(what: Asked, outcome: &Reply) -> Bytes {
+pub fn device_reply(what: OperationKind, outcome: &Reply) -> Bytes {
     let code = match what {
-        Asked::ChangeMedium => Code::MediumError,
-        Asked::PlugDisk => Code::PlugDiskError,
-        Asked::UnplugDisk => Code::UnplugDiskError,
-        Asked::PlugCard => Code::PlugCardError,
-        Asked::UnplugCard => Code::UnplugCardError,
+        OperationKind::ChangeMedium => Code::MediumError,
+        OperationKind::PlugDisk => Code::PlugDiskError,
+        OperationKind::UnplugDisk => Code::UnplugDiskError,
+        OperationKind::PlugCard => Code::PlugCardError,
+        OperationKind::UnplugCard => Code::UnplugCardError,
         // `vmUpdateDevice`, and the rest has a reply of its own.
         _ => Code::DeviceError,
     };
@@ -116,7 +118,7 @@ pub fn snapshot_reply(quiesced: bool, outcome: &Reply) -> Bytes {
             });
         })
         .into(),
-        other => act_reply(Asked::Snapshot, other),
+        other => act_reply(OperationKind::Snapshot, other),
     }
 }
 

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use dxr::Value;
-use whydown_core::act::{Act, SnapshotDisk};
 use whydown_core::evidence::tame;
 use whydown_core::id::DomainId;
+use whydown_core::operation::{Operation, OperationKind, SnapshotDisk};
 
 use crate::absent::absent;
 use crate::call::Call;
@@ -62,14 +62,14 @@ pub enum Verb {
         /// Which.
         vm: DomainId,
         /// What.
-        act: Act,
+        act: Operation,
     },
     /// Change what a VM that is up is made of.
     Device {
         /// Which VM.
         vm: DomainId,
         /// What.
-        act: Act,
+        act: Operation,
         /// A domain's document with what of it names things of the host, as a manager may send it with `create`: to be judged.
         judged: Option<String>,
     },
@@ -134,6 +134,17 @@ pub enum Verb {
     },
 }
 
+/// What whoever calls a verb must be allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// To be told what is no secret.
+    Plain,
+    /// To be told something that is secret as a whole, in words that follow *may not*.
+    Secret(&'static str),
+    /// To have this done with a VM.
+    Operation(OperationKind),
+}
+
 impl Verb {
     /// Reads a call.
     ///
@@ -165,6 +176,33 @@ impl Verb {
             return Err(Refused::TooMany { method: method.name, most: method.params.len() });
         }
         (method.read)(&Given { method, values: &call.params, ignored: ignored.clone() })
+    }
+
+    /// What whoever calls it must be allowed.
+    pub const fn needs(&self) -> Needs {
+        match self {
+            Self::Do { act, .. } | Self::Device { act, .. } => Needs::Operation(act.kind()),
+            Self::Create { .. } | Self::CreateClassic(_) => Needs::Operation(OperationKind::Create),
+            Self::Snapshot { .. } => Needs::Operation(OperationKind::Snapshot),
+            Self::Shutdown { reboot: false, .. } => Needs::Operation(OperationKind::Shutdown),
+            Self::Shutdown { reboot: true, .. } => Needs::Operation(OperationKind::Reboot),
+            Self::Destroy { .. } => Needs::Operation(OperationKind::Destroy),
+            // Serial numbers: the kernel shows them to root alone.
+            Self::GetVdsHardwareInfo => Needs::Secret("read the host's serial numbers"),
+            // libvirt's words on what went wrong with it stand in it.
+            Self::MigrateStatus { .. } => Needs::Secret("read how a migration went"),
+            Self::Ping
+            | Self::List { .. }
+            | Self::GetVmStats { .. }
+            | Self::GetAllVmStats
+            | Self::GetVdsCapabilities
+            | Self::GetVdsStats
+            // It only asks whether a VM may come.
+            | Self::MigrationCreate { .. }
+            | Self::ListMethods
+            | Self::MethodHelp { .. }
+            | Self::MethodSignature { .. } => Needs::Plain,
+        }
     }
 
     /// Whether it may be answered before the first listing was taken. Of the rest, VDSM says

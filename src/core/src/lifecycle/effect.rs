@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::attribution::Marks;
 use super::failed::FailedStart;
-use crate::act::Act;
-use crate::evidence::{Asked, Fact, Who};
+use crate::evidence::{Fact, OperationKind, Who};
 use crate::hypervisor::{DomainView, HostEvent, Listing, Process};
 use crate::id::{BootId, DomainId, RequestId, RunId};
 use crate::log::Log;
+use crate::operation::Operation;
 use crate::record::{Ending, Haste, Keep};
 use crate::sample::Devices;
 use crate::time::{Mono, Wall};
@@ -95,19 +95,6 @@ pub struct Request {
 /// What a manager wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// Start a transient domain from libvirt's domain document. Identity and name were read from the document.
-    Create {
-        /// Its UUID.
-        domain: DomainId,
-        /// Its name.
-        name: String,
-        /// The document, with that UUID in it.
-        xml: String,
-        /// What it will be made of, as far as the document says.
-        made: Option<Arc<Devices>>,
-        /// Its CPUs stand still until somebody lets them run.
-        paused: bool,
-    },
     /// Ask the guest to shut down.
     Shutdown {
         /// Which.
@@ -119,17 +106,12 @@ pub enum Wanted {
         /// Force it this long after the power button, if it is still there.
         force_after: Option<std::time::Duration>,
     },
-    /// Do this with a VM that is up.
+    /// Do this.
     Do {
-        /// Which.
+        /// With which.
         domain: DomainId,
-        /// What.
-        act: Act,
-    },
-    /// End it and forget it; forget it, if it is Down.
-    Destroy {
-        /// Which.
-        domain: DomainId,
+        /// What. [`Operation::Destroy`] ends it and forgets it, and forgets it where it is Down.
+        act: Operation,
     },
 }
 
@@ -137,10 +119,7 @@ impl Wanted {
     /// With which domain.
     pub const fn domain(&self) -> DomainId {
         match self {
-            Self::Create { domain, .. }
-            | Self::Shutdown { domain, .. }
-            | Self::Do { domain, .. }
-            | Self::Destroy { domain } => *domain,
+            Self::Shutdown { domain, .. } | Self::Do { domain, .. } => *domain,
         }
     }
 }
@@ -204,29 +183,16 @@ pub enum Question {
         /// libvirt's names of those of its disks that paused it as they had no room, to be looked at.
         full: Vec<String>,
     },
-    /// Do what was asked.
-    Act {
+    /// Do this.
+    Perform {
         /// For which run.
         run: RunId,
         /// Its domain.
         domain: DomainId,
-        /// What.
-        what: Asked,
-        /// The document, for a start.
-        xml: Option<String>,
-        /// Whether it is started with its CPUs stopped.
-        paused: bool,
-    },
-    /// Do this with a VM that is up.
-    Do {
-        /// For which run.
-        run: RunId,
-        /// Its domain.
-        domain: DomainId,
-        /// Who waits for the answer; nobody for what takes long.
+        /// Who waits for the answer to exactly this.
         request: Option<RequestId>,
         /// What.
-        act: Act,
+        act: Operation,
     },
 }
 
@@ -258,29 +224,20 @@ pub enum Answer {
         /// QEMU's words on an error of its own, with their times.
         facts: Vec<(Wall, Fact)>,
     },
-    /// To [`Question::Act`].
-    Acted {
-        /// Which run.
-        run: RunId,
-        /// What.
-        what: Asked,
-        /// libvirt's text, if it refused.
-        outcome: Outcome,
-    },
-    /// To [`Question::Do`].
-    Did {
-        /// Which run.
+    /// To [`Question::Perform`].
+    Performed {
+        /// For which run.
         run: RunId,
         /// Who waits.
         request: Option<RequestId>,
         /// What.
-        what: Asked,
+        what: OperationKind,
         /// How it went.
         outcome: Outcome,
     },
 }
 
-/// How an act went.
+/// How an operation went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// libvirt did it.

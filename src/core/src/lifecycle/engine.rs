@@ -335,7 +335,8 @@ impl Engine {
         });
         self.echoes.retain(|_, echo| echo.ghost.is_some() || now.mono.since(echo.at) <= super::follow::ECHO);
         self.forget_old_endings(now);
-        let unsure = self.runs.values().filter(|run| run.unsure.iter().any(|(_, at)| *at <= now.mono));
+        let unsure =
+            self.runs.values().filter(|run| run.pending.unsure.iter().any(|(_, at)| *at <= now.mono));
         self.unseen.extend(unsure.map(|run| run.start.domain));
         for domain in std::mem::take(&mut self.unseen) {
             self.look(domain);
@@ -459,7 +460,7 @@ impl Engine {
     pub(super) fn note(&mut self, id: RunId, at: Wall, fact: Fact) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let domain = run.start.domain;
-        let answered = run.destroy_out.is_some() && run.forgotten_by.is_some() && !run.is_open();
+        let answered = run.pending.destroy_out.is_some() && run.forgotten_by.is_some() && !run.is_open();
         match run.note(self.mono, at, fact).filter(|_| !answered) {
             Some((index, piece)) => self.keep(domain, Keep::Evidence(id, index, piece)),
             None if run.keep_at.is_some() => self.set_alarm(id),

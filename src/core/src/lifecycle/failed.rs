@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::run::Phase;
-use crate::evidence::{Asked, Dossier, Fact, LogWord};
+use crate::evidence::{Dossier, Fact, LogWord, OperationKind};
 use crate::hypervisor::DomainRef;
 use crate::id::{DomainId, RunId};
 use crate::limits;
@@ -111,7 +111,7 @@ impl Engine {
 
     /// Whether this run is a start by another client, of which is only known that its monitor broke.
     pub(super) fn failed_unasked(&self, id: RunId) -> bool {
-        self.runs.get(&id).is_some_and(|run| run.phase == Phase::Launching && !run.creating)
+        self.runs.get(&id).is_some_and(|run| run.phase == Phase::Launching && !run.pending.creating)
     }
 
     /// A start of which was heard that its monitor broke is over: its domain was started again at this moment.
@@ -209,7 +209,8 @@ impl Engine {
     pub(super) fn never_came_up(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get(&id) else { return };
         let (domain, began, dossier) = (run.start.domain, run.start.at, run.dossier.clone());
-        let asked = dossier.find(|f| matches!(f, Fact::Requested { what: Asked::Create, .. })).is_some();
+        let asked =
+            dossier.find(|f| matches!(f, Fact::Requested { what: OperationKind::Create, .. })).is_some();
         // Where it was found by its farewell, that is when it failed. An event may come a moment after that.
         let (from, until) = match dossier.find(|f| matches!(f, Fact::StartFailed { .. })) {
             Some((_, told)) if run.looked_into => {

@@ -227,7 +227,7 @@ impl Engine {
                         && (known.phase == Phase::Launching || !known.start.seen) =>
                 {
                     self.echoes.remove(&event.domain.id);
-                    if !self.runs[&id].awaits_its_start() {
+                    if !self.runs[&id].pending.awaits_its_start() {
                         self.look(event.domain.id);
                     }
                 }
@@ -295,8 +295,7 @@ impl Engine {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.phase = Phase::Active;
         run.status = Status::Up;
-        (run.creating, run.creating_until) = (false, None);
-        run.up_since_destroy = run.destroys_out > 0;
+        let to_be_destroyed = run.pending.came_up();
         run.start.incarnation = Incarnation { libvirt_id: domain.libvirt_id, process, boot };
         let start = run.start.clone();
         self.keep(domain.id, Keep::Start(start));
@@ -304,11 +303,8 @@ impl Engine {
         self.take_strays(now, id);
         self.renamed(now, domain, Some(id));
         // Somebody asked to destroy it before libvirt knew it.
-        if self.runs.get(&id).is_some_and(|run| run.destroy_again) {
-            if let Some(run) = self.runs.get_mut(&id) {
-                run.destroy_again = false;
-            }
-            self.ask_to_destroy(id, domain.id);
+        if to_be_destroyed {
+            self.ask_to_destroy(id);
         }
     }
 

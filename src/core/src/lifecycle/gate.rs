@@ -1,7 +1,7 @@
 //! What must be on disk first: acts, answers and news wait here for the ledger, each for what it needs itself.
 //!
 //! ```text
-//!  what a step wants, in order:  Keep   Keep   Ask(Act)   Reply   …
+//!  what a step wants, in order:  Keep   Keep   Ask(Perform)   Reply   …
 //!       Keep ─────────────── goes out at once, and is counted: in all, and for its domain
 //!       act, answer ──────── goes out when all that was counted for its domain before it is on disk
 //!       news of a domain ─── is shown when all that was counted for it by the end of the step is on disk
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::effect::{Effect, Question, Reply};
 use super::engine::Engine;
 use super::run::{OnDisk, Phase};
-use crate::evidence::{Asked, Fact};
+use crate::evidence::{Fact, OperationKind};
 use crate::id::{DomainId, RequestId, RunId};
 use crate::limits;
 use crate::record::{Haste, Keep};
@@ -128,7 +128,7 @@ impl Engine {
 
     /// Asks, and has something done when all that was handed over about its domain is on disk.
     pub(super) fn ask(&mut self, question: Question) {
-        let (Question::Act { domain, .. } | Question::Do { domain, .. }) = &question else {
+        let Question::Perform { domain, .. } = &question else {
             return self.effects.push(Effect::Ask(question));
         };
         let after = self.gate.needs(*domain);
@@ -226,8 +226,10 @@ impl Engine {
     fn haste(&self, keep: &Keep) -> Option<Haste> {
         let run = match keep {
             Keep::Evidence(.., piece) => {
-                let takes_back =
-                    matches!(&piece.fact, Fact::Refused { what: Asked::Destroy | Asked::ForceOff, .. });
+                let takes_back = matches!(
+                    &piece.fact,
+                    Fact::Refused { what: OperationKind::Destroy | OperationKind::ForceOff, .. }
+                );
                 return takes_back.then_some(Haste::Soon);
             }
             Keep::Alive(_) | Keep::Made(..) => return None,
@@ -236,7 +238,9 @@ impl Engine {
             Keep::Ending(ending) => ending.run,
         };
         let forgotten = self.runs.get(&run).is_some_and(|run| {
-            run.destroy_out == Some(OnDisk::Yes) && run.forgotten_by.is_some() && run.forgetting.is_empty()
+            run.pending.destroy_out == Some(OnDisk::Yes)
+                && run.forgotten_by.is_some()
+                && run.pending.forgetting.is_empty()
         });
         (!forgotten).then_some(Haste::Soon)
     }
@@ -302,20 +306,16 @@ impl Engine {
 
     /// The run has ended before libvirt was asked for what was wanted of it. That is not asked any more: it would meet the
     /// domain's next run. Gives what it was.
-    pub(super) fn take_back(&mut self, id: RunId) -> Vec<Asked> {
+    pub(super) fn take_back(&mut self, id: RunId) -> Vec<OperationKind> {
         let mut taken = Vec::new();
         let mut unanswered = Vec::new();
         self.gate.held.retain(|_, effect| {
-            let what = match effect {
-                Effect::Ask(Question::Act { run, what, .. }) if *run == id => *what,
-                Effect::Ask(Question::Do { run, act, request, .. }) if *run == id => {
-                    unanswered.extend(*request);
-                    act.asked()
-                }
-                _ => return true,
-            };
-            taken.push(what);
-            false
+            let Effect::Ask(Question::Perform { run, act, request, .. }) = effect else { return true };
+            if *run == id {
+                unanswered.extend(*request);
+                taken.push(act.kind());
+            }
+            *run != id
         });
         let domain = self.runs.get(&id).map(|run| run.start.domain);
         for request in unanswered {
@@ -329,18 +329,9 @@ impl Engine {
 
     /// libvirt is asked now, and the request for it is on disk, or cannot be written.
     fn goes_out(&mut self, question: &Question, on_disk: OnDisk) {
-        let (Question::Act { run, .. } | Question::Do { run, .. }) = question else { return };
-        let Some(run) = self.runs.get_mut(run) else { return };
-        let Question::Act { what, .. } = question else {
-            run.act_out = Some(on_disk);
-            return;
-        };
-        match what {
-            Asked::Destroy => run.destroy_out = Some(on_disk),
-            Asked::Shutdown | Asked::Reboot | Asked::AgentShutdown | Asked::AgentReboot => {
-                run.shutdown_out = Some(on_disk);
-            }
-            _ => {}
+        let Question::Perform { run, act, .. } = question else { return };
+        if let Some(run) = self.runs.get_mut(run) {
+            run.pending.goes_out(act.kind(), on_disk);
         }
     }
 }

@@ -170,7 +170,7 @@ impl Run {
         if self.exited.is_some() {
             return if self.status == Status::PoweringDown { Status::PoweringDown } else { Status::Ending };
         }
-        if let Some(status) = self.long.and_then(super::run::status_during) {
+        if let Some(status) = self.pending.long.and_then(super::run::status_during) {
             return status;
         }
         match state {

@@ -27,6 +27,8 @@ mod glance;
 mod late;
 mod loose;
 mod made;
+mod pending;
+mod performed;
 mod reconcile;
 mod run;
 mod serve;

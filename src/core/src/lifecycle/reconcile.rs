@@ -7,7 +7,7 @@ use super::effect::{Answer, Question};
 use super::engine::Engine;
 use super::run::{Phase, Reverting, status_of};
 use super::unheard::Hearing;
-use crate::evidence::{Asked, Deaf, Fact};
+use crate::evidence::{Deaf, Fact, OperationKind};
 use crate::hypervisor::{DomainState, DomainView, Happening, Listing, PauseReason};
 use crate::id::{DomainId, RunId};
 use crate::limits;
@@ -55,7 +55,7 @@ impl Engine {
             unheard.remove(&view.domain.id);
         }
         for id in &open {
-            match self.runs.get_mut(id).filter(|run| run.creating_until.is_some()) {
+            match self.runs.get_mut(id).filter(|run| run.pending.creating_until.is_some()) {
                 // If it is still to come up, nothing was missed.
                 Some(run) => {
                     run.missed.get_or_insert_with(|| gap.clone());
@@ -117,7 +117,7 @@ impl Engine {
 
     /// Starts whose answer is lost: where libvirt shows the domain up, or QEMU's log has its start, libvirt is no more at it.
     fn know_of_lost_starts(&mut self, listing: &Listing) {
-        let mut lost = self.runs.values_mut().filter(|run| run.creating_until.is_some()).peekable();
+        let mut lost = self.runs.values_mut().filter(|run| run.pending.creating_until.is_some()).peekable();
         if lost.peek().is_none() {
             return;
         }
@@ -128,7 +128,7 @@ impl Engine {
             let blocks = begun.get(&domain).into_iter().flatten();
             if shown || blocks.filter_map(|block| block.began).any(|at| at >= since) {
                 (run.phase, run.status) = (Phase::Active, Status::Up);
-                (run.creating, run.creating_until) = (false, None);
+                run.pending.start_is_known();
             }
         }
     }
@@ -136,10 +136,10 @@ impl Engine {
     /// libvirt has had its time for a start whose answer is lost: it is asked once more whether it knows the domain.
     pub(super) fn give_up_lost_start(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if run.creating_until.is_none_or(|at| at > now.mono) {
+        if run.pending.creating_until.is_none_or(|at| at > now.mono) {
             return;
         }
-        (run.creating, run.creating_until) = (false, None);
+        run.pending.start_is_known();
         let (domain, missed) = (run.start.domain, run.missed.take());
         if let Some(gap) = missed {
             self.note(id, now.wall, gap);
@@ -189,8 +189,9 @@ impl Engine {
             Answer::Looked { domain, view } => self.looked(now, domain, view),
             Answer::Glanced { run, view, facts } => self.glanced(now, run, view, facts),
             Answer::Remains { run, view, facts } => self.remains(now, run, view, facts),
-            Answer::Acted { run, what, outcome } => self.acted(now, run, what, outcome),
-            Answer::Did { run, request, what, outcome } => self.did(now, run, request, what, outcome),
+            Answer::Performed { run, request, what, outcome } => {
+                self.performed(now, run, request, what, &outcome);
+            }
         }
     }
 
@@ -228,7 +229,7 @@ impl Engine {
         if !is_up(view) {
             // A start that libvirt has not answered yet may still come up.
             match run {
-                Some(id) if self.runs[&id].creating => {
+                Some(id) if self.runs[&id].pending.creating => {
                     self.unseen.insert(domain);
                 }
                 Some(id) => {
@@ -316,9 +317,10 @@ impl Engine {
     fn still_runs(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.forgotten_by = None;
-        let (late, open) = std::mem::take(&mut run.unsure).into_iter().partition(|(_, at)| *at <= now.mono);
-        run.unsure = open;
-        let late: Vec<(Asked, Mono)> = late;
+        let (late, open) =
+            std::mem::take(&mut run.pending.unsure).into_iter().partition(|(_, at)| *at <= now.mono);
+        run.pending.unsure = open;
+        let late: Vec<(OperationKind, Mono)> = late;
         for (what, _) in late {
             self.note(id, now.wall, Fact::Refused { what, text: NOT_DONE.into() });
         }
@@ -340,7 +342,7 @@ impl Engine {
     fn saw_nothing(&mut self, now: Now, domain: DomainId) {
         match self.current.get(&domain).copied().filter(|id| self.runs[id].is_open()) {
             // A start that libvirt has not answered yet may still come up.
-            Some(id) if self.runs[&id].creating => {
+            Some(id) if self.runs[&id].pending.creating => {
                 self.unseen.insert(domain);
             }
             Some(id) => {

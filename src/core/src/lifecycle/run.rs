@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::glance::Glances;
-use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, Fact, Sender, Who};
+use super::pending::{Pending, Shutting};
+use crate::evidence::{Dossier, Evidence, EvidenceId, Fact, OperationKind, Sender, Who};
 use crate::hypervisor::{
     DomainState, Happening, IoErrorAction, PauseReason, StartDetail, SuspendDetail, WatchdogAction,
 };
-use crate::id::RequestId;
 use crate::limits;
 use crate::record::{Ending, RunStart, When};
 use crate::sample::Devices;
@@ -59,35 +59,6 @@ pub(super) enum Phase {
     Recording(Arc<Ending>),
 }
 
-/// A shutdown or a reboot through us: what is to follow its present step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Shutting {
-    pub who: Who,
-    /// It is to start again.
-    pub again: bool,
-    /// How long its agent has before the power button.
-    pub agent_first: Option<std::time::Duration>,
-    /// How long the power button has before force.
-    pub force_after: Option<std::time::Duration>,
-}
-
-impl Shutting {
-    /// Its agent's step.
-    pub const fn agent(&self) -> Asked {
-        if self.again { Asked::AgentReboot } else { Asked::AgentShutdown }
-    }
-
-    /// The request itself, and its power button's step.
-    pub const fn button(&self) -> Asked {
-        if self.again { Asked::Reboot } else { Asked::Shutdown }
-    }
-
-    /// The last step.
-    pub const fn force(&self) -> Asked {
-        if self.again { Asked::ForceReset } else { Asked::ForceOff }
-    }
-}
-
 /// A run that a snapshot operation has stopped: it may begin anew from the snapshot, however long its memory takes to
 /// load, or be left off. libvirt shows which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,50 +83,20 @@ pub(super) struct Run {
     kept: Vec<Wall>,
     pub phase: Phase,
     pub status: Status,
-    /// Who waits for the answer to a destroy.
-    pub destroying: Vec<(RequestId, Who)>,
-    /// Who waits for the answer to a shutdown, and what is to follow.
-    pub shutting: Vec<(RequestId, Shutting)>,
-    /// When the power button is to be pressed, the agent having been asked.
-    pub press_at: Option<(Mono, Shutting)>,
-    /// When force is to follow.
-    pub force_at: Option<(Mono, Shutting)>,
-    /// The save or the move that is under way through us.
-    pub long: Option<Asked>,
-    /// Something says that it may be over without libvirt having said so: then libvirt is asked.
-    pub doubted: Option<Mono>,
+    /// What waits on it.
+    pub pending: Pending,
     /// How libvirt showed it when it was last looked at, if nothing was heard since.
     pub shown: Option<DomainState>,
     /// Glances at how libvirt shows it.
     pub glances: Glances,
     /// When its process was seen to exit.
     pub exited: Option<Mono>,
-    /// libvirt has done the destroy; its STOPPED is waited for until then.
-    pub destroyed_by: Option<Mono>,
     /// Destroyed through us: no longer shown, and acknowledged by this one when its ending is written.
     pub forgotten_by: Option<Who>,
-    /// Who waits until it is acknowledged, libvirt having had nothing to do for them.
-    pub forgetting: Vec<RequestId>,
-    /// libvirt was asked to destroy it; and whether that is on disk.
-    pub destroy_out: Option<OnDisk>,
-    /// The same for a shutdown or a reboot.
-    pub shutdown_out: Option<OnDisk>,
-    /// The same for the last of all other acts.
-    pub act_out: Option<OnDisk>,
     /// Its remains were looked at before it was told to us.
     pub looked_into: bool,
-    /// libvirt was asked to start it and has not answered: that it is not there yet says nothing.
-    pub creating: bool,
-    /// Its answer went to a daemon before us, or to a link that broke: libvirt may still be at it, until then.
-    pub creating_until: Option<Mono>,
     /// What was not heard meanwhile: a run that came up and went in it left no word.
     pub missed: Option<Fact>,
-    /// Destroys that libvirt has not answered.
-    pub destroys_out: u32,
-    /// It is to be destroyed as soon as it is up: libvirt did not know it yet.
-    pub destroy_again: bool,
-    /// It came up after libvirt was asked to destroy it: that there is no such domain may have been true before.
-    pub up_since_destroy: bool,
     /// Its unit was given something to do: libvirt has it stopped after every end, and it matters only if the host's service
     /// manager sent a signal.
     pub unit_stopping: Option<(Wall, Fact)>,
@@ -169,8 +110,6 @@ pub(super) struct Run {
     pub next: Option<Wall>,
     /// All that is left of it is known: nothing is asked when it ends.
     pub remains_known: bool,
-    /// Acts that broke off with the link: if it still runs at that time, they were not done.
-    pub unsure: Vec<(Asked, Mono)>,
     /// What it is made of, as far as it is known.
     pub made: Option<Arc<Devices>>,
     /// When the reading began that said so; the beginning of time if nobody has read it yet.
@@ -180,10 +119,10 @@ pub(super) struct Run {
 impl Run {
     pub fn new(start: RunStart, phase: Phase, status: Status, evidence: Vec<Evidence>) -> Self {
         let kept = evidence.iter().map(|e| e.last).collect();
-        let unsure: Vec<_> = in_doubt(&evidence).into_iter().map(|what| (what, Mono::default())).collect();
+        let pending = Pending::unsure_of(&in_doubt(&evidence));
         // A destroy was answered as done when libvirt had done it, whatever became of the daemon: until the run is found
         // running, it is taken for over and forgotten.
-        let destroyer = unsure.iter().any(|(what, _)| *what == Asked::Destroy);
+        let destroyer = pending.unsure.iter().any(|(what, _)| *what == OperationKind::Destroy);
         let destroyer = destroyer.then(|| last_to_destroy(&evidence)).flatten();
         Self {
             name: start.name.clone(),
@@ -192,35 +131,19 @@ impl Run {
             kept,
             phase,
             status,
-            destroying: Vec::new(),
-            shutting: Vec::new(),
-            press_at: None,
-            force_at: None,
-            long: None,
-            doubted: None,
+            pending,
             shown: None,
             glances: Glances::default(),
             exited: None,
-            destroyed_by: None,
             forgotten_by: destroyer,
-            forgetting: Vec::new(),
-            destroy_out: None,
-            shutdown_out: None,
-            act_out: None,
             looked_into: false,
-            creating: false,
-            creating_until: None,
             missed: None,
-            destroys_out: 0,
-            destroy_again: false,
-            up_since_destroy: false,
             unit_stopping: None,
             unkept: BTreeSet::new(),
             keep_at: None,
             reverting: Reverting::default(),
             next: None,
             remains_known: false,
-            unsure,
             made: None,
             made_read: Mono::default(),
         }
@@ -228,37 +151,28 @@ impl Run {
 
     /// A daemon before us asked libvirt to start it and heard nothing of it: it is not known to have come up.
     pub fn may_still_start(&mut self) {
-        let asked = self.dossier.find(|f| matches!(f, Fact::Requested { what: Asked::Create, .. })).is_some();
+        let asked =
+            self.dossier.find(|f| matches!(f, Fact::Requested { what: OperationKind::Create, .. })).is_some();
         let came = self.start.incarnation.process.is_some() || crate::verdict::was_up(&self.dossier);
         if asked && !came {
             (self.phase, self.status) = (Phase::Launching, Status::Launching);
-            self.answer_is_lost(Mono::default());
+            self.pending.answer_is_lost(Mono::default());
         }
-    }
-
-    /// Of its start no answer comes any more; libvirt may be at it until then.
-    pub fn answer_is_lost(&mut self, until: Mono) {
-        (self.creating, self.creating_until) = (true, Some(until));
-    }
-
-    /// Whether libvirt's answer to its start is still to come.
-    pub fn awaits_its_start(&self) -> bool {
-        self.creating && self.creating_until.is_none()
     }
 
     /// A daemon before us left acts without a word of what came of them. Whoever was asked to do them may still be at it.
     pub fn doubt_since(&mut self, now: Now) {
-        let asked = |what: Asked| {
+        let asked = |what: OperationKind| {
             self.dossier
                 .latest(|f| matches!(f, Fact::Requested { what: w, .. } if *w == what))
                 .map(|(_, e)| e.last)
         };
-        let until = |what: Asked| {
+        let until = |what: OperationKind| {
             let since = asked(what).map_or(Duration::ZERO, |at| now.wall.since(at));
             now.mono.after(limits::LONGEST_ACT.saturating_sub(since))
         };
-        self.unsure = self.unsure.iter().map(|(what, _)| (*what, until(*what))).collect();
-        self.creating_until = self.creating_until.map(|_| until(Asked::Create));
+        self.pending.unsure = self.pending.unsure.iter().map(|(what, _)| (*what, until(*what))).collect();
+        self.pending.creating_until = self.pending.creating_until.map(|_| until(OperationKind::Create));
         self.owe_force(now);
     }
 
@@ -279,7 +193,7 @@ impl Run {
         });
         if let Some((left, who)) = owed.min_by_key(|(left, _)| *left) {
             let shutting = Shutting { who, again: false, agent_first: None, force_after: None };
-            self.force_within(now.mono.after(left), shutting);
+            self.pending.force_within(now.mono.after(left), shutting);
         }
     }
 
@@ -290,20 +204,7 @@ impl Run {
                 Some(if *remains { *at_least } else { *at_most })
             }
             Phase::Active | Phase::Launching => {
-                let press_at = self.press_at.as_ref().map(|(at, _)| *at);
-                let force_at = self.force_at.as_ref().map(|(at, _)| *at);
-                [
-                    press_at,
-                    force_at,
-                    self.destroyed_by,
-                    self.doubted,
-                    self.glances.due,
-                    self.creating_until,
-                    self.keep_at,
-                ]
-                .into_iter()
-                .flatten()
-                .min()
+                [self.pending.alarm(), self.glances.due, self.keep_at].into_iter().flatten().min()
             }
             Phase::Recording(_) => None,
         }
@@ -317,11 +218,6 @@ impl Run {
     /// Launching or Active.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Launching | Phase::Active)
-    }
-
-    /// Whether a destroy is done already, or libvirt has one still to answer.
-    pub fn has_other_destroys(&self) -> bool {
-        self.destroyed_by.is_some() || self.destroys_out > 0 || self.destroy_again
     }
 
     /// Whether the host was said to go down, and not since to stay.
@@ -420,13 +316,6 @@ impl Run {
         (place as EvidenceId, piece)
     }
 
-    /// Of several who asked, the first force counts: nobody puts off another's.
-    pub fn force_within(&mut self, at: Mono, shutting: Shutting) {
-        if self.force_at.as_ref().is_none_or(|(known, _)| at < *known) {
-            self.force_at = Some((at, shutting));
-        }
-    }
-
     /// The status as this event leaves it.
     ///
     /// Until libvirt has said that it started, it is being launched: QEMU's own word that its CPUs run may come first, and when
@@ -436,13 +325,12 @@ impl Run {
         let paused = matches!(happening, Happening::Suspended(_) | Happening::Resumed(_));
         let says_nothing = self.exited.is_some() || self.phase == Phase::Launching;
         if let Some(status) =
-            status_after(happening).filter(|_| !(says_nothing || paused && self.long.is_some()))
+            status_after(happening).filter(|_| !(says_nothing || paused && self.pending.long.is_some()))
         {
             self.status = status;
         }
         if *happening == Happening::Rebooted {
-            self.press_at = self.press_at.take().filter(|(_, shutting)| !shutting.again);
-            self.force_at = self.force_at.take().filter(|(_, shutting)| !shutting.again);
+            self.pending.was_reset();
         }
     }
 
@@ -502,10 +390,10 @@ pub(super) fn status_after(happening: &Happening) -> Option<Status> {
 }
 
 /// The status while something long is under way through us, whatever libvirt does to its CPUs for it.
-pub(super) fn status_during(long: Asked) -> Option<Status> {
+pub(super) fn status_during(long: OperationKind) -> Option<Status> {
     match long {
-        Asked::Save => Some(Status::Saving),
-        Asked::Migrate => Some(Status::MigrationSource),
+        OperationKind::Save => Some(Status::Saving),
+        OperationKind::Migrate => Some(Status::MigrationSource),
         _ => None,
     }
 }
@@ -527,7 +415,7 @@ pub(super) fn status_of(state: DomainState) -> Status {
 
 fn last_to_destroy(evidence: &[Evidence]) -> Option<Who> {
     let asked = evidence.iter().filter_map(|piece| match &piece.fact {
-        Fact::Requested { what: Asked::Destroy, who } => Some((piece.last, who)),
+        Fact::Requested { what: OperationKind::Destroy, who } => Some((piece.last, who)),
         _ => None,
     });
     asked.max_by_key(|(at, _)| *at).map(|(_, who)| who.clone())
@@ -545,12 +433,12 @@ pub(super) fn same_kind(a: &Fact, b: &Fact) -> bool {
 
 /// What a daemon before us had asked libvirt to do at once, without writing down that it was refused. If the run is found
 /// running, it was not done.
-fn in_doubt(evidence: &[Evidence]) -> Vec<Asked> {
+fn in_doubt(evidence: &[Evidence]) -> Vec<OperationKind> {
     let times = |wanted: &dyn Fn(&Fact) -> bool| -> u32 {
         evidence.iter().filter(|e| wanted(&e.fact)).map(|e| e.times).sum()
     };
     let mut unsure = Vec::new();
-    for what in [Asked::Destroy, Asked::ForceOff] {
+    for what in [OperationKind::Destroy, OperationKind::ForceOff] {
         let asked = times(&|f| matches!(f, Fact::Requested { what: w, .. } if *w == what));
         let refused = times(&|f| matches!(f, Fact::Refused { what: w, .. } if *w == what));
         unsure.extend((refused..asked).map(|_| what));

@@ -48,14 +48,8 @@ impl Engine {
             at_most: now.mono.after(wait.max(REMAINS_PATIENCE)),
             remains,
         };
-        run.press_at = None;
-        run.force_at = None;
-        run.long = None;
-        run.destroyed_by = None;
-        run.doubted = None;
+        run.pending.ends();
         run.glances = Default::default();
-        (run.creating, run.creating_until) = (false, None);
-        run.destroy_again = false;
         let before = run.start.incarnation.boot.clone();
         let libvirt_id = run.start.incarnation.libvirt_id;
         let followed = run.next.is_some();
@@ -162,7 +156,7 @@ impl Engine {
     pub(super) fn acknowledge_recorded(&mut self, now: Now, id: RunId, first: bool) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let (domain, by) = (run.start.domain, run.forgotten_by.clone());
-        let waiting = std::mem::take(&mut run.forgetting);
+        let waiting = std::mem::take(&mut run.pending.forgetting);
         if let Some(by) = by.filter(|_| first) {
             self.keep(domain, Keep::Acknowledge(id, Acknowledged { at: now.wall, by }));
         }

@@ -8,6 +8,7 @@ use crate::hypervisor::{
     StopDetail,
 };
 use crate::id::{BootId, DomainId, RequestId, RunId};
+use crate::operation::Operation;
 use crate::record::{Certainty, Ending, Keep, Recovered};
 use crate::snapshot::Status;
 use crate::time::{Mono, Now, Wall};
@@ -154,12 +155,13 @@ fn a_guest_that_powers_itself_off_is_down_with_its_reason_at_once() {
 fn a_destroy_through_us_is_answered_when_the_vm_is_gone_and_leaves_no_down_record() {
     let mut world = World::new();
     world.heard(Happening::Started(StartDetail::Booted));
-    world.wants(Wanted::Destroy { domain: VM });
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
     let run = RunId(1);
     assert_eq!(world.replies, vec![]);
-    world.tell(Input::Answered(Answer::Acted {
+    world.tell(Input::Answered(Answer::Performed {
         run,
-        what: crate::evidence::Asked::Destroy,
+        request: None,
+        what: crate::operation::OperationKind::Destroy,
         outcome: Outcome::Done,
     }));
     assert_eq!(world.replies, vec![], "STOPPED is still to come");
@@ -167,7 +169,7 @@ fn a_destroy_through_us_is_answered_when_the_vm_is_gone_and_leaves_no_down_recor
     assert_eq!(world.replies, vec![Reply::Done]);
     assert_eq!(world.status(), None);
     assert_eq!(world.endings[0].verdict.cause, Cause::AdminDestroyed);
-    world.wants(Wanted::Destroy { domain: VM });
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
     assert_eq!(world.replies, vec![Reply::Done, Reply::NoSuchVm]);
 }
 
@@ -175,7 +177,7 @@ fn a_destroy_through_us_is_answered_when_the_vm_is_gone_and_leaves_no_down_recor
 fn a_destroy_overtaken_by_its_stopped_event_is_answered_too() {
     let mut world = World::new();
     world.heard(Happening::Started(StartDetail::Booted));
-    world.wants(Wanted::Destroy { domain: VM });
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
     world.heard(Happening::Stopped(StopDetail::Destroyed));
     assert_eq!((world.replies.clone(), world.status()), (vec![Reply::Done], None));
 }
@@ -209,17 +211,15 @@ fn what_nobody_explains_is_decided_when_its_time_is_up() {
 #[test]
 fn a_refused_start_is_down_with_libvirts_own_text() {
     let mut world = World::new();
-    world.wants(Wanted::Create {
+    world.wants(Wanted::Do {
         domain: VM,
-        name: "vm".into(),
-        xml: "<domain/>".into(),
-        made: None,
-        paused: false,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
     });
     assert_eq!((world.replies.clone(), world.status()), (vec![Reply::Done], Some(Status::Launching)));
-    world.tell(Input::Answered(Answer::Acted {
+    world.tell(Input::Answered(Answer::Performed {
         run: RunId(1),
-        what: crate::evidence::Asked::Create,
+        request: None,
+        what: crate::operation::OperationKind::Create,
         outcome: Outcome::Refused("no such disk".into()),
     }));
     // Whether it was a restore, only the remains tell.
@@ -234,12 +234,9 @@ fn a_refused_start_is_down_with_libvirts_own_text() {
 #[test]
 fn a_run_is_launching_until_its_start_is_heard_and_its_time_stays() {
     let mut world = World::new();
-    world.wants(Wanted::Create {
+    world.wants(Wanted::Do {
         domain: VM,
-        name: "vm".into(),
-        xml: "<domain/>".into(),
-        made: None,
-        paused: false,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
     });
     world.heard(Happening::Resumed(ResumeDetail::Unpaused));
     assert_eq!(world.status(), Some(Status::Launching));

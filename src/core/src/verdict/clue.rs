@@ -9,7 +9,7 @@ use super::process::{
 use super::setting::{has, ids, was_up};
 use super::traces::*;
 use crate::cause::Cause;
-use crate::evidence::{Asked, Dossier, EvidenceId, ExitStatus, Fact, LogWord, Sender, StartedFor};
+use crate::evidence::{Dossier, EvidenceId, ExitStatus, Fact, LogWord, OperationKind, Sender, StartedFor};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, PauseReason, PmDetail, QemuReason, ResumeDetail, StartDetail,
     SuspendDetail, WatchdogAction,
@@ -250,7 +250,8 @@ impl Clue {
             Self::HostResetFirst => {
                 let mut seen = word(|_, r| r == QemuReason::HostQmpSystemReset);
                 if !seen.is_empty() {
-                    let resets = [Asked::Reboot, Asked::AgentReboot, Asked::ForceReset];
+                    let resets =
+                        [OperationKind::Reboot, OperationKind::AgentReboot, OperationKind::ForceReset];
                     seen.extend(
                         resets
                             .iter()
@@ -269,15 +270,20 @@ impl Clue {
             Self::WeAskedShutdown => {
                 let began = onset().graced();
                 // For a reboot its button is pressed as well, and on_reboot may end what goes off by it.
-                let ways = [Asked::Shutdown, Asked::AgentShutdown, Asked::Reboot, Asked::AgentReboot];
+                let ways = [
+                    OperationKind::Shutdown,
+                    OperationKind::AgentShutdown,
+                    OperationKind::Reboot,
+                    OperationKind::AgentReboot,
+                ];
                 let ways = ways.iter().flat_map(|way| asked(dossier, *way, began, limits::REQUEST_LIFE));
                 let seen = ways.collect();
                 since_reset(dossier, end, seen)
             }
-            Self::WeForcedOff => asked(dossier, Asked::ForceOff, Onset::at(end), EVER),
-            Self::WeAskedDestroy => asked(dossier, Asked::Destroy, Onset::at(end), EVER),
+            Self::WeForcedOff => asked(dossier, OperationKind::ForceOff, Onset::at(end), EVER),
+            Self::WeAskedDestroy => asked(dossier, OperationKind::Destroy, Onset::at(end), EVER),
             Self::WeAskedDestroyAtStart if was_up(dossier) => Vec::new(),
-            Self::WeAskedDestroyAtStart => asked(dossier, Asked::Destroy, Onset::at(end), EVER),
+            Self::WeAskedDestroyAtStart => asked(dossier, OperationKind::Destroy, Onset::at(end), EVER),
             Self::ButtonPressed => {
                 let pressed = recent(dossier, onset(), limits::REQUEST_LIFE, |f| {
                     matches!(f, Fact::Host(Happening::QemuPowerdown))
@@ -486,9 +492,10 @@ impl Clue {
                 seen
             }
             Self::StatusKnown => exit(dossier, |_| true),
-            Self::StartRefused => {
-                ids(dossier, |f| matches!(f, Fact::Refused { what: Asked::Create, text } if says_why(text)))
-            }
+            Self::StartRefused => ids(
+                dossier,
+                |f| matches!(f, Fact::Refused { what: OperationKind::Create, text } if says_why(text)),
+            ),
             Self::LibvirtSpeaks => ids(dossier, |f| matches!(f, Fact::StartTrouble(text) if says_why(text))),
             Self::LogSpeaks => ids(dossier, |f| matches!(f, Fact::LogText(text) if log_says_why(text))),
             Self::GuestHadBegun => order::guest_began(dossier, end).map(|(_, ids)| ids).unwrap_or_default(),

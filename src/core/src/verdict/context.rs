@@ -4,7 +4,7 @@
 //! went down wants to hear of the disk as well.
 
 use crate::cause::Cause;
-use crate::evidence::{Asked, Evidence, EvidenceId, Fact};
+use crate::evidence::{Evidence, EvidenceId, Fact, OperationKind};
 use crate::hypervisor::{DomainState, Happening, PauseReason, ResumeDetail, SuspendDetail, WatchdogAction};
 use crate::lifecycle::internal_error;
 use crate::record::Verdict;
@@ -105,16 +105,16 @@ fn is_trouble(fact: &Fact) -> bool {
         Fact::Found { state: DomainState::Crashed, .. } => true,
         Fact::Requested { what, .. } => matches!(
             what,
-            Asked::Shutdown
-                | Asked::AgentShutdown
-                | Asked::Reboot
-                | Asked::AgentReboot
-                | Asked::ForceReset
-                | Asked::Pause
-                | Asked::Save
-                | Asked::Migrate
+            OperationKind::Shutdown
+                | OperationKind::AgentShutdown
+                | OperationKind::Reboot
+                | OperationKind::AgentReboot
+                | OperationKind::ForceReset
+                | OperationKind::Pause
+                | OperationKind::Save
+                | OperationKind::Migrate
         ),
-        Fact::Refused { what, .. } => what.may_end_it() && *what != Asked::Create,
+        Fact::Refused { what, .. } => what.may_end_it() && *what != OperationKind::Create,
         Fact::LogText(text) => internal_error(text).is_some(),
         Fact::DiskSpace { .. } => true,
         _ => false,
@@ -315,7 +315,7 @@ mod tests {
     /// on_reboot ended what we had asked to reboot: the press of its button was ours.
     #[test]
     fn a_button_that_we_pressed_for_a_reboot_was_pressed_by_nobody_else() {
-        let asked = Fact::Requested { what: Asked::Reboot, who: "engine".into() };
+        let asked = Fact::Requested { what: OperationKind::Reboot, who: "engine".into() };
         let began = host(Happening::ShutdownBegan(ShutdownDetail::Guest));
         let pressed = host(Happening::QemuPowerdown);
         let ending = told([asked.clone(), pressed, began, host(Happening::Stopped(StopDetail::Shutdown))]);

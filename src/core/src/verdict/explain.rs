@@ -1,7 +1,7 @@
 //! Evidence in words for people.
 
 use crate::cause::Cause;
-use crate::evidence::{Asked, Audited, Deaf, Dossier, ExitStatus, Fact, LogWord, Sender, StartedFor};
+use crate::evidence::{Audited, Deaf, Dossier, ExitStatus, Fact, LogWord, OperationKind, Sender, StartedFor};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, PauseReason, PmDetail, QemuReason, ResumeDetail,
     ShutOffReason, ShutdownDetail, StartDetail, StopDetail, SuspendDetail, WatchdogAction,
@@ -12,12 +12,12 @@ use crate::time::Wall;
 pub fn describe(fact: &Fact) -> String {
     match fact {
         Fact::Host(happening) => happened(happening),
-        Fact::Requested { what, who } => format!("{who} asked whydown to {}", asked(*what)),
+        Fact::Requested { what, who } => format!("{who} asked whydown to {}", what.words()),
         Fact::ForceFollows { within_ms: Some(ms), who } => {
             format!("for {who} whydown was to end it within {} s, if it was still there", ms.div_ceil(1000))
         }
         Fact::ForceFollows { within_ms: None, .. } => "whydown was not to end it any more".into(),
-        Fact::Refused { what, text } => format!("libvirt refused to {}: \"{text}\"", asked(*what)),
+        Fact::Refused { what, text } => format!("libvirt refused to {}: \"{text}\"", what.words()),
         Fact::Found { state, managed_save } => {
             let image = match managed_save {
                 Some(true) => ", with a managed save image",
@@ -132,7 +132,7 @@ pub fn text_of(cause: Cause, dossier: &Dossier) -> Option<String> {
         return Some(killer);
     }
     let refused = dossier.items().iter().rev().find_map(|e| match &e.fact {
-        Fact::Refused { what: Asked::Create, text } if super::process::says_why(text) => Some(text),
+        Fact::Refused { what: OperationKind::Create, text } if super::process::says_why(text) => Some(text),
         _ => None,
     });
     let logged = || {
@@ -242,36 +242,6 @@ pub(super) fn signal_word(signal: i32) -> String {
         other => return format!("signal {other}"),
     }
     .into()
-}
-
-fn asked(what: Asked) -> &'static str {
-    match what {
-        Asked::Create => "start it",
-        Asked::Shutdown => "shut it down",
-        Asked::ForceOff => "force it off",
-        Asked::Destroy => "destroy it",
-        Asked::AgentShutdown => "have its agent shut it down",
-        Asked::Reboot => "reboot it",
-        Asked::AgentReboot => "have its agent reboot it",
-        Asked::ForceReset => "reset it",
-        Asked::Pause => "pause it",
-        Asked::Resume => "resume it",
-        Asked::Save => "save it to disk",
-        Asked::Migrate => "migrate it to another host",
-        Asked::Abort => "give up its migration or save",
-        Asked::SetTicket => "set its console's password",
-        Asked::SetMemory => "change its memory",
-        Asked::SetVcpus => "change its number of processors",
-        Asked::SetLink => "plug the cable of its network card in, out or elsewhere",
-        Asked::ChangeMedium => "change the medium in one of its drives",
-        Asked::PlugCard => "plug a network card in",
-        Asked::UnplugCard => "plug a network card out",
-        Asked::PlugDisk => "plug a disk in",
-        Asked::UnplugDisk => "plug a disk out",
-        Asked::Snapshot => "take a snapshot of its disks",
-        Asked::Freeze => "freeze its file systems",
-        Asked::Thaw => "thaw its file systems",
-    }
 }
 
 fn log_word(word: LogWord) -> &'static str {

@@ -6,7 +6,7 @@
 use super::clue::Clue;
 use super::order::enumerated;
 use super::setting::{has, ids};
-use crate::evidence::{Asked, Dossier, EvidenceId, ExitStatus, Fact, Sender};
+use crate::evidence::{Dossier, EvidenceId, ExitStatus, Fact, OperationKind, Sender};
 use crate::hypervisor::Happening;
 use crate::limits;
 use crate::time::Wall;
@@ -187,7 +187,7 @@ pub(super) fn spoke_after(dossier: &Dossier, moment: Wall) -> bool {
 /// it ends itself.
 pub(super) fn killed_at_start(dossier: &Dossier) -> Vec<EvidenceId> {
     let own_reason = dossier.items().iter().any(|e| match &e.fact {
-        Fact::Refused { what: Asked::Create, text } => after_the_monitor(text).is_none(),
+        Fact::Refused { what: OperationKind::Create, text } => after_the_monitor(text).is_none(),
         _ => false,
     });
     if own_reason || has(dossier, |f| matches!(f, Fact::Signalled { signal: 9, sender: Sender::Libvirt, .. }))
@@ -196,7 +196,7 @@ pub(super) fn killed_at_start(dossier: &Dossier) -> Vec<EvidenceId> {
     }
     // libvirt ends by SIGTERM what it gives up; of what had ended before, it says that the monitor is gone.
     let gone = has(dossier, |f| match f {
-        Fact::Refused { what: Asked::Create, text } | Fact::StartTrouble(text) => {
+        Fact::Refused { what: OperationKind::Create, text } | Fact::StartTrouble(text) => {
             after_the_monitor(text).is_some()
         }
         _ => false,

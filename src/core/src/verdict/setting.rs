@@ -4,7 +4,7 @@ use super::arrival::handed_over;
 use super::clue::Clue;
 use super::order;
 use super::traces::{died_before_destroy, ever_asked, image};
-use crate::evidence::{Asked, Dossier, EvidenceId, Fact, LogWord};
+use crate::evidence::{Dossier, EvidenceId, Fact, LogWord, OperationKind};
 use crate::hypervisor::{DomainState, Happening, ShutOffReason, ShutdownDetail, StopDetail};
 use crate::time::Wall;
 
@@ -161,8 +161,8 @@ impl Setting {
     pub fn grounds(self, dossier: &Dossier) -> Vec<EvidenceId> {
         let mut all = self.shown(dossier);
         match self {
-            Self::Migrated => all.extend(ever_asked(dossier, Asked::Migrate)),
-            Self::Saved => all.extend(ever_asked(dossier, Asked::Save)),
+            Self::Migrated => all.extend(ever_asked(dossier, OperationKind::Migrate)),
+            Self::Saved => all.extend(ever_asked(dossier, OperationKind::Save)),
             _ => {}
         }
         all
@@ -237,7 +237,7 @@ pub(super) fn failed_in_log(dossier: &Dossier) -> Option<bool> {
 }
 
 fn begun_by_us(dossier: &Dossier) -> bool {
-    has(dossier, |f| matches!(f, Fact::Requested { what: Asked::Create, .. }))
+    has(dossier, |f| matches!(f, Fact::Requested { what: OperationKind::Create, .. }))
 }
 
 fn found_reason(dossier: &Dossier) -> Option<ShutOffReason> {

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::cause::Cause;
-use crate::evidence::{Asked, Deaf, ExitStatus, LogWord, Sender};
+use crate::evidence::{Deaf, ExitStatus, LogWord, OperationKind, Sender};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, PauseReason, PmDetail, QemuReason, ResumeDetail, ShutOffReason,
     ShutdownDetail, StartDetail, StopDetail, SuspendDetail, WatchdogAction,
@@ -147,11 +147,11 @@ fn says(facts: &[(i64, Fact)], end: i64, row: &str, certainty: Certainty) -> Ver
     verdict
 }
 
-fn asked(what: Asked) -> Fact {
+fn asked(what: OperationKind) -> Fact {
     Fact::Requested { what, who: "engine".into() }
 }
 
-fn refused(what: Asked) -> Fact {
+fn refused(what: OperationKind) -> Fact {
     Fact::Refused { what, text: "not now".into() }
 }
 
@@ -208,7 +208,7 @@ fn that_nobody_could_have_asked_is_certain_only_if_we_heard_all() {
 
 #[test]
 fn a_request_too_old_to_explain_it_forbids_certainty_all_the_same() {
-    let mut facts = vec![(0, asked(Asked::Shutdown)), (0, host(Happening::QemuPowerdown))];
+    let mut facts = vec![(0, asked(OperationKind::Shutdown)), (0, host(Happening::QemuPowerdown))];
     facts.extend(poweroff().map(|fact| (600, fact)));
     says(&facts, 600, "G9", Certainty::Probable);
 }
@@ -217,9 +217,12 @@ fn a_request_too_old_to_explain_it_forbids_certainty_all_the_same() {
 fn a_guest_that_was_asked_has_not_certainly_obeyed() {
     let pressed = host(Happening::QemuPowerdown);
     let dog = host(Happening::Watchdog(WatchdogAction::Shutdown));
-    for (asked, row) in
-        [(asked(Asked::Shutdown), "G5"), (asked(Asked::AgentShutdown), "G5"), (pressed, "G7"), (dog, "G3")]
-    {
+    for (asked, row) in [
+        (asked(OperationKind::Shutdown), "G5"),
+        (asked(OperationKind::AgentShutdown), "G5"),
+        (pressed, "G7"),
+        (dog, "G3"),
+    ] {
         for second in [99, 30] {
             before_a_poweroff(&[(second, asked.clone())], row, Certainty::Probable);
         }
@@ -230,8 +233,8 @@ fn a_guest_that_was_asked_has_not_certainly_obeyed() {
 fn a_refusal_undoes_one_request_and_not_an_earlier_one_that_was_taken() {
     let destroyed = (90, host(Happening::Stopped(StopDetail::Destroyed)));
     let started = (0, host(Happening::Started(StartDetail::Booted)));
-    let destroy = |second| (second, asked(Asked::Destroy));
-    let refusal = |second| (second, refused(Asked::Destroy));
+    let destroy = |second| (second, asked(OperationKind::Destroy));
+    let refusal = |second| (second, refused(OperationKind::Destroy));
     says(
         &[started.clone(), destroy(80), destroy(81), refusal(82), destroyed.clone()],
         90,
@@ -337,7 +340,11 @@ fn a_start_that_libvirt_holds_as_failed_never_came_up_even_if_we_were_deaf() {
 #[test]
 fn what_always_comes_with_a_cause_does_not_speak_against_it() {
     let pressed = (99, host(Happening::QemuPowerdown));
-    let ours = before_a_poweroff(&[(99, asked(Asked::Shutdown)), pressed.clone()], "G5", Certainty::Probable);
+    let ours = before_a_poweroff(
+        &[(99, asked(OperationKind::Shutdown)), pressed.clone()],
+        "G5",
+        Certainty::Probable,
+    );
     let watchdog = (99, host(Happening::Watchdog(WatchdogAction::Shutdown)));
     let watchdogs = before_a_poweroff(&[watchdog, pressed.clone()], "G3", Certainty::Probable);
     let others = before_a_poweroff(&[pressed], "G7", Certainty::Probable);
@@ -524,8 +531,8 @@ fn a_guest_that_can_choose_qemus_status_is_known_to_have_powered_off_only_by_tha
 
 #[test]
 fn what_ended_qemu_while_it_started_is_why_it_did_not() {
-    let asked = (0, asked(Asked::Create));
-    let refusal = |text: &str| (9, Fact::Refused { what: Asked::Create, text: text.into() });
+    let asked = (0, asked(OperationKind::Create));
+    let refusal = |text: &str| (9, Fact::Refused { what: OperationKind::Create, text: text.into() });
     let closed = refusal("internal error: QEMU unexpectedly closed the monitor (vm='x')");
     let oom = (8, Fact::OomKilled { line: "Killed process 7 (qemu)".into() });
     let killed = (8, Fact::Exit(ExitStatus::Signal(31)));

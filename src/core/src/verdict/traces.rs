@@ -4,7 +4,7 @@ use super::clue::Clue;
 use super::order::{self, Onset, onset, since_reset};
 use super::process::{exit, is_by, spoke_after};
 use super::setting::{has, ids, stopped};
-use crate::evidence::{Asked, Dossier, Evidence, EvidenceId, ExitStatus, Fact, LogWord, Sender};
+use crate::evidence::{Dossier, Evidence, EvidenceId, ExitStatus, Fact, LogWord, OperationKind, Sender};
 use crate::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, ShutOffReason,
     SuspendDetail,
@@ -50,7 +50,7 @@ pub(super) fn recent(
 /// the process had exited, or when libvirt had sent it the signal that ended it, ended nothing.
 pub(super) fn asked(
     dossier: &Dossier,
-    what: Asked,
+    what: OperationKind,
     onset: Onset,
     life: std::time::Duration,
 ) -> Vec<EvidenceId> {
@@ -67,8 +67,8 @@ pub(super) fn asked(
 }
 
 /// Whether this was asked of us more often than libvirt refused it.
-fn was_taken(dossier: &Dossier, what: Asked) -> bool {
-    let times = |wanted: fn(&Fact) -> Option<Asked>| -> u64 {
+fn was_taken(dossier: &Dossier, what: OperationKind) -> bool {
+    let times = |wanted: fn(&Fact) -> Option<OperationKind>| -> u64 {
         dossier.items().iter().filter(|e| wanted(&e.fact) == Some(what)).map(|e| u64::from(e.times)).sum()
     };
     let requested = times(|f| match f {
@@ -83,7 +83,7 @@ fn was_taken(dossier: &Dossier, what: Asked) -> bool {
 }
 
 /// All requests of this kind through us, if libvirt did not refuse as many.
-pub(super) fn ever_asked(dossier: &Dossier, what: Asked) -> Vec<EvidenceId> {
+pub(super) fn ever_asked(dossier: &Dossier, what: OperationKind) -> Vec<EvidenceId> {
     asked(dossier, what, Onset::at(Wall(i64::MAX)), EVER)
 }
 
@@ -254,7 +254,7 @@ pub(super) fn died_before_destroy(dossier: &Dossier, end: Wall) -> bool {
 /// tidied up for us.
 fn we_came_too_late(dossier: &Dossier, exited: Wall) -> bool {
     !has(dossier, signal_of_libvirt)
-        && [Asked::Destroy, Asked::ForceOff].into_iter().any(|way| {
+        && [OperationKind::Destroy, OperationKind::ForceOff].into_iter().any(|way| {
             let late = |e: &Evidence| match &e.fact {
                 Fact::Requested { what, .. } => *what == way && e.first > exited,
                 _ => false,
@@ -424,7 +424,7 @@ pub(super) fn saved(dossier: &Dossier) -> Vec<EvidenceId> {
     let mut seen = ids(dossier, |f| matches!(f, Fact::Host(Happening::JobCompleted(JobOperation::Save))));
     let ended = ended_by_libvirt(dossier, Ended::BeforeLoss);
     if !ended.is_empty() {
-        seen.extend(ever_asked(dossier, Asked::Save));
+        seen.extend(ever_asked(dossier, OperationKind::Save));
     }
     seen
 }
@@ -514,7 +514,7 @@ pub(super) fn somebody_may_have_asked(dossier: &Dossier, end: Wall) -> bool {
     has(dossier, deaf_since)
         || !since_reset(dossier, end, pressed).is_empty()
         // It was asked as the guest was reset: it may obey when it is up again.
-        || !asked(dossier, Asked::Shutdown, Onset::at(end), EVER).is_empty()
+        || !asked(dossier, OperationKind::Shutdown, Onset::at(end), EVER).is_empty()
 }
 
 /// When libvirt told of the start, if that was heard.

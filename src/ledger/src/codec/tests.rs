@@ -1,15 +1,20 @@
 //! What is written is read back as it was.
 
 use proptest::prelude::*;
-use whydown_core::evidence::{Asked, Audited, Deaf, ExitStatus, LogWord, Sender, StartedFor};
+use whydown_core::evidence::{Audited, Deaf, ExitStatus, LogWord, OperationKind, Sender, StartedFor};
 use whydown_core::hypervisor::{
     DomainState, Happening, IoErrorAction, PauseReason, QemuReason, ShutOffReason, StartDetail, StopDetail,
 };
 
 use super::*;
 
-fn asked() -> impl Strategy<Value = Asked> {
-    prop_oneof![Just(Asked::Create), Just(Asked::Shutdown), Just(Asked::ForceOff), Just(Asked::Destroy)]
+fn asked() -> impl Strategy<Value = OperationKind> {
+    prop_oneof![
+        Just(OperationKind::Create),
+        Just(OperationKind::Shutdown),
+        Just(OperationKind::ForceOff),
+        Just(OperationKind::Destroy)
+    ]
 }
 
 fn moment() -> impl Strategy<Value = Wall> {

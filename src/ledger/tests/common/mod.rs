@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use whydown_core::cause::Cause;
-use whydown_core::evidence::{Asked, Evidence, Fact};
+use whydown_core::evidence::{Evidence, Fact, OperationKind};
 use whydown_core::hypervisor::{Happening, Process, StopDetail};
 use whydown_core::id::{BootId, DomainId, RunId};
 use whydown_core::record::{
@@ -68,7 +68,10 @@ pub fn evidence(seconds: i64, fact: Fact) -> Evidence {
 pub fn facts(run: u64) -> Vec<Evidence> {
     let run = run as i64;
     vec![
-        evidence(run, Fact::Requested { what: Asked::Destroy, who: "ovirt-engine \"quoted\" ü".into() }),
+        evidence(
+            run,
+            Fact::Requested { what: OperationKind::Destroy, who: "ovirt-engine \"quoted\" ü".into() },
+        ),
         evidence(run + 1, Fact::Host(Happening::Stopped(StopDetail::Other(99)))),
         evidence(run + 2, Fact::LogText("qemu: line one\nline two\t\\".into())),
     ]

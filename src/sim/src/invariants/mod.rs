@@ -6,10 +6,11 @@ mod rest;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use whydown_core::evidence::{Asked, Fact};
+use whydown_core::evidence::{Fact, OperationKind};
 use whydown_core::id::{DomainId, RequestId, RunId};
 use whydown_core::lifecycle::{Answer, Effect, Input, Question, Reply, Request, Wanted};
 use whydown_core::limits;
+use whydown_core::operation::Operation;
 use whydown_core::record::{Certainty, Ending, Keep, RunStart, When};
 use whydown_core::snapshot::{DomainPublic, Snapshot, Status};
 use whydown_core::time::{Now, Wall};
@@ -160,7 +161,8 @@ impl Invariants {
         after: &Snapshot,
         ledger: &ToldLedger,
     ) {
-        if let Input::Asked(Request { id, what: Wanted::Destroy { domain }, .. }) = input {
+        if let Input::Asked(Request { id, what: Wanted::Do { domain, act: Operation::Destroy }, .. }) = input
+        {
             // The latest run is meant, shown or not.
             let run =
                 self.starts.values().filter(|start| start.domain == *domain).map(|start| start.run).max();
@@ -181,8 +183,7 @@ impl Invariants {
                         format!("run {} is given again: {given:?}, now {start:?}", start.run)
                     });
                 }
-                Effect::Ask(Question::Act { run, what, .. }) => self.check_act(*run, *what, ledger),
-                Effect::Ask(Question::Do { run, act, .. }) => self.check_act(*run, act.asked(), ledger),
+                Effect::Ask(Question::Perform { run, act, .. }) => self.check_act(*run, act.kind(), ledger),
                 Effect::Keep(Keep::Ending(ending)) => self.check_ending(ending, ledger),
                 Effect::Keep(Keep::Revised(ending)) => self.check_revision(ending, ledger),
                 Effect::Corrected(ending) => {
@@ -251,9 +252,7 @@ impl Invariants {
         let about = match input {
             Input::Kept(run)
             | Input::NotKept(run)
-            | Input::Answered(
-                Answer::Remains { run, .. } | Answer::Acted { run, .. } | Answer::Did { run, .. },
-            ) => *run,
+            | Input::Answered(Answer::Remains { run, .. } | Answer::Performed { run, .. }) => *run,
             _ => return,
         };
         let Some(domain) = self.starts.get(&about).map(|start| start.domain) else { return };
@@ -266,7 +265,7 @@ impl Invariants {
     }
 
     /// libvirt is asked for nothing before the request is on disk.
-    fn check_act(&mut self, run: RunId, what: Asked, ledger: &ToldLedger) {
+    fn check_act(&mut self, run: RunId, what: OperationKind, ledger: &ToldLedger) {
         // What follows a request by itself, where an agent refuses, is part of it.
         let asked = ledger.asked(run, what) || self.cannot_write;
         self.claim(asked, || format!("libvirt is asked to {what:?} run {run} before that is on disk"));
@@ -276,7 +275,8 @@ impl Invariants {
     fn check_destroyed(&mut self, request: RequestId, reply: &Reply, ledger: &ToldLedger) {
         let Some(Some(run)) = self.destroys.get(&request).copied() else { return };
         if *reply == Reply::Done {
-            let certain = ledger.acknowledged().contains_key(&run) || ledger.asked(run, Asked::Destroy);
+            let certain =
+                ledger.acknowledged().contains_key(&run) || ledger.asked(run, OperationKind::Destroy);
             self.claim(certain, || format!("run {run} is told as destroyed and would come back"));
             self.destroyed.insert(run);
         }
@@ -288,10 +288,9 @@ impl Invariants {
         let gone = before.domains.iter().filter(|(id, _)| !after.domains.contains_key(id));
         for (domain, run) in gone.map(|(id, public)| (*id, public.run)).collect::<Vec<_>>() {
             let later = self.starts.values().filter(|start| start.domain == domain).map(|start| start.run);
-            let on_disk = later
-                .chain([run])
-                .filter(|later| *later >= run)
-                .any(|run| ledger.acknowledged().contains_key(&run) || ledger.asked(run, Asked::Destroy));
+            let on_disk = later.chain([run]).filter(|later| *later >= run).any(|run| {
+                ledger.acknowledged().contains_key(&run) || ledger.asked(run, OperationKind::Destroy)
+            });
             self.claim(on_disk || self.cannot_write, || {
                 format!("run {run} is not shown any more, and nothing on disk says why")
             });

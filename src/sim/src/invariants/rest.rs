@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use whydown_core::evidence::{Asked, Fact, LogWord};
+use whydown_core::evidence::{Fact, LogWord, OperationKind};
 use whydown_core::hypervisor::Happening;
 use whydown_core::id::RunId;
 use whydown_core::limits;
@@ -160,7 +160,7 @@ impl World {
             ending.evidence.iter().any(|piece| {
                 matches!(
                     piece.fact,
-                    Fact::Requested { what: Asked::Create, .. }
+                    Fact::Requested { what: OperationKind::Create, .. }
                         | Fact::Host(Happening::ControlError)
                         | Fact::LogEnd { word: LogWord::Failed, .. }
                 )

@@ -1,6 +1,6 @@
 //! The names that stories give to evidence.
 
-use whydown_core::evidence::{Asked, Fact};
+use whydown_core::evidence::{Fact, OperationKind};
 use whydown_core::hypervisor::Happening;
 
 /// What is known of how a domain is made, as stories write it.
@@ -18,16 +18,17 @@ pub(super) fn of_definition(words: &str) -> Option<Fact> {
 pub fn kind_of(fact: &Fact) -> &'static str {
     match fact {
         Fact::Host(happening) => happening_kind(happening),
-        Fact::Requested { what: Asked::Create, .. } => "asked-create",
-        Fact::Requested { what: Asked::Shutdown, .. } => "asked-shutdown",
-        Fact::Requested { what: Asked::ForceOff, .. } => "asked-force",
-        Fact::Requested { what: Asked::Destroy, .. } => "asked-destroy",
-        Fact::Requested { what: Asked::AgentShutdown, .. } => "asked-agent",
-        Fact::Requested { what: Asked::Reboot | Asked::AgentReboot | Asked::ForceReset, .. } => {
-            "asked-reboot"
-        }
-        Fact::Requested { what: Asked::Save, .. } => "asked-save",
-        Fact::Requested { what: Asked::Migrate, .. } => "asked-migrate",
+        Fact::Requested { what: OperationKind::Create, .. } => "asked-create",
+        Fact::Requested { what: OperationKind::Shutdown, .. } => "asked-shutdown",
+        Fact::Requested { what: OperationKind::ForceOff, .. } => "asked-force",
+        Fact::Requested { what: OperationKind::Destroy, .. } => "asked-destroy",
+        Fact::Requested { what: OperationKind::AgentShutdown, .. } => "asked-agent",
+        Fact::Requested {
+            what: OperationKind::Reboot | OperationKind::AgentReboot | OperationKind::ForceReset,
+            ..
+        } => "asked-reboot",
+        Fact::Requested { what: OperationKind::Save, .. } => "asked-save",
+        Fact::Requested { what: OperationKind::Migrate, .. } => "asked-migrate",
         // What can end nothing.
         Fact::Requested { .. } => "asked",
         Fact::Refused { .. } => "refused",

@@ -32,7 +32,6 @@
 
 use std::time::Duration;
 
-use whydown_core::act::{self, Migration};
 use whydown_core::evidence::{ExitStatus, Fact, LogWord};
 use whydown_core::hypervisor::{
     CrashDetail, DomainState, Happening, IoErrorAction, JobOperation, PauseReason, PmDetail, Process,
@@ -41,6 +40,7 @@ use whydown_core::hypervisor::{
 };
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Outcome, Wanted, Whom};
+use whydown_core::operation::{Migration, Operation};
 
 use super::starts::StartFails;
 use crate::hypervisor::LogLine;
@@ -559,22 +559,19 @@ fn log_line(text: &str) -> Option<LogLine> {
 fn manager(text: &str) -> Option<Wanted> {
     let words: Vec<&str> = text.split(' ').collect();
     Some(match words.as_slice() {
-        ["create"] => Wanted::Create {
+        ["create"] => Wanted::Do {
             domain: VM,
-            name: "vm".into(),
-            xml: "<domain/>".into(),
-            made: None,
-            paused: false,
+            act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
         },
         ["shutdown"] => shutdown(None, None),
         ["shutdown", "force", seconds] => shutdown(None, Some(seconds.parse().ok()?)),
         ["shutdown", "agent", wait, "force", seconds] => {
             shutdown(Some(wait.parse().ok()?), Some(seconds.parse().ok()?))
         }
-        ["pause"] => Wanted::Do { domain: VM, act: act::Act::Pause },
-        ["save"] => Wanted::Do { domain: VM, act: act::Act::Save },
-        ["migrate"] => Wanted::Do { domain: VM, act: act::Act::Migrate(Migration::default()) },
-        ["destroy"] => Wanted::Destroy { domain: VM },
+        ["pause"] => Wanted::Do { domain: VM, act: Operation::Pause },
+        ["save"] => Wanted::Do { domain: VM, act: Operation::Save },
+        ["migrate"] => Wanted::Do { domain: VM, act: Operation::Migrate(Migration::default()) },
+        ["destroy"] => Wanted::Do { domain: VM, act: Operation::Destroy },
         _ => return None,
     })
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use whydown_core::cause::Cause;
-use whydown_core::evidence::{Asked, Fact, LogWord, StartedFor};
+use whydown_core::evidence::{Fact, LogWord, OperationKind, StartedFor};
 use whydown_core::hypervisor::{DomainState, DomainView, Happening, PauseReason, ShutOffReason, StartDetail};
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::attribution::{self, Marks};
@@ -211,15 +211,10 @@ impl World {
                 }
                 Answer::Remains { run, view: self.looked_at(domain), facts }
             }
-            Question::Act { run, domain, what, .. } => {
+            Question::Perform { run, domain, request, act } => {
+                let what = act.kind();
                 let (outcome, wait) = self.act(run, domain, what);
-                let answer = Answer::Acted { run, what, outcome };
-                return self.at(wait, Due::Tell(self.daemon, Input::Answered(answer)));
-            }
-            Question::Do { run, domain, request, act } => {
-                let what = act.asked();
-                let (outcome, wait) = self.act(run, domain, what);
-                let answer = Answer::Did { run, request, what, outcome };
+                let answer = Answer::Performed { run, request, what, outcome };
                 return self.at(wait, Due::Tell(self.daemon, Input::Answered(answer)));
             }
         };
@@ -243,7 +238,7 @@ impl World {
         }
     }
 
-    fn act(&mut self, run: RunId, domain: DomainId, what: Asked) -> (Outcome, Duration) {
+    fn act(&mut self, run: RunId, domain: DomainId, what: OperationKind) -> (Outcome, Duration) {
         let soon = Duration::from_millis(2);
         if let Acting::Told(outcomes) = &mut self.acting {
             let outcome = if outcomes.is_empty() { Outcome::Done } else { outcomes.remove(0) };
@@ -269,19 +264,20 @@ impl World {
 
     /// A request is on its way: whoever says from now on that it ended the VM is not wrong.
     pub(super) fn wanted(&mut self, question: &Question) {
-        let Question::Act { domain: id, what, .. } = question else { return };
+        let Question::Perform { domain: id, act, .. } = question else { return };
+        let what = act.kind();
         if let Some(life) = self.hypervisor.life_mut(*id) {
-            causes_of(*what).iter().for_each(|cause| life.also_true(*cause));
+            causes_of(what).iter().for_each(|cause| life.also_true(*cause));
         } else if let Some(domain) = self.hypervisor.domains.get_mut(id) {
-            domain.also_next.extend(causes_of(*what));
+            domain.also_next.extend(causes_of(what));
         }
     }
 
     /// It was not done after all, which nobody can know for as long as libvirt may be at it. A shutdown is up to the
     /// guest, and the manager did want it.
-    fn not_done(&mut self, domain: DomainId, what: Asked) {
+    fn not_done(&mut self, domain: DomainId, what: OperationKind) {
         let until = self.now.mono.after(LONGEST_ACT);
-        if let Some(life) = self.hypervisor.life_mut(domain).filter(|_| what != Asked::Shutdown) {
+        if let Some(life) = self.hypervisor.life_mut(domain).filter(|_| what != OperationKind::Shutdown) {
             for (_, true_until) in life.also.iter_mut().filter(|(cause, _)| causes_of(what).contains(cause)) {
                 *true_until = until.min(*true_until);
             }
@@ -300,10 +296,10 @@ impl World {
     }
 
     /// As libvirt does it.
-    fn really_act(&mut self, run: RunId, id: DomainId, what: Asked) -> (Outcome, Duration) {
+    fn really_act(&mut self, run: RunId, id: DomainId, what: OperationKind) -> (Outcome, Duration) {
         let soon = Duration::from_millis(2);
         let refused = |text: &str| (Outcome::Refused(text.to_owned()), soon);
-        if what == Asked::Create {
+        if what == OperationKind::Create {
             if self.hypervisor.is_active(id) || !self.is_quiet(id) {
                 return refused("Requested operation is not valid: domain is already active");
             }
@@ -319,42 +315,26 @@ impl World {
             return refused("Requested operation is not valid: domain is not running");
         }
         let way = match what {
-            Asked::Shutdown => Way::OurShutdown,
-            Asked::ForceOff => Way::OurForce,
-            Asked::Create | Asked::Destroy => Way::OurDestroy,
-            Asked::Save => Way::ManagedSave,
-            Asked::Migrate => Way::MigratedAway,
-            Asked::AgentShutdown | Asked::AgentReboot => {
+            OperationKind::Shutdown => Way::OurShutdown,
+            OperationKind::ForceOff => Way::OurForce,
+            OperationKind::Create | OperationKind::Destroy => Way::OurDestroy,
+            OperationKind::Save => Way::ManagedSave,
+            OperationKind::Migrate => Way::MigratedAway,
+            OperationKind::AgentShutdown | OperationKind::AgentReboot => {
                 return refused("QEMU guest agent is not configured");
             }
             // The VM goes on.
-            Asked::Reboot
-            | Asked::ForceReset
-            | Asked::Pause
-            | Asked::Resume
-            | Asked::Abort
-            | Asked::SetTicket
-            | Asked::SetMemory
-            | Asked::SetVcpus
-            | Asked::SetLink
-            | Asked::ChangeMedium
-            | Asked::PlugCard
-            | Asked::UnplugCard
-            | Asked::PlugDisk
-            | Asked::UnplugDisk
-            | Asked::Snapshot
-            | Asked::Freeze
-            | Asked::Thaw => return (Outcome::Done, soon),
+            _ => return (Outcome::Done, soon),
         };
         self.strayed(run, id);
         let arriving = self.hypervisor.domains.get(&id).map(|domain| domain.state)
             == Some(DomainState::Paused(PauseReason::Migration));
-        if what == Asked::Shutdown && (arriving || self.deaf_guests.contains(&id)) {
+        if what == OperationKind::Shutdown && (arriving || self.deaf_guests.contains(&id)) {
             self.happens(id, Chatter::IgnoredButton.sequence());
             return (Outcome::Done, soon);
         }
         if self.befall(id, way) {
-            let wait = if what == Asked::Shutdown { 3 } else { 206 };
+            let wait = if what == OperationKind::Shutdown { 3 } else { 206 };
             return (Outcome::Done, Duration::from_millis(wait));
         }
         // Its end is under way already; libvirt waits for that.
@@ -365,14 +345,14 @@ impl World {
 /// A minute for the slowest destroy, and a heartbeat until it is looked at.
 const LONGEST_ACT: Duration = Duration::from_secs(92);
 
-fn causes_of(what: Asked) -> &'static [Cause] {
+fn causes_of(what: OperationKind) -> &'static [Cause] {
     match what {
-        Asked::Shutdown => &[Cause::AdminShutdown],
-        Asked::ForceOff => &[Cause::AdminForcedOff],
-        Asked::Destroy => &[Cause::AdminDestroyed, Cause::DestroyedAtStart],
-        Asked::AgentShutdown => &[Cause::AdminShutdown],
-        Asked::Save => &[Cause::ManagedSaved],
-        Asked::Migrate => &[Cause::MigratedAway],
+        OperationKind::Shutdown => &[Cause::AdminShutdown],
+        OperationKind::ForceOff => &[Cause::AdminForcedOff],
+        OperationKind::Destroy => &[Cause::AdminDestroyed, Cause::DestroyedAtStart],
+        OperationKind::AgentShutdown => &[Cause::AdminShutdown],
+        OperationKind::Save => &[Cause::ManagedSaved],
+        OperationKind::Migrate => &[Cause::MigratedAway],
         _ => &[],
     }
 }

@@ -1,7 +1,7 @@
 //! The devices of a classic VM: those of `devices` by their `type`, the older `drives`, and what `display` stands for.
 
-use whydown_core::act::{Drive, Pluggable};
 use whydown_core::id::DomainId;
+use whydown_core::operation::{Drive, Pluggable};
 
 use super::document::{Element, element};
 use super::screen::{self, screen};

@@ -1,10 +1,11 @@
 //! The parameters of verbs that change what a VM is made of while it is up.
 
 use dxr::Value;
-use whydown_core::act::{
-    Act, Connected, Console, Drive, NewDevice, NewLink, NewMedium, NewNetwork, OldDevice, Pluggable, Ticket,
-};
 use whydown_core::id::DomainId;
+use whydown_core::operation::{
+    Connected, Console, Drive, NewDevice, NewLink, NewMedium, NewNetwork, OldDevice, Operation, Pluggable,
+    Ticket,
+};
 
 use super::{Given, Verb};
 use crate::classic::{self, DRIVE_NAMES, VOLUME};
@@ -40,7 +41,7 @@ fn read_link(vm: DomainId, fields: &Fields<'_>) -> Result<Verb, Refused> {
     }
     fields.finish()?;
     let network = if nowhere { Some(NewNetwork::Nowhere) } else { network.map(NewNetwork::Named) };
-    Ok(Verb::Device { vm, act: Act::SetLink(NewLink { alias, up, network }), judged: None })
+    Ok(Verb::Device { vm, act: Operation::SetLink(NewLink { alias, up, network }), judged: None })
 }
 
 /// The password of screens, as by `setVmTicket`, but for those of one kind.
@@ -61,7 +62,7 @@ fn read_screen(vm: DomainId, fields: &Fields<'_>) -> Result<Verb, Refused> {
     fields.finish()?;
     let valid_for = Some(std::time::Duration::from_secs(seconds));
     let ticket = Ticket { password, valid_for, connected, console: Some(console) };
-    Ok(Verb::Device { vm, act: Act::SetTicket(ticket), judged: None })
+    Ok(Verb::Device { vm, act: Operation::SetTicket(ticket), judged: None })
 }
 
 pub(crate) fn read_change_disc(given: &Given<'_>) -> Result<Verb, Refused> {
@@ -99,7 +100,7 @@ fn read_medium(given: &Given<'_>, drive: Drive) -> Result<Verb, Refused> {
         }
     };
     let judged = medium.path.as_ref().map(|path| classic::medium(drive, path));
-    Ok(Verb::Device { vm, act: Act::ChangeMedium(medium), judged })
+    Ok(Verb::Device { vm, act: Operation::ChangeMedium(medium), judged })
 }
 
 pub(crate) fn read_plug_card(given: &Given<'_>) -> Result<Verb, Refused> {
@@ -124,7 +125,7 @@ fn read_plug(given: &Given<'_>, kind: Pluggable, name: &'static str) -> Result<V
     let made = fields.structure(name, |device| classic::one_more(device, kind))?;
     let classic::OneMore { document, judged, targets } = made.ok_or_else(|| fields.missing(name))?;
     fields.finish()?;
-    let act = Act::Plug(NewDevice { kind, document, targets });
+    let act = Operation::Plug(NewDevice { kind, document, targets });
     Ok(Verb::Device { vm, act, judged: Some(judged) })
 }
 
@@ -155,5 +156,5 @@ fn read_unplug(given: &Given<'_>, kind: Pluggable, name: &'static str) -> Result
     })?;
     let old = old.ok_or_else(|| fields.missing(name))?;
     fields.finish()?;
-    Ok(Verb::Device { vm, act: Act::Unplug(old), judged: None })
+    Ok(Verb::Device { vm, act: Operation::Unplug(old), judged: None })
 }

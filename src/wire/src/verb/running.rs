@@ -4,33 +4,33 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dxr::Value;
-use whydown_core::act::{Act, Connected, Migration, SnapshotDisk, Ticket};
+use whydown_core::operation::{Connected, Migration, Operation, SnapshotDisk, Ticket};
 
 use super::{Given, Verb};
 use crate::fields::Fields;
 use crate::refused::Refused;
 
 pub(crate) fn read_pause(given: &Given<'_>) -> Result<Verb, Refused> {
-    Ok(Verb::Do { vm: given.vm(0)?, act: Act::Pause })
+    Ok(Verb::Do { vm: given.vm(0)?, act: Operation::Pause })
 }
 
 pub(crate) fn read_cont(given: &Given<'_>) -> Result<Verb, Refused> {
-    Ok(Verb::Do { vm: given.vm(0)?, act: Act::Resume })
+    Ok(Verb::Do { vm: given.vm(0)?, act: Operation::Resume })
 }
 
 pub(crate) fn read_freeze(given: &Given<'_>) -> Result<Verb, Refused> {
-    Ok(Verb::Do { vm: given.vm(0)?, act: Act::Freeze })
+    Ok(Verb::Do { vm: given.vm(0)?, act: Operation::Freeze })
 }
 
 pub(crate) fn read_thaw(given: &Given<'_>) -> Result<Verb, Refused> {
-    Ok(Verb::Do { vm: given.vm(0)?, act: Act::Thaw })
+    Ok(Verb::Do { vm: given.vm(0)?, act: Operation::Thaw })
 }
 
 /// libvirt keeps the image of a save itself; a manager that names volumes for it wants it in shared storage.
 pub(crate) fn read_hibernate(given: &Given<'_>) -> Result<Verb, Refused> {
     let vm = given.vm(0)?;
     match given.words(1)? {
-        None => Ok(Verb::Do { vm, act: Act::Save }),
+        None => Ok(Verb::Do { vm, act: Operation::Save }),
         Some(_) => Err(Refused::Unsupported { method: "hibernate", param: "hiberVolHandle".into() }),
     }
 }
@@ -40,7 +40,7 @@ pub(crate) fn read_migrate_status(given: &Given<'_>) -> Result<Verb, Refused> {
 }
 
 pub(crate) fn read_migrate_cancel(given: &Given<'_>) -> Result<Verb, Refused> {
-    Ok(Verb::Do { vm: given.vm(0)?, act: Act::Abort })
+    Ok(Verb::Do { vm: given.vm(0)?, act: Operation::Abort })
 }
 
 /// The source's whole configuration comes with it, and libvirt brings its own.
@@ -71,7 +71,7 @@ pub(crate) fn read_migrate(given: &Given<'_>) -> Result<Verb, Refused> {
         fields.refuse(&["dst", "dstparams", "hiberVolHandle"])?;
         fields.skip(&["method"]);
         fields.ignore_others();
-        return Ok(Verb::Do { vm, act: Act::Save });
+        return Ok(Verb::Do { vm, act: Operation::Save });
     }
     fields.word("method", &[("online", ())])?;
     let destination = libvirt_address(&fields, &fields.required("dst")?)?;
@@ -102,7 +102,7 @@ pub(crate) fn read_migrate(given: &Given<'_>) -> Result<Verb, Refused> {
     fields.refuse(UNDONE)?;
     // Whatever else is sent, such as `src`, no version of the original reads.
     fields.ignore_others();
-    Ok(Verb::Do { vm, act: Act::Migrate(how) })
+    Ok(Verb::Do { vm, act: Operation::Migrate(how) })
 }
 
 /// VDSM names the other host; libvirt wants its own address there. One that is given is taken.
@@ -159,13 +159,13 @@ pub(crate) fn read_ticket(given: &Given<'_>) -> Result<Verb, Refused> {
         given.members(4)?;
     }
     let valid_for = Some(Duration::from_secs(u64::from(seconds)));
-    Ok(Verb::Do { vm, act: Act::SetTicket(Ticket { password, valid_for, connected, console: None }) })
+    Ok(Verb::Do { vm, act: Operation::SetTicket(Ticket { password, valid_for, connected, console: None }) })
 }
 
 pub(crate) fn read_balloon(given: &Given<'_>) -> Result<Verb, Refused> {
     let vm = given.vm(0)?;
     let kib = given.number(1)?.ok_or_else(|| given.missing(1))?;
-    Ok(Verb::Do { vm, act: Act::SetMemory { kib: u64::from(kib) } })
+    Ok(Verb::Do { vm, act: Operation::SetMemory { kib: u64::from(kib) } })
 }
 
 pub(crate) fn read_vcpus(given: &Given<'_>) -> Result<Verb, Refused> {
@@ -174,7 +174,7 @@ pub(crate) fn read_vcpus(given: &Given<'_>) -> Result<Verb, Refused> {
     if count == 0 {
         return Err(given.wrong(1, "at least 1"));
     }
-    Ok(Verb::Do { vm, act: Act::SetVcpus { count } })
+    Ok(Verb::Do { vm, act: Operation::SetVcpus { count } })
 }
 
 /// Disks are named by their targets and new images by their paths; volumes of VDSM's own storage are not known here.

@@ -1,7 +1,7 @@
 //! What managers are told of verbs that act.
 
 use dxr::Value;
-use whydown_core::evidence::Asked;
+use whydown_core::evidence::OperationKind;
 use whydown_core::lifecycle::Reply;
 use whydown_wire::{
     Work, WorkKind, act_reply, cancel_reply, create_reply, destroy_reply, shutdown_reply, work_begun_reply,
@@ -24,17 +24,17 @@ const NO_MEANS: &str =
 fn what_is_done_with_a_running_vm_has_a_code_of_its_own_when_it_is_refused() {
     let refused = Reply::Refused("no such thing".into());
     for (what, code) in [
-        (Asked::Pause, 16),
-        (Asked::Resume, 16),
-        (Asked::SetTicket, 18),
-        (Asked::Snapshot, 48),
-        (Asked::SetMemory, 53),
-        (Asked::SetVcpus, 60),
-        (Asked::Freeze, 76),
-        (Asked::Thaw, 77),
+        (OperationKind::Pause, 16),
+        (OperationKind::Resume, 16),
+        (OperationKind::SetTicket, 18),
+        (OperationKind::Snapshot, 48),
+        (OperationKind::SetMemory, 53),
+        (OperationKind::SetVcpus, 60),
+        (OperationKind::Freeze, 76),
+        (OperationKind::Thaw, 77),
     ] {
         assert_eq!(status(&act_reply(what, &refused)), (code, "no such thing".into()), "{what:?}");
-        let down = if matches!(what, Asked::Pause | Asked::Resume) { 16 } else { 1 };
+        let down = if matches!(what, OperationKind::Pause | OperationKind::Resume) { 16 } else { 1 };
         assert_eq!(status(&act_reply(what, &Reply::IsDown)).0, down, "{what:?}");
         assert_eq!(status(&act_reply(what, &Reply::NoSuchVm)).0, 1, "{what:?}");
         assert_eq!(status(&act_reply(what, &Reply::Unavailable("x".into()))).0, 40, "{what:?}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dxr::Value;
 use whydown_core::cause::Cause;
-use whydown_core::evidence::Asked;
+use whydown_core::evidence::OperationKind;
 use whydown_core::guest::{GuestAccount, GuestFileSystem, GuestInterface, GuestSystem, GuestUser, TimeZone};
 use whydown_core::hypervisor::WatchdogAction;
 use whydown_core::id::{DomainId, RunId};
@@ -455,12 +455,12 @@ pub fn replies() -> Vec<(&'static str, Vec<u8>)> {
         ("create", create_reply(id(1), &Reply::Done).to_vec()),
         ("shutdown", shutdown_reply(false, &Reply::Done).to_vec()),
         ("destroy", destroy_reply(&Reply::Done).to_vec()),
-        ("pause", act_reply(Asked::Pause, &Reply::Done).to_vec()),
-        ("cont", act_reply(Asked::Resume, &Reply::Done).to_vec()),
-        ("freeze", act_reply(Asked::Freeze, &Reply::Done).to_vec()),
-        ("thaw", act_reply(Asked::Thaw, &Reply::Done).to_vec()),
-        ("setBalloonTarget", act_reply(Asked::SetMemory, &Reply::Done).to_vec()),
-        ("setVmTicket", act_reply(Asked::SetTicket, &Reply::Done).to_vec()),
+        ("pause", act_reply(OperationKind::Pause, &Reply::Done).to_vec()),
+        ("cont", act_reply(OperationKind::Resume, &Reply::Done).to_vec()),
+        ("freeze", act_reply(OperationKind::Freeze, &Reply::Done).to_vec()),
+        ("thaw", act_reply(OperationKind::Thaw, &Reply::Done).to_vec()),
+        ("setBalloonTarget", act_reply(OperationKind::SetMemory, &Reply::Done).to_vec()),
+        ("setVmTicket", act_reply(OperationKind::SetTicket, &Reply::Done).to_vec()),
         ("setNumberOfCpus", full.the_vm(all[0], Range::Classic).to_vec()),
         ("changeCD", full.the_vm(all[0], Range::Classic).to_vec()),
         ("changeFloppy", full.the_vm(all[0], Range::Classic).to_vec()),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::hypervisor::{DomainState, DomainView, PauseReason, ShutOffReason};
+use crate::operation::Operation;
 
 fn domain() -> DomainRef {
     DomainRef { id: VM, name: "vm".into(), libvirt_id: None }
@@ -39,19 +40,16 @@ fn each_failed_start_is_told_once_however_often_it_is_heard_of() {
 #[test]
 fn a_start_through_us_that_is_refused_is_no_failed_start_of_others() {
     let mut world = World::new();
-    world.wants(Wanted::Create {
+    world.wants(Wanted::Do {
         domain: VM,
-        name: "vm".into(),
-        xml: "<domain/>".into(),
-        made: None,
-        paused: false,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
     });
     world.start_failed(0, "no disk");
     assert_eq!((world.endings.len(), world.status()), (0, Some(Status::Launching)));
     world.pass(300);
     let outcome = Outcome::Refused("no disk".into());
-    let what = crate::evidence::Asked::Create;
-    world.tell(Input::Answered(Answer::Acted { run: RunId(1), what, outcome }));
+    let what = crate::operation::OperationKind::Create;
+    world.tell(Input::Answered(Answer::Performed { run: RunId(1), request: None, what, outcome }));
     world.tell(Input::Answered(Answer::Remains { run: RunId(1), view: Some(None), facts: vec![] }));
     world.pass(3_000);
     world.start_failed(3_100, "no disk");

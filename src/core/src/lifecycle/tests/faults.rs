@@ -1,9 +1,10 @@
 //! Stories of faults, each of which was told wrongly once.
 
 use super::*;
-use crate::evidence::{Asked, Deaf, Evidence};
+use crate::evidence::{Deaf, Evidence, OperationKind};
 use crate::hypervisor::{DomainState, DomainView, Process, ShutOffReason};
 use crate::limits;
+use crate::operation::Operation;
 use crate::record::{Incarnation, RunStart, When};
 use crate::snapshot::Link;
 
@@ -73,8 +74,8 @@ fn stopped(detail: StopDetail) -> Fact {
 }
 
 impl World {
-    fn acted(&mut self, run: u64, what: Asked, outcome: Outcome) {
-        self.tell(Input::Answered(Answer::Acted { run: RunId(run), what, outcome }));
+    fn acted(&mut self, run: u64, what: OperationKind, outcome: Outcome) {
+        self.tell(Input::Answered(Answer::Performed { run: RunId(run), request: None, what, outcome }));
     }
 
     fn looked(&mut self, view: Option<Option<DomainView>>) {
@@ -94,8 +95,9 @@ impl World {
         self.asked.iter().filter(|question| matches!(question, Question::Look { .. })).count()
     }
 
-    pub(super) fn acts(&self, wanted: Asked) -> usize {
-        let act = |question: &&Question| matches!(question, Question::Act { what, .. } if *what == wanted);
+    pub(super) fn acts(&self, wanted: OperationKind) -> usize {
+        let act =
+            |question: &&Question| matches!(question, Question::Perform { act, .. } if act.kind() == wanted);
         self.asked.iter().filter(act).count()
     }
 }
@@ -157,12 +159,9 @@ fn an_older_run_that_was_left_open_never_takes_the_place_of_a_newer_ending() {
 fn a_create_that_finds_the_vm_up_did_not_hear_it_begin() {
     let mut world = World::new();
     world.tell(Input::LinkUp(Listing { changing: vec![VM], ..Listing::default() }));
-    world.wants(Wanted::Create {
+    world.wants(Wanted::Do {
         domain: VM,
-        name: "vm".into(),
-        xml: "<domain/>".into(),
-        made: None,
-        paused: false,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
     });
     world.looked(Some(Some(view(DomainState::Running, Some(8)))));
     world.heard(Happening::Stopped(StopDetail::Migrated));
@@ -257,8 +256,8 @@ fn what_was_found_before_a_start_came_up_is_not_evidence_of_its_end() {
 fn a_late_stopped_of_a_run_that_was_found_ended_makes_no_new_run() {
     let mut world = World::new();
     world.heard(Happening::Started(StartDetail::Booted));
-    world.wants(Wanted::Destroy { domain: VM });
-    world.acted(1, Asked::Destroy, Outcome::Done);
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+    world.acted(1, OperationKind::Destroy, Outcome::Done);
     world.pass(2_500);
     world.looked(Some(None));
     world.no_remains(1);
@@ -271,17 +270,14 @@ fn a_late_stopped_of_a_run_that_was_found_ended_makes_no_new_run() {
 fn a_late_stopped_of_the_run_before_does_not_end_a_new_one() {
     let mut world = World::new();
     world.heard(Happening::Started(StartDetail::Booted));
-    world.wants(Wanted::Destroy { domain: VM });
-    world.acted(1, Asked::Destroy, Outcome::Done);
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+    world.acted(1, OperationKind::Destroy, Outcome::Done);
     world.pass(2_500);
     world.looked(Some(None));
     world.no_remains(1);
-    world.wants(Wanted::Create {
+    world.wants(Wanted::Do {
         domain: VM,
-        name: "vm".into(),
-        xml: "<domain/>".into(),
-        made: None,
-        paused: false,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
     });
     world.heard(Happening::Stopped(StopDetail::Destroyed));
     assert_eq!(world.status(), Some(Status::Launching));
@@ -343,11 +339,11 @@ fn a_refusal_of_a_second_destroy_is_not_an_answer_to_the_first() {
     for outcome in [Outcome::Refused("domain is not running".into()), Outcome::NoDomain] {
         let mut world = World::new();
         world.heard(Happening::Started(StartDetail::Booted));
-        world.wants(Wanted::Destroy { domain: VM });
-        world.wants(Wanted::Destroy { domain: VM });
-        world.acted(1, Asked::Destroy, outcome);
+        world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+        world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+        world.acted(1, OperationKind::Destroy, outcome);
         assert_eq!(world.replies, vec![], "the other one may still be done");
-        world.acted(1, Asked::Destroy, Outcome::Done);
+        world.acted(1, OperationKind::Destroy, Outcome::Done);
         world.heard(Happening::Stopped(StopDetail::Destroyed));
         assert_eq!(world.replies, vec![Reply::Done, Reply::Done]);
         assert_eq!(world.endings[0].verdict.cause, Cause::AdminDestroyed);
@@ -359,10 +355,10 @@ fn a_refusal_of_a_second_destroy_is_not_an_answer_to_the_first() {
 fn the_last_refusal_of_all_destroys_answers_all() {
     let mut world = World::new();
     world.heard(Happening::Started(StartDetail::Booted));
-    world.wants(Wanted::Destroy { domain: VM });
-    world.wants(Wanted::Destroy { domain: VM });
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
     for _ in 0..2 {
-        world.acted(1, Asked::Destroy, Outcome::Refused("no".into()));
+        world.acted(1, OperationKind::Destroy, Outcome::Refused("no".into()));
     }
     assert_eq!(world.replies, vec![Reply::Refused("no".into()), Reply::Refused("no".into())]);
 }
@@ -370,21 +366,18 @@ fn the_last_refusal_of_all_destroys_answers_all() {
 #[test]
 fn a_destroy_that_comes_before_libvirt_knows_the_vm_is_done_when_it_is_up() {
     let mut world = World::new();
-    world.wants(Wanted::Create {
+    world.wants(Wanted::Do {
         domain: VM,
-        name: "vm".into(),
-        xml: "<domain/>".into(),
-        made: None,
-        paused: false,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
     });
-    world.wants(Wanted::Destroy { domain: VM });
-    world.acted(1, Asked::Destroy, Outcome::NoDomain);
-    world.acted(1, Asked::Create, Outcome::Done);
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+    world.acted(1, OperationKind::Destroy, Outcome::NoDomain);
+    world.acted(1, OperationKind::Create, Outcome::Done);
     world.pass(3_000);
-    assert_eq!((world.replies.len(), world.acts(Asked::Destroy)), (1, 1));
+    assert_eq!((world.replies.len(), world.acts(OperationKind::Destroy)), (1, 1));
     world.heard(Happening::Started(StartDetail::Booted));
-    assert_eq!(world.acts(Asked::Destroy), 2);
-    world.acted(1, Asked::Destroy, Outcome::Done);
+    assert_eq!(world.acts(OperationKind::Destroy), 2);
+    world.acted(1, OperationKind::Destroy, Outcome::Done);
     world.heard(Happening::Stopped(StopDetail::Destroyed));
     assert_eq!((world.replies.len(), world.status()), (2, None));
 }
@@ -393,8 +386,8 @@ fn a_destroy_that_comes_before_libvirt_knows_the_vm_is_done_when_it_is_up() {
 fn a_running_vm_is_never_hidden() {
     let mut world = World::new();
     world.tell(Input::LinkUp(listing(DomainState::Running, Some(8))));
-    world.wants(Wanted::Destroy { domain: VM });
-    world.acted(1, Asked::Destroy, Outcome::Done);
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+    world.acted(1, OperationKind::Destroy, Outcome::Done);
     world.pass(2_500);
     assert_eq!(world.status(), None);
     world.looked(Some(Some(view(DomainState::Running, Some(8)))));
@@ -404,15 +397,12 @@ fn a_running_vm_is_never_hidden() {
 #[test]
 fn a_start_whose_answer_was_lost_with_the_link_is_not_a_failed_start() {
     let mut world = World::new();
-    world.wants(Wanted::Create {
+    world.wants(Wanted::Do {
         domain: VM,
-        name: "vm".into(),
-        xml: "<domain/>".into(),
-        made: None,
-        paused: false,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
     });
     world.lose_link();
-    world.acted(1, Asked::Create, Outcome::NoLink);
+    world.acted(1, OperationKind::Create, Outcome::NoLink);
     world.tell(Input::LinkUp(listing(DomainState::Running, Some(8))));
     assert_eq!((world.status(), world.endings.len()), (Some(Status::Up), 0));
 }
@@ -420,17 +410,14 @@ fn a_start_whose_answer_was_lost_with_the_link_is_not_a_failed_start() {
 #[test]
 fn a_start_that_libvirt_is_still_at_is_not_missing_from_a_listing() {
     let mut world = World::new();
-    world.wants(Wanted::Create {
+    world.wants(Wanted::Do {
         domain: VM,
-        name: "vm".into(),
-        xml: "<domain/>".into(),
-        made: None,
-        paused: false,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
     });
     world.lose_link();
     world.tell(Input::LinkUp(Listing::default()));
     assert_eq!(world.status(), Some(Status::Launching));
-    world.acted(1, Asked::Create, Outcome::Done);
+    world.acted(1, OperationKind::Create, Outcome::Done);
     // It ran and was gone in the gap: nobody will say so, and it is asked for.
     world.pass(31_000);
     world.looked(Some(None));
@@ -448,12 +435,12 @@ fn a_force_that_comes_due_without_a_link_waits_for_it_and_is_not_asked_for_befor
         agent_first: None,
         force_after: Some(Duration::from_secs(5)),
     });
-    world.acted(1, Asked::Shutdown, Outcome::Done);
+    world.acted(1, OperationKind::Shutdown, Outcome::Done);
     world.lose_link();
     world.pass(60_000);
-    assert_eq!(world.acts(Asked::ForceOff), 0);
+    assert_eq!(world.acts(OperationKind::ForceOff), 0);
     world.tell(Input::LinkUp(listing(DomainState::Running, Some(8))));
-    assert_eq!(world.acts(Asked::ForceOff), 1);
+    assert_eq!(world.acts(OperationKind::ForceOff), 1);
 }
 
 #[test]
@@ -462,18 +449,22 @@ fn an_agent_that_hangs_keeps_neither_the_button_nor_whoever_asked_waiting_for_lo
     world.heard(Happening::Started(StartDetail::Booted));
     let (agent_first, force_after) = (Some(Duration::from_secs(10)), Some(Duration::from_secs(5)));
     world.wants(Wanted::Shutdown { domain: VM, again: false, agent_first, force_after });
-    assert_eq!((world.acts(Asked::AgentShutdown), world.acts(Asked::Shutdown)), (1, 0));
+    assert_eq!((world.acts(OperationKind::AgentShutdown), world.acts(OperationKind::Shutdown)), (1, 0));
     world.pass(9_900);
-    assert_eq!(world.acts(Asked::Shutdown), 0);
+    assert_eq!(world.acts(OperationKind::Shutdown), 0);
     world.pass(200);
-    assert_eq!(world.acts(Asked::Shutdown), 1);
-    world.acted(1, Asked::Shutdown, Outcome::Done);
+    assert_eq!(world.acts(OperationKind::Shutdown), 1);
+    world.acted(1, OperationKind::Shutdown, Outcome::Done);
     world.pass(5_100);
-    assert_eq!(world.acts(Asked::ForceOff), 1);
+    assert_eq!(world.acts(OperationKind::ForceOff), 1);
     // libvirt gives the agent up at last, when all of that has long been done.
-    world.acted(1, Asked::AgentShutdown, Outcome::Refused("the guest agent is not responding".into()));
+    world.acted(
+        1,
+        OperationKind::AgentShutdown,
+        Outcome::Refused("the guest agent is not responding".into()),
+    );
     world.pass(60_000);
-    assert_eq!((world.acts(Asked::Shutdown), world.acts(Asked::ForceOff)), (1, 1));
+    assert_eq!((world.acts(OperationKind::Shutdown), world.acts(OperationKind::ForceOff)), (1, 1));
 }
 
 #[test]
@@ -482,11 +473,11 @@ fn an_agent_that_refuses_leaves_it_to_the_button_which_is_pressed_once() {
     world.heard(Happening::Started(StartDetail::Booted));
     let agent_first = Some(Duration::from_secs(10));
     world.wants(Wanted::Shutdown { domain: VM, again: false, agent_first, force_after: None });
-    world.acted(1, Asked::AgentShutdown, Outcome::Refused("it has none".into()));
-    assert_eq!(world.acts(Asked::Shutdown), 1);
-    world.acted(1, Asked::Shutdown, Outcome::Done);
+    world.acted(1, OperationKind::AgentShutdown, Outcome::Refused("it has none".into()));
+    assert_eq!(world.acts(OperationKind::Shutdown), 1);
+    world.acted(1, OperationKind::Shutdown, Outcome::Done);
     world.pass(60_000);
-    assert_eq!(world.acts(Asked::Shutdown), 1);
+    assert_eq!(world.acts(OperationKind::Shutdown), 1);
 }
 
 #[test]
@@ -496,12 +487,12 @@ fn nobody_puts_off_anothers_force_and_an_unavailable_shutdown_brings_none() {
     for (seconds, outcome) in [(10, Outcome::Done), (600, Outcome::Done), (1, Outcome::NoLink)] {
         let force_after = Some(Duration::from_secs(seconds));
         world.wants(Wanted::Shutdown { domain: VM, again: false, agent_first: None, force_after });
-        world.acted(1, Asked::Shutdown, outcome);
+        world.acted(1, OperationKind::Shutdown, outcome);
     }
     world.pass(9_000);
-    assert_eq!(world.acts(Asked::ForceOff), 0);
+    assert_eq!(world.acts(OperationKind::ForceOff), 0);
     world.pass(1_100);
-    assert_eq!(world.acts(Asked::ForceOff), 1);
+    assert_eq!(world.acts(OperationKind::ForceOff), 1);
 }
 
 #[test]
@@ -509,8 +500,8 @@ fn a_destroy_that_broke_off_is_not_ours_when_the_vm_still_runs_a_minute_later() 
     let mut world = World::new();
     world.tell(Input::LinkUp(listing(DomainState::Running, Some(8))));
     world.pass(70_000);
-    world.wants(Wanted::Destroy { domain: VM });
-    world.acted(1, Asked::Destroy, Outcome::NoLink);
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+    world.acted(1, OperationKind::Destroy, Outcome::NoLink);
     let looks = world.looks();
     world.pass(100_000);
     assert!(world.looks() > looks, "libvirt is asked when it must be done with it");
@@ -557,7 +548,7 @@ fn years_of_gaps_and_ever_new_texts_leave_room_for_the_end() {
         world.pass(1_000);
         world.tell(Input::LinkUp(listing(DomainState::Running, Some(8))));
         world.wants(Wanted::Shutdown { domain: VM, again: false, agent_first: None, force_after: None });
-        world.acted(1, Asked::Shutdown, Outcome::Refused(format!("refused for the {round}th time")));
+        world.acted(1, OperationKind::Shutdown, Outcome::Refused(format!("refused for the {round}th time")));
     }
     assert!(matches!(world.engine.snapshot().link, Link::Up));
     world.heard(Happening::QemuPanicked);

@@ -1,5 +1,6 @@
 //! What runs are made of is told with them from their first moment on, and after a restart.
 
+use crate::operation::Operation;
 use std::sync::Arc;
 
 use super::*;
@@ -21,7 +22,10 @@ fn shown(engine: &Engine) -> Option<(Status, Option<u64>)> {
 }
 
 fn create(made: Option<Arc<Devices>>) -> Wanted {
-    Wanted::Create { domain: VM, name: "vm".into(), xml: "<domain/>".into(), made, paused: false }
+    Wanted::Do {
+        domain: VM,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made, paused: false },
+    }
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use super::faults::{boot, listing, open_run, recovered};
 use super::*;
-use crate::evidence::Asked;
+use crate::evidence::OperationKind;
 use crate::hypervisor::DomainState;
 
 const ASKED_MS: i64 = 999_000;
 
 fn asked(within_ms: Option<u64>) -> Vec<(i64, Fact)> {
     let who = || "tester".to_owned();
-    let mut facts = vec![(ASKED_MS, Fact::Requested { what: Asked::Shutdown, who: who() })];
+    let mut facts = vec![(ASKED_MS, Fact::Requested { what: OperationKind::Shutdown, who: who() })];
     facts.push((ASKED_MS, Fact::ForceFollows { within_ms: Some(3_000), who: who() }));
     if within_ms.is_none() {
         facts.push((ASKED_MS + 10, Fact::ForceFollows { within_ms: None, who: who() }));
@@ -23,7 +23,7 @@ fn forced_after(facts: &[(i64, Fact)]) -> Option<u64> {
     world.tell(Input::LinkUp(listing(DomainState::Running, Some(1))));
     (0..100).find_map(|tenth| {
         world.pass(100);
-        (world.acts(Asked::ForceOff) > 0).then_some((tenth + 1) * 100)
+        (world.acts(OperationKind::ForceOff) > 0).then_some((tenth + 1) * 100)
     })
 }
 
@@ -53,9 +53,10 @@ fn what_is_answered_as_shutting_down_has_its_force_on_record() {
     };
     assert_eq!(record(&world), [Some(3_000)]);
     // Who asked is told that nobody knows: nothing is owed.
-    world.tell(Input::Answered(Answer::Acted {
+    world.tell(Input::Answered(Answer::Performed {
         run: RunId(1),
-        what: Asked::Shutdown,
+        request: None,
+        what: OperationKind::Shutdown,
         outcome: Outcome::NoLink,
     }));
     assert_eq!(record(&world), [Some(3_000), None]);

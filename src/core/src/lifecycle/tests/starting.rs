@@ -3,6 +3,7 @@
 use super::*;
 use crate::evidence::ExitStatus;
 use crate::hypervisor::Process;
+use crate::operation::Operation;
 
 const FIRST: Process = Process { pid: 4001, start_ticks: 1 };
 const SECOND: Process = Process { pid: 4002, start_ticks: 2 };
@@ -125,22 +126,20 @@ fn a_run_that_ends_takes_nothing_of_the_start_that_follows() {
 fn a_start_through_us_takes_nothing_of_one_before_it() {
     let mut world = World::new();
     world.seen(FIRST, oom());
-    world.wants(Wanted::Create {
+    world.wants(Wanted::Do {
         domain: VM,
-        name: "vm".into(),
-        xml: "<domain/>".into(),
-        made: None,
-        paused: false,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
     });
     let refused = Outcome::Refused("no such disk".into());
     let run = world.asked.iter().find_map(|question| match question {
-        Question::Act { run, .. } => Some(*run),
+        Question::Perform { run, .. } => Some(*run),
         _ => None,
     });
     let run = run.expect("libvirt is asked");
-    world.tell(Input::Answered(Answer::Acted {
+    world.tell(Input::Answered(Answer::Performed {
         run,
-        what: crate::evidence::Asked::Create,
+        request: None,
+        what: crate::operation::OperationKind::Create,
         outcome: refused,
     }));
     world.pass(10_000);

@@ -1,8 +1,9 @@
 //! Starts of which libvirt's answer is lost: with a daemon before this one, or with the link. libvirt goes on with them.
 
 use super::*;
-use crate::evidence::{Asked, Evidence};
+use crate::evidence::{Evidence, OperationKind};
 use crate::log::{Log, LogBlock};
+use crate::operation::Operation;
 use crate::record::{Incarnation, RunStart};
 
 const ASKED_MS: i64 = 999_000;
@@ -10,7 +11,7 @@ const ASKED_MS: i64 = 999_000;
 /// The daemon before was asked to create it and answered, and was killed a second ago.
 fn asked_for(driver_inside: bool) -> World {
     let at = Wall::from_millis(ASKED_MS);
-    let fact = Fact::Requested { what: Asked::Create, who: "tester".into() };
+    let fact = Fact::Requested { what: OperationKind::Create, who: "tester".into() };
     let start = RunStart {
         run: RunId(1),
         domain: VM,
@@ -123,17 +124,14 @@ fn a_start_that_was_asked_of_a_driver_inside_a_dead_daemon_is_over_at_once() {
 #[test]
 fn a_start_outlives_the_link_by_which_it_was_asked_for() {
     let mut world = World::new();
-    world.wants(Wanted::Create {
+    world.wants(Wanted::Do {
         domain: VM,
-        name: "vm".into(),
-        xml: "<domain/>".into(),
-        made: None,
-        paused: false,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
     });
     let at = world.now().wall;
     world.tell(Input::LinkLost { at });
-    let (run, what, outcome) = (RunId(1), Asked::Create, Outcome::NoLink);
-    world.tell(Input::Answered(Answer::Acted { run, what, outcome }));
+    let (run, what, outcome) = (RunId(1), OperationKind::Create, Outcome::NoLink);
+    world.tell(Input::Answered(Answer::Performed { run, request: None, what, outcome }));
     world.listed_without_it();
     world.absent(40_000);
     assert_eq!((world.status(), world.endings.len()), (Some(Status::Launching), 0));
@@ -148,20 +146,24 @@ fn a_start_outlives_the_link_by_which_it_was_asked_for() {
 #[test]
 fn a_destroy_that_libvirt_was_asked_for_too_early_is_asked_for_again() {
     let mut world = World::new();
-    world.wants(Wanted::Create {
+    world.wants(Wanted::Do {
         domain: VM,
-        name: "vm".into(),
-        xml: "<domain/>".into(),
-        made: None,
-        paused: false,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
     });
-    world.wants(Wanted::Destroy { domain: VM });
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
     // It came up, and then libvirt's answer from before that comes.
     world.heard(Happening::Started(StartDetail::Booted));
     world.asked.clear();
-    let acted = |outcome| Input::Answered(Answer::Acted { run: RunId(1), what: Asked::Destroy, outcome });
+    let acted = |outcome| {
+        Input::Answered(Answer::Performed {
+            run: RunId(1),
+            request: None,
+            what: OperationKind::Destroy,
+            outcome,
+        })
+    };
     world.tell(acted(Outcome::NoDomain));
-    let again = Question::Act { run: RunId(1), domain: VM, what: Asked::Destroy, xml: None, paused: false };
+    let again = Question::Perform { run: RunId(1), domain: VM, request: None, act: Operation::Destroy };
     assert_eq!(world.asked, [again]);
     world.absent(10_000);
     assert_eq!(world.replies, [Reply::Done], "the start alone is answered");

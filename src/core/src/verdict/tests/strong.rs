@@ -37,11 +37,11 @@ fn strong_facts() -> Vec<Strong> {
         fact(
             "we destroy",
             END - 1,
-            asked(Asked::Destroy),
+            asked(OperationKind::Destroy),
             &[Cause::AdminDestroyed, Cause::DestroyedAtStart],
             5,
         ),
-        fact("we force", END - 1, asked(Asked::ForceOff), &[Cause::AdminForcedOff], 5),
+        fact("we force", END - 1, asked(OperationKind::ForceOff), &[Cause::AdminForcedOff], 5),
         fact(
             "watchdog",
             END - 1,

@@ -16,7 +16,7 @@ fn by_libvirt(second: i64) -> (i64, Fact) {
 #[test]
 fn what_libvirt_ended_before_it_was_asked_or_long_after_was_not_our_shutdown() {
     let started = (0, host(Happening::Started(StartDetail::Booted)));
-    let shutdown = |second| (second, asked(Asked::Shutdown));
+    let shutdown = |second| (second, asked(OperationKind::Shutdown));
     for (reason, word, ours, others) in [
         (ShutOffReason::Crashed, LogWord::Crashed, "X26", "X20"),
         (ShutOffReason::Daemon, LogWord::Daemon, "K9", "K8"),
@@ -50,7 +50,7 @@ fn a_shutdown_that_was_asked_for_when_libvirt_had_ended_it_led_to_nothing() {
     let told = |request: i64| {
         let facts = [
             (0, host(Happening::Started(StartDetail::Booted))),
-            (request, asked(Asked::Shutdown)),
+            (request, asked(OperationKind::Shutdown)),
             (900, Fact::Gap { from: at(700), to: at(900), why: Deaf::LinkLost }),
             by_libvirt(640),
             (900, Fact::LogEnd { word: LogWord::Shutdown, at: Some(at(641)) }),

@@ -1,13 +1,41 @@
-//! What a manager can have done to a VM that is up, as plain data. How it is done is the hypervisor's business.
+//! What a hypervisor can be asked to do with a VM, as plain data. How it is done is the hypervisor's business.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::evidence::Asked;
+use serde::{Deserialize, Serialize};
 
-/// Something to do with a running VM.
+use crate::sample::Devices;
+
+/// Something to do with a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Act {
+pub enum Operation {
+    /// Start it, transient, from the hypervisor's document. Identity and name were read from the document.
+    Create {
+        /// Its name.
+        name: String,
+        /// The document, with the VM's UUID in it.
+        xml: String,
+        /// What it will be made of, as far as the document says.
+        made: Option<Arc<Devices>>,
+        /// Its CPUs stand still until somebody lets them run.
+        paused: bool,
+    },
+    /// Have its guest agent shut it down.
+    AgentShutdown,
+    /// Press its power button.
+    Shutdown,
+    /// End it now: the last step of a shutdown.
+    ForceOff,
+    /// Have its guest agent restart it.
+    AgentReboot,
+    /// Press its power button for a restart.
+    Reboot,
+    /// Reset it now: the last step of a restart.
+    ForceReset,
+    /// End it now.
+    Destroy,
     /// Stop its CPUs.
     Pause,
     /// Let its CPUs run.
@@ -51,27 +79,35 @@ pub enum Act {
     Thaw,
 }
 
-impl Act {
+impl Operation {
     /// The word for it in evidence.
-    pub const fn asked(&self) -> Asked {
+    pub const fn kind(&self) -> OperationKind {
         match self {
-            Self::Pause => Asked::Pause,
-            Self::Resume => Asked::Resume,
-            Self::Save => Asked::Save,
-            Self::Migrate(_) => Asked::Migrate,
-            Self::Abort => Asked::Abort,
-            Self::SetTicket(_) => Asked::SetTicket,
-            Self::SetMemory { .. } => Asked::SetMemory,
-            Self::SetVcpus { .. } => Asked::SetVcpus,
-            Self::SetLink(_) => Asked::SetLink,
-            Self::ChangeMedium(_) => Asked::ChangeMedium,
-            Self::Plug(NewDevice { kind: Pluggable::Card, .. }) => Asked::PlugCard,
-            Self::Plug(NewDevice { kind: Pluggable::Disk, .. }) => Asked::PlugDisk,
-            Self::Unplug(OldDevice { kind: Pluggable::Card, .. }) => Asked::UnplugCard,
-            Self::Unplug(OldDevice { kind: Pluggable::Disk, .. }) => Asked::UnplugDisk,
-            Self::Snapshot { .. } => Asked::Snapshot,
-            Self::Freeze => Asked::Freeze,
-            Self::Thaw => Asked::Thaw,
+            Self::Create { .. } => OperationKind::Create,
+            Self::AgentShutdown => OperationKind::AgentShutdown,
+            Self::Shutdown => OperationKind::Shutdown,
+            Self::ForceOff => OperationKind::ForceOff,
+            Self::AgentReboot => OperationKind::AgentReboot,
+            Self::Reboot => OperationKind::Reboot,
+            Self::ForceReset => OperationKind::ForceReset,
+            Self::Destroy => OperationKind::Destroy,
+            Self::Pause => OperationKind::Pause,
+            Self::Resume => OperationKind::Resume,
+            Self::Save => OperationKind::Save,
+            Self::Migrate(_) => OperationKind::Migrate,
+            Self::Abort => OperationKind::Abort,
+            Self::SetTicket(_) => OperationKind::SetTicket,
+            Self::SetMemory { .. } => OperationKind::SetMemory,
+            Self::SetVcpus { .. } => OperationKind::SetVcpus,
+            Self::SetLink(_) => OperationKind::SetLink,
+            Self::ChangeMedium(_) => OperationKind::ChangeMedium,
+            Self::Plug(NewDevice { kind: Pluggable::Card, .. }) => OperationKind::PlugCard,
+            Self::Plug(NewDevice { kind: Pluggable::Disk, .. }) => OperationKind::PlugDisk,
+            Self::Unplug(OldDevice { kind: Pluggable::Card, .. }) => OperationKind::UnplugCard,
+            Self::Unplug(OldDevice { kind: Pluggable::Disk, .. }) => OperationKind::UnplugDisk,
+            Self::Snapshot { .. } => OperationKind::Snapshot,
+            Self::Freeze => OperationKind::Freeze,
+            Self::Thaw => OperationKind::Thaw,
         }
     }
 
@@ -84,7 +120,15 @@ impl Act {
             | Self::Unplug(_)
             | Self::Snapshot { .. }
             | Self::SetVcpus { .. } => true,
-            Self::Pause
+            Self::Create { .. }
+            | Self::AgentShutdown
+            | Self::Shutdown
+            | Self::ForceOff
+            | Self::AgentReboot
+            | Self::Reboot
+            | Self::ForceReset
+            | Self::Destroy
+            | Self::Pause
             | Self::Resume
             | Self::Save
             | Self::Migrate(_)
@@ -95,10 +139,119 @@ impl Act {
             | Self::Thaw => false,
         }
     }
+}
+
+/// What was asked of us, or is done on the way to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperationKind {
+    /// Start it.
+    Create,
+    /// Shut it down by its power button or agent.
+    Shutdown,
+    /// The forced last step of a shutdown.
+    ForceOff,
+    /// Destroy it and forget it.
+    Destroy,
+    /// The first step of a shutdown: by its guest agent.
+    AgentShutdown,
+    /// Reboot it.
+    Reboot,
+    /// The first step of a reboot: by its guest agent.
+    AgentReboot,
+    /// The forced last step of a reboot.
+    ForceReset,
+    /// Stop its CPUs.
+    Pause,
+    /// Let its CPUs run.
+    Resume,
+    /// Save it to disk.
+    Save,
+    /// Move it to another host.
+    Migrate,
+    /// Give up a save or a move.
+    Abort,
+    /// Set the password of its console.
+    SetTicket,
+    /// Change its memory.
+    SetMemory,
+    /// Change its number of processors.
+    SetVcpus,
+    /// Plug the cable of one of its network cards in, out or elsewhere.
+    SetLink,
+    /// Put another medium into one of its drives, or take it out.
+    ChangeMedium,
+    /// Plug a network card in.
+    PlugCard,
+    /// Plug a network card out.
+    UnplugCard,
+    /// Plug a disk in.
+    PlugDisk,
+    /// Plug a disk out.
+    UnplugDisk,
+    /// Take a snapshot of its disks.
+    Snapshot,
+    /// Freeze its file systems.
+    Freeze,
+    /// Thaw its file systems.
+    Thaw,
+}
+
+impl OperationKind {
+    /// What was asked for, in words that follow *asked to*.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Create => "start it",
+            Self::Shutdown => "shut it down",
+            Self::ForceOff => "force it off",
+            Self::Destroy => "destroy it",
+            Self::AgentShutdown => "have its agent shut it down",
+            Self::Reboot => "reboot it",
+            Self::AgentReboot => "have its agent reboot it",
+            Self::ForceReset => "reset it",
+            Self::Pause => "pause it",
+            Self::Resume => "resume it",
+            Self::Save => "save it to disk",
+            Self::Migrate => "migrate it to another host",
+            Self::Abort => "give up its migration or save",
+            Self::SetTicket => "set its console's password",
+            Self::SetMemory => "change its memory",
+            Self::SetVcpus => "change its number of processors",
+            Self::SetLink => "plug the cable of its network card in, out or elsewhere",
+            Self::ChangeMedium => "change the medium in one of its drives",
+            Self::PlugCard => "plug a network card in",
+            Self::UnplugCard => "plug a network card out",
+            Self::PlugDisk => "plug a disk in",
+            Self::UnplugDisk => "plug a disk out",
+            Self::Snapshot => "take a snapshot of its disks",
+            Self::Freeze => "freeze its file systems",
+            Self::Thaw => "thaw its file systems",
+        }
+    }
 
     /// Whether it goes on long after it was begun: who asks is told at once that it has begun.
-    pub const fn is_long(&self) -> bool {
-        matches!(self, Self::Save | Self::Migrate(_))
+    pub const fn is_long(self) -> bool {
+        matches!(self, Self::Save | Self::Migrate)
+    }
+
+    /// Whether it is a start, or a step on the way to an end or a restart.
+    pub const fn is_a_step(self) -> bool {
+        matches!(
+            self,
+            Self::Create
+                | Self::Shutdown
+                | Self::ForceOff
+                | Self::Destroy
+                | Self::AgentShutdown
+                | Self::Reboot
+                | Self::AgentReboot
+                | Self::ForceReset
+        )
+    }
+
+    /// Whether it can be why a VM ends. What cannot must not crowd out what can.
+    pub const fn may_end_it(self) -> bool {
+        self.is_a_step() || self.is_long()
     }
 }
 
