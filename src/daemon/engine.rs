@@ -184,7 +184,7 @@ impl EngineTask {
                 Effect::Keep(keep) => {
                     self.runs.say(&keep);
                     if let Keep::Ending(ending) = &keep {
-                        self.decided.insert(ending.run, Arc::new((**ending).clone()));
+                        self.decided.insert(ending.run, Arc::clone(ending));
                     }
                     keeps.push(keep);
                 }

@@ -59,7 +59,7 @@ fn fill(state: &Path) {
     let settings =
         Settings { path: state.join("ledger.db"), memory_max_ops: ENDINGS as usize, ..Settings::default() };
     let ledger = Ledger::open(settings, |_| ()).ledger;
-    (1..=ENDINGS).for_each(|run| ledger.keep(Keep::Ending(Box::new(ending(run)))));
+    (1..=ENDINGS).for_each(|run| ledger.keep(Keep::Ending(std::sync::Arc::new(ending(run)))));
     ledger.close(PATIENCE * 5).expect("the ledger is written");
 }
 

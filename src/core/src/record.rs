@@ -229,9 +229,9 @@ pub enum Keep {
     /// A new fact about a run that goes on, with its position.
     Evidence(RunId, EvidenceId, Evidence),
     /// A run ended. Answered by `Input::Kept`.
-    Ending(Box<Ending>),
+    Ending(Arc<Ending>),
     /// Late proof corrects an ending. Answered by `Input::KeptRevision`.
-    Revised(Box<Ending>),
+    Revised(Arc<Ending>),
     /// An ending was acknowledged.
     Acknowledge(RunId, Acknowledged),
     /// What a run is made of, until its ending is acknowledged: the last word counts.

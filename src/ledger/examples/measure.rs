@@ -3,6 +3,7 @@
 //! `cargo run --release -p whydown-ledger --example measure -- /var/lib`
 
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -68,7 +69,7 @@ fn main() {
     let mut waits: Vec<Duration> = (1..=SINGLE)
         .map(|run| {
             let begun = Instant::now();
-            ledger.keep(Keep::Ending(Box::new(ending(run))));
+            ledger.keep(Keep::Ending(Arc::new(ending(run))));
             confirmed.recv().expect("it is kept");
             begun.elapsed()
         })
@@ -79,7 +80,7 @@ fn main() {
 
     for burst in [1_000, BURST] {
         let first = ledger.history(&Query { limit: 1, ..Query::default() }).endings[0].run.0 + 1;
-        let endings: Vec<_> = (first..first + burst).map(|run| Keep::Ending(Box::new(ending(run)))).collect();
+        let endings: Vec<_> = (first..first + burst).map(|run| Keep::Ending(Arc::new(ending(run)))).collect();
         let commits = ledger.health().commits;
         let begun = Instant::now();
         endings.into_iter().for_each(|op| ledger.keep(op));

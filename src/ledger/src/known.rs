@@ -49,7 +49,7 @@ impl Known {
             newest.into_iter().map(|ending| (ending.run, ending)).collect();
         endings.extend(recovered.unacknowledged.iter().map(|ending| (ending.run, ending.clone())));
         for ending in endings.into_values() {
-            known.note(&Arc::new(Keep::Ending(Box::new(ending))));
+            known.note(&Arc::new(Keep::Ending(Arc::new(ending))));
         }
         for (run, devices) in &recovered.made {
             known.note(&Arc::new(Keep::Made(*run, Arc::new(devices.clone()))));

@@ -318,7 +318,7 @@ pub(crate) fn size(ending: &Ending) -> usize {
 fn cost(op: &Keep) -> usize {
     let mut bytes = Bytes(0);
     let counted = match op {
-        Keep::Ending(ending) | Keep::Revised(ending) => serde_json::to_writer(&mut bytes, ending),
+        Keep::Ending(ending) | Keep::Revised(ending) => serde_json::to_writer(&mut bytes, &**ending),
         Keep::Evidence(_, _, evidence) => serde_json::to_writer(&mut bytes, evidence),
         Keep::Made(_, devices) => serde_json::to_writer(&mut bytes, &**devices),
         Keep::Start(_) | Keep::Acknowledge(..) | Keep::Alive(_) => Ok(()),

@@ -83,7 +83,7 @@ fn an_ending_comes_back_word_for_word() {
     window.evidence.push(evidence(5, Fact::Unreadable("{\"from-the-future\":1}".into())));
     write(
         &folder.ledger(),
-        [Keep::Start(start(1, 1)), keep_ending(1, 1), Keep::Ending(Box::new(window.clone()))],
+        [Keep::Start(start(1, 1)), keep_ending(1, 1), Keep::Ending(Arc::new(window.clone()))],
     );
     let (ledger, recovered, _) = open(&folder.ledger());
     assert_eq!(recovered.unacknowledged, [ending(1, 1), window.clone()]);
@@ -166,7 +166,7 @@ fn the_first_ending_and_the_first_acknowledgement_stay() {
     let mut second = ending(1, 1);
     second.message = "something else".into();
     second.evidence.clear();
-    ledger.keep(Keep::Ending(Box::new(second)));
+    ledger.keep(Keep::Ending(Arc::new(second)));
     ledger.keep(Keep::Acknowledge(RunId(1), by("first")));
     ledger.keep(Keep::Acknowledge(RunId(1), by("second")));
     ledger.keep(acknowledge(77));
@@ -271,7 +271,7 @@ fn a_cause_and_a_fact_of_a_newer_version_do_not_lose_the_ending() {
     let mut last = ending(2, 2);
     last.evidence = recovered.open[0].1.clone();
     assert_eq!(last.evidence[0].fact, Fact::Unreadable(raw.into()));
-    ledger.keep(Keep::Ending(Box::new(last)));
+    ledger.keep(Keep::Ending(Arc::new(last)));
     ledger.close(PATIENCE).unwrap();
     let db = rusqlite::Connection::open(folder.ledger()).unwrap();
     let stored: String =
@@ -381,7 +381,7 @@ fn what_nobody_waits_for_shares_a_commit_with_what_is_in_a_hurry() {
 fn of_every_domain_it_is_known_when_its_latest_run_that_has_ended_began() {
     let folder = Folder::new();
     let ops = [1, 2, 3, 4].map(|run| Keep::Start(start(run, if run == 2 { 2 } else { 1 })));
-    let endings = [1, 2, 3].map(|run| Keep::Ending(Box::new(ending(run, if run == 2 { 2 } else { 1 }))));
+    let endings = [1, 2, 3].map(|run| Keep::Ending(Arc::new(ending(run, if run == 2 { 2 } else { 1 }))));
     write(&folder.ledger(), ops.into_iter().chain(endings).chain([acknowledge(3)]));
     let (_, recovered, _) = open(&folder.ledger());
     // Run 4 goes on, and is told apart by itself.
@@ -393,7 +393,7 @@ fn of_every_domain_it_is_known_when_its_latest_run_that_has_ended_began() {
 fn what_was_told_later_takes_nothing_from_the_run_that_goes_on_nor_from_the_ending_that_managers_wait_for() {
     let folder = Folder::new();
     let told_later = |run: u64, of: u8| {
-        Keep::Ending(Box::new(whydown_core::record::Ending {
+        Keep::Ending(Arc::new(whydown_core::record::Ending {
             acknowledged: Some(by(whydown_core::record::TOLD_LATER)),
             ..ending(run, of)
         }))

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use common::*;
@@ -36,7 +37,7 @@ fn all(pages: Vec<Page>) -> Vec<Ending> {
 
 /// Several runs end in the same moment.
 fn ending_at(run: u64, second: i64) -> Keep {
-    Keep::Ending(Box::new(Ending { ended: When::At(at(second)), ..ending(run, run as u8) }))
+    Keep::Ending(Arc::new(Ending { ended: When::At(at(second)), ..ending(run, run as u8) }))
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn no_wall_clock_makes_anything_older_nor_does_a_host_that_is_off() {
         let (ledger, ..) = open_with(Settings { clock, ..settings(&folder.ledger()) });
         let mut ending = ending(run, run as u8);
         ending.ended = whydown_core::record::When::At(at(seconds));
-        ledger.keep(Keep::Ending(Box::new(ending)));
+        ledger.keep(Keep::Ending(Arc::new(ending)));
         ledger.keep(acknowledge(run));
         ledger.keep(Keep::Alive(at(seconds)));
         ledger.flush(PATIENCE).unwrap();

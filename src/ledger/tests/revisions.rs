@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use std::sync::Arc;
 use whydown_core::cause::Cause;
 use whydown_core::evidence::{Evidence, Fact};
 use whydown_core::id::RunId;
@@ -47,7 +48,7 @@ fn corrected(told: &Ending, more: i64) -> Ending {
 }
 
 fn revise(ending: &Ending) -> Keep {
-    Keep::Revised(Box::new(ending.clone()))
+    Keep::Revised(Arc::new(ending.clone()))
 }
 
 #[test]
@@ -58,7 +59,7 @@ fn a_correction_takes_the_place_of_the_first_telling_and_both_are_readable() {
     let third = corrected(&second, 30);
     let (ledger, _, heard) = open(&folder.ledger());
     for op in
-        [Keep::Start(start(1, 1)), Keep::Ending(Box::new(first.clone())), revise(&second), revise(&third)]
+        [Keep::Start(start(1, 1)), Keep::Ending(Arc::new(first.clone())), revise(&second), revise(&third)]
     {
         ledger.keep(op);
     }
@@ -89,7 +90,7 @@ fn an_acknowledged_ending_can_be_corrected_and_stays_acknowledged() {
     let second = corrected(&first, 20);
     write(
         &folder.ledger(),
-        [Keep::Start(start(1, 1)), Keep::Ending(Box::new(first)), acknowledge(1), revise(&second)],
+        [Keep::Start(start(1, 1)), Keep::Ending(Arc::new(first)), acknowledge(1), revise(&second)],
     );
     let (ledger, recovered, _) = open(&folder.ledger());
     let found = ledger.ending(RunId(1)).unwrap().unwrap();
@@ -110,8 +111,8 @@ fn a_correction_that_does_not_fit_changes_nothing() {
     write(
         &folder.ledger(),
         [
-            Keep::Ending(Box::new(first.clone())),
-            Keep::Ending(Box::new(certain.clone())),
+            Keep::Ending(Arc::new(first.clone())),
+            Keep::Ending(Arc::new(certain.clone())),
             revise(&other_code),
             revise(&out_of_turn),
             revise(&of_certain),
@@ -131,7 +132,7 @@ fn what_was_told_before_leaves_with_its_ending() {
     let second = corrected(&first, 20);
     write(
         &folder.ledger(),
-        [Keep::Start(start(1, 1)), Keep::Ending(Box::new(first)), revise(&second), acknowledge(1)],
+        [Keep::Start(start(1, 1)), Keep::Ending(Arc::new(first)), revise(&second), acknowledge(1)],
     );
     let rows = |sql: &str| -> i64 {
         let db = rusqlite::Connection::open(folder.ledger()).unwrap();
@@ -154,7 +155,7 @@ fn a_damaged_ledger_keeps_what_was_told_before() {
     let folder = Folder::new();
     let first = probable(1);
     let second = corrected(&first, 20);
-    write(&folder.ledger(), [Keep::Start(start(1, 1)), Keep::Ending(Box::new(first)), revise(&second)]);
+    write(&folder.ledger(), [Keep::Start(start(1, 1)), Keep::Ending(Arc::new(first)), revise(&second)]);
     let db = rusqlite::Connection::open(folder.ledger()).unwrap();
     db.execute_batch("PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE name = 'ending_by_time';")
         .unwrap();

@@ -4,6 +4,7 @@
 //! version stays but for numbered corrections, and after a crash exactly what was committed is there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use whydown_core::evidence::{Evidence, EvidenceId, Fact, OperationKind};
@@ -145,7 +146,7 @@ impl ToldLedger {
                         if let Some(by) = ending.acknowledged.clone() {
                             self.acknowledged.entry(ending.run).or_insert(by);
                         }
-                        self.endings.insert(ending.run, *ending);
+                        self.endings.insert(ending.run, Arc::unwrap_or_clone(ending));
                     }
                 }
             }
@@ -155,7 +156,7 @@ impl ToldLedger {
                     return self.contradicted.push(ending.run);
                 };
                 let before = self.before.entry(ending.run).or_default();
-                before.push(std::mem::replace(told, *ending));
+                before.push(std::mem::replace(told, Arc::unwrap_or_clone(ending)));
                 let fits = |(number, told): (u16, &Ending)| {
                     let evidence_stays = self.endings[&told.run].evidence_of(number) == told.evidence;
                     told.revision() == number

@@ -301,7 +301,7 @@ impl Engine {
                     Phase::Settling { .. } if self.may_come_back(id) => {
                         self.look_whether_it_comes_back(now, id)
                     }
-                    Phase::Settling { .. } => self.record(now, id),
+                    Phase::Settling { .. } => self.record(now, id, None),
                     Phase::Launching | Phase::Active => self.press_on(now, id),
                     Phase::Recording(_) => {}
                 },

@@ -19,7 +19,7 @@ use crate::evidence::{Dossier, Fact, LogWord, OperationKind};
 use crate::hypervisor::DomainRef;
 use crate::id::{DomainId, RunId};
 use crate::limits;
-use crate::record::{Acknowledged, Ending, Keep, RunStart, TOLD_LATER, When};
+use crate::record::{Acknowledged, Ending, Keep, RunStart, TOLD_LATER, Verdict, When};
 use crate::snapshot::{Link, Status};
 use crate::time::{Now, Wall};
 use crate::verdict;
@@ -198,11 +198,13 @@ impl Engine {
             dossier.add(*at, fact.clone());
         }
         let acknowledged = Some(Acknowledged { at: now.wall, by: TOLD_LATER.into() });
-        let ending =
-            Arc::new(Ending { acknowledged, ..ending_of(&start, &start.name, &dossier, When::At(*at), *at) });
+        let ending = Arc::new(Ending {
+            acknowledged,
+            ..ending_of(&start, &start.name, &dossier, When::At(*at), verdict::decide(&dossier, *at))
+        });
         self.remember_told(now, domain.id, start.run, (*at, *at), &dossier);
         self.remember_ended(now, start, dossier, &ending, true);
-        self.keep(ending.domain, Keep::Ending(Box::new((*ending).clone())));
+        self.keep(ending.domain, Keep::Ending(Arc::clone(&ending)));
     }
 
     /// A run has ended that had never come up.
@@ -259,8 +261,13 @@ impl Engine {
 }
 
 /// The ending of a run, as it is decided for the first time. `heard`: the moment by which the end is dated.
-pub(super) fn ending_of(start: &RunStart, name: &str, dossier: &Dossier, ended: When, heard: Wall) -> Ending {
-    let verdict = verdict::decide(dossier, heard);
+pub(super) fn ending_of(
+    start: &RunStart,
+    name: &str,
+    dossier: &Dossier,
+    ended: When,
+    verdict: Verdict,
+) -> Ending {
     let row = verdict.cause.row();
     let text = verdict::text_of(verdict.cause, dossier);
     Ending {

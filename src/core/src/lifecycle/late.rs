@@ -315,7 +315,7 @@ impl Engine {
             ..(**told).clone()
         });
         ended.on_its_way = Some(Arc::clone(&ending));
-        self.keep(ending.domain, Keep::Revised(Box::new((*ending).clone())));
+        self.keep(ending.domain, Keep::Revised(Arc::clone(&ending)));
     }
 
     /// A correction is on disk.

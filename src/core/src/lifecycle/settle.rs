@@ -11,7 +11,7 @@ use crate::cause::Cause;
 use crate::evidence::{Fact, Who};
 use crate::hypervisor::{Happening, StopDetail};
 use crate::id::{DomainId, RunId};
-use crate::record::{Acknowledged, Keep, When};
+use crate::record::{Acknowledged, Keep, Verdict, When};
 use crate::snapshot::Link;
 use crate::time::{Now, Wall};
 use crate::verdict;
@@ -96,19 +96,20 @@ impl Engine {
         let Phase::Settling { end, at_least, at_most, remains } = &run.phase else { return };
         let due = now.mono >= *at_most || (*remains && now.mono >= *at_least);
         let latest = self.current.get(&run.start.domain) == Some(&id) && run.next.is_none();
-        let last_word = || {
-            let verdict = verdict::decide(&run.dossier, end.latest());
-            // A refused start was a restore where a saved image waits, and only the remains tell of one. And what QEMU
-            // said last stands in its log.
-            let asks_first = !remains
-                && matches!(
-                    verdict.cause,
-                    Cause::StartFailed | Cause::QemuFailed | Cause::QemuCrashed | Cause::GuestExit
-                );
-            verdict::is_final(&verdict, &run.dossier) && !asks_first
-        };
-        if due && !self.may_come_back(id) || !latest && *remains || last_word() {
-            self.record(now, id);
+        let heard = end.latest();
+        if due && !self.may_come_back(id) || !latest && *remains {
+            return self.record(now, id, None);
+        }
+        let verdict = verdict::decide(&run.dossier, heard);
+        // A refused start was a restore where a saved image waits, and only the remains tell of one. And what QEMU
+        // said last stands in its log.
+        let asks_first = !remains
+            && matches!(
+                verdict.cause,
+                Cause::StartFailed | Cause::QemuFailed | Cause::QemuCrashed | Cause::GuestExit
+            );
+        if verdict::is_final(&verdict, &run.dossier) && !asks_first {
+            self.record(now, id, Some((heard, verdict)));
         }
     }
 
@@ -132,21 +133,23 @@ impl Engine {
         self.ask_for_remains(id);
     }
 
-    /// Decides, and hands the ending to the ledger.
-    pub(super) fn record(&mut self, now: Now, id: RunId) {
+    /// Decides, and hands the ending to the ledger. `decided`: what was decided already, with its end taken for so late.
+    pub(super) fn record(&mut self, now: Now, id: RunId, decided: Option<(Wall, Verdict)>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Phase::Settling { end, remains, .. } = &run.phase else { return };
         let looked = *remains;
         let ended = not_before(run.start.at, narrowed(*end, &run.dossier), &run.dossier);
         // What is heard of an end is dated by when it was heard: against that, what came before it is measured.
         let heard = if let When::At(at) = end { *at } else { ended.latest() };
-        let ending = Arc::new(ending_of(&run.start, &run.name, &run.dossier, ended, heard));
+        let decided = decided.filter(|(end, _)| *end == heard).map(|(_, verdict)| verdict);
+        let verdict = decided.unwrap_or_else(|| verdict::decide(&run.dossier, heard));
+        let ending = Arc::new(ending_of(&run.start, &run.name, &run.dossier, ended, verdict));
         run.phase = Phase::Recording(Arc::clone(&ending));
         let forgotten = run.forgotten_by.is_some();
         let (start, dossier) = (run.start.clone(), run.dossier.clone());
         self.recorded_start(id);
         self.remember_ended(now, start, dossier, &ending, looked);
-        self.keep(ending.domain, Keep::Ending(Box::new((*ending).clone())));
+        self.keep(ending.domain, Keep::Ending(Arc::clone(&ending)));
         if forgotten {
             self.acknowledge_recorded(now, id, true);
         }

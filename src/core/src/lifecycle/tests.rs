@@ -12,6 +12,7 @@ use crate::operation::Operation;
 use crate::record::{Certainty, Ending, Keep, Recovered};
 use crate::snapshot::Status;
 use crate::time::{Mono, Now, Wall};
+use std::sync::Arc;
 use std::time::Duration;
 
 mod failed;
@@ -80,10 +81,10 @@ impl World {
         for effect in effects {
             self.handed += u64::from(matches!(effect, Effect::Keep(_)));
             match effect {
-                Effect::Keep(Keep::Revised(ending)) => self.revisions.push(*ending),
+                Effect::Keep(Keep::Revised(ending)) => self.revisions.push(Arc::unwrap_or_clone(ending)),
                 Effect::Keep(Keep::Ending(ending)) => {
                     kept.push(ending.run);
-                    self.endings.push(*ending);
+                    self.endings.push(Arc::unwrap_or_clone(ending));
                 }
                 Effect::Reply(_, reply) => self.replies.push(reply),
                 // Glances have tests of their own.

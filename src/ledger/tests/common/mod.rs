@@ -102,7 +102,7 @@ pub fn ending(run: u64, of: u8) -> Ending {
 }
 
 pub fn keep_ending(run: u64, of: u8) -> Keep {
-    Keep::Ending(Box::new(ending(run, of)))
+    Keep::Ending(Arc::new(ending(run, of)))
 }
 
 pub fn acknowledge(run: u64) -> Keep {

@@ -7,6 +7,7 @@ use crate::limits;
 use crate::operation::Operation;
 use crate::record::{Incarnation, RunStart, When};
 use crate::snapshot::Link;
+use std::sync::Arc;
 
 pub(super) fn boot() -> BootId {
     BootId("boot".into())
@@ -531,7 +532,7 @@ fn a_clock_that_is_set_back_does_not_turn_the_window_of_an_unheard_end_round() {
     {
         for effect in world.engine.step(back, input) {
             if let Effect::Keep(Keep::Ending(ending)) = effect {
-                world.endings.push(*ending);
+                world.endings.push(Arc::unwrap_or_clone(ending));
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::hypervisor::{
     CrashDetail, DomainState, DomainView, IoErrorAction, PauseReason, Process, ResumeDetail, SuspendDetail,
 };
 use crate::lifecycle::internal_error;
+use std::sync::Arc;
 
 const PROCESS: Process = Process { pid: 42, start_ticks: 7 };
 
@@ -66,7 +67,7 @@ impl Shown {
                 }
                 Effect::Keep(Keep::Ending(ending)) => {
                     let run = ending.run;
-                    self.world.endings.push(*ending);
+                    self.world.endings.push(Arc::unwrap_or_clone(ending));
                     self.tell(Input::Kept(run));
                 }
                 _ => {}
