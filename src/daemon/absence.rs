@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use tracing::{debug, info, warn};
+use whydown_core::hypervisor::Server;
 use whydown_core::log::Log;
 use whydown_core::time::Wall;
 use whydown_witness::libvirt::LibvirtProcess;
@@ -30,12 +31,18 @@ impl Absence {
         self.since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(at);
     }
 
-    /// Somebody listens again. Gives the logs that were written meanwhile; blocks for as long as they take to read.
-    pub fn ends(&self) -> Vec<Log> {
+    /// Somebody listens again. Gives the logs that were written meanwhile, and who libvirt is now; blocks for as long as the logs
+    /// take to read.
+    pub fn ends(&self) -> (Vec<Log>, Option<Server>) {
         // Whose signals are libvirt's own must be known before they are read.
-        if let Err(error) = self.libvirt.look() {
+        let server = self.libvirt.look().unwrap_or_else(|error| {
             debug!(%error, "the kernel does not say who answers on libvirt's socket");
-        }
+            None
+        });
+        (self.read(), server)
+    }
+
+    fn read(&self) -> Vec<Log> {
         let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (Some(since), Some(folder)) = (since, &self.logs) else { return Vec::new() };
         let now = clock::wall();

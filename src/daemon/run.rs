@@ -581,11 +581,13 @@ fn listen(settings: &Settings, postbox: &Postbox, news: sample::News, past: Abse
             past.began(at);
             told.post_blocking(Input::LinkLost { at });
         }
-        whydown_libvirt::Told::LinkUp(listing) => {
+        whydown_libvirt::Told::LinkUp(mut listing) => {
             info!("libvirt is there: {} domains", listing.domains.len());
             // Of what was plugged in and out meanwhile nobody told.
             listing.domains.iter().for_each(|view| news.of(view.domain.id));
-            told.post_blocking(Input::Past(past.ends()));
+            let (logs, server) = past.ends();
+            listing.server = server;
+            told.post_blocking(Input::Past(logs));
             told.post_blocking(Input::LinkUp(listing));
         }
         whydown_libvirt::Told::StillDown { why, attempts } => {

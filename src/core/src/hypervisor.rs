@@ -431,4 +431,15 @@ pub struct Listing {
     pub changing: Vec<DomainId>,
     /// Of what began after this moment events tell.
     pub heard_from: Wall,
+    /// Who libvirt is, where it is a process of its own and the kernel tells.
+    pub server: Option<Server>,
+}
+
+/// The process that is libvirt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Server {
+    /// Which.
+    pub process: Process,
+    /// Since when it has been running.
+    pub since: Wall,
 }

@@ -53,7 +53,7 @@ pub(crate) fn take(
         let changes = hearing.changes_since(mark).ok_or(NoListing::TooMuch)?;
         if changes.states.is_empty() || left == 0 {
             let changing = changes.runs.union(&changes.states).copied().collect();
-            return Ok(Listing { domains, changing, heard_from });
+            return Ok(Listing { domains, changing, heard_from, server: None });
         }
     }
 }

@@ -10,9 +10,9 @@ use std::{fs, io};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::unix::nlas::UnixDiagName;
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest, UnixResponse};
-use whydown_core::hypervisor::Process;
+use whydown_core::hypervisor::{Process, Server};
 
-use crate::process::{identify, ran_for};
+use crate::process::{SLACK, identify, ran_for, running_since};
 use crate::sock_diag::{ANY, ask};
 
 /// Libvirts that are remembered when others have followed them. What they did is read soon after.
@@ -40,16 +40,18 @@ impl LibvirtProcess {
         self.own_pid
     }
 
-    /// Sees who answers this process on libvirt's socket now, and remembers that. It must be connected. Reads all of `/proc`;
-    /// where nothing is found, nothing is learned, and names have to do.
+    /// Sees who answers this process on libvirt's socket now, remembers that, and gives it with when it began. It must be
+    /// connected. Reads all of `/proc`; where nothing is found, nothing is learned, and names have to do.
     ///
     /// # Errors
     /// The kernel's, where it does not tell of sockets.
-    pub fn look(&self) -> io::Result<()> {
-        if !self.sockets.is_empty() {
-            holder(&peers(&self.sockets)?).into_iter().for_each(|process| self.remember(process));
+    pub fn look(&self) -> io::Result<Option<Server>> {
+        if self.sockets.is_empty() {
+            return Ok(None);
         }
-        Ok(())
+        let Some(process) = holder(&peers(&self.sockets)?) else { return Ok(None) };
+        self.remember(process);
+        Ok(running_since(process.pid).map(|since| Server { process, since }))
     }
 
     fn remember(&self, process: Process) {
@@ -68,9 +70,11 @@ impl LibvirtProcess {
         self.own_pid == Some(pid) || self.seen().iter().any(same)
     }
 
-    /// Whether another process than this was libvirt so long ago.
+    /// Whether another process than this was libvirt so long ago, beyond doubt: one that began a moment later is the one that
+    /// came after it.
     pub(crate) fn was_another(&self, pid: u32, ago: Duration) -> bool {
-        self.seen().iter().any(|known| known.pid != pid && ran_for(*known, ago))
+        let surely = ago.saturating_add(SLACK * 2);
+        self.seen().iter().any(|known| known.pid != pid && ran_for(*known, surely))
     }
 
     fn seen(&self) -> Vec<Process> {
@@ -169,14 +173,17 @@ mod tests {
         assert!(!other.is(server.id()), "another socket's");
         let libvirt = LibvirtProcess::new(None, std::slice::from_ref(&socket));
         assert!(!libvirt.is(server.id()));
-        libvirt.look().unwrap();
+        let found = libvirt.look().unwrap().unwrap();
+        assert_eq!(Some(found.process), identify(server.id()));
         assert!(libvirt.is(server.id()) && !libvirt.is(std::process::id()));
-        assert!(libvirt.was_another(std::process::id(), Duration::ZERO));
-        assert!(!libvirt.was_another(server.id(), Duration::ZERO));
+        assert!(!libvirt.was_another(std::process::id(), Duration::ZERO), "it began a moment ago");
         assert!(!libvirt.was_another(std::process::id(), Duration::from_secs(3600)), "it began later");
+        libvirt.remember(identify(1).unwrap());
+        assert!(libvirt.was_another(std::process::id(), Duration::ZERO));
+        assert!(!libvirt.was_another(1, Duration::ZERO));
         server.kill().unwrap();
         server.wait().unwrap();
         // What it had sent may still be read. Whoever came after it is not known yet.
-        assert!(libvirt.is(server.id()) && !libvirt.was_another(1, Duration::ZERO));
+        assert!(libvirt.is(server.id()));
     }
 }

@@ -26,7 +26,7 @@ pub fn alive(process: Process) -> bool {
 }
 
 /// Two clocks that date one moment may disagree by this much.
-const SLACK: Duration = Duration::from_secs(2);
+pub(crate) const SLACK: Duration = Duration::from_secs(2);
 
 /// Whether exactly this process runs and has for at least so long.
 pub(crate) fn ran_for(process: Process, so_long: Duration) -> bool {

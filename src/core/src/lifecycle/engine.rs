@@ -12,7 +12,7 @@ use super::late::Ended;
 use super::loose::Loose;
 use super::run::{Phase, Run};
 use crate::evidence::Fact;
-use crate::hypervisor::{Happening, Process};
+use crate::hypervisor::{Happening, Process, Server};
 use crate::id::{BootId, DomainId, RunId};
 use crate::log::{Log, LogBlock};
 use crate::record::{Ending, Keep, Recovered, RunStart, Seen};
@@ -99,6 +99,8 @@ pub(super) struct Echo {
 pub struct Engine {
     pub(super) settings: Settings,
     pub(super) link: Link,
+    /// Who libvirt is, where that is known.
+    pub(super) server: Option<Server>,
     /// Whether a listing was ever taken.
     pub(super) settled: bool,
     /// Where hearing ended before this process began, as far as the ledger knows.
@@ -153,6 +155,7 @@ impl Engine {
         let mut engine = Self {
             settings,
             link: Link::Down { since: recovered.alive.unwrap_or_default() },
+            server: None,
             settled: false,
             alive_before: recovered.alive,
             last_run: recovered.last_run,

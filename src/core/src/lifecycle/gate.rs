@@ -331,7 +331,7 @@ impl Engine {
     fn goes_out(&mut self, question: &Question, on_disk: OnDisk) {
         let Question::Perform { run, act, .. } = question else { return };
         if let Some(run) = self.runs.get_mut(run) {
-            run.pending.goes_out(act.kind(), on_disk);
+            run.pending.goes_out(act.kind(), on_disk, self.server.map(|server| server.process));
         }
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::run::OnDisk;
 use crate::evidence::{OperationKind, Who};
+use crate::hypervisor::{Process, Server};
 use crate::id::RequestId;
 use crate::limits;
 use crate::operation::Operation;
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 
 /// A shutdown or a reboot through us: what is to follow its present step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub(super) struct Pending {
     pub shutdown_out: Option<OnDisk>,
     /// The same for the last of all other operations.
     pub other_out: Option<OnDisk>,
+    /// Which libvirt was last asked for anything, where that is known.
+    asked_of: Option<Process>,
     /// libvirt was asked to start it and has not answered: that it is not there yet says nothing.
     pub creating: bool,
     /// Its answer went to a daemon before us, or to a link that broke: libvirt may still be at it, until then.
@@ -169,13 +172,40 @@ impl Pending {
         std::mem::take(&mut self.up_since_destroy)
     }
 
-    /// Nobody knows whether libvirt did this: if the run still goes on when libvirt has had its time, it did not.
-    pub fn is_unsure(&mut self, what: OperationKind, now: Mono) {
-        self.unsure.push((what, now.after(limits::LONGEST_ACT)));
+    /// Until when the libvirt that was asked may be at it, its answer being lost; `server` is who libvirt is now. One that is
+    /// gone has done what it will ever do.
+    pub fn may_be_at_it_until(&self, now: Mono, server: Option<Process>) -> Mono {
+        match (self.asked_of, server) {
+            (Some(asked), Some(server)) if asked != server => now,
+            _ => now.after(limits::LONGEST_ACT),
+        }
+    }
+
+    /// libvirt is another process than before, which began at `since`: what the one before was at, it is not any more.
+    /// `asked`: when something was asked for, as evidence has it.
+    pub fn libvirt_is(&mut self, server: Server, now: Mono, asked: impl Fn(OperationKind) -> Option<Wall>) {
+        let gone = |what: OperationKind| match self.asked_of {
+            Some(asked_of) => asked_of != server.process,
+            None => asked(what).is_some_and(|at| at.after(limits::CLOCK_GRACE) < server.since),
+        };
+        for (what, until) in &mut self.unsure {
+            if gone(*what) {
+                *until = now.min(*until);
+            }
+        }
+        if gone(OperationKind::Create) {
+            self.creating_until = self.creating_until.map(|until| until.min(now));
+        }
+    }
+
+    /// Nobody knows whether libvirt did this: if the run still goes on at that time, it did not.
+    pub fn is_unsure(&mut self, what: OperationKind, until: Mono) {
+        self.unsure.push((what, until));
     }
 
     /// libvirt is asked now, and the request for it is on disk, or cannot be written.
-    pub fn goes_out(&mut self, what: OperationKind, on_disk: OnDisk) {
+    pub fn goes_out(&mut self, what: OperationKind, on_disk: OnDisk, server: Option<Process>) {
+        self.asked_of = server;
         let out = match what {
             OperationKind::Destroy => &mut self.destroy_out,
             OperationKind::Shutdown

@@ -85,10 +85,11 @@ impl Engine {
     }
 
     fn start_was_asked(&mut self, now: Now, id: RunId, outcome: &Outcome) {
-        let inside = self.settings.driver_inside;
+        let (inside, server) = (self.settings.driver_inside, self.server.map(|server| server.process));
         let Some(run) = self.runs.get_mut(&id) else { return };
         if *outcome == Outcome::NoLink && run.pending.creating && !inside {
-            run.pending.answer_is_lost(now.mono.after(crate::limits::LONGEST_ACT));
+            let until = run.pending.may_be_at_it_until(now.mono, server);
+            run.pending.answer_is_lost(until);
         } else {
             run.pending.creating = false;
         }
@@ -178,6 +179,7 @@ impl Engine {
 
     /// A start that was refused is over. Where nobody knows whether libvirt did what it was asked, it must show.
     fn look_what_came_of_it(&mut self, now: Now, id: RunId, what: OperationKind, outcome: &Outcome) {
+        let server = self.server.map(|server| server.process);
         let Some(run) = self.runs.get_mut(&id).filter(|run| run.is_open()) else { return };
         let domain = run.start.domain;
         let launching = run.phase == Phase::Launching;
@@ -187,8 +189,9 @@ impl Engine {
             }
             (OperationKind::Create, Outcome::NoLink | Outcome::NoDomain) => launching,
             (OperationKind::Destroy | OperationKind::ForceOff, Outcome::NoLink) => {
-                run.pending.is_unsure(what, now.mono);
-                false
+                let until = run.pending.may_be_at_it_until(now.mono, server);
+                run.pending.is_unsure(what, until);
+                until <= now.mono
             }
             _ => false,
         };

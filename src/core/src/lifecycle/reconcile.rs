@@ -38,6 +38,10 @@ impl Engine {
             (false, _) => (self.alive_before.unwrap_or(now.wall), Deaf::DaemonAway),
         };
         let gap = Fact::Gap { from: from.min(now.wall), to: now.wall, why };
+        self.server = listing.server;
+        if let Some(server) = listing.server {
+            self.runs.values_mut().for_each(|run| run.libvirt_is(server, now.mono));
+        }
         self.know_of_lost_starts(&listing);
         let changing: BTreeSet<DomainId> = listing.changing.iter().copied().collect();
         let up = listing.domains.iter().filter(|view| is_up(view)).map(|view| view.domain.id);

@@ -8,7 +8,7 @@ use super::glance::Glances;
 use super::pending::{Pending, Shutting};
 use crate::evidence::{Dossier, Evidence, EvidenceId, Fact, OperationKind, Sender, Who};
 use crate::hypervisor::{
-    DomainState, Happening, IoErrorAction, PauseReason, StartDetail, SuspendDetail, WatchdogAction,
+    DomainState, Happening, IoErrorAction, PauseReason, Server, StartDetail, SuspendDetail, WatchdogAction,
 };
 use crate::limits;
 use crate::record::{Ending, RunStart, When};
@@ -162,18 +162,19 @@ impl Run {
 
     /// A daemon before us left acts without a word of what came of them. Whoever was asked to do them may still be at it.
     pub fn doubt_since(&mut self, now: Now) {
-        let asked = |what: OperationKind| {
-            self.dossier
-                .latest(|f| matches!(f, Fact::Requested { what: w, .. } if *w == what))
-                .map(|(_, e)| e.last)
-        };
         let until = |what: OperationKind| {
-            let since = asked(what).map_or(Duration::ZERO, |at| now.wall.since(at));
+            let since = last_asked(&self.dossier, what).map_or(Duration::ZERO, |at| now.wall.since(at));
             now.mono.after(limits::LONGEST_ACT.saturating_sub(since))
         };
         self.pending.unsure = self.pending.unsure.iter().map(|(what, _)| (*what, until(*what))).collect();
         self.pending.creating_until = self.pending.creating_until.map(|_| until(OperationKind::Create));
         self.owe_force(now);
+    }
+
+    /// This is libvirt from now on.
+    pub fn libvirt_is(&mut self, server: Server, now: Mono) {
+        let Self { pending, dossier, .. } = self;
+        pending.libvirt_is(server, now, |what| last_asked(dossier, what));
     }
 
     /// A daemon before us had answered that it shuts down, with force to follow. The clock may have been set since: then it
@@ -411,6 +412,11 @@ pub(super) fn status_of(state: DomainState) -> Status {
         DomainState::ShuttingDown => Status::PoweringDown,
         DomainState::Running | DomainState::ShutOff(_) | DomainState::Other(..) => Status::Up,
     }
+}
+
+/// When this was last asked for.
+fn last_asked(dossier: &Dossier, what: OperationKind) -> Option<Wall> {
+    dossier.latest(|f| matches!(f, Fact::Requested { what: w, .. } if *w == what)).map(|(_, e)| e.last)
 }
 
 fn last_to_destroy(evidence: &[Evidence]) -> Option<Who> {

@@ -18,6 +18,7 @@ use std::time::Duration;
 mod failed;
 mod faults;
 mod glances;
+mod gone_server;
 mod made;
 mod moments;
 mod owed;

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use whydown_core::hypervisor::{Happening, HostEvent, Listing};
+use whydown_core::hypervisor::{Happening, HostEvent, Listing, Process, Server};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::Input;
-use whydown_core::time::Now;
+use whydown_core::time::{Mono, Now};
 
 use super::agenda::Due;
 use super::{Answers, World};
+
+/// The pid of libvirtd, whichever it is: what tells one from the next is when it began.
+const LIBVIRTD: u32 = 4_000_000;
 
 /// What becomes of a link, and of libvirtd with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +115,14 @@ impl World {
         let changing: BTreeSet<DomainId> =
             waiting.iter().filter(|event| changes_state(&event.what)).map(|event| event.domain.id).collect();
         let changing = changing.into_iter().collect();
-        let listing = Listing { domains: self.hypervisor.views(), changing, heard_from: began.wall };
+        let server = self.hypervisor.up_since.map(|since| Server {
+            process: Process {
+                pid: LIBVIRTD,
+                start_ticks: since.mono.since(Mono::default()).as_millis() as u64,
+            },
+            since: since.wall,
+        });
+        let listing = Listing { domains: self.hypervisor.views(), changing, heard_from: began.wall, server };
         if let Some(since) = self.deaf_since.take() {
             self.deaf.push((since, began.mono));
         }

@@ -46,7 +46,7 @@ impl World {
     }
 
     /// Whoever looks for it does not find it; so it goes on for a while.
-    fn absent(&mut self, ms: u64) {
+    pub(super) fn absent(&mut self, ms: u64) {
         for _ in 0..ms / 1000 {
             self.pass(1000);
             for question in std::mem::take(&mut self.asked) {
