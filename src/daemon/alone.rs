@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tracing::warn;
 
-use super::run::StartError;
+use super::error::StartError;
 use crate::files;
 
 /// Bytes of a name that are used as they are; the kernel has room for 107.

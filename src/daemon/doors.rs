@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::Signal;
 use tracing::{error, info, warn};
 
-use super::run::StartError;
+use super::error::StartError;
 use crate::config::Settings;
 use crate::edge::{self, Hosts, Inherited, Listener, Tls, TlsFiles};
 

@@ -217,12 +217,8 @@ fn a_request_too_old_to_explain_it_forbids_certainty_all_the_same() {
 fn a_guest_that_was_asked_has_not_certainly_obeyed() {
     let pressed = host(Happening::QemuPowerdown);
     let dog = host(Happening::Watchdog(WatchdogAction::Shutdown));
-    for (asked, row) in [
-        (asked(OperationKind::Shutdown), "G5"),
-        (asked(OperationKind::AgentShutdown), "G5"),
-        (pressed, "G7"),
-        (dog, "G3"),
-    ] {
+    let ours = [OperationKind::Shutdown, OperationKind::AgentShutdown].map(|what| (asked(what), "G5"));
+    for (asked, row) in ours.into_iter().chain([(pressed, "G7"), (dog, "G3")]) {
         for second in [99, 30] {
             before_a_poweroff(&[(second, asked.clone())], row, Certainty::Probable);
         }
@@ -340,11 +336,8 @@ fn a_start_that_libvirt_holds_as_failed_never_came_up_even_if_we_were_deaf() {
 #[test]
 fn what_always_comes_with_a_cause_does_not_speak_against_it() {
     let pressed = (99, host(Happening::QemuPowerdown));
-    let ours = before_a_poweroff(
-        &[(99, asked(OperationKind::Shutdown)), pressed.clone()],
-        "G5",
-        Certainty::Probable,
-    );
+    let asked = (99, asked(OperationKind::Shutdown));
+    let ours = before_a_poweroff(&[asked, pressed.clone()], "G5", Certainty::Probable);
     let watchdog = (99, host(Happening::Watchdog(WatchdogAction::Shutdown)));
     let watchdogs = before_a_poweroff(&[watchdog, pressed.clone()], "G3", Certainty::Probable);
     let others = before_a_poweroff(&[pressed], "G7", Certainty::Probable);
