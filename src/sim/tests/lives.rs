@@ -118,10 +118,11 @@ fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 /// Lives that were once told wrongly, as short as they can be.
-fn found() -> [Vec<Step>; 3] {
-    use Start::{Booted, Restored};
+fn found() -> [Vec<Step>; 5] {
+    use Start::{Booted, Create, Restored};
     use Step::{
-        Answers, Befall, BeginSession, Daemon, Defined, FinishSession, Lose, Pass, Reboot, ReportDelay,
+        Answers, Befall, BeginSession, BreakNextAct, Crash, Daemon, Defined, Destroy, FinishSession,
+        JumpYears, Lose, Pass, Processes, Reboot, ReportDelay,
     };
     [
         // An image that libvirt had kept was gone with the definition before anybody looked.
@@ -161,6 +162,28 @@ fn found() -> [Vec<Step>; 3] {
             ReportDelay(0),
             Pass(41),
             Befall(2, Way::GuestPoweroff),
+        ],
+        // A run that libvirt showed by its number went on, though its part of the log was dated ten years after it.
+        vec![
+            Step::Start(0, Restored),
+            Processes(false),
+            Pass(0),
+            JumpYears(-10),
+            Pass(1),
+            Lose(Loss::Drained),
+        ],
+        // Whoever wanted to destroy a run that was taken for over, as a daemon before had asked for that in vain, was never answered.
+        vec![
+            Step::Start(0, Create),
+            Destroy(0),
+            BreakNextAct(false),
+            Pass(2),
+            Crash,
+            Daemon,
+            BeginSession,
+            Step::Start(0, Booted),
+            FinishSession,
+            Destroy(0),
         ],
     ]
 }

@@ -302,6 +302,7 @@ impl Engine {
         self.effects.extend(process.map(Effect::Watch));
         self.take_strays(now, id);
         self.renamed(now, domain, Some(id));
+        self.is_not_over(now, id);
         // Somebody asked to destroy it before libvirt knew it.
         if to_be_destroyed {
             self.ask_to_destroy(id);

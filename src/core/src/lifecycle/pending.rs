@@ -48,8 +48,8 @@ pub(super) struct Pending {
     pub destroying: Vec<(RequestId, Who)>,
     /// Who waits for the answer to a shutdown, and what is to follow.
     pub shutting: Vec<(RequestId, Shutting)>,
-    /// Who waits until the run is acknowledged, libvirt having had nothing to do for them.
-    pub forgetting: Vec<RequestId>,
+    /// Who wants it destroyed and waits until the run is acknowledged, libvirt having had nothing to do for them.
+    pub forgetting: Vec<(RequestId, Who)>,
     /// When the power button is to be pressed, the agent having been asked.
     pub press_at: Option<(Mono, Shutting)>,
     /// When force is to follow.

@@ -215,19 +215,18 @@ impl Engine {
             }
         }
         let Some(who) = destroying.first().map(|(_, who)| who.clone()) else { return };
-        let requests = destroying.into_iter().map(|(id, _)| id);
         match destroy_out {
             // libvirt has done it, and a daemon that finds the request and no domain forgets it as well.
             Some(on_disk) => {
                 if let Some(run) = self.runs.get_mut(&id) {
                     run.forgotten_by.get_or_insert(who);
                 }
-                for request in requests {
+                for (request, _) in destroying {
                     self.reply_at_once(request, done(on_disk));
                 }
                 self.touch(now, domain);
             }
-            None => self.forget_ended(now, id, who, requests.collect()),
+            None => self.forget_ended(now, id, destroying),
         }
     }
 }

@@ -38,7 +38,9 @@ impl Engine {
             (false, _) => (self.alive_before.unwrap_or(now.wall), Deaf::DaemonAway),
         };
         let gap = Fact::Gap { from: from.min(now.wall), to: now.wall, why };
-        self.server = listing.server;
+        let before = std::mem::replace(&mut self.server, listing.server);
+        let same_libvirt =
+            matches!((before, self.server), (Some(before), Some(now)) if before.process == now.process);
         if let Some(server) = listing.server {
             self.runs.values_mut().for_each(|run| run.libvirt_is(server, now.mono));
         }
@@ -55,7 +57,7 @@ impl Engine {
         self.mark_changed();
 
         let open: Vec<RunId> = self.runs.iter().filter(|(_, run)| run.is_open()).map(|(id, _)| *id).collect();
-        for view in listing.domains.iter().filter(|view| self.goes_on(view)) {
+        for view in listing.domains.iter().filter(|view| self.goes_on(view, same_libvirt)) {
             unheard.remove(&view.domain.id);
         }
         for id in &open {
@@ -317,10 +319,10 @@ impl Engine {
         }
     }
 
-    /// Acts of which nobody knew whether they were done were not; and what runs is never hidden.
+    /// Acts of which nobody knew whether they were done were not.
     fn still_runs(&mut self, now: Now, id: RunId) {
+        self.is_not_over(now, id);
         let Some(run) = self.runs.get_mut(&id) else { return };
-        run.forgotten_by = None;
         let (late, open) =
             std::mem::take(&mut run.pending.unsure).into_iter().partition(|(_, at)| *at <= now.mono);
         run.pending.unsure = open;

@@ -147,15 +147,11 @@ impl Engine {
             if let Some(why) = self.no_link() {
                 return self.reply(id, domain, Reply::Unavailable(why));
             }
-            self.note(run, now.wall, Fact::Requested { what: OperationKind::Destroy, who: who.clone() });
-            if let Some(run) = self.runs.get_mut(&run) {
-                run.pending.destroying.push((id, who));
-            }
-            return self.ask_to_destroy(run);
+            return self.destroy_run(now, id, who, run);
         }
         // It has ended by itself: only to be forgotten.
         if let Some(run) = self.current.get(&domain).copied() {
-            return self.forget_ended(now, run, who, vec![id]);
+            return self.forget_ended(now, run, vec![(id, who)]);
         }
         let reply = if self.acknowledge(now, domain, who) { Reply::Done } else { Reply::NoSuchVm };
         self.reply(id, domain, reply);
@@ -215,8 +211,9 @@ impl Engine {
     }
 
     /// A run that ended by itself is acknowledged with its ending, and then no longer shown; then they are answered.
-    pub(super) fn forget_ended(&mut self, now: Now, id: RunId, who: Who, requests: Vec<RequestId>) {
+    pub(super) fn forget_ended(&mut self, now: Now, id: RunId, requests: Vec<(RequestId, Who)>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(who) = requests.first().map(|(_, who)| who.clone()) else { return };
         let domain = run.start.domain;
         let first = run.forgotten_by.is_none();
         run.forgotten_by.get_or_insert(who);
@@ -227,6 +224,23 @@ impl Engine {
             _ if first && self.current.get(&domain) == Some(&id) => self.veil(domain),
             _ => {}
         }
+    }
+
+    /// A run that was taken for over runs: what runs is never hidden, and who waits for it to be forgotten wants it destroyed.
+    pub(super) fn is_not_over(&mut self, now: Now, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.forgotten_by = None;
+        for (request, who) in std::mem::take(&mut run.pending.forgetting) {
+            self.destroy_run(now, request, who, id);
+        }
+    }
+
+    fn destroy_run(&mut self, now: Now, request: RequestId, who: Who, id: RunId) {
+        self.note(id, now.wall, Fact::Requested { what: OperationKind::Destroy, who: who.clone() });
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.pending.destroying.push((request, who));
+        }
+        self.ask_to_destroy(id);
     }
 
     fn open_run(&self, domain: DomainId) -> Option<RunId> {

@@ -166,7 +166,7 @@ impl Engine {
         if self.current.get(&domain) == Some(&id) {
             self.news(domain);
         }
-        for request in waiting {
+        for (request, _) in waiting {
             self.reply(request, domain, Reply::Done);
         }
     }

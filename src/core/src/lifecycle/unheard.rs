@@ -93,11 +93,13 @@ impl Engine {
     }
 
     /// Whether what libvirt shows of this domain is about a run that no block tells of: the one that was open goes on.
-    pub(super) fn goes_on(&self, view: &DomainView) -> bool {
+    pub(super) fn goes_on(&self, view: &DomainView, same_libvirt: bool) -> bool {
         let open = self.current.get(&view.domain.id).filter(|id| self.runs[*id].is_open());
         open.is_some_and(|id| {
-            // libvirt gives a number again when it has started anew; only the process is sure.
-            let sure = view.process.is_some() && self.runs[id].start.incarnation.process.is_some();
+            // libvirt gives a number again only when it has started anew; otherwise the process alone is sure.
+            let known = &self.runs[id].start.incarnation;
+            let sure = view.process.is_some() && known.process.is_some()
+                || same_libvirt && view.domain.libvirt_id.is_some() && known.libvirt_id.is_some();
             sure && self.is_same_incarnation(*id, view)
         })
     }

@@ -173,6 +173,9 @@ impl World {
         let start = self.ledger.starts().get(&ending.run);
         let Some(life) = start.and_then(|start| self.hypervisor.life_of(start)) else { return };
         let Some(ended) = life.ended else {
+            if start.is_some_and(|start| self.is_taken_for_another(start, life)) {
+                return;
+            }
             return wrong.push(format!("run {} has an ending and goes on", ending.run));
         };
         if ending.verdict.certainty != Certainty::Certain {
@@ -194,6 +197,18 @@ impl World {
         if shadow {
             wrong.push(format!("run {} is certain though we were deaf: {ending:?}", ending.run));
         }
+    }
+
+    /// Whether nothing is left that shows that the life of this run goes on, and its present run is told as another: the clock was
+    /// set around its start, so that its part of the log is dated after it; its process was not told; and libvirt has begun
+    /// anew since, so that its number may have been given again.
+    fn is_taken_for_another(&self, start: &RunStart, life: &Life) -> bool {
+        let libvirt_is_another = self.hypervisor.up_since.is_some_and(|since| since.mono >= life.started);
+        let later = self.ledger.starts().values().any(|later| {
+            later.run > start.run
+                && self.hypervisor.life_of(later).is_some_and(|its| its.process == life.process)
+        });
+        self.was_jumped_in(life) && start.incarnation.process.is_none() && libvirt_is_another && later
     }
 
     /// Whether the wall clock was set in this life, or around it: then its evidence is dated by two clocks, and nobody can say how

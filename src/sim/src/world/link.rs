@@ -6,7 +6,7 @@ use std::time::Duration;
 use whydown_core::hypervisor::{Happening, HostEvent, Listing, Process, Server};
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::Input;
-use whydown_core::time::{Mono, Now};
+use whydown_core::time::{Mono, Now, Wall};
 
 use super::agenda::Due;
 use super::{Answers, World};
@@ -115,13 +115,11 @@ impl World {
         let changing: BTreeSet<DomainId> =
             waiting.iter().filter(|event| changes_state(&event.what)).map(|event| event.domain.id).collect();
         let changing = changing.into_iter().collect();
-        let server = self.hypervisor.up_since.map(|since| Server {
-            process: Process {
-                pid: LIBVIRTD,
-                start_ticks: since.mono.since(Mono::default()).as_millis() as u64,
-            },
-            since: since.wall,
-        });
+        let long_ago = Now { mono: Mono::default(), wall: Wall(i64::MIN) };
+        let since = self.hypervisor.up_since.unwrap_or(long_ago);
+        let start_ticks = since.mono.since(Mono::default()).as_millis() as u64;
+        let process = Process { pid: LIBVIRTD, start_ticks };
+        let server = Some(Server { process, since: since.wall });
         let listing = Listing { domains: self.hypervisor.views(), changing, heard_from: began.wall, server };
         if let Some(since) = self.deaf_since.take() {
             self.deaf.push((since, began.mono));

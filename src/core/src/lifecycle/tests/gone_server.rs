@@ -4,6 +4,7 @@ use super::faults::{listing, open_run, recovered};
 use super::*;
 use crate::evidence::ExitStatus;
 use crate::hypervisor::{DomainState, Process, Server};
+use crate::log::{Log, LogBlock};
 use crate::operation::{Operation, OperationKind};
 
 /// The first libvirt, and one that follows it a moment after `since`.
@@ -108,4 +109,25 @@ fn a_start_that_died_with_its_libvirt_is_over_as_soon_as_the_next_one_does_not_k
     world.linked_to(NEXT, since, Listing::default());
     world.absent(6_000);
     assert_eq!(world.endings.len(), 1);
+}
+
+/// Told as ended once, while it ran: its part of QEMU's log is dated by a clock that was set back before libvirt told of it.
+#[test]
+fn a_number_is_that_of_the_same_run_for_as_long_as_libvirt_is_the_same() {
+    for (next, endings) in [(FIRST, 0), (NEXT, 1)] {
+        let mut world = World::new();
+        let since = world.now().wall;
+        world.linked_to(FIRST, since, Listing::default());
+        let domain = DomainRef { id: VM, name: "vm".into(), libvirt_id: Some(1) };
+        let (at, what) = (world.now().wall, Happening::Started(StartDetail::Booted));
+        world.tell(Input::Host(HostEvent { domain, at, what, process: None }));
+        world.tell(Input::LinkLost { at });
+        let began = Some(at.after(Duration::from_secs(315_576_000)));
+        let block = LogBlock { name: "vm".into(), domain: Some(VM), began, ..LogBlock::default() };
+        world.tell(Input::Past(vec![Log { name: "vm".into(), blocks: vec![block], unread: None }]));
+        world.linked_to(next, since, running());
+        world.pass(10_000);
+        assert_eq!(world.endings.len(), endings, "a new libvirt may give a number again");
+        assert_eq!(world.engine.runs[&RunId(1 + endings as u64)].start.incarnation.libvirt_id, Some(1));
+    }
 }

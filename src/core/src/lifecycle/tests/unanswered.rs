@@ -10,8 +10,16 @@ const ASKED_MS: i64 = 999_000;
 
 /// The daemon before was asked to create it and answered, and was killed a second ago.
 fn asked_for(driver_inside: bool) -> World {
+    begun_by(&[OperationKind::Create], driver_inside)
+}
+
+/// The same with all that it was asked for.
+fn begun_by(operations: &[OperationKind], driver_inside: bool) -> World {
     let at = Wall::from_millis(ASKED_MS);
-    let fact = Fact::Requested { what: OperationKind::Create, who: "tester".into() };
+    let requested = |what: &OperationKind| {
+        let fact = Fact::Requested { what: *what, who: "tester".into() };
+        Evidence { first: at, last: at, times: 1, fact }
+    };
     let start = RunStart {
         run: RunId(1),
         domain: VM,
@@ -21,7 +29,7 @@ fn asked_for(driver_inside: bool) -> World {
         incarnation: Incarnation { libvirt_id: None, process: None, boot: settings().boot },
     };
     let recovered = Recovered {
-        open: vec![(start, vec![Evidence { first: at, last: at, times: 1, fact }])],
+        open: vec![(start, operations.iter().map(requested).collect())],
         last_run: 1,
         alive: Some(at),
         ..Recovered::default()
@@ -172,4 +180,33 @@ fn a_destroy_that_libvirt_was_asked_for_too_early_is_asked_for_again() {
     world.pass(10_000);
     assert_eq!(world.replies, [Reply::Done, Reply::Done]);
     assert_eq!(world.endings.len(), 1);
+}
+
+/// Never answered once: the run was taken for over, and came up.
+#[test]
+fn who_wants_a_run_destroyed_that_was_taken_for_over_and_is_not_has_it_destroyed() {
+    for heard in [true, false] {
+        let mut left = begun_by(&[OperationKind::Create, OperationKind::Destroy], false);
+        left.listed_without_it();
+        left.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+        let destroys = |asked: &[Question]| {
+            let acts =
+                asked.iter().filter(|q| matches!(q, Question::Perform { act: Operation::Destroy, .. }));
+            acts.count()
+        };
+        assert_eq!((destroys(&left.asked), left.replies.len()), (0, 0), "nobody knows whether it comes up");
+        if heard {
+            left.heard(Happening::Started(StartDetail::Booted));
+        } else {
+            let mut shown = super::faults::listing(crate::hypervisor::DomainState::Running, Some(1));
+            let view = Some(Some(shown.domains.remove(0)));
+            left.tell(Input::Answered(Answer::Looked { domain: VM, view }));
+        }
+        assert_eq!(left.status(), Some(Status::Up));
+        assert_eq!(destroys(&left.asked), 1);
+        let (run, what, outcome) = (RunId(1), OperationKind::Destroy, Outcome::Done);
+        left.tell(Input::Answered(Answer::Performed { run, request: None, what, outcome }));
+        left.heard(Happening::Stopped(StopDetail::Destroyed));
+        assert_eq!((left.replies.as_slice(), left.status()), (&[Reply::Done][..], None));
+    }
 }
