@@ -70,10 +70,10 @@ needs_test() {
     need gettext-base gettext.sh    # libvirt-guests speaks through it
     need sysvinit-utils             # and /lib/lsb/init-functions
     need chromium chromium          # pages of strangers (tests/hostile): 300 MB
-    need nginx-light nginx          # a proxy that still speaks TLS 1.0 (tests/tls); it is not started
+    need nginx-light nginx          # a proxy that still speaks TLS 1.0 (tests/daemon/tls); it is not started
     needs_peers
 }
-# XML-RPC clients of other languages, which read what the daemon writes (tests/peers): 600 MB, nearly all of it Java and Go.
+# XML-RPC clients of other languages, which read what the daemon writes (tests/clients/peers): 600 MB, nearly all of it Java and Go.
 peers=$(dirname "$0")/../target/peers
 needs_peers() {
     need default-jdk-headless javac

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use whydown_lab::{Guest, Result, wait_until};
 
-use crate::host::{Host, PATIENCE, says, told};
+use whydown_lab::host::{Host, PATIENCE, says, told};
 
 /// Memory that takes long to send at one megabyte a second: the ROM of a network card.
 fn large(guest: Guest) -> Guest {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use whydown_lab::{Result, Signal, wait_until};
 
-use crate::host::{Host, PATIENCE, code_of, post, says, told};
+use whydown_lab::host::{Host, PATIENCE, code_of, post, says, told};
 
 /// What no answer from memory takes, however busy the machine is.
 const AT_ONCE: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use whydown_lab::{
     EmbedRoot, Guest, Launch, OnEnd, Result, Signal, Whydownd, lab_dir, run, wait_until, xmlrpc_client,
 };
 
-use crate::host::{Held, PATIENCE};
+use whydown_lab::host::{Held, PATIENCE};
 
 /// whydownd with libvirt inside.
 pub struct Embedded {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use whydown_lab::{Guest, Result, wait_until};
 
-use crate::host::{Host, PATIENCE, says};
+use whydown_lab::host::{Host, PATIENCE, says};
 
 const NETWORK: &str = "<interface type='network'><source network='nowhere'/></interface>";
 const CPU: &str = "<cpu mode='custom' match='exact'><model fallback='forbid'>Nonesuch</model></cpu>";
@@ -239,7 +239,7 @@ fn several_starts_in_a_row_that_fail_and_one_that_works_are_all_told_and_the_run
     past(&host, &later, 1)?;
     assert_eq!((past(&host, &disk, 3)?.len(), host.run(&disk)), (3, run));
     serial.power_off()?;
-    let ended = host.check(&disk, &crate::host::told("guest-poweroff", 0, 7), "certain|probable")?;
+    let ended = host.check(&disk, &whydown_lab::host::told("guest-poweroff", 0, 7), "certain|probable")?;
     assert_eq!(ended["run"].as_i64(), run, "{ended:#}");
 
     // And all of it while whydown is away.

@@ -7,7 +7,7 @@ use whydown_lab::{
     BootDisk, Guest, OnCrash, Result, Serial, Signal, WatchdogAction, empty_qcow2, wait_until,
 };
 
-use crate::host::{Host, PATIENCE, says, told};
+use whydown_lab::host::{Host, PATIENCE, says, told};
 
 #[test]
 fn a_vm_that_moves_is_told_as_moved_and_shown_where_it_is() -> Result<()> {

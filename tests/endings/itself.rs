@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use whydown_lab::Result;
 
-use crate::host::{Host, says, told};
+use whydown_lab::host::{Host, says, told};
 
 fn monitor(host: &Host, name: &str, command: &str) -> Result<std::process::Output> {
     host.libvirtd.try_virsh(&["qemu-monitor-command", name, "--hmp", command])

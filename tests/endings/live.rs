@@ -2,7 +2,7 @@
 
 use whydown_lab::{OnCrash, OnEnd, Result, Signal, WatchdogAction, wait_until};
 
-use crate::host::{Host, PATIENCE, says, told};
+use whydown_lab::host::{Host, PATIENCE, says, told};
 
 #[test]
 fn guests_that_end_by_themselves_are_told_apart() -> Result<()> {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use whydown_lab::{Launch, Result, Whydownd, lab_dir, wait_until, xmlrpc_client};
 
-use crate::host::{Held, PATIENCE};
+use whydown_lab::host::{Held, PATIENCE};
 
 const TEST_VM: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use rustix::process::{Pid, kill_process};
 use whydown_lab::{EmbedRoot, Launch, Result, Signal, Whydownd, lab_dir, wait_for};
 
-use crate::host::PATIENCE;
+use whydown_lab::host::PATIENCE;
 
 /// Processes with a monitor in a probe's folder of this root.
 fn probes(root: &EmbedRoot) -> Vec<Pid> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use whydown_lab::{Result, Signal};
 
-use crate::host::{Host, PATIENCE, told};
+use whydown_lab::host::{Host, PATIENCE, told};
 
 /// The sockets of QEMU's monitors below libvirtd's folder.
 fn monitors(host: &Host) -> Vec<PathBuf> {

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use whydown_lab::{BootDisk, Guest, OnCrash, Result, WatchdogAction, lab_dir, wait_until, xmlrpc_client};
 
-use crate::host::{Host, PATIENCE};
+use whydown_lab::host::{Host, PATIENCE};
 
 /// Bursts of orders; after each it must be quiet and right.
 const BURSTS: usize = 8;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use whydown_lab::{Guest, Result, Serial, Signal, wait_until};
 
-use crate::host::{Host, PATIENCE, post};
+use whydown_lab::host::{Host, PATIENCE, post};
 
 /// How a guest ends in every round, and what may be told of it. SIGKILL's own trace is heard or lost for ever.
 struct Way {

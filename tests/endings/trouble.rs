@@ -7,7 +7,7 @@ use serde_json::Value;
 use whydown_lab::{EmbedRoot, Launch, OnCrash, Result, Signal, Whydownd, lab_dir, wait_until};
 
 use crate::daemon::{Embedded, Filler, Mount};
-use crate::host::{Held, PATIENCE};
+use whydown_lab::host::{Held, PATIENCE};
 
 #[test]
 fn vms_that_end_while_nobody_embeds_libvirt_are_told_by_the_next_daemon() -> Result<()> {

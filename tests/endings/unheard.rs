@@ -2,7 +2,7 @@
 
 use whydown_lab::{Guest, OnCrash, OnEnd, Result, Signal, WatchdogAction, wait_until};
 
-use crate::host::{Host, PATIENCE, says, told};
+use whydown_lab::host::{Host, PATIENCE, says, told};
 
 const OFF: &str = "shut off (shutdown)";
 

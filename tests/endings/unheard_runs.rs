@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use whydown_lab::{Guest, Result, Signal, wait_until};
 
-use crate::host::{Host, PATIENCE, says};
+use whydown_lab::host::{Host, PATIENCE, says};
 
 /// How a run ends.
 #[derive(Clone, Copy)]

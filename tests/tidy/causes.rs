@@ -7,7 +7,7 @@ use serde::Deserialize;
 use whydown_core::cause::Cause;
 use whydown_core::verdict::{Place, ROWS, Setting};
 
-use crate::generated::{check, root};
+use whydown_lab::generated::{check, root};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde::Deserialize;
 
-use crate::generated::{check, root};
+use whydown_lab::generated::{check, root};
 
 #[derive(Deserialize)]
 struct File {

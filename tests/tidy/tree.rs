@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::generated::root;
+use whydown_lab::generated::root;
 
 /// A second idea usually waits beyond this.
 const LINES_MOST: usize = 600;

@@ -1,4 +1,4 @@
-//! Every story of `tests/scenarios/` is played and judged; every row and every cause has one.
+//! Every story of `src/sim/scenarios/` is played and judged; every row and every cause has one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use whydown_core::verdict::ROWS;
 use whydown_sim::scenario::{Scenario, judge, read};
 
 fn stories() -> Vec<(PathBuf, Scenario)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     read(&folder).unwrap_or_else(|error| panic!("{error}"))
 }
 

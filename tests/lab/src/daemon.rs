@@ -39,6 +39,16 @@ const OPEN: [(&str, &str); 4] = [
 /// The word with which the reader of notifications is ended; no service manager knows it.
 const LAST_WORD: &[u8] = b"LAB_END=1";
 
+/// A program of this project, beside the test that runs.
+///
+/// # Panics
+/// If it was not built: `cargo test` builds it for the tests of the whole project.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its program");
+    let beside = test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    beside.unwrap_or_else(|| panic!("{name} is not beside {}: cargo build --bins", test.display()))
+}
+
 /// How to run whydownd.
 #[derive(Clone, Debug)]
 pub struct Launch {

@@ -49,17 +49,23 @@ mod authority;
 mod daemon;
 mod python;
 
+pub mod engine;
+pub mod generated;
+pub mod host;
+pub mod requests;
+
 pub use audit::Audit;
 pub use authority::{Authority, Papers, Term};
 pub use booted::{BootedHost, GoDown};
 pub use command::run;
-pub use daemon::{Launch, Whydownd};
+pub use daemon::{Launch, Whydownd, program};
 pub use embed::{EmbedRoot, EmbedShell};
 pub use error::{Error, Result};
 pub use guest::{
     BOOT_SECTOR, BootDisk, Guest, OnCrash, OnEnd, Serial, WRITTEN_OFFSET, WatchdogAction, empty_qcow2,
     write_image,
 };
+pub use host::Host;
 pub use libvirtd::{FullDisk, Libvirtd};
 pub use linux::{Agent, Console, LinuxGuest};
 pub use memory::MemoryGroup;

@@ -1,6 +1,6 @@
 //! Stories as data: what happened, told in libvirt's and QEMU's own words, and what must be said of it, and what not.
 //!
-//! The files lie in `tests/scenarios/`. A step is one line; [`words`] is their dictionary. Each story is played on a
+//! The files lie in `src/sim/scenarios/`. A step is one line; [`words`] is their dictionary. Each story is played on a
 //! fresh world with one domain named `vm`, and gets ten seconds of rest at its end.
 
 mod judge;

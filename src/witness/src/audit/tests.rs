@@ -1,5 +1,5 @@
 //! Records as the kernel wrote them (`records.txt`: Linux 6.18, with some paths shortened), and others that mean to
-//! deceive. What comes over netlink for real is heard in `tests/signals` of the whole, which owns the host's audit.
+//! deceive. What comes over netlink for real is heard in `tests/host/signals` of the whole, which owns the host's audit.
 
 use std::cell::RefCell;
 

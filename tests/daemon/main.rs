@@ -1,0 +1,6 @@
+//! The daemon as its callers use it: its verbs, its figures, its doors with certificates, and guests that have an agent.
+
+mod guests;
+mod sampling;
+mod tls;
+mod verbs;
