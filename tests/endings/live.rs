@@ -106,7 +106,8 @@ fn what_others_do_on_the_host_is_not_the_users_doing() -> Result<()> {
     let ended = host.guest("ended")?;
     let _d = host.up(&ended)?;
     host.libvirtd.qemu("ended")?.signal(Signal::TERM)?;
-    let ending = host.check(&ended, &told("process-terminated", 1, 11), "certain")?;
+    // Where its monitor breaks before QEMU has said so too, only its log names the sender.
+    let ending = host.check(&ended, &told("process-terminated", 1, 11), "certain|probable")?;
     let me = format!("from process {}", std::process::id());
     assert!(says(&ending["because"], &me), "the sender is named: {ending:#}");
 

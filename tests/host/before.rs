@@ -45,7 +45,12 @@ fn an_orderly_shutdown_while_whydown_was_stopped_is_told_by_what_that_boot_left(
     }
     let ending = world.expect(&stubborn, 1, ["host-shutdown", "probable", "E12"]);
     says(&ending, "evidence", BY_JOURNAL);
-    world.expect(&earlier, 1, ["guest-poweroff", "probable", "U9"]);
+    // Where its log has lost the line of the signal by which libvirt ends it, nobody can know.
+    let past = world.past(&earlier);
+    let lost_line = past.first().is_some_and(|ending| ending["row"] == "U14");
+    let wanted =
+        if lost_line { ["unknown-ended", "unknown", "U14"] } else { ["guest-poweroff", "probable", "U9"] };
+    world.expect(&earlier, 1, wanted);
 
     // Whatever way it goes down, and where nobody shuts the guests down.
     world.host.run(&["systemctl", "disable", "--now", "libvirt-guests"])?;

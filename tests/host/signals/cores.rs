@@ -1,12 +1,15 @@
 //! A kernel that takes its time over writing down the memory of a QEMU that a fault ends.
 
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::process::{Child, Command, Stdio};
 
-use whydown_lab::{Result, Signal};
+use rustix::fs::OFlags;
+use whydown_lab::{Result, Signal, wait_until};
 
 use crate::signals::tracing_host;
-use whydown_lab::host::{says, told};
+use whydown_lab::host::{PATIENCE, says, told};
 
 const PATTERN: &str = "/proc/sys/kernel/core_pattern";
 
@@ -48,8 +51,20 @@ fn a_core_that_a_program_takes_slowly_hides_neither_the_sender_nor_the_program()
     let _cores = Cores::go_to(&format!("|{} %P", at("take").display()));
     let _line = host.up(&guest)?;
     host.libvirtd.qemu("slow")?.signal(Signal::SEGV)?;
-    // Opening waits for the other side: the program was begun, and QEMU is being written down.
-    std::fs::write(at("go"), "go\n").expect("the program reads");
+    // It can be opened when the other side is open: the program was begun, and QEMU is being written down. The kernel looks for
+    // the program in the machine's own root, and so never finds it where this runs in another.
+    let open =
+        || File::options().write(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(at("go")).ok();
+    let mut go = None;
+    wait_until(
+        "the kernel has begun the program that takes the core (not where /tmp is another's)",
+        PATIENCE,
+        || {
+            go = open();
+            go.is_some()
+        },
+    );
+    go.expect("it is open").write_all(b"go\n").expect("the program reads");
     let ending = host.check(&guest, &told("process-terminated", 1, 11), "certain")?;
     let me = std::process::id();
     assert!(says(&ending["because"], &format!("SIGSEGV from process {me}, ")), "{ending:#}");

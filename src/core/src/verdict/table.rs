@@ -169,7 +169,7 @@ table! {
         "U7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "U8" ButtonPressed => OtherShutdown, Probable: "The power button had been pressed, and not by us.";
         "U10" LogNotWhole => UnknownEnded, Unknown: "An orderly shutdown, and what led to it may stand in QEMU's log, of which this run's part was not read whole.";
-        "U12" NoSignalLogged => MonitorQuit, Probable: "QEMU's log, read whole, names no signal: libvirt ends a guest that is off by one, and a quit command leaves none.";
+        "U14" NoSignalLogged => UnknownEnded, Unknown: "An orderly shutdown, and QEMU's log names no signal: libvirt ends a guest that is off by one, and somebody's quit command leaves none; but a busy host may lose the line.";
         "U13" RebootMayHaveEnded => GuestPoweroff, Probable: "An orderly shutdown without another trace: the guest went off, or rebooted, which ends it by its definition as well; nothing tells which.";
         "U9" _ => GuestPoweroff, Probable: "An orderly shutdown without another trace is the guest's own, as a rule.";
     }
@@ -333,6 +333,10 @@ pub const RETIRED: &[(&str, &str)] = &[
     ("N29", "Its guest can end QEMU with this status."),
     ("U4", "Init ends processes when the host goes down."),
     ("U5", "QEMU or the kernel names the signal and its sender."),
+    (
+        "U12",
+        "QEMU's log, read whole, names no signal: libvirt ends a guest that is off by one, and a quit command leaves none.",
+    ),
     ("X1", "Our destroy was on its way when we stopped hearing."),
     ("X2", "The kernel names the process."),
     ("X3", "Init ends processes when the host goes down."),
