@@ -359,6 +359,8 @@ impl Hypervisor {
                 life.way = life.way.or(Some(Way::HostLost));
             }
             self.end(id, DomainState::ShutOff(ShutOffReason::Unknown), now);
+            // What waited for libvirt is gone with the boot.
+            self.domains.entry(id).and_modify(|domain| domain.on_return.clear());
         }
         self.forget_reasons();
         self.boots += 1;
@@ -382,6 +384,11 @@ impl Hypervisor {
                     None => !start.seen && life.logged == start.at,
                 }
         })
+    }
+
+    /// The life whose part of the log began at this moment.
+    pub fn life_logged(&self, domain: DomainId, began: Wall) -> Option<&Life> {
+        self.lives.iter().find(|life| life.domain == domain && life.logged == began)
     }
 
     /// What the log says of a life, as the witness of logs tells it.

@@ -118,7 +118,7 @@ fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 /// Lives that were once told wrongly, as short as they can be.
-fn found() -> [Vec<Step>; 5] {
+fn found() -> [Vec<Step>; 8] {
     use Start::{Booted, Create, Restored};
     use Step::{
         Answers, Befall, BeginSession, BreakNextAct, Crash, Daemon, Defined, Destroy, FinishSession,
@@ -184,6 +184,34 @@ fn found() -> [Vec<Step>; 5] {
             Step::Start(0, Booted),
             FinishSession,
             Destroy(0),
+        ],
+        // What another client began and lost while a start of ours waited for the disk was told by nobody.
+        vec![
+            Step::Start(0, Booted),
+            Step::Disk(356),
+            Pass(52),
+            Step::Start(1, Create),
+            Lose(Loss::Drained),
+            Step::Start(1, Start::MigratedInVain),
+            Pass(280),
+        ],
+        // The same while it waited for libvirt.
+        vec![
+            Pass(52),
+            Step::Start(0, Create),
+            Answers(299),
+            Lose(Loss::Drained),
+            Step::Start(0, Start::MigratedInVain),
+            Pass(280),
+        ],
+        // In this story a QEMU that waited for its libvirt outlived the boot.
+        vec![
+            Step::Start(1, Restored),
+            Lose(Loss::Libvirtd),
+            Pass(5001),
+            Befall(1, Way::GuestPoweroff),
+            Reboot,
+            Lose(Loss::Libvirtd),
         ],
     ]
 }

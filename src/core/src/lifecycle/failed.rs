@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::run::Phase;
+use super::settle::dated;
 use crate::evidence::{Dossier, Fact, LogWord, OperationKind};
 use crate::hypervisor::DomainRef;
 use crate::id::{DomainId, RunId};
 use crate::limits;
+use crate::log::LogBlock;
 use crate::record::{Acknowledged, Ending, Keep, RunStart, TOLD_LATER, Verdict, When};
 use crate::snapshot::{Link, Status};
 use crate::time::{Now, Wall};
@@ -188,7 +190,7 @@ impl Engine {
         self.end(now, id, When::At(at));
     }
 
-    /// An ending of its own, and nothing of what is shown: a later run of its domain is known.
+    /// A start that failed before a run of its domain that is known already.
     fn tell_later(&mut self, now: Now, failed: FailedStart) {
         let FailedStart { domain, at, began, .. } = &failed;
         let mut start = self.new_start(now, domain, began.unwrap_or(*at).min(*at), true, None);
@@ -197,14 +199,37 @@ impl Engine {
         for (at, fact) in &failed.facts {
             dossier.add(*at, fact.clone());
         }
-        let acknowledged = Some(Acknowledged { at: now.wall, by: TOLD_LATER.into() });
-        let ending = Arc::new(Ending {
-            acknowledged,
-            ..ending_of(&start, &start.name, &dossier, When::At(*at), verdict::decide(&dossier, *at))
-        });
         self.remember_told(now, domain.id, start.run, (*at, *at), &dossier);
+        self.tell_in_history(now, start, dossier, When::At(*at));
+    }
+
+    /// An ending, and nothing of what is shown: a later run of its domain is known.
+    fn tell_in_history(&mut self, now: Now, start: RunStart, dossier: Dossier, end: When) {
+        let (ended, heard) = dated(start.at, end, &dossier);
+        let acknowledged = Some(Acknowledged { at: now.wall, by: TOLD_LATER.into() });
+        let verdict = verdict::decide(&dossier, heard);
+        let ending = Ending { acknowledged, ..ending_of(&start, &start.name, &dossier, ended, verdict) };
+        let ending = Arc::new(ending);
         self.remember_ended(now, start, dossier, &ending, true);
-        self.keep(ending.domain, Keep::Ending(Arc::clone(&ending)));
+        self.keep(ending.domain, Keep::Ending(ending));
+    }
+
+    /// A run of which its part of QEMU's log alone tells, and that was over before its domain's present run came up.
+    pub(super) fn tell_as_before(&mut self, now: Now, domain: DomainId, block: &LogBlock, gap: Fact) {
+        let Some(began) = block.began else { return };
+        let named = DomainRef { id: domain, name: block.name.clone(), libvirt_id: None };
+        let start = self.new_start(now, &named, began, false, None);
+        let mut dossier = Dossier::default();
+        dossier.add(now.wall, gap);
+        dossier.add(began, Fact::LogStart { at: began, incoming: block.incoming });
+        for (at, fact) in &block.facts {
+            dossier.add(*at, fact.clone());
+        }
+        dossier.add(now.wall, Fact::Replaced);
+        if let Some((LogWord::Failed, at)) = block.farewell() {
+            self.remember_told(now, domain, start.run, (at, at), &dossier);
+        }
+        self.tell_in_history(now, start, dossier, When::Between(began, now.wall.max(began)));
     }
 
     /// A run has ended that had never come up.

@@ -303,6 +303,7 @@ impl Engine {
         self.take_strays(now, id);
         self.renamed(now, domain, Some(id));
         self.is_not_over(now, id);
+        self.tell_others(now, id);
         // Somebody asked to destroy it before libvirt knew it.
         if to_be_destroyed {
             self.ask_to_destroy(id);

@@ -49,7 +49,7 @@ impl Engine {
         let up = listing.domains.iter().filter(|view| is_up(view)).map(|view| view.domain.id);
         let up = up.filter(|domain| !changing.contains(domain)).collect();
         let hearing = Hearing { from: listing.heard_from, now: now.wall, changing, up };
-        let mut unheard = self.unheard(from.min(now.wall), &hearing);
+        let mut unheard = self.unheard(from.min(now.wall), &gap, &hearing);
         self.link = Link::Up;
         if !std::mem::replace(&mut self.settled, true) {
             self.listed();

@@ -11,6 +11,7 @@ use crate::hypervisor::{
     DomainState, Happening, IoErrorAction, PauseReason, Server, StartDetail, SuspendDetail, WatchdogAction,
 };
 use crate::limits;
+use crate::log::LogBlock;
 use crate::record::{Ending, RunStart, When};
 use crate::sample::Devices;
 use crate::snapshot::Status;
@@ -97,6 +98,9 @@ pub(super) struct Run {
     pub looked_into: bool,
     /// What was not heard meanwhile: a run that came up and went in it left no word.
     pub missed: Option<Fact>,
+    /// Parts of QEMU's log that were over while libvirt's answer to its start was still to come, with the gap in which they were:
+    /// when it comes up, they are other runs'.
+    pub others: Vec<(LogBlock, Fact)>,
     /// Its unit was given something to do: libvirt has it stopped after every end, and it matters only if the host's service
     /// manager sent a signal.
     pub unit_stopping: Option<(Wall, Fact)>,
@@ -138,6 +142,7 @@ impl Run {
             forgotten_by: destroyer,
             looked_into: false,
             missed: None,
+            others: Vec::new(),
             unit_stopping: None,
             unkept: BTreeSet::new(),
             keep_at: None,

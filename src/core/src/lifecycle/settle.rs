@@ -138,9 +138,7 @@ impl Engine {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Phase::Settling { end, remains, .. } = &run.phase else { return };
         let looked = *remains;
-        let ended = not_before(run.start.at, narrowed(*end, &run.dossier), &run.dossier);
-        // What is heard of an end is dated by when it was heard: against that, what came before it is measured.
-        let heard = if let When::At(at) = end { *at } else { ended.latest() };
+        let (ended, heard) = dated(run.start.at, *end, &run.dossier);
         let decided = decided.filter(|(end, _)| *end == heard).map(|(_, verdict)| verdict);
         let verdict = decided.unwrap_or_else(|| verdict::decide(&run.dossier, heard));
         let ending = Arc::new(ending_of(&run.start, &run.name, &run.dossier, ended, verdict));
@@ -251,6 +249,13 @@ impl Engine {
 
 /// Why an act counts as refused that was still waiting for the disk.
 const NOT_ASKED: &str = "it had ended before libvirt was asked";
+
+/// When it ended, as all evidence has it, and the moment against which what came before is measured: what is heard of an end is
+/// dated by when it was heard.
+pub(super) fn dated(start: Wall, end: When, dossier: &crate::evidence::Dossier) -> (When, Wall) {
+    let ended = not_before(start, narrowed(end, dossier), dossier);
+    (ended, if let When::At(at) = end { at } else { ended.latest() })
+}
 
 /// The process may have exited before libvirt told that it had started, or that this failed: nothing ends before it has begun.
 /// Where the clock was set back in between, both moments stay as it showed them.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::attribution::{self, Marks};
 use super::engine::Engine;
-use super::run::Phase;
+use super::run::{Phase, Run};
 use crate::evidence::{Fact, LogWord};
 use crate::hypervisor::{DomainRef, DomainView};
 use crate::id::{BootId, DomainId, RunId};
@@ -40,12 +40,13 @@ pub(super) struct Remnants {
 
 impl Engine {
     /// The starts that the logs tell of and that nobody heard; what began since `heard_from` is heard.
-    pub(super) fn unheard(&mut self, deaf_since: Wall, hearing: &Hearing) -> Unheard {
+    pub(super) fn unheard(&mut self, deaf_since: Wall, gap: &Fact, hearing: &Hearing) -> Unheard {
         let logs = std::mem::take(&mut self.past);
         let mut unheard = Unheard::new();
         for (domain, blocks) in attribution::by_domain(logs) {
-            // Which part is that of a start which libvirt has not answered yet, its answer tells.
-            if self.is_launching(domain) {
+            // Which part is that of a start which libvirt has not answered yet shows when it comes up.
+            if let Some(id) = self.launching(domain) {
+                self.set_aside(id, blocks, deaf_since, gap);
                 continue;
             }
             let mut blocks = attribution::unheard(blocks, self.latest_known(domain), deaf_since);
@@ -65,7 +66,13 @@ impl Engine {
 
     /// The latest run of a domain of which anything is known.
     pub(super) fn latest_known(&self, domain: DomainId) -> Option<Marks> {
-        let followed = self.runs.values().rev().find(|run| run.start.domain == domain);
+        self.latest_but(domain, None)
+    }
+
+    /// The same without this run.
+    fn latest_but(&self, domain: DomainId, except: Option<RunId>) -> Option<Marks> {
+        let its = |run: &&Run| run.start.domain == domain && Some(run.start.run) != except;
+        let followed = self.runs.values().rev().find(its);
         let followed = followed.map(|run| Seen::of(&run.start));
         let seen =
             followed.into_iter().chain(self.latest.get(&domain).copied()).max_by_key(|seen| seen.run)?;
@@ -73,8 +80,34 @@ impl Engine {
         Some(Marks { domain, started, seen_start, next_start: None, previous: None, failing: false })
     }
 
-    fn is_launching(&self, domain: DomainId) -> bool {
-        self.current.get(&domain).is_some_and(|id| self.runs[id].phase == Phase::Launching)
+    fn launching(&self, domain: DomainId) -> Option<RunId> {
+        self.current.get(&domain).copied().filter(|id| self.runs[id].phase == Phase::Launching)
+    }
+
+    /// Parts of the log that are over: of other clients' starts, or of this one, if it came and went. That it comes up from
+    /// now on will tell.
+    fn set_aside(&mut self, id: RunId, blocks: Vec<LogBlock>, deaf_since: Wall, gap: &Fact) {
+        let Some(run) = self.runs.get(&id).filter(|run| run.pending.awaits_its_start()) else { return };
+        let known = self.latest_but(run.start.domain, Some(id));
+        let mut over = attribution::unheard(blocks, known, deaf_since);
+        if over.last().is_some_and(|last| last.farewell().is_none()) {
+            over.pop();
+        }
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        for block in over {
+            if run.others.iter().all(|(other, _)| other.began != block.began) {
+                run.others.push((block, gap.clone()));
+            }
+        }
+    }
+
+    /// A start has come up: what was over before was other clients'.
+    pub(super) fn tell_others(&mut self, now: Now, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let (domain, others) = (run.start.domain, std::mem::take(&mut run.others));
+        for (block, gap) in others {
+            self.tell_as_before(now, domain, &block, gap);
+        }
     }
 
     /// Which of these starts are over. One that libvirt shows as active goes on; so may, where events are still to

@@ -130,6 +130,13 @@ impl World {
                 None => without_life.entry(start.domain).or_default().push(start),
             }
         }
+        for ending in self.ledger.endings().values().filter(|ending| ending.was_told_later()) {
+            let Some(life) = self.hypervisor.life_logged(ending.domain, ending.started) else { continue };
+            let (key, unsure) = ((life.process.pid, life.process.start_ticks), self.was_jumped_in(life));
+            if let Some(other) = lives.insert(key, ending.run).filter(|_| !unsure) {
+                wrong.push(format!("runs {other} and {} are the same life", ending.run));
+            }
+        }
         let untold = |life: &&Life| !lives.contains_key(&(life.process.pid, life.process.start_ticks));
         for (domain, runs) in &without_life {
             let unknown = self.hypervisor.lives.iter().filter(untold).filter(|life| life.domain == *domain);
@@ -171,7 +178,12 @@ impl World {
     /// What is told as certain is true, and was not told about what lay in or behind our deafness.
     fn check_truth(&self, ending: &Ending, wrong: &mut Vec<String>) {
         let start = self.ledger.starts().get(&ending.run);
-        let Some(life) = start.and_then(|start| self.hypervisor.life_of(start)) else { return };
+        let life = match start {
+            Some(start) => self.hypervisor.life_of(start),
+            // What was told later has no start on disk.
+            None => self.hypervisor.life_logged(ending.domain, ending.started),
+        };
+        let Some(life) = life else { return };
         let Some(ended) = life.ended else {
             if start.is_some_and(|start| self.is_taken_for_another(start, life)) {
                 return;

@@ -210,3 +210,54 @@ fn who_wants_a_run_destroyed_that_was_taken_for_over_and_is_not_has_it_destroyed
         assert_eq!((left.replies.as_slice(), left.status()), (&[Reply::Done][..], None));
     }
 }
+
+/// A part of QEMU's log in which a VM was to arrive and did not.
+fn failed_arrival(began: Wall) -> LogBlock {
+    let at = began.after(Duration::from_millis(280));
+    let facts = vec![(at, Fact::LogEnd { word: crate::evidence::LogWord::Failed, at: Some(at) })];
+    let (name, domain, began) = ("vm".into(), Some(VM), Some(began));
+    LogBlock { name, domain, began, incoming: true, last: Some(at), facts, ..LogBlock::default() }
+}
+
+/// Told by nobody once: the log was read while libvirt's answer was still to come, and never again.
+#[test]
+fn what_others_began_and_lost_before_a_start_of_ours_came_up_is_told_in_history() {
+    for comes_up in [true, false] {
+        let mut world = World::new();
+        let (name, xml) = ("vm".into(), "<domain/>".into());
+        world.wants(Wanted::Do {
+            domain: VM,
+            act: Operation::Create { name, xml, made: None, paused: false },
+        });
+        let at = world.now().wall;
+        world.tell(Input::LinkLost { at });
+        world.pass(400);
+        let its_own = LogBlock {
+            began: Some(world.now().wall),
+            incoming: false,
+            last: None,
+            facts: Vec::new(),
+            ..failed_arrival(at)
+        };
+        for _ in 0..2 {
+            let blocks = vec![failed_arrival(at), its_own.clone()];
+            world.tell(Input::Past(vec![Log { name: "vm".into(), blocks, unread: None }]));
+            world.listed_without_it();
+        }
+        assert_eq!(world.endings.len(), 0, "it may be its own part");
+        if comes_up {
+            world.heard(Happening::Started(StartDetail::Booted));
+            let told = &world.endings[0];
+            assert_eq!((told.run, told.started, told.was_told_later()), (RunId(2), at, true));
+            assert_eq!(told.verdict.cause, Cause::IncomingMigrationFailed);
+            assert_eq!(world.status(), Some(Status::Up));
+        } else {
+            let (run, what) = (RunId(1), OperationKind::Create);
+            let outcome = Outcome::Refused("no disk".into());
+            world.tell(Input::Answered(Answer::Performed { run, request: None, what, outcome }));
+            world.absent(6_000);
+            assert_eq!(world.endings[0].run, RunId(1));
+        }
+        assert_eq!(world.endings.len(), 1);
+    }
+}
