@@ -86,7 +86,8 @@ impl LibvirtProcess {
 fn peers(sockets: &[PathBuf]) -> io::Result<BTreeSet<u32>> {
     let mut found = BTreeSet::new();
     for inode in open_sockets(Path::new("/proc/self/fd")) {
-        let Some(peer) = unix(inode)?.and_then(|own| own.peer()) else { continue };
+        // One that was closed meanwhile has no number any more.
+        let Some(peer) = unix(inode)?.and_then(|own| own.peer()).filter(|peer| *peer != 0) else { continue };
         let Some(other) = unix(peer)? else { continue };
         let at = |name: &UnixDiagName| match name {
             UnixDiagName::Pathname(path) => sockets.iter().any(|socket| socket.as_os_str() == path),
@@ -148,6 +149,19 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn a_socket_whose_other_end_is_closed_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("sock");
+        let server = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let left = UnixStream::connect(&socket).unwrap();
+        drop(server.accept().unwrap());
+        let client = UnixStream::connect(&socket).unwrap();
+        let _other_end = server.accept().unwrap();
+        assert_eq!(peers(std::slice::from_ref(&socket)).unwrap().len(), 1);
+        drop((left, client));
+    }
 
     #[test]
     fn who_answers_on_the_socket_is_libvirt_under_any_name_and_nobody_else_is() {

@@ -18,7 +18,9 @@ fn ask(host: &Host, expression: &str) -> Result<String> {
 
 /// The status that an old manager polls.
 fn polled(host: &Host, guest: &Guest, member: &str) -> Result<String> {
-    ask(host, &format!("server.getVmStats('{}')['statsList'][0].get('{member}')", guest.uuid_text()))
+    // The whole answer, where it shows no VM.
+    let of = format!("(lambda said: said['statsList'][0].get('{member}') if 'statsList' in said else said)");
+    ask(host, &format!("{of}(server.getVmStats('{}'))", guest.uuid_text()))
 }
 
 /// `create` with the guest's document.
