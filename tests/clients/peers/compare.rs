@@ -43,8 +43,10 @@ const CHANGING: &[&str] = &[
     "cpuSpeed",
 ];
 
-/// Members that differ from life to life of the same machine.
-const OF_ONE_LIFE: &[&str] = &["statusTime", "pid", "displayPort", "port", "hash", "exitTime", "exitRunId"];
+/// Members that differ from life to life of the same machine. How large the image is into which it writes after a snapshot is
+/// known with the next sample, which may come before a client asks or after.
+const OF_ONE_LIFE: &[&str] =
+    &["statusTime", "pid", "displayPort", "port", "hash", "exitTime", "exitRunId", "apparentsize"];
 
 /// What two replies may differ in.
 #[derive(Clone, Copy, Debug)]
