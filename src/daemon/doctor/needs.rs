@@ -70,7 +70,7 @@ pub const fn needs(cause: Cause) -> &'static [Need] {
         Cause::PausedTooLong | Cause::CoreDumped => &[Link],
         Cause::ProcessLost => &[Link, ExitStatus],
         Cause::ProcessKilled | Cause::OomKilled => &[Link, ExitStatus, Signals, KernelLog],
-        Cause::QemuCrashed => &[Link, ExitStatus, Signals],
+        Cause::QemuCrashed | Cause::LimitReached => &[Link, ExitStatus, Signals],
         Cause::GuestExit => &[Link, ExitStatus],
         Cause::QemuFailed => &[Link, QemuLog, ExitStatus],
         Cause::ProcessTerminated => &[Link, QemuLog, ExitStatus, Signals, Systemd],

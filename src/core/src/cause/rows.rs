@@ -83,11 +83,13 @@ pub enum Cause {
     GuestExit,
     /// Somebody closed QEMU's own window.
     WindowClosed,
+    /// QEMU's process reached a limit that the host sets for it.
+    LimitReached,
 }
 
 impl Cause {
     /// All causes, in the order of the table.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::GuestPoweroff,
         Self::GuestHibernated,
         Self::DestroyedOnReboot,
@@ -126,11 +128,12 @@ impl Cause {
         Self::UnknownVanished,
         Self::GuestExit,
         Self::WindowClosed,
+        Self::LimitReached,
     ];
 }
 
 /// All rows, in the order of the variants.
-pub static ROWS: [Row; 38] = [
+pub static ROWS: [Row; 39] = [
     Row {
         word: "guest-poweroff",
         sentence: "The guest powered itself off.",
@@ -405,7 +408,7 @@ pub static ROWS: [Row; 38] = [
         word: "process-killed",
         sentence: "The QEMU process was killed with SIGKILL.",
         story: "The kernel saw who sent SIGKILL; or the exit status shows SIGKILL, and the kernel's out-of-memory killer did not name it.",
-        advice: "[Find out who stopped {stopped_unit}: systemd ended the VM with it.|Find out who stopped the unit of systemd in which the VM ran: {manager} sent {signal}.|Find out why {sender} kills VMs.|Find out what process {gone_sender} was, which sent {signal} and was gone before it could be looked up: the kernel's audit, where it is on, names such senders.|Find who sends SIGKILL on this host; where signals are traced, whydown names the sender.]",
+        advice: "[Find out who stopped {stopped_unit}: systemd ended the VM with it.|Find out who stopped the unit of systemd in which the VM ran: {manager} sent {signal}.|Find out why {sender} kills VMs.|Find out what process {gone_sender} was, which sent {signal} and was gone before it could be looked up: the kernel's audit, where it is on, names such senders.|Find who sends SIGKILL on this host; where signals are traced, whydown names the sender. The kernel itself sends it at a hard limit on processor time: `prlimit` shows whether the process has one.]",
         exit_code: 1,
         exit_reason: 2,
         classic_reason: 2,
@@ -419,8 +422,8 @@ pub static ROWS: [Row; 38] = [
     Row {
         word: "oom-killed",
         sentence: "The kernel killed the QEMU process because memory ran out.",
-        story: "The kernel log names this very process; or the kernel itself sent SIGKILL, and its log says nothing.",
-        advice: "[Give the control group {group} more memory, or run fewer VMs in it.|Give the host or the VM's control group more memory, or run fewer VMs.]",
+        story: "The kernel log names this very process; or the kernel itself sent SIGKILL, and its log says nothing: a hard limit on processor time leaves the same.",
+        advice: "[Give the control group {group} more memory, or run fewer VMs in it.|Give the host or the VM's control group more memory, or run fewer VMs.][ {unsaid}, and said no word of memory: see as well whether a hard limit on processor time is set for QEMU's process (`prlimit`).|]",
         exit_code: 1,
         exit_reason: 2,
         classic_reason: 2,
@@ -700,5 +703,20 @@ pub static ROWS: [Row; 38] = [
         ocf_monitor: 7,
         vep362: "HostStoppedFailed",
         restart: Restart::Ask,
+    },
+    Row {
+        word: "limit-reached",
+        sentence: "QEMU's process reached a limit that the host sets for it.",
+        story: "The kernel sent SIGXCPU, for a limit on processor time, or SIGXFSZ, for one on the size of files; or the exit status shows such a signal, and nobody saw another process send it. QEMU itself had not crashed.",
+        advice: "Find out who set a limit on [{limit}|processor time or the size of files] for QEMU's process, and raise it or take it away: `prlimit` shows the limits of a running process; in units of systemd LimitCPU= and LimitFSIZE= set them.",
+        exit_code: 1,
+        exit_reason: 2,
+        classic_reason: 2,
+        message: "Lost connection with qemu process (limit reached)",
+        exit_status: 79,
+        vcs_monitor: 100,
+        ocf_monitor: 7,
+        vep362: "HostStoppedFailed",
+        restart: Restart::Yes,
     },
 ];

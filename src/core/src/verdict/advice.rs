@@ -5,7 +5,7 @@
 //! ending adds its own.
 
 use super::explain::{bytes, signal_word};
-use crate::evidence::{Audited, Evidence, EvidenceId, Fact, Sender};
+use crate::evidence::{Audited, Evidence, EvidenceId, ExitStatus, Fact, Sender};
 use crate::hypervisor::Happening;
 use crate::lifecycle::internal_error;
 use crate::record::{Ending, When};
@@ -85,6 +85,18 @@ fn value(slot: &str, ending: &Ending) -> Option<String> {
             Fact::Signalled { signal, .. } | Fact::LogSignal { signal, .. } => Some(signal_word(*signal)),
             _ => None,
         }),
+        "unsaid" if because().any(|piece| matches!(piece.fact, Fact::OomKilled { .. })) => None,
+        "unsaid" => because().find_map(|piece| match &piece.fact {
+            Fact::Signalled { signal, sender: Sender::Kernel, .. } => {
+                Some(format!("The kernel itself sent {}", signal_word(*signal)))
+            }
+            _ => None,
+        }),
+        "limit" => because().find_map(|piece| match &piece.fact {
+            Fact::Signalled { signal, .. } | Fact::Exit(ExitStatus::Signal(signal)) => limit(*signal),
+            Fact::InnerExit(ExitStatus::Signal(signal)) => limit(*signal),
+            _ => None,
+        }),
         "group" => because().find_map(|piece| match &piece.fact {
             Fact::OomKilled { line } => group(line),
             _ => None,
@@ -120,6 +132,11 @@ fn led(slot: &str, ending: &Ending) -> Option<String> {
 
 fn pieces<'a>(ids: &'a [EvidenceId], evidence: &'a [Evidence]) -> impl Iterator<Item = &'a Evidence> {
     ids.iter().filter_map(|id| evidence.get(usize::from(*id)))
+}
+
+/// What the limit is on whose signal this is.
+fn limit(signal: i32) -> Option<String> {
+    super::explain::limit_of(signal).map(str::to_owned)
 }
 
 /// A sender who is somebody: not libvirt, the kernel or QEMU itself.

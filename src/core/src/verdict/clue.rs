@@ -3,9 +3,10 @@
 use super::arrival::{broken_arrival, handed_over, start_for, unheard_arrival};
 use super::order::{self, Onset, onset, since_reset};
 use super::process::{
-    exit, exits_unseen, guest_exited, is_by, killed_at_start, log_says_why, says_why, terminated_at_start,
-    with_unit,
+    exit, exits_unseen, guest_exited, is_by, is_of_a_limit, is_own, killed_at_start, log_says_why, says_why,
+    terminated_at_start, with_unit,
 };
+use super::requests::{EVER, asked, ended_for_us};
 use super::setting::{has, ids, was_up};
 use super::traces::*;
 use crate::cause::Cause;
@@ -63,6 +64,10 @@ clues! {
     WeForcedOff => Some(Cause::AdminForcedOff),
     /// A manager asked us to destroy it.
     WeAskedDestroy => Some(Cause::AdminDestroyed),
+    /// A shutdown through us ended in force, and libvirt's first signal to the process came after that.
+    OurForceEnded => Some(Cause::AdminForcedOff),
+    /// A manager asked us to destroy it, and libvirt's first signal to the process came after that.
+    OurDestroyEnded => Some(Cause::AdminDestroyed),
     /// A manager asked us to destroy it before it was ever up.
     WeAskedDestroyAtStart => Some(Cause::DestroyedAtStart),
     /// Somebody pressed its power button not long before.
@@ -131,6 +136,10 @@ clues! {
     KilledBySender => Some(Cause::ProcessKilled),
     /// The SIGKILL was the kernel's own.
     KilledByKernel => Some(Cause::OomKilled),
+    /// The kernel sent the signal of a limit that is set for the process.
+    LimitReached => Some(Cause::LimitReached),
+    /// The process was killed by the signal of such a limit.
+    LimitSignal => Some(Cause::LimitReached),
     /// The SIGKILL was libvirt's, which it sends for many reasons.
     KilledByLibvirt => None,
     /// The kernel saw another process send the signal of a fault.
@@ -282,6 +291,8 @@ impl Clue {
             }
             Self::WeForcedOff => asked(dossier, OperationKind::ForceOff, Onset::at(end), EVER),
             Self::WeAskedDestroy => asked(dossier, OperationKind::Destroy, Onset::at(end), EVER),
+            Self::OurForceEnded => ended_for_us(dossier, OperationKind::ForceOff, end),
+            Self::OurDestroyEnded => ended_for_us(dossier, OperationKind::Destroy, end),
             Self::WeAskedDestroyAtStart if was_up(dossier) => Vec::new(),
             Self::WeAskedDestroyAtStart => asked(dossier, OperationKind::Destroy, Onset::at(end), EVER),
             Self::ButtonPressed => {
@@ -416,17 +427,20 @@ impl Clue {
             Self::KilledByKernel => killed(dossier, end, Sender::Kernel),
             Self::KilledByLibvirt => killed(dossier, end, Sender::Libvirt),
             Self::FaultBySender => {
-                let seen = faulted(dossier, end, |sender| is_by(dossier, sender, Sender::Outside));
+                let seen = faulted(dossier, end, |_, sender| is_by(dossier, sender, Sender::Outside));
                 with_unit(dossier, seen)
             }
-            Self::FaultRaised => {
-                faulted(dossier, end, |sender| matches!(sender, Sender::Kernel | Sender::Itself))
-            }
+            Self::LimitReached => faulted(dossier, end, |n, sender| is_of_a_limit(n) && is_own(sender)),
+            Self::LimitSignal => exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if is_of_a_limit(n))),
+            Self::FaultRaised => faulted(dossier, end, |n, sender| !is_of_a_limit(n) && is_own(sender)),
             Self::KilledHard if !killed(dossier, end, Sender::Libvirt).is_empty() => Vec::new(),
             Self::KilledHard => exit(dossier, |s| matches!(s, ExitStatus::Signal(SIGKILL))),
             Self::KilledSooner if has(dossier, signal_of_libvirt) => Vec::new(),
             Self::KilledSooner => killed_sooner(dossier),
-            Self::FaultSignal => exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))),
+            Self::FaultSignal => exit(
+                dossier,
+                |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n) && !is_of_a_limit(n)),
+            ),
             Self::OtherBySender => {
                 let mut seen = deadly(dossier, end, limits::REQUEST_LIFE, |n, sender| {
                     is_another(n) && !OBEYED.contains(&n) && is_by(dossier, sender, Sender::Outside)

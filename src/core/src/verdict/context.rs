@@ -123,7 +123,7 @@ fn is_trouble(fact: &Fact) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{advice, decide};
+    use super::super::{advice, decide, describe};
     use super::*;
     use crate::evidence::{Deaf, Dossier, ExitStatus, Sender};
     use crate::hypervisor::{IoErrorAction, ShutdownDetail, StartDetail, StopDetail};
@@ -229,6 +229,43 @@ mod tests {
         assert!(because(&unit(7)) && !because(&unit(8)), "{ending:?}");
         let said = advice(&ending);
         assert!(said.contains("process 7, \"kill\", in \"cron.service\" of systemd, kills VMs"), "{said}");
+    }
+
+    #[test]
+    fn a_limit_is_named_in_the_evidence_and_the_advice_and_a_sigkill_without_a_word_may_be_of_one() {
+        let sent = |signal, sender| Fact::Signalled {
+            signal,
+            code: 128,
+            pid: 0,
+            program: String::new(),
+            sender,
+            audit: None,
+        };
+        let ended = |facts: &[Fact]| {
+            told(facts.iter().cloned().chain([host(Happening::Stopped(StopDetail::Failed))]))
+        };
+        let exit = |signal| Fact::Exit(ExitStatus::Signal(signal));
+        for (signal, sender, what) in [
+            (24, Some(Sender::Kernel), "processor time"),
+            (25, Some(Sender::Itself), "the size of files"),
+            (24, None, "processor time"),
+        ] {
+            let facts: Vec<Fact> =
+                sender.map(|sender| sent(signal, sender)).into_iter().chain([exit(signal)]).collect();
+            let ending = ended(&facts);
+            assert_eq!(ending.verdict.cause, Cause::LimitReached, "{ending:?}");
+            let said = advice(&ending);
+            assert!(said.starts_with(&format!("Find out who set a limit on {what} for QEMU's")), "{said}");
+            assert!(
+                sender.is_none() || describe(&facts[0]).contains(&format!("for a limit on {what}")),
+                "{facts:?}"
+            );
+        }
+        let killed = [sent(9, Sender::Kernel), exit(9)];
+        let words = "The kernel itself sent SIGKILL, and said no word of memory";
+        assert!(advice(&ended(&killed)).contains(words), "{}", advice(&ended(&killed)));
+        let named = [sent(9, Sender::Kernel), exit(9), Fact::OomKilled { line: "out of memory".into() }];
+        assert!(!advice(&ended(&named)).contains("processor time"), "{}", advice(&ended(&named)));
     }
 
     #[test]

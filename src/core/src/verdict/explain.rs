@@ -57,7 +57,13 @@ pub fn describe(fact: &Fact) -> String {
             format!("QEMU's log: ended by signal {signal} from process {pid}, {program}: {who}")
         }
         Fact::Signalled { signal, sender: Sender::Kernel, audit, .. } => {
-            format!("{} from the kernel itself{}", signal_word(*signal), audited(audit.as_ref()))
+            let limit = limit_of(*signal).map_or_else(String::new, |on| format!(", for a limit on {on}"));
+            format!("{} from the kernel itself{limit}{}", signal_word(*signal), audited(audit.as_ref()))
+        }
+        Fact::Signalled { signal, sender: Sender::Itself, .. } if limit_of(*signal).is_some() => {
+            // The kernel signs it with the process that writes the file.
+            let on = limit_of(*signal).unwrap_or_default();
+            format!("{}, as the kernel sends it for a limit on {on}", signal_word(*signal))
         }
         Fact::Signalled { signal, pid, program, sender, audit, .. } => {
             let program = if program.is_empty() {
@@ -242,6 +248,15 @@ pub(super) fn signal_word(signal: i32) -> String {
         other => return format!("signal {other}"),
     }
     .into()
+}
+
+/// What the limit is on whose signal this is.
+pub(super) fn limit_of(signal: i32) -> Option<&'static str> {
+    match signal {
+        24 => Some("processor time"),
+        25 => Some("the size of files"),
+        _ => None,
+    }
 }
 
 fn log_word(word: LogWord) -> &'static str {

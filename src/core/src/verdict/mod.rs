@@ -17,6 +17,7 @@ mod context;
 mod explain;
 mod order;
 mod process;
+mod requests;
 mod setting;
 mod table;
 mod traces;

@@ -28,6 +28,9 @@ pub(super) const ERROR: i32 = 1;
 
 const SIGTERM: i32 = 15;
 
+/// SIGXCPU, SIGXFSZ: the kernel sends them where the process reaches a limit that is set for it.
+const OF_LIMITS: [i32; 2] = [24, 25];
+
 /// Where the status of QEMU that `wanted` accepts is seen.
 pub(super) fn exit(dossier: &Dossier, wanted: impl Fn(ExitStatus) -> bool) -> Vec<EvidenceId> {
     let statuses = enumerated(dossier).filter_map(|(id, e)| Some((id, status(dossier, &e.fact)?)));
@@ -135,6 +138,16 @@ fn host_is_up(dossier: &Dossier) -> bool {
     }
     let last = |wanted: fn(&Fact) -> bool| dossier.latest(wanted).map(|(_, e)| e.last);
     last(|f| matches!(f, Fact::HostUp { .. })) > last(|f| matches!(f, Fact::HostGoingDown { .. }))
+}
+
+/// Whether it is a signal of a limit that is set for the process.
+pub(super) fn is_of_a_limit(signal: i32) -> bool {
+    OF_LIMITS.contains(&signal)
+}
+
+/// Whether no other process sent it. The kernel signs some of its own signals with the process that gets them.
+pub(super) fn is_own(sender: Sender) -> bool {
+    matches!(sender, Sender::Kernel | Sender::Itself)
 }
 
 /// Adds to signals from outside in which units of systemd their senders ran, what shows that they were no shutdown of the

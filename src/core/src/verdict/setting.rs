@@ -3,7 +3,8 @@
 use super::arrival::handed_over;
 use super::clue::Clue;
 use super::order;
-use super::traces::{died_before_destroy, ever_asked, image};
+use super::requests::ever_asked;
+use super::traces::{died_before_destroy, image};
 use crate::evidence::{Dossier, EvidenceId, Fact, LogWord, OperationKind};
 use crate::hypervisor::{DomainState, Happening, ShutOffReason, ShutdownDetail, StopDetail};
 use crate::time::Wall;

@@ -125,7 +125,8 @@ table! {
         "E3" WatchdogPoweredOff => WatchdogPoweroff, Certain: "The watchdog powers off without a shutdown.";
         "E4" OomKilled => OomKilled, Certain: "The kernel names the process.";
         "E5" KilledBySender => ProcessKilled, Certain: "The kernel saw who sent SIGKILL.";
-        "E6" KilledByKernel => OomKilled, Probable: "The kernel itself sent SIGKILL, as it does when memory runs out, but said no word.";
+        "E6" KilledByKernel => OomKilled, Probable: "The kernel itself sent SIGKILL and said no word: as a rule because memory ran out, and else at a hard limit on processor time.";
+        "E15" LimitReached => LimitReached, Certain: "The kernel sent the signal of a limit that is set for QEMU's process.";
         "E7" FaultBySender => ProcessTerminated, Certain: "The kernel saw another process send the signal.";
         "E8" FaultRaised => QemuCrashed, Certain: "The kernel saw QEMU's own fault, or its abort.";
         "E9" OtherBySender => ProcessTerminated, Certain: "The kernel saw another process send the signal.";
@@ -175,8 +176,10 @@ table! {
     }
     [First(Destroyed)] {
         "D1" WeAskedDestroyAtStart => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up.";
-        "D2" WeForcedOff => AdminForcedOff, Certain: "Our own last step of a shutdown.";
-        "D3" WeAskedDestroy => AdminDestroyed, Certain: "A manager destroyed it through us.";
+        "D2" OurForceEnded => AdminForcedOff, Certain: "Our own last step of a shutdown, and libvirt's signal came after it.";
+        "D3" OurDestroyEnded => AdminDestroyed, Certain: "A manager destroyed it through us, and libvirt's signal came after that.";
+        "D10" WeForcedOff => AdminForcedOff, Probable: "Our own last step of a shutdown was on its way; when libvirt sent its signal is not known, and another client may have destroyed it just before.";
+        "D11" WeAskedDestroy => AdminDestroyed, Probable: "A manager destroyed it through us; when libvirt sent its signal is not known, and another client may have destroyed it just before.";
         "D7" IncomingUnfinished => IncomingMigrationFailed, Certain: "It came by migration and was destroyed before it was handed over: on its source it goes on.";
         "D4" PostcopyFailed => PostcopyFailed, Probable: "Its post-copy migration had failed and it was cleaned up.";
         "D5" PausedLong => PausedTooLong, Probable: "An I/O error had paused it for long.";
@@ -206,6 +209,7 @@ table! {
         "F7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "F17" KilledByLibvirt => ProcessLost, Probable: "libvirt itself sent SIGKILL, and does not say why.";
         "F10" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
+        "F26" LimitSignal => LimitReached, Probable: "The signal of a limit ended it, and nobody saw another process send it.";
         "F11" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it, and nobody saw another process send it.";
         "F12" OtherSignal => ProcessTerminated, Certain: "A signal ended it.";
         "F23" ExitedOddly => QemuFailed, Probable: "QEMU ended with a status that is not the one of its own errors.";
@@ -241,6 +245,7 @@ table! {
     [Then(FoundCrashed)] {
         "X16" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "X5" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
+        "X31" LimitSignal => LimitReached, Probable: "The signal of a limit ended it.";
         "X6" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it.";
         "X7" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
         "X8" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error.";
@@ -260,6 +265,7 @@ table! {
     }
     [Then(FoundKilledByLibvirt)] {
         "K4" KilledSooner => ProcessKilled, Probable: "SIGKILL, sooner than libvirt sends it: it could not take over what was gone.";
+        "K11" LimitSignal => LimitReached, Probable: "The signal of a limit ended it, and libvirt could not take over what was gone.";
         "K5" FaultSignal => QemuCrashed, Probable: "QEMU's own fault dumped its core, and libvirt could not take over what was gone.";
         "K6" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error, and libvirt could not take over what was gone.";
         "K7" HostGoingDown => HostShutdown, Probable: "The host was going down.";
@@ -275,6 +281,7 @@ table! {
         "N5" HostGoingDown => HostShutdown, Probable: "The host was going down.";
         "N6" NewBoot => HostLost, Probable: "It ran, the host booted anew, and nothing says goodbye.";
         "N9" KilledHard => ProcessKilled, Probable: "SIGKILL, and no word of a lack of memory.";
+        "N34" LimitSignal => LimitReached, Probable: "The signal of a limit ended it.";
         "N10" FaultSignal => QemuCrashed, Probable: "The signal of a fault ended it.";
         "N11" OtherSignal => ProcessTerminated, Probable: "A signal ended it.";
         "N12" ExitedWithError => QemuFailed, Probable: "QEMU gave up with an error.";

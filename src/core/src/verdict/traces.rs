@@ -3,6 +3,7 @@
 use super::clue::Clue;
 use super::order::{self, Onset, onset, since_reset};
 use super::process::{exit, is_by, spoke_after};
+use super::requests::{EVER, asked, ever_asked, was_taken};
 use super::setting::{has, ids, stopped};
 use crate::evidence::{Dossier, Evidence, EvidenceId, ExitStatus, Fact, LogWord, OperationKind, Sender};
 use crate::hypervisor::{
@@ -21,13 +22,10 @@ const BUS: std::time::Duration = std::time::Duration::from_secs(120);
 /// libvirt sends SIGTERM first, and SIGKILL 10 s later to what is still there; half of it leaves room for both clocks.
 pub(super) const LIBVIRTS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// A destroy that libvirt took ends the VM, however long that takes.
-pub(super) const EVER: std::time::Duration = std::time::Duration::MAX;
-
 const SIGBUS: i32 = 7;
 pub(super) const SIGKILL: i32 = 9;
 /// libvirt's, when it has lost the monitor: who ended the process with it is known by other evidence or not at all.
-const SIGTERM: i32 = 15;
+pub(super) const SIGTERM: i32 = 15;
 /// SIGHUP, SIGINT, SIGTERM: QEMU obeys them, and they need not end it.
 pub(super) const OBEYED: [i32; 3] = [1, 2, 15];
 /// Those that dump core.
@@ -43,48 +41,6 @@ pub(super) fn recent(
     let fresh =
         |e: &Evidence| e.last <= onset.to.after(limits::CLOCK_GRACE) && onset.from.since(e.last) <= life;
     order::enumerated(dossier).filter(|(_, e)| wanted(&e.fact) && fresh(e)).map(|(id, _)| id).collect()
-}
-
-/// Requests through us that came before `onset` and not longer than `life` before it, if libvirt did not refuse as many.
-/// Equal requests are one piece of evidence, so that a refusal does not tell which of them was refused. What was asked when
-/// the process had exited, or when libvirt had sent it the signal that ended it, ended nothing.
-pub(super) fn asked(
-    dossier: &Dossier,
-    what: OperationKind,
-    onset: Onset,
-    life: std::time::Duration,
-) -> Vec<EvidenceId> {
-    if !was_taken(dossier, what) {
-        return Vec::new();
-    }
-    let over =
-        order::exited(dossier).into_iter().chain(ended_by_libvirt_at(dossier)).fold(onset.to, Wall::min);
-    order::enumerated(dossier)
-        .filter(|(_, e)| matches!(&e.fact, Fact::Requested { what: w, .. } if *w == what))
-        .filter(|(_, e)| e.first <= over && onset.from.since(e.last) <= life)
-        .map(|(id, _)| id)
-        .collect()
-}
-
-/// Whether this was asked of us more often than libvirt refused it.
-fn was_taken(dossier: &Dossier, what: OperationKind) -> bool {
-    let times = |wanted: fn(&Fact) -> Option<OperationKind>| -> u64 {
-        dossier.items().iter().filter(|e| wanted(&e.fact) == Some(what)).map(|e| u64::from(e.times)).sum()
-    };
-    let requested = times(|f| match f {
-        Fact::Requested { what, .. } => Some(*what),
-        _ => None,
-    });
-    let refused = times(|f| match f {
-        Fact::Refused { what, .. } => Some(*what),
-        _ => None,
-    });
-    requested > refused
-}
-
-/// All requests of this kind through us, if libvirt did not refuse as many.
-pub(super) fn ever_asked(dossier: &Dossier, what: OperationKind) -> Vec<EvidenceId> {
-    asked(dossier, what, Onset::at(Wall(i64::MAX)), EVER)
 }
 
 /// Whether a managed save image waited when it was off. What was found while it ran says nothing of the end.
@@ -155,10 +111,10 @@ pub(super) fn deadly(
 
 /// Signals of a fault by these senders that can have ended it, with the exit status that they left. However long ago:
 /// nothing in QEMU handles them, so that it dies of the first, and is told to have ended when its memory is written down.
-pub(super) fn faulted(dossier: &Dossier, end: Wall, wanted: impl Fn(Sender) -> bool) -> Vec<EvidenceId> {
+pub(super) fn faulted(dossier: &Dossier, end: Wall, wanted: impl Fn(i32, Sender) -> bool) -> Vec<EvidenceId> {
     let mut seen =
-        deadly(dossier, end, EVER, |n, sender| FAULTS.contains(&n) && n != SIGBUS && wanted(sender));
-    seen.extend(deadly(dossier, end, BUS, |n, sender| n == SIGBUS && wanted(sender)));
+        deadly(dossier, end, EVER, |n, sender| FAULTS.contains(&n) && n != SIGBUS && wanted(n, sender));
+    seen.extend(deadly(dossier, end, BUS, |n, sender| n == SIGBUS && wanted(n, sender)));
     seen.retain(|id| !spoke_after(dossier, dossier.items()[usize::from(*id)].last));
     if !seen.is_empty() {
         seen.extend(exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))));
@@ -236,6 +192,8 @@ pub(super) fn died_before_destroy(dossier: &Dossier, end: Wall) -> bool {
         Clue::FaultBySender,
         Clue::FaultRaised,
         Clue::FaultSignal,
+        Clue::LimitReached,
+        Clue::LimitSignal,
         Clue::WatchdogPoweredOff,
     ];
     if killed.iter().any(|clue| !clue.seen(dossier, end).is_empty()) {

@@ -347,6 +347,7 @@ fn a_refusal_of_a_second_destroy_is_not_an_answer_to_the_first() {
         world.acted(1, OperationKind::Destroy, Outcome::Done);
         world.heard(Happening::Stopped(StopDetail::Destroyed));
         assert_eq!(world.replies, vec![Reply::Done, Reply::Done]);
+        world.tell(Input::Answered(Answer::Remains { run: RunId(1), view: Some(None), facts: vec![] }));
         assert_eq!(world.endings[0].verdict.cause, Cause::AdminDestroyed);
         assert_eq!(world.status(), None);
     }

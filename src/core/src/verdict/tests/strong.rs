@@ -52,6 +52,8 @@ fn strong_facts() -> Vec<Strong> {
         fact("oom", END - 1, Fact::OomKilled { line: "oom".into() }, &[Cause::OomKilled], 5),
         fact("killed", END - 1, signalled(9, Sender::Outside), &[Cause::ProcessKilled], 5),
         fact("killed by the kernel", END - 1, signalled(9, Sender::Kernel), &[Cause::OomKilled], 5),
+        fact("time is up", END - 1, signalled(24, Sender::Kernel), &[Cause::LimitReached], 5),
+        fact("a file is full", END - 1, signalled(25, Sender::Itself), &[Cause::LimitReached], 5),
         fact("segv sent", END - 1, signalled(11, Sender::Outside), &[Cause::ProcessTerminated], 5),
         fact("fault", END - 1, signalled(11, Sender::Kernel), &[Cause::QemuCrashed], 5),
         fact("panic", END - 1, host(Happening::QemuPanicked), &[Cause::GuestPanic], 5),
