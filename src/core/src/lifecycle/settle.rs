@@ -80,11 +80,12 @@ impl Engine {
         }
     }
 
-    /// Of an end of which not all was heard, what its definition says of a reboot or a panic may be all that tells it.
+    /// Of an end of which not all was heard, what its definition says of a reboot or a panic may be all that tells it. And
+    /// whether a panic ended it, or somebody did later, libvirt tells alike.
     fn note_its_fate(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get(&id) else { return };
-        let heard_all = run.dossier.find(|f| matches!(f, Fact::Gap { .. })).is_none();
-        let Some(made) = run.made.clone().filter(|_| !heard_all) else { return };
+        let asked = run.dossier.find(|f| matches!(f, Fact::Gap { .. }) || verdict::is_panic(f)).is_some();
+        let Some(made) = run.made.clone().filter(|_| asked) else { return };
         for fact in made.fate() {
             self.note(id, now.wall, fact);
         }

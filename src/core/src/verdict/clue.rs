@@ -45,6 +45,10 @@ clues! {
     Panicked => Some(Cause::GuestPanic),
     /// The panic device fired, and the VM was not kept as it was.
     PanickedAndEnded => Some(Cause::GuestPanic),
+    /// The panic device fired, and the VM was kept as it was.
+    DumpedAfterPanic => None,
+    /// The panic device fired longer ago than libvirt needs to end it for that.
+    PanickedBefore => Some(Cause::GuestPanic),
     /// The watchdog asked the guest to shut down shortly before.
     WatchdogShutdown => Some(Cause::WatchdogShutdown),
     /// The watchdog powered it off.
@@ -244,11 +248,28 @@ impl Clue {
                 seen
             }
             Self::PanickedAndEnded
-                if was_kept(dossier) || died_otherwise(dossier) || shut_down_unheard(dossier) =>
+                if !kept(dossier).is_empty() || died_otherwise(dossier) || shut_down_unheard(dossier) =>
             {
                 Vec::new()
             }
             Self::PanickedAndEnded => Self::Panicked.seen(dossier, end),
+            Self::DumpedAfterPanic => {
+                let (mut seen, kept) = (Self::Panicked.seen(dossier, end), kept(dossier));
+                if seen.is_empty() || kept.is_empty() {
+                    return Vec::new();
+                }
+                seen.extend(kept);
+                seen
+            }
+            Self::PanickedBefore => {
+                let mut seen = Self::Panicked.seen(dossier, end);
+                let soon =
+                    |id: &EvidenceId| end.since(dossier.items()[usize::from(*id)].last) <= ENDS_PANICKED;
+                if seen.iter().any(soon) {
+                    seen.clear();
+                }
+                seen
+            }
             Self::WatchdogShutdown => prelude(|h| matches!(h, Happening::Watchdog(WatchdogAction::Shutdown))),
             // QEMU then exits with 0 by itself.
             Self::WatchdogPoweredOff if !exit(dossier, |s| s != ExitStatus::Code(0)).is_empty() => Vec::new(),

@@ -30,6 +30,7 @@ pub use process::{guest_may_exit, is_only_around_qemu, is_said_by_qemu, log_says
 pub use setting::Setting;
 pub(crate) use setting::was_up;
 pub use table::{Place, RETIRED, ROWS, Row, story_of};
+pub(crate) use traces::is_panic;
 
 use crate::cause::Cause;
 use crate::evidence::{Dossier, EvidenceId, Fact};

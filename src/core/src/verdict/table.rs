@@ -188,6 +188,8 @@ table! {
         "D6" _ => OutsideDestroyed, Certain: "libvirt was told to destroy it, and not by us.";
     }
     [First(Crashed)] {
+        "C7" DumpedAfterPanic => CoreDumped, Probable: "The guest had panicked, which did not end it; that libvirt called it crashed at its end as well, a dump with the order to crash does.";
+        "C8" PanickedBefore => GuestPanic, Probable: "The panic device had fired some time before: on_crash had its memory dumped and then ended it, or somebody dumped it with the order to crash.";
         "C1" Panicked => GuestPanic, Certain: "The panic device fired, and on_crash ended it.";
     }
     [Then(Crashed)] {

@@ -167,15 +167,30 @@ pub(super) fn panicked(happening: &Happening) -> bool {
     matches!(happening, Happening::GuestCrashed(CrashDetail::Panicked) | Happening::QemuPanicked)
 }
 
-/// Whether a guest that panicked was kept: resumed, or still there as *crashed* long after.
-pub(super) fn was_kept(dossier: &Dossier) -> bool {
-    let Some(at) = dossier.last_heard(panicked) else { return false };
-    has(dossier, |f| matches!(f, Fact::Host(Happening::GuestCrashed(_) | Happening::QemuPanicked)))
-        && dossier.items().iter().any(|e| match e.fact {
-            Fact::Host(Happening::Resumed(_)) => e.last > at,
-            Fact::Found { state: DomainState::Crashed, .. } => e.last > at.after(limits::PRELUDE_LIFE),
-            _ => false,
-        })
+/// Whether it tells of a panic of the guest.
+pub(crate) fn is_panic(fact: &Fact) -> bool {
+    match fact {
+        Fact::Host(happening) => panicked(happening),
+        Fact::LogPanic(_) => true,
+        _ => false,
+    }
+}
+
+/// libvirt ends a guest that panicked at once, if it does, and with force after some ten seconds; longer where it dumps its
+/// memory first.
+pub(super) const ENDS_PANICKED: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What shows that a guest that panicked was kept: it was resumed, or still there as *crashed* long after, or its definition
+/// has it kept.
+pub(super) fn kept(dossier: &Dossier) -> Vec<EvidenceId> {
+    let at = dossier.last_heard(panicked).unwrap_or(Wall(i64::MAX));
+    let shown = order::enumerated(dossier).filter(|(_, e)| match e.fact {
+        Fact::Host(Happening::Resumed(_)) => e.last > at,
+        Fact::Found { state: DomainState::Crashed, .. } => e.last > at.after(limits::PRELUDE_LIFE),
+        Fact::PanicStays => true,
+        _ => false,
+    });
+    shown.map(|(id, _)| id).collect()
 }
 
 /// An end that libvirt needs this long to notice was over before it was destroyed. A destroy takes less, but for 40 s where

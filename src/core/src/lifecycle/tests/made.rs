@@ -87,7 +87,7 @@ fn an_unheard_end_is_told_with_what_a_reboot_or_a_panic_makes_of_it() {
         (Some(Fate::Stays), Some(Fate::Ends), [false, false]),
         (None, None, [false, false]),
     ] {
-        for deaf in [true, false] {
+        for (deaf, panics) in [(true, false), (false, false), (false, true)] {
             let mut world = World::new();
             world.heard(Happening::Started(StartDetail::Booted));
             let made = Devices { on_reboot: reboot, on_crash: crash, ..Devices::default() };
@@ -97,12 +97,15 @@ fn an_unheard_end_is_told_with_what_a_reboot_or_a_panic_makes_of_it() {
                 world.tell(Input::LinkLost { at });
                 world.tell(Input::LinkUp(Listing { changing: vec![VM], ..Listing::default() }));
             }
+            if panics {
+                world.heard(Happening::QemuPanicked);
+            }
             world.heard(Happening::Stopped(StopDetail::Shutdown));
             world.pass(10_000);
             let ending = &world.endings[0];
             let seen = |fact: &Fact| ending.evidence.iter().any(|e| e.fact == *fact);
             let seen = [seen(&Fact::RebootEnds), seen(&Fact::PanicStays)];
-            assert_eq!(seen, told.map(|told| told && deaf), "{reboot:?} {crash:?} {deaf}");
+            assert_eq!(seen, told.map(|told| told && (deaf || panics)), "{reboot:?} {crash:?} {deaf}");
         }
     }
 }
