@@ -118,11 +118,11 @@ fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 /// Lives that were once told wrongly, as short as they can be.
-fn found() -> [Vec<Step>; 8] {
+fn found() -> [Vec<Step>; 9] {
     use Start::{Booted, Create, Restored};
     use Step::{
         Answers, Befall, BeginSession, BreakNextAct, Crash, Daemon, Defined, Destroy, FinishSession,
-        JumpYears, Lose, Pass, Processes, Reboot, ReportDelay,
+        JumpYears, Lose, Pass, Processes, Reboot, ReportDelay, Stop,
     };
     [
         // An image that libvirt had kept was gone with the definition before anybody looked.
@@ -212,6 +212,19 @@ fn found() -> [Vec<Step>; 8] {
             Befall(1, Way::GuestPoweroff),
             Reboot,
             Lose(Loss::Libvirtd),
+        ],
+        // A start that was heard was taken for one that had come and gone unheard, of which neither process nor number was known.
+        vec![
+            Step::Start(0, Create),
+            Stop,
+            Step::Start(0, Booted),
+            Pass(2),
+            Befall(0, Way::GuestPoweroff),
+            Pass(204),
+            Daemon,
+            Step::Start(0, Booted),
+            BeginSession,
+            Pass(1),
         ],
     ]
 }

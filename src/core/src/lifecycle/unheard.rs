@@ -25,8 +25,8 @@ pub(super) type Unheard = BTreeMap<DomainId, Starts>;
 #[derive(Debug, Default)]
 pub(super) struct Starts {
     blocks: Vec<LogBlock>,
-    /// Whether another start came after them, of which events tell.
-    followed: bool,
+    /// When another start came after them, of which events tell.
+    followed: Option<Wall>,
 }
 
 /// What an absence left of one domain.
@@ -54,10 +54,11 @@ impl Engine {
             let present = if hearing.up.contains(&domain) { blocks.pop() } else { None };
             let heard = |block: &LogBlock| block.began.is_some_and(|at| hearing.tells_of(domain, at));
             let unheard_until = blocks.iter().rposition(|block| !heard(block)).map_or(0, |last| last + 1);
-            let followed = present.is_none() && unheard_until < blocks.len();
+            let first_heard = blocks.get(unheard_until).filter(|_| present.is_none());
+            let followed = first_heard.and_then(|block| block.began);
             blocks.truncate(unheard_until);
             blocks.extend(present);
-            if !blocks.is_empty() {
+            if !blocks.is_empty() || followed.is_some() {
                 unheard.insert(domain, Starts { blocks, followed });
             }
         }
@@ -116,9 +117,9 @@ impl Engine {
         let Starts { mut blocks, followed } = starts;
         let changing = hearing.changing.contains(&domain);
         let goes_on = |last: &LogBlock| match last.farewell() {
-            None => (up || changing) && !followed,
+            None => (up || changing) && followed.is_none(),
             // libvirt says farewell to some of them before it ends their process.
-            Some((_, at)) if up && !followed && hearing.now.since(at) <= STOP_TAKES => true,
+            Some((_, at)) if up && followed.is_none() && hearing.now.since(at) <= STOP_TAKES => true,
             Some((word, at)) => (changing || word == LogWord::Failed) && hearing.is_later(at),
         };
         let present = if blocks.last().is_some_and(goes_on) { blocks.pop() } else { None };
@@ -143,8 +144,13 @@ impl Engine {
         if self.current.get(&run.start.domain) != Some(&id) {
             return;
         }
-        let next = later.get(&run.start.domain).and_then(|starts| starts.blocks.first());
-        run.next = next.and_then(|next| next.began);
+        let starts = later.get(&run.start.domain);
+        let next = starts.and_then(|starts| starts.blocks.first());
+        // From a run of which neither process nor number is known, events could not tell a start that they tell of.
+        let known = &run.start.incarnation;
+        let nameless = known.process.is_none() && known.libvirt_id.is_none();
+        let heard = starts.and_then(|starts| starts.followed).filter(|_| nameless);
+        run.next = next.and_then(|next| next.began).or(heard);
         if let Some(began) = next.filter(|next| next.from_snapshot).and_then(|next| next.began) {
             self.note(id, began, Fact::NextFromSnapshot);
         }

@@ -261,3 +261,20 @@ fn what_others_began_and_lost_before_a_start_of_ours_came_up_is_told_in_history(
         assert_eq!(world.endings.len(), 1);
     }
 }
+
+/// One run once: the start that is heard was taken for that of the run before, of which nothing else was known.
+#[test]
+fn a_start_that_is_heard_is_not_that_of_a_run_whose_part_of_the_log_is_over() {
+    let mut world = asked_for(false);
+    let (asked, now) = (Wall::from_millis(ASKED_MS), world.now().wall);
+    let next = LogBlock { began: Some(now), last: None, facts: Vec::new(), ..failed_arrival(asked) };
+    let blocks = vec![failed_arrival(asked), next];
+    world.tell(Input::Past(vec![Log { name: "vm".into(), blocks, unread: None }]));
+    world.tell(Input::LinkUp(Listing { changing: vec![VM], heard_from: now, ..Listing::default() }));
+    let domain = DomainRef { id: VM, name: "vm".into(), libvirt_id: Some(2) };
+    let what = Happening::Started(StartDetail::Booted);
+    world.tell(Input::Host(HostEvent { domain, at: now, what, process: None }));
+    world.tell(Input::Answered(Answer::Remains { run: RunId(1), view: None, facts: vec![] }));
+    assert_eq!(world.endings.iter().map(|ending| ending.run).collect::<Vec<_>>(), [RunId(1)]);
+    assert_eq!(world.engine.snapshot().domains[&VM].run, RunId(2));
+}
