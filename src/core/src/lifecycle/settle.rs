@@ -270,6 +270,29 @@ fn not_before(start: Wall, ended: When, dossier: &crate::evidence::Dossier) -> W
     }
 }
 
+/// The window up to libvirt's farewell, where that came while we could not hear: we may have been away again before we had
+/// found the end.
+fn in_an_earlier_gap(dossier: &crate::evidence::Dossier) -> Option<(Wall, Wall)> {
+    if dossier.find(|fact| matches!(fact, Fact::ClockSet { .. })).is_some() {
+        return None;
+    }
+    let farewell = dossier.items().iter().find_map(|e| match e.fact {
+        Fact::LogEnd { at, .. } => at,
+        _ => None,
+    })?;
+    let shown_up = dossier
+        .items()
+        .iter()
+        .any(|e| matches!(e.fact, Fact::Found { state, .. } if state.is_active()) && e.last > farewell);
+    if shown_up {
+        return None;
+    }
+    dossier.items().iter().find_map(|e| match e.fact {
+        Fact::Gap { from, to, .. } if (from..=to).contains(&farewell) => Some((from, farewell)),
+        _ => None,
+    })
+}
+
 /// Evidence with a time of its own narrows the window in which an unheard end lies. The process's own exit is the end,
 /// however much later libvirt noticed it.
 fn narrowed(end: When, dossier: &crate::evidence::Dossier) -> When {
@@ -278,7 +301,9 @@ fn narrowed(end: When, dossier: &crate::evidence::Dossier) -> When {
             let exit = dossier.find(|fact| matches!(fact, Fact::Exit(_))).map(|(_, exit)| exit.first);
             return When::At(exit.unwrap_or(heard).min(heard));
         }
-        When::Between(from, to) => (from, to),
+        When::Between(from, to) => {
+            in_an_earlier_gap(dossier).filter(|(_, at)| *at < from).unwrap_or((from, to))
+        }
     };
     for evidence in dossier.items() {
         match evidence.fact {
@@ -295,4 +320,35 @@ fn narrowed(end: When, dossier: &crate::evidence::Dossier) -> When {
         }
     }
     When::Between(from, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::{Deaf, Dossier, LogWord};
+    use crate::hypervisor::DomainState;
+
+    #[test]
+    fn an_end_in_a_gap_before_the_last_one_is_dated_by_libvirts_farewell() {
+        let gap = |from, to| Fact::Gap { from: Wall(from), to: Wall(to), why: Deaf::DaemonAway };
+        let farewell = |at| Fact::LogEnd { word: LogWord::Destroyed, at: Some(Wall(at)) };
+        let window = When::Between(Wall(50), Wall(60));
+        for (at, ended) in [
+            (25, When::Between(Wall(20), Wall(25))),
+            (55, When::Between(Wall(50), Wall(55))),
+            // Nobody was away then: it is not believed.
+            (35, window),
+        ] {
+            let mut dossier = Dossier::default();
+            for fact in [gap(20, 30), gap(50, 60), farewell(at)] {
+                dossier.add(Wall(60), fact);
+            }
+            assert_eq!(narrowed(window, &dossier), ended, "{at}");
+            let mut later = dossier.clone();
+            later.add(Wall(45), Fact::Found { state: DomainState::Running, managed_save: None });
+            assert_eq!(narrowed(window, &later) == ended, at != 25, "it ran on: {at}");
+            dossier.add(Wall(60), Fact::ClockSet { before: Wall(1), now: Wall(2) });
+            assert_eq!(narrowed(window, &dossier) == ended, at != 25, "{at}");
+        }
+    }
 }
