@@ -34,7 +34,7 @@ use whydown_witness::libvirt::LibvirtProcess;
 use whydown_witness::log::{self, Failure, Grown};
 
 use self::audited::{Word, Words};
-use self::told::{SAME, Told};
+use self::told::{Has, SAME, Told};
 use super::clock;
 use super::engine::Published;
 use super::post::Postbox;
@@ -368,12 +368,12 @@ impl FailedStarts {
         if attempts.is_empty() {
             return Vec::new();
         }
-        self.forget_what_is_told(id, &mut attempts);
+        let domain = DomainRef { id, name, libvirt_id: None };
+        self.forget_what_is_told(&domain, &mut attempts);
         let left_out = attempts.len().saturating_sub(EACH_LOOK);
         let before = |at: &&Wall| **at >= self.since && floor.is_none_or(|floor| **at > floor);
         let left_out = left_out + if attempts.is_empty() { 0 } else { more.iter().filter(before).count() };
         attempts.drain(..attempts.len().saturating_sub(EACH_LOOK));
-        let domain = DomainRef { id, name, libvirt_id: None };
         let mut news = Vec::new();
         let (count, mut previous) = (attempts.len(), None);
         for (place, attempt) in attempts.into_iter().enumerate() {
@@ -391,15 +391,25 @@ impl FailedStarts {
         news
     }
 
-    /// Takes those out that history has, or had: what a damaged ledger has lost is no news.
-    fn forget_what_is_told(&self, domain: DomainId, attempts: &mut Vec<Attempt>) {
+    /// Takes those out that history has, or had: what a damaged ledger has lost is no news. Of those that whoever read QEMU's log
+    /// told without a reason, as of a start that libvirt made by itself before we listened, the reason is still looked for.
+    fn forget_what_is_told(&mut self, domain: &DomainRef, attempts: &mut Vec<Attempt>) {
         let lost_until = self.ledger.health().lost_until;
         attempts.retain(|one| lost_until.is_none_or(|until| until < one.at));
         let Some(first) = attempts.iter().map(|one| one.at).min() else { return };
         let since = Some(first.before(SAME));
-        let query = Query { domain: Some(domain), since, limit: ENDINGS, ..Query::default() };
+        let query = Query { domain: Some(domain.id), since, limit: ENDINGS, ..Query::default() };
         let mut told = Told::of(&self.ledger.history(&query).endings);
-        attempts.retain(|one| !told.has(one));
+        let mut previous = None;
+        attempts.retain(|one| {
+            let has = told.has(one);
+            if has == Has::Silent {
+                let (domain, attempt, since) = (domain.clone(), one.clone(), Instant::now());
+                self.unexplained.push(Unexplained { domain, attempt, previous, since, looks: 0 });
+            }
+            previous = Some(one.at);
+            has == Has::Nothing
+        });
     }
 
     /// How libvirt shows the domain of which the last start failed, if it is off for that reason.

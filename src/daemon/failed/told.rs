@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use whydown_core::cause::Cause;
 use whydown_core::evidence::{Fact, LogWord};
 use whydown_core::limits;
 use whydown_core::record::Ending;
@@ -24,6 +25,19 @@ struct Known {
     looked_for: bool,
     farewell: Option<Wall>,
     audited: Option<Wall>,
+    /// Nothing said why it failed.
+    silent: bool,
+}
+
+/// What history has of a start that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Has {
+    /// Nothing.
+    Nothing,
+    /// That it failed, and not why.
+    Silent,
+    /// All there is to tell.
+    All,
 }
 
 impl Told {
@@ -32,15 +46,15 @@ impl Told {
         Self(endings.iter().map(Known::of).collect())
     }
 
-    /// Whether it has this one. Of those of which no farewell is known it stands for one.
-    pub fn has(&mut self, attempt: &Attempt) -> bool {
+    /// What it has of this one. Of those of which no farewell is known it stands for one.
+    pub fn has(&mut self, attempt: &Attempt) -> Has {
         match self.0.iter_mut().find(|known| known.is(attempt)) {
             Some(known) => {
                 known.farewell = known.farewell.or(attempt.farewell());
                 known.audited = known.audited.or(attempt.audited.map(|word| word.at));
-                true
+                if known.silent { Has::Silent } else { Has::All }
             }
-            None => false,
+            None => Has::Nothing,
         }
     }
 }
@@ -60,6 +74,7 @@ impl Known {
             farewell,
             audited: find(&|f| matches!(f, Fact::StartFailed { told_by } if told_by == TO_THE_AUDIT))
                 .map(|e| e.first),
+            silent: ending.verdict.cause == Cause::StartFailedSilent,
         }
     }
 
@@ -97,7 +112,15 @@ mod tests {
 
     fn known(started: i64, ended: i64) -> Known {
         let (started, ended) = (at(started), at(ended));
-        Known { started, ended, came_up: false, looked_for: false, farewell: None, audited: None }
+        Known {
+            started,
+            ended,
+            came_up: false,
+            looked_for: false,
+            farewell: None,
+            audited: None,
+            silent: false,
+        }
     }
 
     fn logged(began: Option<i64>, ended: i64) -> Attempt {
@@ -108,23 +131,27 @@ mod tests {
     #[test]
     fn a_start_of_which_an_event_told_without_its_farewell_stands_for_one_and_no_more() {
         let mut told = Told(vec![known(0, 10)]);
-        assert!(told.has(&logged(Some(-50), 400)));
-        assert!(told.has(&logged(Some(-50), 400)), "it is known by its farewell now");
-        assert!(!told.has(&logged(Some(500), 900)), "that is another");
-        assert!(!Told(vec![known(0, 10)]).has(&logged(None, 20_000)));
+        assert_eq!(told.has(&logged(Some(-50), 400)), Has::All);
+        assert_eq!(told.has(&logged(Some(-50), 400)), Has::All, "it is known by its farewell now");
+        assert_eq!(told.has(&logged(Some(500), 900)), Has::Nothing, "that is another");
+        assert_eq!(Told(vec![known(0, 10)]).has(&logged(None, 20_000)), Has::Nothing);
+        let mut silent = Told(vec![Known { silent: true, ..known(0, 10) }]);
+        assert_eq!(silent.has(&logged(Some(-50), 400)), Has::Silent, "why it failed may still be found");
     }
 
     #[test]
     fn one_that_was_found_by_its_farewell_is_that_one_alone() {
         let mut told = Told(vec![Known { farewell: Some(at(10)), looked_for: true, ..known(0, 10) }]);
-        assert!(!told.has(&logged(None, 11)) && told.has(&logged(None, 10)));
+        assert_eq!((told.has(&logged(None, 11)), told.has(&logged(None, 10))), (Has::Nothing, Has::All));
     }
 
     #[test]
     fn a_run_that_came_up_has_the_farewell_to_its_own_qemu_and_to_no_start_before_or_after_it() {
         let run = || Told(vec![Known { came_up: true, ..known(1_000, 5_000) }]);
-        assert!(run().has(&logged(Some(900), 5_010)));
-        assert!(!run().has(&logged(Some(100), 800)) && !run().has(&logged(Some(5_100), 5_300)));
-        assert!(!run().has(&logged(None, 5_010)), "libvirt refused that one before QEMU ran");
+        assert_eq!(run().has(&logged(Some(900), 5_010)), Has::All);
+        for other in [logged(Some(100), 800), logged(Some(5_100), 5_300)] {
+            assert_eq!(run().has(&other), Has::Nothing);
+        }
+        assert_eq!(run().has(&logged(None, 5_010)), Has::Nothing, "libvirt refused that one before QEMU ran");
     }
 }
