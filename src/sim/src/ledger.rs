@@ -242,6 +242,23 @@ impl ToldLedger {
         open || self.endings.get(&run).is_some_and(|ending| ending.evidence.iter().any(asked))
     }
 
+    /// Whether a daemon that begins now would take an open run for destroyed: libvirt was to be asked to, and it is not on disk that
+    /// it refused every time.
+    pub fn is_destroyed(&self, run: RunId) -> bool {
+        if self.endings.contains_key(&run) {
+            return false;
+        }
+        let (mut asked, mut refused) = (0, 0);
+        for piece in self.evidence.get(&run).into_iter().flat_map(|pieces| pieces.values()) {
+            match piece.fact {
+                Fact::Requested { what: OperationKind::Destroy, .. } => asked += piece.times,
+                Fact::Refused { what: OperationKind::Destroy, .. } => refused += piece.times,
+                _ => {}
+            }
+        }
+        asked > refused
+    }
+
     /// All endings on disk, by run.
     pub fn endings(&self) -> &BTreeMap<RunId, Ending> {
         &self.endings

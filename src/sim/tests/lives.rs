@@ -118,11 +118,11 @@ fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 /// Lives that were once told wrongly, as short as they can be.
-fn found() -> [Vec<Step>; 9] {
+fn found() -> [Vec<Step>; 10] {
     use Start::{Booted, Create, Restored};
     use Step::{
-        Answers, Befall, BeginSession, BreakNextAct, Crash, Daemon, Defined, Destroy, FinishSession,
-        JumpYears, Lose, Pass, Processes, Reboot, ReportDelay, Stop,
+        Answers, Befall, BeginSession, BreakNextAct, Crash, Daemon, Defined, Destroy, EventDelay,
+        FinishSession, JumpYears, Lose, Pass, Processes, Reboot, ReportDelay, Stop,
     };
     [
         // An image that libvirt had kept was gone with the definition before anybody looked.
@@ -225,6 +225,17 @@ fn found() -> [Vec<Step>; 9] {
             Step::Start(0, Booted),
             BeginSession,
             Pass(1),
+        ],
+        // A destroy that libvirt had refused was answered as done, and the daemon that followed showed the run as Down.
+        vec![
+            Step::Start(1, Booted),
+            Pass(2),
+            EventDelay(9),
+            Befall(1, Way::Killed),
+            Pass(2),
+            Destroy(1),
+            Pass(7),
+            Stop,
         ],
     ]
 }

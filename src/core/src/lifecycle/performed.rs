@@ -207,7 +207,8 @@ impl Engine {
         let domain = run.start.domain;
         let (destroying, shutting) =
             (std::mem::take(&mut run.pending.destroying), std::mem::take(&mut run.pending.shutting));
-        let (destroy_out, shutdown_out) = (run.pending.destroy_out, run.pending.shutdown_out);
+        let shutdown_out = run.pending.shutdown_out;
+        let destroy_out = run.pending.destroy_out.filter(|_| run.is_destroyed_on_record());
         for (request, _) in shutting {
             match shutdown_out {
                 Some(on_disk) => self.reply_at_once(request, done(on_disk)),
@@ -226,6 +227,7 @@ impl Engine {
                 }
                 self.touch(now, domain);
             }
+            // It was not asked, or has said that it did not do it: that takes back what the request says.
             None => self.forget_ended(now, id, destroying),
         }
     }

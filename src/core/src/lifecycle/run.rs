@@ -221,6 +221,11 @@ impl Run {
         !matches!(self.phase, Phase::Recording(_))
     }
 
+    /// Whether a daemon that begins now would take it for destroyed through us, and forget it.
+    pub fn is_destroyed_on_record(&self) -> bool {
+        in_doubt(self.dossier.items()).contains(&OperationKind::Destroy)
+    }
+
     /// Launching or Active.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Launching | Phase::Active)

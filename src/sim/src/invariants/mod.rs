@@ -275,8 +275,7 @@ impl Invariants {
     fn check_destroyed(&mut self, request: RequestId, reply: &Reply, ledger: &ToldLedger) {
         let Some(Some(run)) = self.destroys.get(&request).copied() else { return };
         if *reply == Reply::Done {
-            let certain =
-                ledger.acknowledged().contains_key(&run) || ledger.asked(run, OperationKind::Destroy);
+            let certain = ledger.acknowledged().contains_key(&run) || ledger.is_destroyed(run);
             self.claim(certain, || format!("run {run} is told as destroyed and would come back"));
             self.destroyed.insert(run);
         }

@@ -1,4 +1,4 @@
-//! What a daemon before this one had answered, and this one owes: force that is to follow a shutdown.
+//! What is answered binds the daemons that follow: force that is to follow a shutdown, and a destroy that is done.
 
 use super::faults::{boot, listing, open_run, recovered};
 use super::*;
@@ -60,4 +60,38 @@ fn what_is_answered_as_shutting_down_has_its_force_on_record() {
         outcome: Outcome::NoLink,
     }));
     assert_eq!(record(&world), [Some(3_000), None]);
+}
+
+/// Taken back once: the refusal was on disk, and the daemon that followed showed the VM as Down.
+#[test]
+fn a_destroy_that_libvirt_refused_is_answered_when_the_run_is_acknowledged_on_disk() {
+    let refused = || {
+        let mut world = World::new();
+        world.tell(Input::LinkUp(listing(DomainState::Running, Some(8))));
+        world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+        let (run, what, outcome) = (RunId(1), OperationKind::Destroy, Outcome::NoDomain);
+        world.tell(Input::Answered(Answer::Performed { run, request: None, what, outcome }));
+        world
+    };
+    let looked = |view| Input::Answered(Answer::Looked { domain: VM, view: Some(view) });
+    let told = |world: &World| (world.replies.clone(), world.endings.len(), world.status());
+    // Its end comes by an event, or is found.
+    for heard in [true, false] {
+        let mut world = refused();
+        if heard {
+            world.heard(Happening::Stopped(StopDetail::Failed));
+        } else {
+            world.pass(3_000);
+            assert_eq!(told(&world), (vec![], 0, Some(Status::Up)), "nobody knows whether it is gone");
+            world.tell(looked(None));
+        }
+        assert_eq!(world.replies, [], "a daemon that begins now would show it");
+        world.absent(10_000);
+        assert_eq!(told(&world), (vec![Reply::Done], 1, None));
+    }
+    // It is there after all.
+    let mut world = refused();
+    world.pass(3_000);
+    world.tell(looked(listing(DomainState::Running, Some(8)).domains.pop()));
+    assert_eq!((world.acts(OperationKind::Destroy), told(&world)), (2, (vec![], 0, Some(Status::Up))));
 }
