@@ -91,6 +91,9 @@ pub fn why(told: &Why) -> String {
                 "{name} is defined and has never run, as far as is known: {}.",
                 clean(&defined.state)
             ),
+            Some(ending) if ending.domain == defined.domain && ending.name != defined.name => {
+                writeln!(text, "{name} was called {} when it last ran.\n", clean(&ending.name))
+            }
             Some(_) => Ok(()),
         };
     }

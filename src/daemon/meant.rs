@@ -47,7 +47,8 @@ impl Meant {
             let up = domain.ending.is_none() && domain.status != Status::Launching;
             let ran =
                 domain.ending.as_deref().is_some_and(|ending| !NEVER_RAN.contains(&ending.verdict.cause));
-            Reverse((Some(domain.domain) == self.id, up, ran, domain.run))
+            // Numbers are given as runs are found, and one that nobody heard is found late.
+            Reverse((Some(domain.domain) == self.id, up, ran, domain.started, domain.run))
         });
         all
     }
@@ -115,6 +116,32 @@ const NEVER_RAN: [Cause; 5] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use whydown_core::id::RunId;
+    use whydown_core::snapshot::Link;
+    use whydown_core::time::Wall;
+
+    #[test]
+    fn of_two_that_ran_under_one_name_the_one_that_began_last_is_meant_whatever_its_number() {
+        let vm = |number: u8, run: u64, started: i64| DomainPublic {
+            domain: DomainId::from_bytes([number; 16]),
+            name: "twin".into(),
+            run: RunId(run),
+            status: Status::Up,
+            started: Wall::from_millis(started),
+            pid: None,
+            io_error: None,
+            paused_by: None,
+            watchdog: None,
+            ending: None,
+            durable: true,
+            status_time: 0,
+            made: None,
+        };
+        let domains = [vm(1, 9, 1_000), vm(2, 5, 2_000)].map(|vm| (vm.domain, Arc::new(vm))).into();
+        let snapshot = Snapshot { generation: 1, link: Link::Up, settled: true, domains };
+        let shown = Meant::by("twin").shown(&snapshot);
+        assert_eq!(shown[0].domain, DomainId::from_bytes([2; 16]));
+    }
 
     #[test]
     fn a_name_may_look_like_a_uuid_and_hidden_characters_are_given_back_as_numbers() {

@@ -401,6 +401,16 @@ impl Service {
         let shown = known.as_ref().is_some_and(|known| known.domain.is_some());
         let ending = known.as_ref().and_then(|known| known.ending.as_ref());
         let defined = if shown { None } else { self.doctor.find_off(&meant, ending).await };
+        let known = match (known, &defined) {
+            // It was renamed since it ran: what is known of it stands under its UUID.
+            (None, Some(defined)) => {
+                match Meant::by(&defined.domain).why(&snapshot, &self.reads, reader).await {
+                    Ok(known) => known,
+                    Err(answer) => return answer,
+                }
+            }
+            (known, _) => known,
+        };
         match (known, defined) {
             (None, None) if snapshot.settled => trouble(404, "no VM of this name or UUID is or was known"),
             (None, None) => trouble(

@@ -197,3 +197,18 @@ fn twenty_that_end_at_once_are_all_told() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_vm_that_was_renamed_while_it_was_off_is_found_by_its_new_name() -> Result<()> {
+    let host = Host::start("renamed")?;
+    let guest = host.guest("before")?;
+    host.up_persistent(&guest)?.power_off()?;
+    host.check(&guest, &told("guest-poweroff", 0, 7), "certain")?;
+    host.libvirtd.virsh(&["domrename", "before", "after"])?;
+    let why = host.whydown(&["--json", "why", "after"])?;
+    assert_eq!(
+        (&why["ending"]["cause"], &why["ending"]["name"]),
+        (&"guest-poweroff".into(), &"before".into())
+    );
+    Ok(())
+}
