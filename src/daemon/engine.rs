@@ -220,9 +220,11 @@ impl EngineTask {
         if self.changes.receiver_count() == 0 {
             return;
         }
-        // One whose ending is on its way to disk leaves with it.
+        // One whose ending is on its way to disk, or is still to be decided, leaves with it.
         let gone = old.snapshot.domains.iter().filter(|(id, domain)| {
-            !snapshot.domains.contains_key(*id) && !self.decided.contains_key(&domain.run)
+            !snapshot.domains.contains_key(*id)
+                && !self.decided.contains_key(&domain.run)
+                && !self.engine.is_ending(domain.run)
         });
         let mut gone: BTreeSet<DomainId> = gone.map(|(id, _)| *id).collect();
         // Of a domain that had several runs while nobody listened each is told.

@@ -458,6 +458,11 @@ impl Engine {
         }
     }
 
+    /// Whether this run is over, and how it ended is still to be decided or on its way to disk.
+    pub fn is_ending(&self, run: RunId) -> bool {
+        self.runs.get(&run).is_some_and(|run| !run.is_open())
+    }
+
     /// Adds a fact to a run, and lets the ledger keep it. Of a run whose destroy was answered it is kept with the ending: that
     /// libvirt refused to destroy what had just ended by itself would say, without the ending, that nothing was answered.
     pub(super) fn note(&mut self, id: RunId, at: Wall, fact: Fact) {
