@@ -123,19 +123,7 @@ impl Engine {
                 Phase::Launching if self.failed_unasked(id) && !known.could_be(event.domain.libvirt_id) => {
                     self.another_follows(now, id, event.at);
                 }
-                Phase::Launching => {
-                    // By the time of its start its part of the log is found; it was asked for long before, maybe.
-                    if let Some(run) = self.runs.get_mut(&id) {
-                        run.start.at = event.at;
-                    }
-                    self.came_up(now, id, &event.domain, event.process);
-                    self.news(event.domain.id);
-                    self.note(id, event.at, fact);
-                    self.glance_soon(now, id);
-                    self.touch(now, event.domain.id);
-                    return;
-                }
-                Phase::Active if self.is_same_start(id, &event) => {
+                Phase::Active if !known.is_to_come_up() && self.is_same_start(id, &event) => {
                     self.note(id, event.at, fact);
                     self.glance_soon(now, id);
                     if detail == StartDetail::Wakeup
@@ -146,9 +134,21 @@ impl Engine {
                     }
                     return;
                 }
-                Phase::Active => {
+                Phase::Active if !known.is_to_come_up() => {
                     self.note(id, event.at, Fact::Replaced);
                     self.end_unheard(now, id, event.at);
+                }
+                Phase::Launching | Phase::Active => {
+                    // By the time of its start its part of the log is found; it was asked for long before, maybe.
+                    if let Some(run) = self.runs.get_mut(&id) {
+                        run.start.at = event.at;
+                    }
+                    self.came_up(now, id, &event.domain, event.process);
+                    self.news(event.domain.id);
+                    self.note(id, event.at, fact);
+                    self.glance_soon(now, id);
+                    self.touch(now, event.domain.id);
+                    return;
                 }
                 Phase::Settling { .. } => {
                     if detail == StartDetail::FromSnapshot {
@@ -224,7 +224,7 @@ impl Engine {
                 // process yet, or was found and not heard; in that case libvirt must tell which of them ended.
                 Phase::Launching | Phase::Active
                     if echo.is_some_and(|echo| !echo.heard)
-                        && (known.phase == Phase::Launching || !known.start.seen) =>
+                        && (known.is_to_come_up() || !known.start.seen) =>
                 {
                     self.echoes.remove(&event.domain.id);
                     if !self.runs[&id].pending.awaits_its_start() {

@@ -41,7 +41,8 @@ pub(super) struct Glances {
 impl Engine {
     /// Something happened that libvirt may show now.
     pub(super) fn glance_soon(&mut self, now: Now, id: RunId) {
-        let Some(run) = self.runs.get_mut(&id).filter(|run| run.phase == Phase::Active) else { return };
+        let is_up = |run: &&mut Run| run.phase == Phase::Active && !run.is_to_come_up();
+        let Some(run) = self.runs.get_mut(&id).filter(is_up) else { return };
         let glances = &mut run.glances;
         if glances.out {
             glances.overtaken = true;

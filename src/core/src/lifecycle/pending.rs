@@ -72,6 +72,8 @@ pub(super) struct Pending {
     pub creating: bool,
     /// Its answer went to a daemon before us, or to a link that broke: libvirt may still be at it, until then.
     pub creating_until: Option<Mono>,
+    /// It is known to have begun, though its answer was lost: whoever sees it up sees it come up.
+    begun_unseen: bool,
     /// Destroys that libvirt has not answered.
     destroys_out: u32,
     /// It is to be destroyed as soon as it is up: libvirt did not know it yet.
@@ -116,7 +118,18 @@ impl Pending {
 
     /// What became of the start is known.
     pub fn start_is_known(&mut self) {
-        (self.creating, self.creating_until) = (false, None);
+        (self.creating, self.creating_until, self.begun_unseen) = (false, None, false);
+    }
+
+    /// Its answer was lost, and it has begun all the same.
+    pub fn has_begun(&mut self) {
+        self.start_is_known();
+        self.begun_unseen = true;
+    }
+
+    /// Whether it has begun, and was not seen up yet.
+    pub fn has_begun_unseen(&self) -> bool {
+        self.begun_unseen
     }
 
     /// Of its start no answer comes any more; libvirt may be at it until then.

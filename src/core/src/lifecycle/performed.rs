@@ -36,7 +36,7 @@ impl Engine {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let was_long = what.is_long() && run.pending.long == Some(what);
         let comes_again = what == OperationKind::Destroy
-            && (run.phase == Phase::Launching || run.is_open() && run.pending.is_up_since_destroy());
+            && (run.is_to_come_up() || run.is_open() && run.pending.is_up_since_destroy());
         let refused = match outcome {
             Outcome::Refused(text) => Some(tame(text)),
             // A start that came and went was done all the same.
@@ -143,7 +143,7 @@ impl Engine {
             // Another destroy is done, or may still be: this one's refusal answers nobody.
             _ if run.pending.has_other_destroys() => {}
             // libvirt does not know it yet: it is asked again when it is up.
-            Outcome::NoDomain if run.phase == Phase::Launching => run.pending.destroy_when_up(),
+            Outcome::NoDomain if run.is_to_come_up() => run.pending.destroy_when_up(),
             // Nor did it when it was asked, and it has come up since.
             Outcome::NoDomain if run.is_open() && run.pending.take_up_since_destroy() => {
                 self.ask_to_destroy(id);

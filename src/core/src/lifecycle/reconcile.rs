@@ -12,7 +12,7 @@ use crate::hypervisor::{DomainState, DomainView, Happening, Listing, PauseReason
 use crate::id::{DomainId, RunId};
 use crate::limits;
 use crate::record::{Incarnation, Keep, When};
-use crate::snapshot::{Link, Status};
+use crate::snapshot::Link;
 use crate::time::{Mono, Now, Wall};
 
 impl Engine {
@@ -133,8 +133,8 @@ impl Engine {
             let shown = listing.domains.iter().any(|view| view.domain.id == domain && is_up(view));
             let blocks = begun.get(&domain).into_iter().flatten();
             if shown || blocks.filter_map(|block| block.began).any(|at| at >= since) {
-                (run.phase, run.status) = (Phase::Active, Status::Up);
-                run.pending.start_is_known();
+                run.phase = Phase::Active;
+                run.pending.has_begun();
             }
         }
     }
@@ -250,7 +250,7 @@ impl Engine {
             return;
         }
         match run {
-            Some(id) if self.runs[&id].phase == Phase::Launching => {
+            Some(id) if self.runs[&id].is_to_come_up() => {
                 self.came_up(now, id, &view.domain, view.process);
                 // It was found up, not heard to come up: it may have been up before.
                 if self.runs[&id].dossier.find(|f| f == gap).is_none() {

@@ -226,6 +226,11 @@ impl Run {
         in_doubt(self.dossier.items()).contains(&OperationKind::Destroy)
     }
 
+    /// Whether it was not seen up yet: neither its process nor when it began is known.
+    pub fn is_to_come_up(&self) -> bool {
+        self.phase == Phase::Launching || self.phase == Phase::Active && self.pending.has_begun_unseen()
+    }
+
     /// Launching or Active.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Launching | Phase::Active)
@@ -334,7 +339,7 @@ impl Run {
     pub fn follow(&mut self, happening: &Happening) {
         self.shown = None;
         let paused = matches!(happening, Happening::Suspended(_) | Happening::Resumed(_));
-        let says_nothing = self.exited.is_some() || self.phase == Phase::Launching;
+        let says_nothing = self.exited.is_some() || self.is_to_come_up();
         if let Some(status) =
             status_after(happening).filter(|_| !(says_nothing || paused && self.pending.long.is_some()))
         {

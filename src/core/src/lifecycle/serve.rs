@@ -118,7 +118,7 @@ impl Engine {
         }
         let what = act.kind();
         let Some(followed) = self.runs.get_mut(&run) else { return };
-        if followed.phase == Phase::Launching {
+        if followed.is_to_come_up() {
             return self.reply(id, domain, Reply::Refused("it is still being started".into()));
         }
         // libvirt would keep whoever asks waiting until the long one is over.

@@ -278,3 +278,53 @@ fn a_start_that_is_heard_is_not_that_of_a_run_whose_part_of_the_log_is_over() {
     assert_eq!(world.endings.iter().map(|ending| ending.run).collect::<Vec<_>>(), [RunId(1)]);
     assert_eq!(world.engine.snapshot().domains[&VM].run, RunId(2));
 }
+
+/// A start through us whose answer was lost with the link, after a destroy of it that came too early.
+fn lost_start() -> World {
+    let mut world = World::new();
+    world.wants(Wanted::Do {
+        domain: VM,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
+    });
+    world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+    let at = world.now().wall;
+    world.tell(Input::LinkLost { at });
+    for (what, outcome) in
+        [(OperationKind::Create, Outcome::NoLink), (OperationKind::Destroy, Outcome::NoDomain)]
+    {
+        world.tell(Input::Answered(Answer::Performed { run: RunId(1), request: None, what, outcome }));
+    }
+    world.asked.clear();
+    world
+}
+
+/// Never answered once: a start that had begun was followed without anybody having seen it come up.
+#[test]
+fn a_lost_start_that_is_found_begun_comes_up_when_it_is_seen() {
+    let shown = super::faults::listing(crate::hypervisor::DomainState::Running, Some(1));
+    let begun = |world: &World| {
+        let began = world.now().wall;
+        let block = LogBlock { began: Some(began), last: None, facts: Vec::new(), ..failed_arrival(began) };
+        Input::Past(vec![Log { name: "vm".into(), blocks: vec![block], unread: None }])
+    };
+    for heard in [false, true] {
+        let mut world = lost_start();
+        world.ms += 1;
+        let past = begun(&world);
+        world.tell(past);
+        let listing = match heard {
+            true => Listing { changing: vec![VM], ..Listing::default() },
+            false => shown.clone(),
+        };
+        world.tell(Input::LinkUp(listing));
+        if heard {
+            assert_eq!((world.status(), world.acts(OperationKind::Destroy)), (Some(Status::Launching), 0));
+            world.heard(Happening::Started(StartDetail::Booted));
+        }
+        assert_eq!((world.status(), world.acts(OperationKind::Destroy)), (Some(Status::Up), 1), "{heard}");
+        let (run, what, outcome) = (RunId(1), OperationKind::Destroy, Outcome::Done);
+        world.tell(Input::Answered(Answer::Performed { run, request: None, what, outcome }));
+        world.heard(Happening::Stopped(StopDetail::Destroyed));
+        assert_eq!((world.replies.as_slice(), world.status()), (&[Reply::Done, Reply::Done][..], None));
+    }
+}
