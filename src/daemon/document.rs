@@ -47,6 +47,9 @@ pub enum BadDocument {
     /// An element that may stand once.
     #[error("xml: <{0}> stands more than once")]
     Twice(&'static str),
+    /// More than any VM has.
+    #[error("xml: <{0}> is more than {1}")]
+    TooMany(&'static str, u64),
     /// The UUID cannot be read.
     #[error("xml: <uuid> \"{0}\" is not a UUID")]
     NotAUuid(String),
@@ -67,6 +70,14 @@ impl Document {
         let name = only(root, "name")?.filter(|name| !name.is_empty()).ok_or(BadDocument::NoName)?;
         if name.len() > limits::NAME_BYTES {
             return Err(BadDocument::LongName);
+        }
+        for (element, most) in [("vcpu", limits::VCPUS), ("iothreads", limits::IO_THREADS)] {
+            if only(root, element)?
+                .and_then(|text| text.parse().ok())
+                .is_some_and(|number: u64| number > most)
+            {
+                return Err(BadDocument::TooMany(element, most));
+            }
         }
         let written: Option<DomainId> = match only(root, "uuid")? {
             None => None,
@@ -228,6 +239,11 @@ mod tests {
             ("<!DOCTYPE d [<!ENTITY a 'b'>]><domain><name>n</name></domain>", "document type"),
             ("<domain><name>n</name></domain><domain><name>m</name></domain>", "xml"),
             ("<domain><name>n&evil;</name></domain>", "well-formed"),
+            ("<domain><name>n</name><vcpu>4097</vcpu></domain>", "<vcpu> is more than 4096"),
+            (
+                "<domain><name>n</name><iothreads> 99999 </iothreads></domain>",
+                "<iothreads> is more than 1024",
+            ),
         ];
         for (xml, wanted) in cases {
             let error = read(xml, None).unwrap_err();

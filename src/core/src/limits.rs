@@ -6,6 +6,13 @@ use std::time::Duration;
 /// unused that nothing on disk speaks of, and none is ever given twice. Half of them are more than all VMs of a host.
 pub const RUNS_RESERVED: u64 = 4096;
 
+/// Virtual processors of one VM: QEMU has machines of so many. libvirt makes something for each before it asks QEMU, and takes
+/// all memory of the host for numbers that have no bound.
+pub const VCPUS: u64 = 4096;
+
+/// Threads for input and output of one VM.
+pub const IO_THREADS: u64 = 1024;
+
 /// A destroy of a QEMU that hangs takes libvirt up to half a minute.
 pub const LONGEST_ACT: Duration = Duration::from_secs(60);
 

@@ -29,6 +29,10 @@ fn bad_parameters_are_refused_by_name_with_the_code_of_their_verb() -> Result<()
         (create(", 'hda': '/a', 'devices': [{'type': 'disk', 'path': '/b', 'name': 'hda'}]"), 9, "hda"),
         (create(", 'launchPaused': 'perhaps'"), 9, "launchPaused"),
         (create(", 'smp': 2, 'maxVCpus': 1"), 9, "maxVCpus"),
+        // libvirt would try to make so many, with all memory of the host.
+        (create(", 'maxVCpus': 99999999"), 9, "maxVCpus"),
+        (create(", 'smp': '4097'"), 9, "smp"),
+        (create(", 'numOfIoThreads': '99999999'"), 9, "numOfIoThreads"),
         (create(", 'numaTune': {'mode': 'loose', 'nodeset': '0'}"), 9, "numaTune.mode"),
         (create(", 'guestNumaNodes': [{'nodeIndex': 0, 'cpus': '0'}]"), 11, "guestNumaNodes[0].memory"),
         (create(", 'guestNumaNodes': [{'nodeIndex': 0, 'cpus': '0', 'memory': '1'}]"), 9, "guestNumaNodes"),

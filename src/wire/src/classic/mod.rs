@@ -11,6 +11,7 @@ mod screen;
 use std::net::IpAddr;
 
 use whydown_core::id::DomainId;
+use whydown_core::limits;
 
 pub use self::device::led_to;
 pub(crate) use self::device::{DRIVE_NAMES, OneMore, VOLUME, medium, one_more};
@@ -107,7 +108,8 @@ impl ClassicVm {
             return Err(Refused::VmType);
         }
         room_for_more(fields, memory)?;
-        let threads = fields.number("numOfIoThreads")?.filter(|&threads| threads > 0);
+        let threads = up_to(fields, "numOfIoThreads", limits::IO_THREADS, "at most 1024")?;
+        let threads = threads.filter(|&threads| threads > 0);
         fields.ignore(HINTS);
         // Properties that administrators made up for hooks, which would do something; and the engine's own notes.
         fields.structure("custom", |custom| {
@@ -216,9 +218,23 @@ fn node_tuning(fields: &Fields<'_>) -> Result<Option<Element>, Refused> {
     Ok(Some(element("numatune").child(memory)))
 }
 
+/// A number up to a bound that no VM comes near: libvirt would try to make so many.
+fn up_to(
+    fields: &Fields<'_>,
+    name: &'static str,
+    most: u64,
+    wanted: &'static str,
+) -> Result<Option<u64>, Refused> {
+    match fields.number(name)? {
+        Some(number) if number > most => Err(fields.bad(name, wanted)),
+        number => Ok(number),
+    }
+}
+
 fn processors(fields: &Fields<'_>, memory: u64) -> Result<Vec<Element>, Refused> {
-    let present = fields.number("smp")?.unwrap_or(1).max(1);
-    let most = fields.number("maxVCpus")?.unwrap_or(present);
+    let vcpus = |name| up_to(fields, name, limits::VCPUS, "at most 4096");
+    let present = vcpus("smp")?.unwrap_or(1).max(1);
+    let most = vcpus("maxVCpus")?.unwrap_or(present);
     if most < present {
         return Err(fields.bad("maxVCpus", "at least smp"));
     }
