@@ -36,7 +36,7 @@ pub struct Failure {
 /// Those of one log, in its order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Failures {
-    /// The last [`FAILURES`] of them.
+    /// The last 64 of them.
     pub last: Vec<Failure>,
     /// When those were that there was no room for.
     pub more: Vec<Wall>,
