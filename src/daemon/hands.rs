@@ -33,7 +33,7 @@ use super::emulators::Emulators;
 use super::going_down::{BootsBefore, HostsWord, Told};
 use super::plug::{self, Leaving};
 use super::post::Postbox;
-use super::sample::News;
+use super::sample::{Heard, News};
 use super::threads::Threads;
 use super::units::Units;
 use super::work::{AT_ONCE, LOOK, Works};
@@ -251,10 +251,8 @@ impl Hands {
         match question {
             Question::Perform { run, domain, request, act } => {
                 let (what, changes) = (act.kind(), act.changes_devices());
-                // Before it is asked: a guest may obey at once.
-                let heard = self.news.hear();
                 let done = match self.perform(domain, act) {
-                    Ok(Some(leaving)) => {
+                    Ok(Some((leaving, heard))) => {
                         return Err(Box::new(Awaited { run, domain, request, what, leaving, heard }));
                     }
                     Ok(None) => Ok(()),
@@ -329,7 +327,7 @@ impl Hands {
     }
 
     /// Has libvirt do this; gives what is to be waited for besides.
-    fn perform(&self, domain: DomainId, act: Operation) -> Result<Option<Leaving>, Refusal> {
+    fn perform(&self, domain: DomainId, act: Operation) -> Result<Option<(Leaving, Heard)>, Refusal> {
         let libvirt = &self.hypervisor;
         let done = match act {
             Operation::Unplug(old) => return self.ask_to_give_up(domain, &old).map(Some),

@@ -7,6 +7,7 @@ use whydown_core::evidence::{Fact, LogWord};
 use whydown_core::limits;
 use whydown_core::record::Ending;
 use whydown_core::time::Wall;
+use whydown_core::verdict::Setting;
 
 use super::{Attempt, TO_THE_AUDIT};
 
@@ -69,7 +70,7 @@ impl Known {
         Self {
             started: ending.started,
             ended: ending.ended.latest(),
-            came_up: !ending.verdict.row.starts_with('B'),
+            came_up: Setting::NotStarted.rows().all(|row| row.label != ending.verdict.row),
             looked_for: find(&|fact| matches!(fact, Fact::StartFailed { .. })).is_some(),
             farewell,
             audited: find(&|f| matches!(f, Fact::StartFailed { told_by } if told_by == TO_THE_AUDIT))

@@ -34,14 +34,18 @@ pub(super) struct Awaited {
 }
 
 impl Hands {
-    /// Asks the guest for a device; gives what is to leave.
-    pub(super) fn ask_to_give_up(&self, domain: DomainId, old: &OldDevice) -> Result<Leaving, Refusal> {
-        let libvirt = &self.hypervisor;
+    /// Asks the guest for a device; gives what is to leave, and what is heard since before it was asked: it may obey at once.
+    pub(super) fn ask_to_give_up(
+        &self,
+        domain: DomainId,
+        old: &OldDevice,
+    ) -> Result<(Leaving, Heard), Refusal> {
+        let (libvirt, heard) = (&self.hypervisor, self.news.hear());
         let leaving = plug::leaving(&libvirt.domain_xml(domain)?, old)?;
         match libvirt.detach_device(domain, &leaving.alias) {
             // One that left meanwhile, as another had asked for it, libvirt does not know any more.
             Err(refusal) if plug::has(&libvirt.domain_xml(domain)?, &leaving)? => Err(refusal),
-            _ => Ok(leaving),
+            _ => Ok((leaving, heard)),
         }
     }
 

@@ -243,10 +243,10 @@ fn a_card_that_is_to_lead_nowhere_is_taken_off_its_bridge_and_put_back() -> Resu
 fn while_it_ejects(serial: &mut Serial, ask: impl FnOnce() -> Result<String> + Send) -> Result<String> {
     std::thread::scope(|scope| {
         let asking = scope.spawn(ask);
-        while !asking.is_finished() {
-            serial.eject()?;
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
+        wait_until("who asks is answered", PATIENCE, || {
+            serial.eject().expect("the guest obeys");
+            asking.is_finished()
+        });
         asking.join().expect("it does not panic")
     })
 }
@@ -269,10 +269,10 @@ fn a_device_may_be_asked_for_twice_and_leave_when_who_asked_is_gone() -> Result<
     std::thread::scope(|scope| {
         let both = [(); 2].map(|()| scope.spawn(|| unplug(&host)));
         wait_until("both are asked for", PATIENCE, || asked(&host, 2));
-        while !both.iter().all(|one| one.is_finished()) {
-            serial.eject()?;
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
+        wait_until("both are answered", PATIENCE, || {
+            serial.eject().expect("the guest obeys");
+            both.iter().all(|one| one.is_finished())
+        });
         for one in both {
             assert_eq!(one.join().expect("it does not panic")?, done);
         }
