@@ -1,7 +1,7 @@
 //! The shell around the rooms: it reads clocks, sockets and configuration, and decides nothing about why a VM ended.
 //!
 //! - [`config`]: the layered configuration of the daemon.
-//! - [`edge`]: HTTP on TCP and unix sockets, with its limits.
+//! - [`http`]: listeners on TCP, TLS and unix sockets, with a bound on everything.
 //! - [`files`]: files that the configuration names, opened with care.
 //! - [`told`]: what the daemon tells its own command line, as JSON.
 //! - [`visible`]: texts of strangers on a terminal.
@@ -11,7 +11,7 @@
 pub mod config;
 pub mod ctl;
 pub mod daemon;
-pub mod edge;
 pub mod files;
+pub mod http;
 pub mod told;
 pub mod visible;

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::prelude::*;
 use whydown::config::{self, Flags, Log, LogTarget, Sources};
-use whydown::edge;
+use whydown::http;
 use whydown::visible::on_a_terminal;
 
 fn main() -> ExitCode {
     // First of all: it takes variables out of the environment, which must have no other reader yet.
-    let inherited = edge::Inherited::from_environment();
+    let inherited = http::Inherited::from_environment();
     let sources = Sources::of_process(Flags::parse());
     if sources.flags.check_config {
         let report = config::check(&sources);

@@ -7,7 +7,7 @@ use super::finding::Mistakes;
 use super::key::KEYS;
 use super::load::{Loaded, Sources, load};
 use super::settings::Settings;
-use crate::edge;
+use crate::http;
 
 /// `EX_CONFIG` of sysexits: starting again would not help, and the unit does not.
 pub const EX_CONFIG: u8 = 78;
@@ -133,7 +133,7 @@ pub fn opened(settings: &Settings) -> Vec<String> {
             "create.emulators: whoever may act may have any program run that lies in these, by a document: {folders}"
         ));
     }
-    let nobodys = settings.socket.users.iter().filter(|name| edge::uid(name).is_none());
+    let nobodys = settings.socket.users.iter().filter(|name| http::uid(name).is_none());
     for name in nobodys {
         lines.push(format!(
             "socket.users: there is no user {name:?} in /etc/passwd, and so nobody who may act by it: give the number"

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::error::StartError;
 use crate::config::Settings;
-use crate::edge::{self, Hosts, Inherited, Listener, Tls, TlsFiles};
+use crate::http::{self, Hosts, Inherited, Listener, Tls, TlsFiles};
 
 /// All doors, open.
 pub struct Doors {
@@ -44,9 +44,9 @@ impl Doors {
         }
         let socket = match inherited.unix(&settings.socket.path) {
             Some(socket) => UnixListener::from_std(socket)
-                .map(edge::UnixSocket::inherited)
+                .map(http::UnixSocket::inherited)
                 .map_err(StartError::Inherited)?,
-            None => edge::UnixSocket::bind(&settings.socket.path, socket_mode(settings))
+            None => http::UnixSocket::bind(&settings.socket.path, socket_mode(settings))
                 .map_err(|source| StartError::Socket { source })?,
         };
         listeners.push(Listener::Unix(socket));
@@ -152,7 +152,7 @@ fn tcp(
         None => {
             // Linux lets one socket have both families, so a second one for IPv4 needs the first to stand back.
             let alone = all.iter().any(|other| other.is_ipv4() && other.port() == address.port());
-            edge::bind(address, alone).map_err(failed)?
+            http::bind(address, alone).map_err(failed)?
         }
     };
     TcpListener::from_std(listener).map_err(failed)

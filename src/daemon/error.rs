@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::edge;
+use crate::http;
 
 /// Why the daemon cannot start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum StartError {
     #[error("socket.path: {source}")]
     Socket {
         /// Why, with the file's name.
-        source: edge::BindError,
+        source: http::BindError,
     },
     /// The Unix socket that systemd made.
     #[error("the socket of systemd: {0}")]
@@ -59,7 +59,7 @@ pub enum StartError {
     BootId(std::io::Error),
     /// Open files.
     #[error(transparent)]
-    Files(edge::TooFewFiles),
+    Files(http::TooFewFiles),
     /// A signal handler.
     #[error("signals: {0}")]
     Signals(std::io::Error),

@@ -14,7 +14,7 @@ use whydown_core::snapshot::{DomainPublic, Snapshot, Status};
 use whydown_ledger::Query;
 
 use super::reads::{Reader, Reads};
-use crate::edge::Answer;
+use crate::http::Answer;
 use crate::told;
 use crate::visible::meant;
 

@@ -9,7 +9,7 @@
 //! | `ledger` thread | the file | writes wait in memory, loudly |
 //! | witnesses | one source each | their evidence is missing, and health says so |
 //! | sampler task | samples, devices | figures stay as they are, and age |
-//! | edge tasks | one connection each | that connection is closed |
+//! | HTTP tasks | one connection each | that connection is closed |
 
 mod abilities;
 mod absence;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::edge::{Peer, noise};
+use crate::http::{Peer, noise};
 
 /// Names that are remembered. Managers send some dozens; more are somebody's own, and are not said.
 const REMEMBERED: usize = 256;

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use whydown_core::id::RequestId;
 use whydown_core::lifecycle::{Input, Reply, Request, Wanted};
 
-use crate::edge::Begun;
+use crate::http::Begun;
 
 /// Inputs that may wait. A storm of a thousand VMs makes some six thousand.
 pub const QUEUE: usize = 16_384;

@@ -14,7 +14,7 @@ use whydown_ledger::{Busy, Cursor, Ledger, Page, Query};
 use super::meant::Meant;
 use super::rights::Sight;
 use super::sight::told_ending;
-use crate::edge::{Answer, Share};
+use crate::http::{Answer, Share};
 use crate::told;
 
 /// Bytes of endings that are read at once; as JSON they are some three times as long.

@@ -18,7 +18,7 @@ use whydown_core::operation::{Operation, OperationKind};
 use whydown_wire::{Needs, Verb};
 
 use crate::config::Settings;
-use crate::edge::{self, Identity, Peer, User};
+use crate::http::{self, Identity, Peer, User};
 
 /// Stands for every certificate of the authority.
 const EVERYBODY: &str = "*";
@@ -102,7 +102,7 @@ impl Rights {
     /// As configured. Users that this host does not know are named in the log, and have no rights.
     pub fn new(settings: &Settings, refusals: Arc<Refusals>) -> Self {
         let known = |name: &String| {
-            let uid = edge::uid(name);
+            let uid = http::uid(name);
             if uid.is_none() {
                 tracing::warn!("socket.users: there is no user {name:?} in /etc/passwd: give the number");
             }

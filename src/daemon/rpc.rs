@@ -35,7 +35,7 @@ use super::run::generation;
 use super::sight::{PlainBoard, plain_host};
 use super::work::Works;
 use crate::config::{Client, ExitReasons, Settings, XmlRpc};
-use crate::edge::{self, Answer, AnswerFuture, Door, Peer, Request, Share, Tls, Turns, noise};
+use crate::http::{self, Answer, AnswerFuture, Door, Peer, Request, Share, Tls, Turns, noise};
 use crate::told;
 
 /// The header with which a newer manager asks for exit reasons above 8.
@@ -486,7 +486,7 @@ impl Service {
     }
 }
 
-impl edge::Service for Service {
+impl http::Service for Service {
     fn call(self: Arc<Self>, peer: Peer, request: Request) -> AnswerFuture {
         Box::pin(async move {
             match request.door {

@@ -34,7 +34,7 @@ use super::witnesses::witnesses;
 use super::work::Works;
 use super::{clock, embed};
 use crate::config::{Profile, Settings};
-use crate::edge;
+use crate::http;
 
 /// How long the end waits for the ledger. What is not written by then stays lost only if the disk does.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
@@ -56,11 +56,11 @@ const READY_WITHOUT_LIBVIRT: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// [`StartError`] if it cannot start; libvirt or the ledger being away is not among it.
-pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), StartError> {
+pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), StartError> {
     let started = clock::wall();
     // What is written here is secret, also where whoever starts it has another mask than the unit.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    edge::take_all_files().map_err(StartError::Files)?;
+    http::take_all_files().map_err(StartError::Files)?;
     let folder = settings.state.dir.clone();
     std::fs::create_dir_all(&folder)
         .map_err(|source| StartError::StateDir { path: folder.clone(), source })?;
@@ -141,7 +141,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         witnesses.deaf.clone(),
         witnesses.audit_names_senders.clone(),
     );
-    let service: Arc<dyn edge::Service> = Arc::new(Service::new(
+    let service: Arc<dyn http::Service> = Arc::new(Service::new(
         &settings,
         postbox.clone(),
         works,
@@ -162,7 +162,7 @@ pub async fn run(settings: Settings, inherited: edge::Inherited) -> Result<(), S
         let shutdown = async move {
             let _ = closing.wait_for(|closed| *closed).await;
         };
-        serving.push(tokio::spawn(edge::serve(listener, Arc::clone(&service), limits(&settings), shutdown)));
+        serving.push(tokio::spawn(http::serve(listener, Arc::clone(&service), limits(&settings), shutdown)));
     }
 
     let mut seen = published.clone();
@@ -244,8 +244,8 @@ pub(super) fn generation(profile: Profile) -> Generation {
     }
 }
 
-fn limits(settings: &Settings) -> edge::Limits {
-    edge::Limits {
+fn limits(settings: &Settings) -> http::Limits {
+    http::Limits {
         handshake_timeout: settings.xmlrpc.header_timeout,
         header_timeout: settings.xmlrpc.header_timeout,
         body_timeout: settings.xmlrpc.body_timeout,
@@ -254,7 +254,7 @@ fn limits(settings: &Settings) -> edge::Limits {
         max_connections: settings.xmlrpc.max_connections,
         max_body_bytes: settings.xmlrpc.max_request_bytes,
         drain_timeout: DRAIN,
-        ..edge::Limits::default()
+        ..http::Limits::default()
     }
 }
 

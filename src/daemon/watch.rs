@@ -9,7 +9,7 @@ use super::clock;
 use super::engine::Change;
 use super::rights::Sight;
 use super::sight::{seen, told_ending};
-use crate::edge::Answer;
+use crate::http::Answer;
 use crate::told;
 
 /// Changes that wait for a reader of the live stream, beside those in the channel that all share.

@@ -8,7 +8,7 @@ use crate::limits;
 pub use crate::operation::OperationKind;
 use crate::time::Wall;
 
-/// Who made a request: a unix user, an address, a certificate's subject; as the edge knew it.
+/// Who made a request: a unix user, an address, a certificate's subject; as HTTP knew it.
 pub type Who = String;
 
 /// Who sent a signal, as far as QEMU's log or the kernel tells.

@@ -11,7 +11,7 @@ use whydown_wire::{Code, WorkKind, status_reply};
 use super::super::document::Document;
 use super::super::space;
 use super::{Given, Service, refused};
-use crate::edge::{Peer, Request};
+use crate::http::{Peer, Request};
 
 /// A VM to be started.
 pub(super) struct Start {

@@ -12,7 +12,7 @@
 
 #[path = "../../../src/daemon/document.rs"]
 pub mod document_file;
-#[path = "../../../src/edge/inflate.rs"]
+#[path = "../../../src/http/inflate.rs"]
 pub mod inflate;
 #[path = "../../../src/manager/src/read.rs"]
 pub mod read;

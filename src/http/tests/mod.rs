@@ -1,4 +1,4 @@
-//! The edge with real sockets and raw bytes.
+//! The HTTP room with real sockets and raw bytes.
 
 mod hostile;
 mod http;

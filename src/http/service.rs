@@ -1,4 +1,4 @@
-//! The port between the edge and what stands behind it.
+//! The port between HTTP and what stands behind it.
 
 use std::fmt;
 use std::future::Future;
@@ -176,7 +176,7 @@ impl Answer {
 /// An answer to come.
 pub type AnswerFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// What stands behind the edge.
+/// What stands behind HTTP.
 pub trait Service: Send + Sync + 'static {
     /// Answers a request. When the client has gone it is dropped, unless it was said that it has [begun](Begun::now): then it
     /// runs to its end.

@@ -1,4 +1,4 @@
-//! What a client may take of the edge's time and memory.
+//! What a client may take of this room's time and memory.
 
 use std::time::Duration;
 

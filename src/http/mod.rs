@@ -1,4 +1,4 @@
-//! The HTTP edge: bytes in, bytes out, and nobody may hold it up.
+//! HTTP: bytes in, bytes out, and nobody may hold it up.
 //!
 //! ```text
 //! listener ─▶ [TLS] ─▶ connection ─▶ first bytes ─▶ guarded stream ─▶ hyper ─▶ exchange ─▶ Service
