@@ -16,10 +16,10 @@ use whydown_wire::{Board, Bodies};
 
 use super::clock;
 use super::hands::Hands;
-use super::post::Post;
+use super::mailbox::Message;
 use crate::visible::visible;
 
-/// Letters that are stepped before readers get a new picture, and a poll that shares our thread its turn: some
+/// Messages that are stepped before readers get a new picture, and a poll that shares our thread its turn: some
 /// milliseconds. A storm costs one picture a batch, not one an event.
 const BATCH: usize = 128;
 
@@ -46,7 +46,7 @@ pub struct Published {
 /// The task and all that it needs.
 pub struct EngineTask {
     engine: Engine,
-    letters: mpsc::Receiver<Post>,
+    messages: mpsc::Receiver<Message>,
     hands: Hands,
     ledger: Ledger,
     board: Board,
@@ -67,7 +67,7 @@ impl EngineTask {
     /// The task, and where its pictures appear. `watchdog` is how often systemd wants to hear from it.
     pub fn new(
         engine: Engine,
-        letters: mpsc::Receiver<Post>,
+        messages: mpsc::Receiver<Message>,
         hands: Hands,
         ledger: Ledger,
         board: Board,
@@ -80,7 +80,7 @@ impl EngineTask {
         let (changes, _) = broadcast::channel(1024);
         let task = Self {
             engine,
-            letters,
+            messages,
             hands,
             ledger,
             board,
@@ -97,7 +97,7 @@ impl EngineTask {
         (task, readers, changes)
     }
 
-    /// Runs until every postbox is gone.
+    /// Runs until every mailbox is gone.
     pub async fn run(mut self) {
         let mut feed = tokio::time::interval(self.watchdog.unwrap_or(std::time::Duration::from_secs(3600)));
         feed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -111,12 +111,12 @@ impl EngineTask {
                 }
             };
             tokio::select! {
-                received = self.letters.recv_many(&mut batch, BATCH) => {
+                received = self.messages.recv_many(&mut batch, BATCH) => {
                     if received == 0 {
                         return;
                     }
                 }
-                () = woken => batch.push(Post::Input(Input::Wake)),
+                () = woken => batch.push(Message::Input(Input::Wake)),
                 // The engine knows nothing of samples: the picture stays, and is shown with other figures.
                 Ok(()) = self.samples.changed() => self.show_again(),
                 _ = feed.tick() => {
@@ -126,22 +126,22 @@ impl EngineTask {
                 }
             }
             self.work(&mut batch);
-            // In a storm there is always another letter, and with one core nobody else would get this thread.
+            // In a storm there is always another message, and with one core nobody else would get this thread.
             tokio::task::yield_now().await;
         }
     }
 
-    fn work(&mut self, batch: &mut Vec<Post>) {
+    fn work(&mut self, batch: &mut Vec<Message>) {
         let mut publish = false;
         let mut barriers = Vec::new();
-        for letter in batch.drain(..) {
-            let input = match letter {
-                Post::Input(input) => input,
-                Post::Request(request, answer) => {
+        for message in batch.drain(..) {
+            let input = match message {
+                Message::Input(input) => input,
+                Message::Request(request, answer) => {
                     self.waiting.insert(request.id, answer);
                     Input::Asked(request)
                 }
-                Post::Barrier(reached) => {
+                Message::Barrier(reached) => {
                     barriers.push(reached);
                     continue;
                 }

@@ -12,7 +12,7 @@ use whydown_witness::host::{self, Answer, GoingDown, HostWatch, HostWord, Said, 
 
 use super::clock;
 use super::deaf::{Deaf, Sense};
-use super::post::Postbox;
+use super::mailbox::Mailbox;
 use super::units::Units;
 
 /// When a question was put, and its answer.
@@ -66,8 +66,8 @@ pub struct HostsWord {
 
 impl HostsWord {
     /// Listens on the host's bus, where systemd is its init; what is heard goes to the engine at once.
-    pub fn listen(postbox: &Postbox, deaf: &Deaf, units: Units) -> Self {
-        let (postbox, ears) = (postbox.clone(), deaf.clone());
+    pub fn listen(mailbox: &Mailbox, deaf: &Deaf, units: Units) -> Self {
+        let (mailbox, ears) = (mailbox.clone(), deaf.clone());
         let told = move |word| {
             let (at, fact) = match word {
                 HostWord::GoingDown(GoingDown { at, by }) => {
@@ -83,14 +83,14 @@ impl HostsWord {
                 HostWord::UnitJob { at, unit } => {
                     for process in units.processes_of(&unit) {
                         let fact = Fact::UnitStopping { unit: unit.clone() };
-                        postbox.post_blocking(Input::Witness { whom: Whom::Process(process), at, fact });
+                        mailbox.post_blocking(Input::Witness { whom: Whom::Process(process), at, fact });
                     }
                     return;
                 }
                 HostWord::Heard => return ears.lift(Sense::HostBus),
                 HostWord::Deaf { why } => return ears.add(Sense::HostBus, why),
             };
-            postbox.post_blocking(Input::Witness { whom: Whom::Host, at, fact });
+            mailbox.post_blocking(Input::Witness { whom: Whom::Host, at, fact });
         };
         let bus = host::booted().then(|| HostWatch::start(host::SYSTEM_BUS, told, clock::wall));
         let bus = bus.and_then(|started| started.map_err(|error| deaf.add(Sense::HostBus, error)).ok());

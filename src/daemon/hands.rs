@@ -31,8 +31,8 @@ use self::unplug::Awaited;
 use super::calls::Calls;
 use super::emulators::Emulators;
 use super::going_down::{BootsBefore, HostsWord, Told};
+use super::mailbox::Mailbox;
 use super::plug::{self, Leaving};
-use super::post::Postbox;
 use super::sample::{Heard, News};
 use super::threads::Threads;
 use super::units::Units;
@@ -77,7 +77,7 @@ pub struct Witnesses {
 pub struct Hands {
     calls: Arc<Calls>,
     hypervisor: Hypervisor,
-    postbox: Postbox,
+    mailbox: Mailbox,
     exits: Option<Arc<ExitWatch>>,
     threads: Threads,
     emulators: Emulators,
@@ -114,7 +114,7 @@ impl Hands {
     /// Hands for this connection.
     pub fn new(
         hypervisor: Hypervisor,
-        postbox: Postbox,
+        mailbox: Mailbox,
         witnesses: Witnesses,
         logs: Option<PathBuf>,
         libvirt: LibvirtProcess,
@@ -128,7 +128,7 @@ impl Hands {
         Self {
             calls,
             hypervisor,
-            postbox,
+            mailbox,
             exits,
             threads,
             emulators,
@@ -161,7 +161,7 @@ impl Hands {
             }
             for fact in facts {
                 let (whom, at) = (Whom::Process(process), clock::wall());
-                hands.postbox.post_blocking(Input::Witness { whom, at, fact });
+                hands.mailbox.post_blocking(Input::Witness { whom, at, fact });
             }
         });
     }
@@ -188,7 +188,7 @@ impl Hands {
                 let asked = tokio::task::spawn_blocking(move || host.ask()).await;
                 if let Some(word) = asked.ok().and_then(Told::down) {
                     let (at, fact) = (word.at, Fact::HostGoingDown { by: word.by });
-                    hands.postbox.post(Input::Witness { whom: Whom::Host, at, fact }).await;
+                    hands.mailbox.post(Input::Witness { whom: Whom::Host, at, fact }).await;
                 }
                 tokio::time::sleep(HOST_PAUSE).await;
                 if hands.host_wanted.compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
@@ -231,7 +231,7 @@ impl Hands {
                 Ok(Err(awaited)) => {
                     runtime.spawn(async move {
                         let answer = self.when_gone(*awaited).await;
-                        self.postbox.post(Input::Answered(answer)).await;
+                        self.mailbox.post(Input::Answered(answer)).await;
                         drop(room);
                     });
                     return;
@@ -241,7 +241,7 @@ impl Hands {
                     unanswered
                 }
             };
-            self.postbox.post_blocking(Input::Answered(answer));
+            self.mailbox.post_blocking(Input::Answered(answer));
             drop(room);
         });
     }
@@ -412,7 +412,7 @@ impl Hands {
     fn tell_devices(&self, run: RunId, domain: DomainId) {
         let read = clock::now().mono;
         if let Ok(devices) = self.hypervisor.devices(domain) {
-            self.postbox.post_blocking(Input::Made { run, devices: Arc::new(devices), read });
+            self.mailbox.post_blocking(Input::Made { run, devices: Arc::new(devices), read });
         }
         self.news.of(domain);
     }
@@ -437,7 +437,7 @@ impl Hands {
             self.works.end(domain, &done);
             let request: Option<RequestId> = None;
             let answer = Answer::Performed { run, request, what, outcome: outcome(done) };
-            self.postbox.post(Input::Answered(answer)).await;
+            self.mailbox.post(Input::Answered(answer)).await;
         });
     }
 

@@ -6,13 +6,13 @@ use whydown_core::lifecycle::Input;
 use whydown_libvirt::Hypervisor;
 
 use super::absence::Absence;
-use super::post::Postbox;
+use super::mailbox::Mailbox;
 use super::{clock, sample};
 use crate::config::Settings;
 
 /// Follows libvirt from now on.
-pub fn listen(settings: &Settings, postbox: &Postbox, news: sample::News, past: Absence) -> Hypervisor {
-    let told = postbox.clone();
+pub fn listen(settings: &Settings, mailbox: &Mailbox, news: sample::News, past: Absence) -> Hypervisor {
+    let told = mailbox.clone();
     let libvirt = &settings.libvirt;
     let wanted = whydown_libvirt::Settings {
         keepalive_interval_s: i32::try_from(libvirt.keepalive_interval.as_secs()).unwrap_or(i32::MAX),

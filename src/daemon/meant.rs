@@ -13,8 +13,8 @@ use whydown_core::id::DomainId;
 use whydown_core::snapshot::{DomainPublic, Snapshot, Status};
 use whydown_ledger::Query;
 
-use super::reads::{Reader, Reads};
 use crate::http::Answer;
+use crate::http::handlers::history::{Reader, Reads};
 use crate::told;
 use crate::visible::meant;
 

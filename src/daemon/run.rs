@@ -19,7 +19,6 @@ use whydown_witness::process;
 use super::absence::Absence;
 use super::alone::Alone;
 use super::doctor::Doctor;
-use super::doors::{Doors, reload_on};
 use super::engine::{EngineTask, Published};
 use super::error::StartError;
 use super::failed::{FailedStarts, Sources};
@@ -27,14 +26,15 @@ use super::going_down::{HostsWord, Told};
 use super::hands::Hands;
 use super::host::Host;
 use super::link::listen;
-use super::post::Postbox;
-use super::rpc::Service;
+use super::mailbox::Mailbox;
 use super::sample::{self, Sampler};
 use super::witnesses::witnesses;
 use super::work::Works;
 use super::{clock, embed};
 use crate::config::{Profile, Settings};
 use crate::http;
+use crate::http::handlers::xmlrpc::Service;
+use crate::http::listeners::{Listeners, reload_on};
 
 /// How long the end waits for the ledger. What is not written by then stays lost only if the disk does.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
@@ -73,22 +73,22 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
     if let Some(root) = settings.libvirt.uri.embed_root() {
         embed::prepare(&root).map_err(|source| StartError::EmbedRoot { path: root, source })?;
     }
-    // The doors are opened first: a second daemon stops here, before it touches the ledger.
-    let doors = Doors::open(&settings, inherited)?;
-    let reloading = tokio::spawn(reload_on(hangup, doors.tls.clone()));
+    // The listeners are opened first: a second daemon stops here, before it touches the ledger.
+    let listeners = Listeners::open(&settings, inherited)?;
+    let reloading = tokio::spawn(reload_on(hangup, listeners.tls.clone()));
 
-    let (postbox, letters) = Postbox::new();
-    let (ledger, engine, alive) = recover(&settings, &boot, &postbox);
+    let (mailbox, messages) = Mailbox::new();
+    let (ledger, engine, alive) = recover(&settings, &boot, &mailbox);
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
     let libvirt = LibvirtProcess::new(own_pid, settings.libvirt.uri.sockets());
-    let witnesses = witnesses(&postbox, &settings, &libvirt, alive);
+    let witnesses = witnesses(&mailbox, &settings, &libvirt, alive);
     let (news, heard) = sample::news();
     let past = Absence::new(alive, settings.libvirt.log_dir.clone(), libvirt.clone());
-    let hypervisor = listen(&settings, &postbox, news.clone(), past);
+    let hypervisor = listen(&settings, &mailbox, news.clone(), past);
     let works = Works::default();
     let hands = Hands::new(
         hypervisor.clone(),
-        postbox.clone(),
+        mailbox.clone(),
         witnesses.worked.clone(),
         settings.libvirt.log_dir.clone(),
         libvirt.clone(),
@@ -97,7 +97,7 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
     );
 
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / 3);
-    let board = Board::new(generation(settings.xmlrpc.profile));
+    let board = Board::new(settings.xmlrpc.profile.into());
     let unread = whydown_core::sample::Samples {
         awaited: settings.sampling.enabled,
         reads_documents: settings.sampling.enabled,
@@ -105,12 +105,12 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
     };
     let (sampled, samples) = watch::channel(Arc::new(unread));
     let (task, published, changes) =
-        EngineTask::new(engine, letters, hands, ledger.clone(), board.clone(), samples, watchdog);
+        EngineTask::new(engine, messages, hands, ledger.clone(), board.clone(), samples, watchdog);
     let engine_task = tokio::spawn(task.run());
     let vm_sampler = settings.sampling.enabled.then(|| {
         let (settings, hypervisor) = (settings.sampling.clone(), hypervisor.clone());
-        let (works, postbox) = (works.clone(), postbox.clone());
-        let sampler = Sampler::new(settings, hypervisor, published.clone(), sampled, board, works, postbox);
+        let (works, mailbox) = (works.clone(), mailbox.clone());
+        let sampler = Sampler::new(settings, hypervisor, published.clone(), sampled, board, works, mailbox);
         tokio::spawn(sampler.run(heard))
     });
 
@@ -122,7 +122,7 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
     };
     let failed = FailedStarts::new(
         hypervisor.clone(),
-        postbox.clone(),
+        mailbox.clone(),
         ledger.clone(),
         published.clone(),
         sources,
@@ -143,7 +143,7 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
     );
     let service: Arc<dyn http::Service> = Arc::new(Service::new(
         &settings,
-        postbox.clone(),
+        mailbox.clone(),
         works,
         published.clone(),
         changes,
@@ -153,11 +153,11 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
         witnesses.deaf.clone(),
         doctor,
         closing.clone(),
-        doors.tls.clone(),
+        listeners.tls.clone(),
     ));
-    doors.write_addresses(&folder);
+    listeners.write_addresses(&folder);
     let mut serving = Vec::new();
-    for listener in doors.listeners {
+    for listener in listeners.all {
         let mut closing = closing.clone();
         let shutdown = async move {
             let _ = closing.wait_for(|closed| *closed).await;
@@ -188,11 +188,11 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
         Err(broken) => error!("{broken}"),
     }
     if ended.is_ok() {
-        last_words(&postbox, witnesses.worked.host.clone(), published).await;
+        last_words(&mailbox, witnesses.worked.host.clone(), published).await;
     }
     let _ = close.send(true);
-    for door in serving {
-        let _ = tokio::time::timeout(DRAIN * 2, door).await;
+    for listener in serving {
+        let _ = tokio::time::timeout(DRAIN * 2, listener).await;
     }
     reloading.abort();
     sampler.abort();
@@ -205,7 +205,7 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
     let stopping = hypervisor.clone();
     let within = if own_pid.is_some() { STOP_INSIDE } else { STOP_ELSEWHERE };
     let _ = tokio::time::timeout(within, tokio::task::spawn_blocking(move || stopping.stop())).await;
-    let _ = postbox.barrier().await;
+    let _ = mailbox.barrier().await;
     ledger.keep(whydown_core::record::Keep::Alive(clock::wall()));
     let closing = tokio::task::spawn_blocking(move || ledger.close(LEDGER_PATIENCE));
     match closing.await {
@@ -221,26 +221,27 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
 }
 
 /// If the host is going down, its VMs end now: they should know why, and we should see it.
-async fn last_words(postbox: &Postbox, host: HostsWord, mut published: watch::Receiver<Published>) {
+async fn last_words(mailbox: &Mailbox, host: HostsWord, mut published: watch::Receiver<Published>) {
     let asked = tokio::task::spawn_blocking(move || host.ask()).await;
     if let Some(GoingDown { at, by }) = asked.ok().and_then(Told::down) {
         warn!("the host is going down: {by}");
         let fact = Fact::HostGoingDown { by };
-        postbox.post(Input::Witness { whom: Whom::Host, at, fact }).await;
+        mailbox.post(Input::Witness { whom: Whom::Host, at, fact }).await;
         let all_down = published.wait_for(|now| now.snapshot.domains.values().all(|d| d.ending.is_some()));
         let _ = tokio::time::timeout(LAST_LOOK, all_down).await;
     }
-    let _ = postbox.barrier().await;
+    let _ = mailbox.barrier().await;
 }
 
-/// The wire's word for a profile.
-pub(super) fn generation(profile: Profile) -> Generation {
-    match profile {
-        Profile::Common => Generation::Common,
-        Profile::V3_4 => Generation::V3_4,
-        Profile::V3_5 => Generation::V3_5,
-        Profile::V3_6 => Generation::V3_6,
-        Profile::V4_0 => Generation::V4_0,
+impl From<Profile> for Generation {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Common => Self::Common,
+            Profile::V3_4 => Self::V3_4,
+            Profile::V3_5 => Self::V3_5,
+            Profile::V3_6 => Self::V3_6,
+            Profile::V4_0 => Self::V4_0,
+        }
     }
 }
 
@@ -268,8 +269,8 @@ fn daemon_log(settings: &Settings) -> DaemonLog {
 }
 
 /// The ledger, the engine as it was left, and when whydown last listened.
-fn recover(settings: &Settings, boot: &BootId, postbox: &Postbox) -> (Ledger, Engine, Option<Wall>) {
-    let told = postbox.clone();
+fn recover(settings: &Settings, boot: &BootId, mailbox: &Mailbox) -> (Ledger, Engine, Option<Wall>) {
+    let told = mailbox.clone();
     let opened = Ledger::open(
         whydown_ledger::Settings {
             retention: Retention {

@@ -21,7 +21,7 @@ use super::emulators::Emulators;
 use super::failed::Audited;
 use super::going_down::HostsWord;
 use super::hands;
-use super::post::Postbox;
+use super::mailbox::Mailbox;
 use super::threads::Threads;
 use super::units::Units;
 use crate::config::Settings;
@@ -41,9 +41,9 @@ pub struct Witnesses {
     pub deaf: Deaf,
 }
 
-/// Starts every witness that can be had; the others are named. What the kernel said after `alive` is in the postbox then.
+/// Starts every witness that can be had; the others are named. What the kernel said after `alive` is in the mailbox then.
 pub fn witnesses(
-    postbox: &Postbox,
+    mailbox: &Mailbox,
     settings: &Settings,
     libvirt: &LibvirtProcess,
     alive: Option<Wall>,
@@ -51,7 +51,7 @@ pub fn witnesses(
     let wanted = &settings.witness;
     let deaf = Deaf::default();
     let emulators = Emulators::new(settings.libvirt.run_dir.clone());
-    let (told, ended, told_begun) = (postbox.clone(), emulators.clone(), postbox.clone());
+    let (told, ended, told_begun) = (mailbox.clone(), emulators.clone(), mailbox.clone());
     let begun = emulators.clone();
     let exits = ExitWatch::start_and_choose(
         move |pid| {
@@ -88,7 +88,7 @@ pub fn witnesses(
             None
         }
     };
-    let (told, lost, whose) = (postbox.clone(), deaf.clone(), emulators.clone());
+    let (told, lost, whose) = (mailbox.clone(), deaf.clone(), emulators.clone());
     let kernel = KernelLog::start(
         alive,
         move |word| match word {
@@ -104,14 +104,14 @@ pub fn witnesses(
     );
     let kernel = kernel.map_err(|error| deaf.add(Sense::KernelLog, error)).ok();
     let threads = Threads::default();
-    let tracing = |root: &Path| trace(root, libvirt, threads.clone(), emulators.clone(), postbox, &deaf);
+    let tracing = |root: &Path| trace(root, libvirt, threads.clone(), emulators.clone(), mailbox, &deaf);
     let signals = wanted.tracefs.as_deref().and_then(tracing);
     let (audit_names_senders, audited) = (Arc::new(AtomicBool::new(false)), Audited::default());
     let audit = wanted
         .audit
-        .then(|| listen_to_audit(libvirt, emulators.clone(), postbox, &deaf, &audit_names_senders, &audited));
+        .then(|| listen_to_audit(libvirt, emulators.clone(), mailbox, &deaf, &audit_names_senders, &audited));
     let units = Units::default();
-    let host = HostsWord::listen(postbox, &deaf, units.clone());
+    let host = HostsWord::listen(mailbox, &deaf, units.clone());
     Witnesses {
         worked: hands::Witnesses { exits, threads, emulators, units, host },
         _kernel: kernel,
@@ -127,12 +127,12 @@ pub fn witnesses(
 fn listen_to_audit(
     libvirt: &LibvirtProcess,
     emulators: Emulators,
-    postbox: &Postbox,
+    mailbox: &Mailbox,
     deaf: &Deaf,
     names_senders: &Arc<AtomicBool>,
     audited: &Audited,
 ) -> Option<Audit> {
-    let (told, ears, names_senders) = (postbox.clone(), deaf.clone(), Arc::clone(names_senders));
+    let (told, ears, names_senders) = (mailbox.clone(), deaf.clone(), Arc::clone(names_senders));
     let audited = audited.clone();
     let audit = Audit::start(
         libvirt.clone(),
@@ -164,10 +164,10 @@ fn trace(
     libvirt: &LibvirtProcess,
     threads: Threads,
     emulators: Emulators,
-    postbox: &Postbox,
+    mailbox: &Mailbox,
     deaf: &Deaf,
 ) -> Option<SignalTrace> {
-    let (told, lost) = (postbox.clone(), deaf.clone());
+    let (told, lost) = (mailbox.clone(), deaf.clone());
     let trace = SignalTrace::start(
         root,
         libvirt.clone(),

@@ -29,7 +29,7 @@ use self::needs::Need;
 use super::deaf::{Deaf, Sense};
 use super::engine::Published;
 use super::meant::Meant;
-use super::rights::Refusals;
+use super::refusals::Refusals;
 use crate::config::{ExitReasons, Settings, open_emulators, opened, system_folders};
 use crate::files;
 use crate::told::{self, Finding, FindingLevel};

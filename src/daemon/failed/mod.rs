@@ -37,7 +37,7 @@ use self::audited::{Word, Words};
 use self::told::{Has, SAME, Told};
 use super::clock;
 use super::engine::Published;
-use super::post::Postbox;
+use super::mailbox::Mailbox;
 
 pub use self::audited::Audited;
 
@@ -143,7 +143,7 @@ const UNEXPLAINED: usize = 64;
 /// See the module page.
 pub struct FailedStarts {
     hypervisor: Hypervisor,
-    postbox: Postbox,
+    mailbox: Mailbox,
     ledger: Ledger,
     published: watch::Receiver<Published>,
     sources: Sources,
@@ -167,7 +167,7 @@ impl FailedStarts {
     /// Looks with these for what failed since `alive`, when whydown was last known to listen.
     pub fn new(
         hypervisor: Hypervisor,
-        postbox: Postbox,
+        mailbox: Mailbox,
         ledger: Ledger,
         published: watch::Receiver<Published>,
         sources: Sources,
@@ -175,7 +175,7 @@ impl FailedStarts {
     ) -> Self {
         Self {
             hypervisor,
-            postbox,
+            mailbox,
             ledger,
             published,
             sources,
@@ -206,7 +206,7 @@ impl FailedStarts {
                 self = match tokio::task::spawn_blocking(move || self.look()).await {
                     Ok((this, found)) => {
                         for failed in found {
-                            this.postbox.post(failed).await;
+                            this.mailbox.post(failed).await;
                         }
                         this
                     }

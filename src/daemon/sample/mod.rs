@@ -33,7 +33,7 @@ use self::guests::Guests;
 use self::known::Known;
 use super::clock;
 use super::engine::Published;
-use super::post::Postbox;
+use super::mailbox::Mailbox;
 use super::work::Works;
 use crate::config::Sampling;
 
@@ -107,7 +107,7 @@ pub struct Sampler {
     samples: watch::Sender<Arc<Samples>>,
     board: Board,
     works: Works,
-    postbox: Postbox,
+    mailbox: Mailbox,
     known: Known,
     guests: Guests,
     calls: UnderWay,
@@ -125,7 +125,7 @@ impl Sampler {
         samples: watch::Sender<Arc<Samples>>,
         board: Board,
         works: Works,
-        postbox: Postbox,
+        mailbox: Mailbox,
     ) -> Self {
         let known = Known::new(settings.unresponsive_after);
         let guests = Guests::new(settings.guest_interval);
@@ -136,7 +136,7 @@ impl Sampler {
             samples,
             board,
             works,
-            postbox,
+            mailbox,
             known,
             guests,
             calls: UnderWay::default(),
@@ -267,7 +267,7 @@ impl Sampler {
                     Ok(samples) => {
                         self.refused = false;
                         for id in self.known.missed(&self.snapshot(), &samples, began) {
-                            self.postbox.post(Input::Missed(id)).await;
+                            self.mailbox.post(Input::Missed(id)).await;
                         }
                         self.known.take(samples, began);
                     }
@@ -286,7 +286,7 @@ impl Sampler {
                     match devices {
                         Ok(devices) => {
                             if let Some(devices) = self.known.learn(id, run, devices) {
-                                self.postbox.post(Input::Made { run, devices, read }).await;
+                                self.mailbox.post(Input::Made { run, devices, read }).await;
                             }
                         }
                         // It ended meanwhile, or the link was only just there.

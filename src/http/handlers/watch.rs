@@ -5,11 +5,11 @@ use tokio::sync::{broadcast, mpsc, watch};
 use whydown_core::snapshot::{DomainPublic, Snapshot};
 use whydown_core::time::Wall;
 
-use super::clock;
-use super::engine::Change;
-use super::rights::Sight;
-use super::sight::{seen, told_ending};
+use crate::daemon::clock;
+use crate::daemon::engine::Change;
 use crate::http::Answer;
+use crate::http::rights::Sight;
+use crate::http::visibility::{seen, told_ending};
 use crate::told;
 
 /// Changes that wait for a reader of the live stream, beside those in the channel that all share.

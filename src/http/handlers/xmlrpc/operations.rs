@@ -8,9 +8,9 @@ use whydown_core::lifecycle::{Reply, Wanted};
 use whydown_core::operation::{Operation, OperationKind, SnapshotDisk};
 use whydown_wire::{Code, WorkKind, status_reply};
 
-use super::super::document::Document;
-use super::super::space;
 use super::{Given, Service, refused};
+use crate::daemon::document::Document;
+use crate::daemon::space;
 use crate::http::{Peer, Request};
 
 /// A VM to be started.

@@ -17,25 +17,22 @@ use whydown_core::time::Wall;
 use whydown_ledger::{Condition, Ledger};
 use whydown_wire::{BadCall, Bodies, Body, Call, CallLimits, Code, Range, Refused, Verb, done, status_reply};
 
-use super::clock;
-use super::deaf::Deaf;
-use super::doctor::{Doctor, Unwell};
-use super::engine::{Change, Published};
-use super::host::Host;
-use super::judge::Judge;
-use super::meant::Meant;
-use super::network;
-use super::parameters::Parameters;
-use super::passed_over::PassedOver;
-use super::policy::Forbidden;
-use super::post::Postbox;
-use super::reads::{Asked, Reader, Reads, json_in_pieces};
-use super::rights::{Denied, Rights, Sight, Want, told_of};
-use super::run::generation;
-use super::sight::{PlainBoard, plain_host};
-use super::work::Works;
+use super::history::{Asked, Reader, Reads, json_in_pieces};
 use crate::config::{Client, ExitReasons, Settings, XmlRpc};
-use crate::http::{self, Answer, AnswerFuture, Door, Peer, Request, Share, Tls, Turns, noise};
+use crate::daemon::deaf::Deaf;
+use crate::daemon::doctor::{Doctor, Unwell};
+use crate::daemon::engine::{Change, Published};
+use crate::daemon::host::Host;
+use crate::daemon::judge::Judge;
+use crate::daemon::mailbox::Mailbox;
+use crate::daemon::meant::Meant;
+use crate::daemon::policy::Forbidden;
+use crate::daemon::work::Works;
+use crate::daemon::{clock, network};
+use crate::http::query::Parameters;
+use crate::http::rights::{Denied, Rights, Sight, Want, told_of};
+use crate::http::visibility::{PlainBoard, plain_host};
+use crate::http::{Answer, AnswerFuture, Door, Peer, Request, Share, Tls, Turns, noise};
 use crate::told;
 
 /// The header with which a newer manager asks for exit reasons above 8.
@@ -60,9 +57,11 @@ const DOMAINS_AT_ONCE: usize = 16;
 /// Doctors at work at once. Each asks libvirt, where acts want room too.
 const DOCTORS: usize = 2;
 
-mod acts;
+mod ignored;
+mod operations;
 
-use acts::Start;
+use ignored::Ignored;
+use operations::Start;
 
 /// See the module page.
 pub struct Service {
@@ -70,7 +69,7 @@ pub struct Service {
     call_limits: CallLimits,
     /// Whose turn it is among the large calls.
     large_calls: Turns,
-    postbox: Postbox,
+    mailbox: Mailbox,
     works: Works,
     published: watch::Receiver<Published>,
     changes: broadcast::Sender<Change>,
@@ -86,7 +85,7 @@ pub struct Service {
     /// not read again.
     poll: RwLock<Box<[u8]>>,
     rights: Rights,
-    passed_over: PassedOver,
+    ignored: Ignored,
     /// What documents may have.
     judge: Judge,
     /// For those who may be told what is no secret only.
@@ -129,7 +128,7 @@ impl Service {
     #[expect(clippy::too_many_arguments, reason = "each is a room of its own")]
     pub fn new(
         settings: &Settings,
-        postbox: Postbox,
+        mailbox: Mailbox,
         works: Works,
         published: watch::Receiver<Published>,
         changes: broadcast::Sender<Change>,
@@ -148,7 +147,7 @@ impl Service {
             xmlrpc,
             call_limits,
             large_calls: Turns::new(1, 1),
-            postbox,
+            mailbox,
             works,
             published,
             changes,
@@ -162,9 +161,9 @@ impl Service {
             stopping,
             poll: RwLock::default(),
             rights,
-            passed_over: PassedOver::default(),
+            ignored: Ignored::default(),
             judge: Judge::new(settings),
-            plain: PlainBoard::new(generation(settings.xmlrpc.profile)),
+            plain: PlainBoard::new(settings.xmlrpc.profile.into()),
             tls,
         }
     }
@@ -209,7 +208,7 @@ impl Service {
         }
         match self.may(peer, Want::of(&verb, &method)) {
             Ok(sight) => {
-                self.passed_over.say(peer, &method, &ignored);
+                self.ignored.say(peer, &method, &ignored);
                 self.perform(verb, peer, asked, sight).await
             }
             Err(denied) => Given::Own(status_reply(Code::NotSupported, &denied.to_string())),
@@ -328,7 +327,7 @@ impl Service {
             }
             Verb::GetVdsCapabilities => {
                 let facts = plain_host(self.host.facts(), sight);
-                Given::Own(whydown_wire::capabilities(&facts, generation(self.xmlrpc.profile), peer.ip()))
+                Given::Own(whydown_wire::capabilities(&facts, self.xmlrpc.profile.into(), peer.ip()))
             }
             Verb::GetVdsStats => Given::Own(whydown_wire::host_stats(
                 &self.host.facts(),
@@ -346,7 +345,7 @@ impl Service {
     async fn ask(&self, peer: &Peer, asked: &Request, what: Wanted) -> Reply {
         let who = tame(&who(peer, asked));
         tracing::info!("{} is asked for by {who}", told_of(&what));
-        let answered = self.postbox.ask(who, what, &asked.begun).await;
+        let answered = self.mailbox.ask(who, what, || asked.begun.now()).await;
         answered.unwrap_or_else(|stopping| Reply::Unavailable(stopping.to_string()))
     }
 
@@ -486,7 +485,7 @@ impl Service {
     }
 }
 
-impl http::Service for Service {
+impl crate::http::Service for Service {
     fn call(self: Arc<Self>, peer: Peer, request: Request) -> AnswerFuture {
         Box::pin(async move {
             match request.door {

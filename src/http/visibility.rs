@@ -13,8 +13,8 @@ use whydown_core::sample::{Devices, Samples};
 use whydown_core::snapshot::{DomainPublic, Snapshot};
 use whydown_wire::{Board, Bodies, Generation, HostFacts};
 
-use super::engine::Published;
 use super::rights::Sight;
+use crate::daemon::engine::Published;
 use crate::told;
 
 /// An ending without words of others.

@@ -10,14 +10,12 @@ use tokio::sync::{mpsc, oneshot};
 use whydown_core::id::RequestId;
 use whydown_core::lifecycle::{Input, Reply, Request, Wanted};
 
-use crate::http::Begun;
-
 /// Inputs that may wait. A storm of a thousand VMs makes some six thousand.
 pub const QUEUE: usize = 16_384;
 
-/// One letter.
+/// One message.
 #[derive(Debug)]
-pub enum Post {
+pub enum Message {
     /// Something happened.
     Input(Input),
     /// A manager asks, and waits here.
@@ -28,8 +26,8 @@ pub enum Post {
 
 /// The way in. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Postbox {
-    letters: mpsc::Sender<Post>,
+pub struct Mailbox {
+    messages: mpsc::Sender<Message>,
     next_request: Arc<AtomicU64>,
 }
 
@@ -38,34 +36,34 @@ pub struct Postbox {
 #[error("whydown is stopping")]
 pub struct Stopping;
 
-impl Postbox {
-    /// A postbox and where its letters arrive.
-    pub fn new() -> (Self, mpsc::Receiver<Post>) {
-        let (letters, arriving) = mpsc::channel(QUEUE);
-        (Self { letters, next_request: Arc::default() }, arriving)
+impl Mailbox {
+    /// A mailbox and where its messages arrive.
+    pub fn new() -> (Self, mpsc::Receiver<Message>) {
+        let (messages, arriving) = mpsc::channel(QUEUE);
+        (Self { messages, next_request: Arc::default() }, arriving)
     }
 
-    /// Posts from a thread that may block. A letter to a stopping daemon is dropped: its work is over.
+    /// Posts from a thread that may block. A message to a stopping daemon is dropped: its work is over.
     pub fn post_blocking(&self, input: Input) {
-        let _ = self.letters.blocking_send(Post::Input(input));
+        let _ = self.messages.blocking_send(Message::Input(input));
     }
 
     /// Posts from a task.
     pub async fn post(&self, input: Input) {
-        let _ = self.letters.send(Post::Input(input)).await;
+        let _ = self.messages.send(Message::Input(input)).await;
     }
 
-    /// Asks on behalf of a manager. Until it has `begun` nothing was asked; from then on it will be carried out, whether
+    /// Asks on behalf of a manager. Until `begun` is called nothing was asked; from then on it will be carried out, whether
     /// or not somebody waits for the answer.
     ///
     /// # Errors
     /// [`Stopping`] if the daemon goes down before it is answered.
-    pub async fn ask(&self, who: String, what: Wanted, begun: &Begun) -> Result<Reply, Stopping> {
+    pub async fn ask(&self, who: String, what: Wanted, begun: impl FnOnce()) -> Result<Reply, Stopping> {
         let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
-        let room = self.letters.reserve().await.map_err(|_| Stopping)?;
-        begun.now();
-        room.send(Post::Request(Request { id, who, what }, answer));
+        let room = self.messages.reserve().await.map_err(|_| Stopping)?;
+        begun();
+        room.send(Message::Request(Request { id, who, what }, answer));
         answered.await.map_err(|_| Stopping)
     }
 
@@ -75,7 +73,7 @@ impl Postbox {
     /// [`Stopping`] if the engine's task is gone.
     pub async fn barrier(&self) -> Result<(), Stopping> {
         let (reached, wait) = oneshot::channel();
-        self.letters.send(Post::Barrier(reached)).await.map_err(|_| Stopping)?;
+        self.messages.send(Message::Barrier(reached)).await.map_err(|_| Stopping)?;
         wait.await.map_err(|_| Stopping)
     }
 }

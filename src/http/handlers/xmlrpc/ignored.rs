@@ -10,9 +10,9 @@ const REMEMBERED: usize = 256;
 
 /// See the module page.
 #[derive(Debug, Default)]
-pub struct PassedOver(Mutex<BTreeSet<String>>);
+pub struct Ignored(Mutex<BTreeSet<String>>);
 
-impl PassedOver {
+impl Ignored {
     /// Says those that were not said before. The names are a peer's words, fit for a log.
     pub fn say(&self, peer: &Peer, method: &str, names: &[String]) {
         if names.is_empty() {
@@ -38,13 +38,13 @@ mod tests {
 
     #[test]
     fn each_parameter_is_said_once_for_its_method_and_strangers_words_end_somewhere() {
-        let passed_over = PassedOver::default();
+        let ignored = Ignored::default();
         let names = ["src".to_owned(), "enableGuestEvents".to_owned()];
-        assert_eq!(passed_over.new_of("migrate", &names), ["src", "enableGuestEvents"]);
-        assert!(passed_over.new_of("migrate", &names).is_empty());
-        assert_eq!(passed_over.new_of("create", &names[..1]), ["src"]);
+        assert_eq!(ignored.new_of("migrate", &names), ["src", "enableGuestEvents"]);
+        assert!(ignored.new_of("migrate", &names).is_empty());
+        assert_eq!(ignored.new_of("create", &names[..1]), ["src"]);
         let many: Vec<String> = (0..10 * REMEMBERED).map(|n| n.to_string()).collect();
-        assert_eq!(passed_over.new_of("migrate", &many).len(), REMEMBERED - 3);
-        assert!(passed_over.new_of("migrate", &["new".to_owned()]).is_empty());
+        assert_eq!(ignored.new_of("migrate", &many).len(), REMEMBERED - 3);
+        assert!(ignored.new_of("migrate", &["new".to_owned()]).is_empty());
     }
 }

@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use whydown_core::time::Wall;
 use whydown_ledger::{Busy, Cursor, Ledger, Page, Query};
 
-use super::meant::Meant;
-use super::rights::Sight;
-use super::sight::told_ending;
+use crate::daemon::meant::Meant;
+use crate::http::rights::Sight;
+use crate::http::visibility::told_ending;
 use crate::http::{Answer, Share};
 use crate::told;
 

@@ -11,14 +11,15 @@
 //! kernel names a user as well, and that is no right: it is told to people only.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use whydown_core::lifecycle::Wanted;
 use whydown_core::operation::{Operation, OperationKind};
 use whydown_wire::{Needs, Verb};
 
+use super::{Identity, Peer, User};
 use crate::config::Settings;
-use crate::http::{self, Identity, Peer, User};
+use crate::daemon::refusals::Refusals;
 
 /// Stands for every certificate of the authority.
 const EVERYBODY: &str = "*";
@@ -44,7 +45,7 @@ pub enum Want<'a> {
 pub enum Sight {
     /// Everything.
     Whole,
-    /// What is no secret: see [`super::sight`].
+    /// What is no secret: see [`super::visibility`].
     Plain,
 }
 
@@ -55,22 +56,6 @@ pub struct Denied {
     who: String,
     what: String,
     why: String,
-}
-
-/// Who was refused over plain TCP since the start: how often, and the last one.
-#[derive(Debug, Default)]
-pub struct Refusals(Mutex<(u64, String)>);
-
-impl Refusals {
-    fn add(&self, denied: &Denied) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *kept = (kept.0.saturating_add(1), format!("{}, for {}", denied.who, denied.what));
-    }
-
-    /// How many, and the last one's words.
-    pub fn told(&self) -> (u64, String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 /// See the module page.
@@ -102,7 +87,7 @@ impl Rights {
     /// As configured. Users that this host does not know are named in the log, and have no rights.
     pub fn new(settings: &Settings, refusals: Arc<Refusals>) -> Self {
         let known = |name: &String| {
-            let uid = http::uid(name);
+            let uid = super::uid(name);
             if uid.is_none() {
                 tracing::warn!("socket.users: there is no user {name:?} in /etc/passwd: give the number");
             }
@@ -159,7 +144,7 @@ impl Rights {
         let what = what.to_owned();
         let denied = Denied { who: peer.to_string(), what, why };
         if matches!(peer, Peer::Tcp { .. }) {
-            self.refusals.add(&denied);
+            self.refusals.add(&denied.who, &denied.what);
         }
         Err(denied)
     }

@@ -12,19 +12,19 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::Signal;
 use tracing::{error, info, warn};
 
-use super::error::StartError;
+use super::{Hosts, Inherited, Listener, Tls, TlsFiles, UnixSocket as SocketFile, bind};
 use crate::config::Settings;
-use crate::http::{self, Hosts, Inherited, Listener, Tls, TlsFiles};
+use crate::daemon::StartError;
 
-/// All doors, open.
-pub struct Doors {
+/// All listeners, open.
+pub struct Listeners {
     /// Each with what it needs.
-    pub listeners: Vec<Listener>,
+    pub all: Vec<Listener>,
     /// The certificates, where there is TLS.
     pub tls: Option<Arc<Tls>>,
 }
 
-impl Doors {
+impl Listeners {
     /// Opens them, or takes them over from systemd. Needs a tokio runtime.
     ///
     /// # Errors
@@ -43,10 +43,10 @@ impl Doors {
             listeners.extend(tls.as_ref().map(|tls| Listener::Tls(listener, Arc::clone(tls))));
         }
         let socket = match inherited.unix(&settings.socket.path) {
-            Some(socket) => UnixListener::from_std(socket)
-                .map(http::UnixSocket::inherited)
-                .map_err(StartError::Inherited)?,
-            None => http::UnixSocket::bind(&settings.socket.path, socket_mode(settings))
+            Some(socket) => {
+                UnixListener::from_std(socket).map(SocketFile::inherited).map_err(StartError::Inherited)?
+            }
+            None => SocketFile::bind(&settings.socket.path, socket_mode(settings))
                 .map_err(|source| StartError::Socket { source })?,
         };
         listeners.push(Listener::Unix(socket));
@@ -64,14 +64,14 @@ impl Doors {
                 info!("tls.actors is empty: callers with TLS may read, and nobody may act");
             }
         }
-        Ok(Self { listeners, tls })
+        Ok(Self { all: listeners, tls })
     }
 
     /// Port 0 is the kernel's choice: whoever started us finds the addresses in the file `listen`, one a line, those
     /// with TLS behind the word `tls`.
     pub fn write_addresses(&self, folder: &Path) {
         let mut lines = Vec::new();
-        for listener in &self.listeners {
+        for listener in &self.all {
             let (listener, word, scheme) = match listener {
                 Listener::Tcp(listener, _) => (listener, "", "http"),
                 Listener::Tls(listener, _) => (listener, "tls ", "https"),
@@ -152,7 +152,7 @@ fn tcp(
         None => {
             // Linux lets one socket have both families, so a second one for IPv4 needs the first to stand back.
             let alone = all.iter().any(|other| other.is_ipv4() && other.port() == address.port());
-            http::bind(address, alone).map_err(failed)?
+            bind(address, alone).map_err(failed)?
         }
     };
     TcpListener::from_std(listener).map_err(failed)
