@@ -270,11 +270,25 @@ pub struct Health {
     /// that goes on needs.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ledger_lost: u64,
-    /// Witnesses that cannot be heard, each with the reason.
-    pub deaf: Vec<String>,
+    /// Sources of evidence that are unavailable now, each with the reason.
+    pub unavailable_sources: Vec<UnavailableSource>,
     /// What is wrong with the certificates; absent where there is no TLS, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_trouble: Option<String>,
+}
+
+/// A source of evidence that observes nothing, or not all that it should.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnavailableSource {
+    /// Its lasting word, as the doctor has it.
+    pub name: String,
+    /// What is missing without it.
+    pub gives: String,
+    /// Why.
+    pub why: String,
+    /// Since when; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// `GET /v1/doctor`.

@@ -239,8 +239,8 @@ pub fn health(told: &Health) -> String {
     if let Some(trouble) = &told.tls_trouble {
         let _ = writeln!(text, "certificates: {trouble}");
     }
-    for deaf in &told.deaf {
-        let _ = writeln!(text, "not heard: {deaf}");
+    for source in &told.unavailable_sources {
+        let _ = writeln!(text, "unavailable: {} ({}): {}", source.name, source.gives, clean(&source.why));
     }
     text
 }

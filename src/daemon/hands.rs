@@ -17,7 +17,7 @@ use whydown_core::evidence::{Fact, Sender, tame};
 use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
 use whydown_core::id::{BootId, DomainId, RequestId, RunId};
 use whydown_core::lifecycle::attribution::{self, Marks};
-use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Whom, internal_error};
+use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Subject, internal_error};
 use whydown_core::limits;
 use whydown_core::operation::{Console, Operation};
 use whydown_core::time::Wall;
@@ -26,16 +26,15 @@ use whydown_witness::exit::ExitWatch;
 use whydown_witness::libvirt::LibvirtProcess;
 use whydown_witness::log;
 use whydown_witness::process;
+use whydown_witness::processes::Processes;
 
 use self::unplug::Awaited;
 use super::calls::Calls;
-use super::emulators::Emulators;
-use super::going_down::{BootsBefore, HostsWord, Told};
 use super::mailbox::Mailbox;
 use super::plug::{self, Leaving};
 use super::sample::{Heard, News};
-use super::threads::Threads;
-use super::units::Units;
+use super::sources::Sources;
+use super::sources::going_down::{BootsBefore, HostsWord, Told};
 use super::work::{AT_ONCE, LOOK, Works};
 use super::{clock, device, space};
 
@@ -57,31 +56,14 @@ const HOST_PAUSE: Duration = Duration::from_secs(1);
 /// Threads for all of these together, for what runs long, and for what asks how far it is.
 const THREADS: usize = LOOKS + GLANCES + ACTS + 2 * AT_ONCE;
 
-/// The witnesses that are given work, or asked.
-#[derive(Debug, Clone)]
-pub struct Witnesses {
-    /// The ends of processes, where they can be heard.
-    pub exits: Option<Arc<ExitWatch>>,
-    /// Whose threads signals are sent to.
-    pub threads: Threads,
-    /// Which of the processes are QEMU, and what began to run and has not come up.
-    pub emulators: Emulators,
-    /// The units in which they run.
-    pub units: Units,
-    /// Whether the host goes down.
-    pub host: HostsWord,
-}
-
 /// See the module page. Cheap to clone.
 #[derive(Clone)]
 pub struct Hands {
     calls: Arc<Calls>,
     hypervisor: Hypervisor,
     mailbox: Mailbox,
-    exits: Option<Arc<ExitWatch>>,
-    threads: Threads,
-    emulators: Emulators,
-    units: Units,
+    exits: Arc<ExitWatch>,
+    processes: Processes,
     /// Where QEMU's logs are; `None` where the connection has none.
     logs: Option<PathBuf>,
     /// Our own process, where libvirt runs inside it.
@@ -115,13 +97,12 @@ impl Hands {
     pub fn new(
         hypervisor: Hypervisor,
         mailbox: Mailbox,
-        witnesses: Witnesses,
+        sources: &Sources,
         logs: Option<PathBuf>,
         libvirt: LibvirtProcess,
         works: Works,
         news: News,
     ) -> Self {
-        let Witnesses { exits, threads, emulators, units, host } = witnesses;
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
         let glances = Arc::new(Semaphore::new(GLANCES));
         let (calls, host_wanted) = (Arc::new(Calls::new(THREADS)), Arc::default());
@@ -129,10 +110,8 @@ impl Hands {
             calls,
             hypervisor,
             mailbox,
-            exits,
-            threads,
-            emulators,
-            units,
+            exits: Arc::clone(&sources.exits),
+            processes: sources.processes.clone(),
             logs,
             libvirt,
             looks,
@@ -141,35 +120,33 @@ impl Hands {
             works,
             news,
             host_wanted,
-            host,
+            host: sources.host.clone(),
             boots: BootsBefore::default(),
         }
     }
 
     /// Has a process's exit told, and signals to its threads.
     pub fn watch(&self, process: Process) {
-        self.threads.note(process.pid);
+        self.processes.threads.note(process.pid);
         self.watch_exit(process);
         let hands = self.clone();
         // It reads some files of /proc.
         tokio::task::spawn_blocking(move || {
-            hands.units.note(process);
-            let (facts, inner) = hands.emulators.came_up(process);
+            hands.processes.units.note(process);
+            let (facts, inner) = hands.processes.emulators.came_up(process);
             if let Some(inner) = inner {
-                hands.threads.note(inner.pid);
+                hands.processes.threads.note(inner.pid);
                 hands.watch_exit(inner);
             }
             for fact in facts {
-                let (whom, at) = (Whom::Process(process), clock::wall());
-                hands.mailbox.post_blocking(Input::Witness { whom, at, fact });
+                let (subject, at) = (Subject::Process(process), clock::wall());
+                hands.mailbox.post_blocking(Input::Observed { subject, at, fact });
             }
         });
     }
 
     fn watch_exit(&self, process: Process) {
-        if let Some(exits) = &self.exits
-            && let Err(error) = exits.watch(process)
-        {
+        if let Err(error) = self.exits.watch(process) {
             tracing::debug!(pid = process.pid, %error, "its exit will not be told");
         }
     }
@@ -188,7 +165,7 @@ impl Hands {
                 let asked = tokio::task::spawn_blocking(move || host.ask()).await;
                 if let Some(word) = asked.ok().and_then(Told::down) {
                     let (at, fact) = (word.at, Fact::HostGoingDown { by: word.by });
-                    hands.mailbox.post(Input::Witness { whom: Whom::Host, at, fact }).await;
+                    hands.mailbox.post(Input::Observed { subject: Subject::Host, at, fact }).await;
                 }
                 tokio::time::sleep(HOST_PAUSE).await;
                 if hands.host_wanted.compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()

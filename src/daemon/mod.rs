@@ -1,4 +1,4 @@
-//! The daemon: opens the ledger, recovers the engine, listens to libvirt and the witnesses, serves managers.
+//! The daemon: opens the ledger, recovers the engine, listens to libvirt and the sources of evidence, serves managers.
 //!
 //! | task or thread | owns | if it dies |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | `libvirt-call` threads | a call into libvirt each | that call is answered as refused |
 //! | `ledger-reader` threads | a connection to the file each | history is refused |
 //! | `ledger` thread | the file | writes wait in memory, loudly |
-//! | witnesses | one source each | their evidence is missing, and health says so |
+//! | a thread of each source of evidence | what it listens to | its evidence is missing, and health names it |
 //! | sampler task | samples, devices | figures stay as they are, and age |
 //! | HTTP tasks | one connection each | that connection is closed |
 
@@ -16,16 +16,13 @@ mod absence;
 mod alone;
 mod calls;
 pub(crate) mod clock;
-pub(crate) mod deaf;
 mod device;
 pub(crate) mod doctor;
 pub(crate) mod document;
 mod embed;
-mod emulators;
 pub(crate) mod engine;
 mod error;
 mod failed;
-mod going_down;
 mod hands;
 pub(crate) mod host;
 pub(crate) mod judge;
@@ -38,10 +35,8 @@ pub(crate) mod policy;
 pub(crate) mod refusals;
 mod run;
 mod sample;
+pub(crate) mod sources;
 pub(crate) mod space;
-mod threads;
-mod units;
-mod witnesses;
 pub(crate) mod work;
 
 pub use error::StartError;

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 use whydown_core::evidence::Fact;
 use whydown_core::id::BootId;
-use whydown_core::lifecycle::{Engine, Input, Whom};
+use whydown_core::lifecycle::{Engine, Input, Subject};
 use whydown_core::time::Wall;
 use whydown_ledger::{Ledger, Retention};
 use whydown_wire::{Board, Generation};
@@ -22,15 +22,14 @@ use super::doctor::Doctor;
 use super::engine::{EngineTask, Published};
 use super::error::StartError;
 use super::failed::{FailedStarts, Sources};
-use super::going_down::{HostsWord, Told};
 use super::hands::Hands;
 use super::host::Host;
 use super::link::listen;
 use super::mailbox::Mailbox;
 use super::sample::{self, Sampler};
-use super::witnesses::witnesses;
+use super::sources::going_down::{HostsWord, Told};
 use super::work::Works;
-use super::{clock, embed};
+use super::{clock, embed, sources};
 use crate::config::{Profile, Settings};
 use crate::http;
 use crate::http::handlers::xmlrpc::Service;
@@ -81,7 +80,7 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
     let (ledger, engine, alive) = recover(&settings, &boot, &mailbox);
     let own_pid = settings.libvirt.uri.embed_root().map(|_| std::process::id());
     let libvirt = LibvirtProcess::new(own_pid, settings.libvirt.uri.sockets());
-    let witnesses = witnesses(&mailbox, &settings, &libvirt, alive);
+    let observing = sources::start(&mailbox, &settings, &libvirt, alive);
     let (news, heard) = sample::news();
     let past = Absence::new(alive, settings.libvirt.log_dir.clone(), libvirt.clone());
     let hypervisor = listen(&settings, &mailbox, news.clone(), past);
@@ -89,7 +88,7 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
     let hands = Hands::new(
         hypervisor.clone(),
         mailbox.clone(),
-        witnesses.worked.clone(),
+        &observing,
         settings.libvirt.log_dir.clone(),
         libvirt.clone(),
         works.clone(),
@@ -118,7 +117,7 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
         logs: settings.libvirt.log_dir.clone(),
         libvirt,
         daemon_log: daemon_log(&settings),
-        audited: witnesses.audited.clone(),
+        audited: observing.audited.clone(),
     };
     let failed = FailedStarts::new(
         hypervisor.clone(),
@@ -133,14 +132,7 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
     let sampler = tokio::spawn(host.clone().sample(folder.clone()));
     let versions = tokio::spawn(host.clone().learn(hypervisor.clone(), published.clone()));
     let (close, closing) = watch::channel(false);
-    let doctor = Doctor::new(
-        &settings,
-        hypervisor.clone(),
-        published.clone(),
-        ledger.clone(),
-        witnesses.deaf.clone(),
-        witnesses.audit_names_senders.clone(),
-    );
+    let doctor = Doctor::new(&settings, hypervisor.clone(), published.clone(), ledger.clone(), &observing);
     let service: Arc<dyn http::Service> = Arc::new(Service::new(
         &settings,
         mailbox.clone(),
@@ -150,7 +142,6 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
         ledger.clone(),
         host,
         started,
-        witnesses.deaf.clone(),
         doctor,
         closing.clone(),
         listeners.tls.clone(),
@@ -188,7 +179,7 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
         Err(broken) => error!("{broken}"),
     }
     if ended.is_ok() {
-        last_words(&mailbox, witnesses.worked.host.clone(), published).await;
+        last_words(&mailbox, observing.host.clone(), published).await;
     }
     let _ = close.send(true);
     for listener in serving {
@@ -226,7 +217,7 @@ async fn last_words(mailbox: &Mailbox, host: HostsWord, mut published: watch::Re
     if let Some(GoingDown { at, by }) = asked.ok().and_then(Told::down) {
         warn!("the host is going down: {by}");
         let fact = Fact::HostGoingDown { by };
-        mailbox.post(Input::Witness { whom: Whom::Host, at, fact }).await;
+        mailbox.post(Input::Observed { subject: Subject::Host, at, fact }).await;
         let all_down = published.wait_for(|now| now.snapshot.domains.values().all(|d| d.ending.is_some()));
         let _ = tokio::time::timeout(LAST_LOOK, all_down).await;
     }

@@ -175,8 +175,11 @@ fn a_host_whose_vms_have_processes_that_cannot_be_seen_says_so() -> Result<()> {
     let host = Host::start_as("far", "", |launch| launch.environment("WHYDOWN_LIBVIRT__RUN_DIR", &run_dir))?;
     let unseen = |host: &Host| -> Result<bool> {
         let health = host.whydown(&["--json", "health"])?;
-        let deaf = health["deaf"].as_array().expect("a list");
-        Ok(deaf.iter().any(|one| one.as_str().is_some_and(|one| one.contains("process of 1 of 1 VMs"))))
+        let unavailable = health["unavailable_sources"].as_array().expect("a list");
+        let says = |one: &serde_json::Value| {
+            one["why"].as_str().is_some_and(|why| why.contains("process of 1 of 1 VMs"))
+        };
+        Ok(unavailable.iter().any(says))
     };
     assert!(!unseen(&host)?, "nothing runs");
     let guest = host.guest("far")?;

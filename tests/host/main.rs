@@ -7,5 +7,6 @@ mod down;
 mod service;
 mod sessions;
 mod signals;
+mod sources;
 mod starts;
 mod world;

@@ -53,13 +53,6 @@ pub fn note(about: &str, what: impl Into<String>, causes: &[Cause], advice: &str
     }
 }
 
-/// The rules by which the kernel's audit names who sends SIGKILL: as `auditctl` takes them, and its `rules.d`. Each is for
-/// the calls that have the signal in the same place; without the number, QEMU's own signals would be recorded by the
-/// thousand.
-pub const AUDIT_RULES: &str = "\
--a always,exit -F arch=b64 -S kill,tkill,rt_sigqueueinfo,pidfd_send_signal -F a1=9 -F key=whydown
--a always,exit -F arch=b64 -S tgkill,rt_tgsigqueueinfo -F a2=9 -F key=whydown";
-
 /// How libvirt's own log stands: starts that it refuses to other clients it explains there alone.
 pub fn libvirts_log(trouble: Option<String>) -> Finding {
     let causes = [Cause::StartFailed, Cause::StartFailedSilent];
@@ -79,27 +72,6 @@ pub fn libvirts_log(trouble: Option<String>) -> Finding {
             "[libvirt]\ndaemon_log = \"/var/log/libvirt/libvirtd.log\"",
         ),
     }
-}
-
-/// How the kernel's audit stands. No cause needs it: what it tells others tell as well, but for the person.
-pub fn audit(wanted: bool, deaf: Option<String>, names_senders: bool) -> Finding {
-    let causes = [Cause::ProcessKilled, Cause::QemuCrashed];
-    let gives = "It tells of crashes and of what QEMU's sandbox forbids, and with a rule who kills, and as whom they logged in:";
-    if !wanted {
-        let what = "the kernel's audit is not listened to: witness.audit is false";
-        return note("audit", what, &causes, gives, "[witness]\naudit = true");
-    }
-    if let Some(why) = deaf {
-        return note("audit", why, &causes, gives, AUDIT_RULES);
-    }
-    if names_senders {
-        let what = "the kernel's audit is heard, and names who sends signals";
-        return Finding { level: FindingLevel::Fine, ..note("audit", what, &causes, "", "") };
-    }
-    let what = "the kernel's audit is heard, and has named no sender of a signal yet";
-    let advice = "To have it name who kills, and as whom they logged in, add to /etc/audit/rules.d/whydown.rules, or give \
-        to auditctl line by line:";
-    note("audit", what, &causes, advice, AUDIT_RULES)
 }
 
 /// Who may act by the present settings, and whom they kept out.
@@ -141,10 +113,6 @@ fn word(need: Need) -> &'static str {
         Need::Ledger => "ledger",
         Need::QemuEvents => "qemu-events",
         Need::QemuLog => "qemu-log",
-        Need::ExitStatus => "exit-status",
-        Need::Signals => "signals",
-        Need::KernelLog => "kernel-log",
-        Need::Systemd => "systemd",
         Need::PanicDevice => "panic-device",
         Need::Persistent => "persistent",
         Need::NoAgent => "agent",
@@ -167,24 +135,6 @@ fn words(need: Need) -> (&'static str, &'static str, &'static str) {
             "QEMU's logs can be read",
             "Name the folder of QEMU's logs, and let whydown read it.",
             "[libvirt]\nlog_dir = \"/var/log/libvirt/qemu\"",
-        ),
-        Need::ExitStatus => (
-            "exit statuses of QEMU are seen",
-            "Run whydown on the host itself, with CAP_NET_ADMIN, as its unit does.",
-            "",
-        ),
-        Need::Signals => (
-            "who sends signals is seen",
-            "Mount tracefs, and restart whydown as root in the host's own namespaces.",
-            "mount -t tracefs tracefs /sys/kernel/tracing",
-        ),
-        Need::KernelLog => {
-            ("the kernel's log is read", "Give whydown CAP_SYSLOG and /dev/kmsg, as its unit does.", "")
-        }
-        Need::Systemd => (
-            "systemd and logind tell over the host's bus when it goes down",
-            "Without systemd a shutdown of the host looks like what its steps do to VMs.",
-            "",
         ),
         Need::PanicDevice => (
             "a panic of the guest is reported",

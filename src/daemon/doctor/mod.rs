@@ -6,6 +6,7 @@
 mod definition;
 mod findings;
 mod needs;
+mod sources;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,26 +23,25 @@ use whydown_core::verdict::describe;
 use whydown_ledger::{Condition, Ledger};
 use whydown_libvirt::Hypervisor;
 use whydown_witness::daemon_log::DaemonLog;
+use whydown_witness::exit;
 
 use self::definition::Definition;
-use self::findings::{State, audit, divided, doors, finding, libvirts_log, note, of_definition};
+use self::findings::{State, divided, doors, finding, libvirts_log, note, of_definition};
 use self::needs::Need;
-use super::deaf::{Deaf, Sense};
+use self::sources::of_sources;
 use super::engine::Published;
 use super::meant::Meant;
 use super::refusals::Refusals;
+use super::sources::{Registry, Sources};
 use crate::config::{ExitReasons, Settings, open_emulators, opened, system_folders};
 use crate::files;
-use crate::told::{self, Finding, FindingLevel};
+use crate::told::{self, Finding};
 
 /// How long libvirt may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who may be asked about at once.
 const ROOM: usize = 4;
-
-/// Where systemd has its state, exactly where it is the host's init (`sd_booted(3)`).
-const SYSTEMD: &str = "/run/systemd/system";
 
 /// Where an enabled libvirt-guests is.
 const LIBVIRT_GUESTS: &str = "/etc/systemd/system/multi-user.target.wants/libvirt-guests.service";
@@ -51,13 +51,12 @@ pub struct Doctor {
     hypervisor: Hypervisor,
     published: watch::Receiver<Published>,
     ledger: Ledger,
-    deaf: Deaf,
+    sources: Registry,
     logs: Option<PathBuf>,
     daemon_log: DaemonLog,
     /// Whether this libvirt keeps pid files of VMs.
     has_processes: bool,
-    traces: bool,
-    audits: bool,
+    /// Whether the kernel's audit has told who sent a signal.
     audit_names_senders: Arc<AtomicBool>,
     reasons: ExitReasons,
     /// What the settings open, in sentences, and whether that is more than is delivered.
@@ -78,26 +77,23 @@ struct Asked {
 }
 
 impl Doctor {
-    /// A doctor for this daemon. `audit_names_senders` says whether the kernel's audit has told who sent a signal.
+    /// A doctor for this daemon.
     pub fn new(
         settings: &Settings,
         hypervisor: Hypervisor,
         published: watch::Receiver<Published>,
         ledger: Ledger,
-        deaf: Deaf,
-        audit_names_senders: Arc<AtomicBool>,
+        sources: &Sources,
     ) -> Self {
         Self {
             hypervisor,
             published,
             ledger,
-            deaf,
+            sources: sources.registry.clone(),
             logs: settings.libvirt.log_dir.clone(),
             daemon_log: settings.libvirt.daemon_log.clone().map_or(DaemonLog::Journal, DaemonLog::File),
             has_processes: settings.libvirt.run_dir.is_some(),
-            traces: settings.witness.tracefs.is_some(),
-            audits: settings.witness.audit,
-            audit_names_senders,
+            audit_names_senders: Arc::clone(&sources.audit_names_senders),
             reasons: settings.xmlrpc.exit_reasons,
             opened: (opened(settings), is_wide(settings)),
             refusals: Arc::default(),
@@ -152,9 +148,20 @@ impl Doctor {
         })
     }
 
+    /// Sources that are unavailable, and what they cannot see of what runs now.
+    pub fn unavailable_sources(&self) -> Vec<told::UnavailableSource> {
+        let unseen = self.unseen_processes().map(|why| told::UnavailableSource {
+            name: exit::ABOUT.name.into(),
+            gives: exit::ABOUT.gives.into(),
+            why,
+            since: None,
+        });
+        self.sources.told_unavailable().into_iter().chain(unseen).collect()
+    }
+
     /// Why the ends of VMs that run now will not be seen: their processes are not, as where libvirt runs in a pid namespace of
     /// its own. `None` where all are seen, and with drivers that have no processes.
-    pub fn unseen_processes(&self) -> Option<String> {
+    fn unseen_processes(&self) -> Option<String> {
         if !self.has_processes {
             return None;
         }
@@ -213,48 +220,15 @@ impl Doctor {
             }
             Err(why) => Some(format!("libvirt does not say which driver it is: {why}")),
         };
-        let traces = match self.deaf.of(Sense::Signals) {
-            None if !self.traces => Some("signals are not traced: witness.tracefs is empty".to_owned()),
-            heard => heard,
-        };
-        let systemd = !Path::new(SYSTEMD).is_dir();
-        let systemd =
-            systemd.then(|| "the host's init is not systemd: nobody tells that the host goes down".into());
-        let mut systemd = finding(Need::Systemd, State::of(systemd));
-        if let Some(why) = self.deaf.of(Sense::HostBus) {
-            systemd.level = FindingLevel::Note;
-            systemd.what =
-                format!("systemctl is run with each ending to learn whether the host goes down; {why}");
-            systemd.advice = "What tells it as it happens, for less:".into();
-            systemd.add = "systemctl enable --now dbus.service".into();
-        }
-        let exits = self.deaf.of(Sense::Exits).or_else(|| self.deaf.of(Sense::ExitStatuses));
-        let exits = exits.or_else(|| self.unseen_processes());
-        let deaf_audit = self.deaf.of(Sense::Audit);
-        let by_audit =
-            self.audits && deaf_audit.is_none() && self.audit_names_senders.load(Ordering::Relaxed);
-        let mut signals = finding(Need::Signals, State::of(traces.clone()));
-        if !self.traces {
-            signals.advice = "Name where tracefs is mounted.".into();
-            signals.add = "[witness]\ntracefs = \"/sys/kernel/tracing\"".into();
-        }
-        if let Some(why) = traces.filter(|_| by_audit) {
-            // Not all of them, perhaps: that is up to its rules.
-            signals.level = FindingLevel::Note;
-            signals.what = format!("{why}; the kernel's audit names the senders that its rules ask for");
-        }
         let mut all = vec![
             finding(Need::Link, State::of(link)),
             finding(Need::Ledger, State::of(ledger)),
             finding(Need::QemuEvents, State::of(events)),
             finding(Need::QemuLog, State::of(unread)),
-            finding(Need::ExitStatus, State::of(exits)),
-            signals,
-            audit(self.audits, deaf_audit, by_audit),
-            libvirts_log(self.daemon_log.trouble()),
-            finding(Need::KernelLog, State::of(self.deaf.of(Sense::KernelLog))),
-            systemd,
         ];
+        let names_senders = self.audit_names_senders.load(Ordering::Relaxed);
+        all.extend(of_sources(&self.sources.all(), self.unseen_processes(), names_senders));
+        all.push(libvirts_log(self.daemon_log.trouble()));
         if !Path::new(LIBVIRT_GUESTS).exists() {
             all.push(note(
                 "libvirt-guests",

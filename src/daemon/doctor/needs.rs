@@ -1,8 +1,9 @@
-//! What each cause needs to be told from the others: the one table that the doctor reads.
+//! What each cause needs to be told from the others, beside the sources of evidence, which name their causes themselves:
+//! [`About::causes`](whydown_witness::source::About).
 
 use whydown_core::cause::Cause;
 
-/// Something that must be there for a cause to be told.
+/// Something that must be there for a cause to be told, and is no source that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// The link to libvirt: what ends while it is away is found afterwards, as probable.
@@ -13,14 +14,6 @@ pub enum Need {
     QemuEvents,
     /// QEMU's log.
     QemuLog,
-    /// Exit statuses of QEMU.
-    ExitStatus,
-    /// Who sends signals.
-    Signals,
-    /// The kernel's log.
-    KernelLog,
-    /// systemd's or logind's word that the host goes down.
-    Systemd,
     /// A panic device in the VM.
     PanicDevice,
     /// A definition that libvirt keeps when the VM is off.
@@ -32,15 +25,11 @@ pub enum Need {
 impl Need {
     /// All of them, in the order in which they are told.
     #[cfg(test)]
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 7] = [
         Self::Link,
         Self::Ledger,
         Self::QemuEvents,
         Self::QemuLog,
-        Self::ExitStatus,
-        Self::Signals,
-        Self::KernelLog,
-        Self::Systemd,
         Self::PanicDevice,
         Self::Persistent,
         Self::NoAgent,
@@ -56,7 +45,7 @@ impl Need {
 pub const fn needs(cause: Cause) -> &'static [Need] {
     use Need::*;
     match cause {
-        Cause::GuestPoweroff => &[Link, QemuEvents, Systemd, NoAgent],
+        Cause::GuestPoweroff => &[Link, QemuEvents, NoAgent],
         Cause::OtherShutdown => &[Link, QemuEvents, NoAgent],
         Cause::GuestHibernated | Cause::WatchdogPoweroff | Cause::WatchdogShutdown => &[Link],
         Cause::DestroyedOnReboot => &[Link, QemuEvents, PanicDevice],
@@ -68,15 +57,12 @@ pub const fn needs(cause: Cause) -> &'static [Need] {
         Cause::MigratedAway | Cause::ManagedSaved | Cause::SavedToFile => &[Link, Persistent],
         Cause::SnapshotReverted | Cause::SnapshotStopped => &[Link],
         Cause::PausedTooLong | Cause::CoreDumped => &[Link],
-        Cause::ProcessLost => &[Link, ExitStatus],
-        Cause::ProcessKilled | Cause::OomKilled => &[Link, ExitStatus, Signals, KernelLog],
-        Cause::QemuCrashed | Cause::LimitReached => &[Link, ExitStatus, Signals],
-        Cause::GuestExit => &[Link, ExitStatus],
-        Cause::QemuFailed => &[Link, QemuLog, ExitStatus],
-        Cause::ProcessTerminated => &[Link, QemuLog, ExitStatus, Signals, Systemd],
+        Cause::ProcessLost | Cause::ProcessKilled | Cause::OomKilled => &[Link],
+        Cause::QemuCrashed | Cause::LimitReached | Cause::GuestExit => &[Link],
+        Cause::QemuFailed | Cause::ProcessTerminated => &[Link, QemuLog],
         Cause::WindowClosed => &[Link, QemuEvents],
         Cause::MonitorQuit => &[Link, QemuEvents, QemuLog],
-        Cause::HostShutdown => &[Link, QemuLog, Systemd],
+        Cause::HostShutdown => &[Link, QemuLog],
         Cause::HostLost => &[Ledger, QemuLog],
         Cause::StartFailed | Cause::StartFailedSilent | Cause::RestoreFailed => &[Link, QemuLog, Persistent],
         Cause::IncomingMigrationFailed | Cause::PostcopyFailed => &[Link],
@@ -89,11 +75,14 @@ pub const fn needs(cause: Cause) -> &'static [Need] {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::super::sources::ALL;
     use super::*;
 
     #[test]
     fn every_cause_is_mentioned_or_needs_nothing_on_purpose() {
-        let mentioned: BTreeSet<Cause> = Need::ALL.into_iter().flat_map(Need::causes).collect();
+        let sources = ALL.into_iter().filter(|about| about.needed).flat_map(|about| about.causes).copied();
+        let mentioned: BTreeSet<Cause> =
+            Need::ALL.into_iter().flat_map(Need::causes).chain(sources).collect();
         let nothing: Vec<Cause> =
             Cause::ALL.iter().copied().filter(|cause| !mentioned.contains(cause)).collect();
         assert_eq!(nothing, [Cause::UnknownEnded, Cause::UnknownVanished]);

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use whydown_core::evidence::StartedFor;
 use whydown_core::id::DomainId;
 use whydown_core::time::Wall;
+use whydown_witness::audit::NotStarted;
 
 /// Domains of which the audit may tell between two looks; the others are found by libvirt's state and by QEMU's logs.
 const DOMAINS: usize = 4096;
@@ -41,7 +42,8 @@ pub struct Audited {
 
 impl Audited {
     /// This domain's start has failed.
-    pub fn note(&self, domain: DomainId, name: String, started_for: Option<StartedFor>, at: Wall) {
+    pub fn note(&self, start: NotStarted) {
+        let NotStarted { domain, name, started_for, at } = start;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() < DOMAINS || told.contains_key(&domain) {
             let words = told.entry(domain).or_default();

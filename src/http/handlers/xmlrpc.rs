@@ -19,7 +19,6 @@ use whydown_wire::{BadCall, Bodies, Body, Call, CallLimits, Code, Range, Refused
 
 use super::history::{Asked, Reader, Reads, json_in_pieces};
 use crate::config::{Client, ExitReasons, Settings, XmlRpc};
-use crate::daemon::deaf::Deaf;
 use crate::daemon::doctor::{Doctor, Unwell};
 use crate::daemon::engine::{Change, Published};
 use crate::daemon::host::Host;
@@ -77,7 +76,6 @@ pub struct Service {
     reads: Reads,
     host: Host,
     started: Wall,
-    deaf: Deaf,
     doctor: Arc<Doctor>,
     doctors: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
@@ -135,7 +133,6 @@ impl Service {
         ledger: Ledger,
         host: Host,
         started: Wall,
-        deaf: Deaf,
         doctor: Doctor,
         stopping: watch::Receiver<bool>,
         tls: Option<Arc<Tls>>,
@@ -155,7 +152,6 @@ impl Service {
             ledger,
             host,
             started,
-            deaf,
             doctor: Arc::new(doctor),
             doctors: Arc::new(Semaphore::new(DOCTORS)),
             stopping,
@@ -474,11 +470,7 @@ impl Service {
                 ledger_damaged: ledger.damaged.map(|path| path.display().to_string()),
                 ledger_mended: ledger.mended,
                 ledger_lost: ledger.lost + ledger.unreadable,
-                deaf: {
-                    let unseen = self.doctor.unseen_processes();
-                    let unseen = unseen.map(|why| format!("some exit statuses of QEMU: {why}"));
-                    self.deaf.all().into_iter().chain(unseen).collect()
-                },
+                unavailable_sources: self.doctor.unavailable_sources(),
                 tls_trouble: self.tls.as_ref().and_then(|tls| tls.trouble()),
             },
         )

@@ -6,7 +6,7 @@ use whydown_core::cause::Cause;
 use whydown_core::evidence::Fact;
 use whydown_core::hypervisor::{Happening, StartDetail};
 use whydown_core::id::DomainId;
-use whydown_core::lifecycle::{Wanted, Whom};
+use whydown_core::lifecycle::{Subject, Wanted};
 use whydown_core::operation::Operation;
 
 use crate::ledger::Disk;
@@ -163,7 +163,7 @@ impl World {
             Step::JumpYears(years) => self.jump(i64::from(*years) * 31_557_600_000),
             Step::Epoch => self.jump(-self.now().wall.as_millis()),
             Step::HostGoesDown => {
-                self.witness(Whom::Host, Fact::HostGoingDown { by: "systemd: poweroff.target".into() });
+                self.witness(Subject::Host, Fact::HostGoingDown { by: "systemd: poweroff.target".into() });
             }
         }
     }

@@ -7,7 +7,7 @@ use whydown_core::cause::Cause;
 use whydown_core::evidence::{ExitStatus, Fact, LogWord, Sender};
 use whydown_core::hypervisor::{DomainState, ShutOffReason};
 use whydown_core::id::RunId;
-use whydown_core::lifecycle::{Answer, Effect, Input, Whom};
+use whydown_core::lifecycle::{Answer, Effect, Input, Subject};
 use whydown_core::limits;
 use whydown_core::record::{Certainty, Ending, Keep};
 use whydown_core::snapshot::Status;
@@ -54,7 +54,7 @@ fn kill(world: &mut World) {
 fn killer_becomes_known(world: &mut World, pid: u32, after: Duration) {
     let killed = world.now().wall;
     world.pass(after);
-    world.tell_as_witness(Whom::Pid(pid), killed, killed_by_somebody());
+    world.tell_as_witness(Subject::Pid(pid), killed, killed_by_somebody());
     world.pass(Duration::from_secs(1));
 }
 
@@ -107,7 +107,7 @@ fn what_was_certain_is_never_corrected() {
     let certain = told(&world);
     assert_eq!(certain.verdict.certainty, Certainty::Certain);
     let line = format!("oom-kill: task=qemu-system-x86, pid={pid}");
-    world.tell_as_witness(Whom::Pid(pid), certain.ended.latest(), Fact::OomKilled { line });
+    world.tell_as_witness(Subject::Pid(pid), certain.ended.latest(), Fact::OomKilled { line });
     world.pass(Duration::from_secs(2));
     assert_eq!(told(&world), certain);
     nothing_broken(&mut world);
@@ -121,7 +121,7 @@ fn a_kernels_line_about_the_next_owner_of_the_number_is_not_about_the_ended_run(
     world.pass(Duration::from_secs(20));
     let line = format!("oom-kill: task=somebody-else, pid={pid}");
     let now = world.now().wall;
-    world.tell_as_witness(Whom::Pid(pid), now, Fact::OomKilled { line });
+    world.tell_as_witness(Subject::Pid(pid), now, Fact::OomKilled { line });
     world.pass(Duration::from_secs(2));
     assert_eq!((told(&world).revision(), told(&world).verdict.cause), (0, Cause::ProcessKilled));
     nothing_broken(&mut world);
@@ -181,7 +181,7 @@ fn a_correction_is_shown_when_it_is_on_disk_and_a_crash_before_that_leaves_the_f
     world.pass(Duration::from_secs(2));
     let (first, at) = (told(&world), world.now().wall);
     world.disk = Disk::Fails;
-    world.tell_as_witness(Whom::Pid(pid), first.ended.latest(), killed_by_somebody());
+    world.tell_as_witness(Subject::Pid(pid), first.ended.latest(), killed_by_somebody());
     world.pass(Duration::from_secs(3));
     let wanted = |t: &Trace| matches!(t, Trace::Wanted(Effect::Keep(Keep::Revised(_))));
     assert!(world.trace().iter().any(wanted), "the proof was taken in");
@@ -193,7 +193,7 @@ fn a_correction_is_shown_when_it_is_on_disk_and_a_crash_before_that_leaves_the_f
     world.pass(Duration::from_secs(1));
     assert_eq!((shown(&world), told(&world)), (Some(first.clone()), first.clone()));
     // Said again, as a log that is read again says it: the daemon after the crash still knows the run.
-    world.tell_as_witness(Whom::Pid(pid), first.ended.latest(), killed_by_somebody());
+    world.tell_as_witness(Subject::Pid(pid), first.ended.latest(), killed_by_somebody());
     world.pass(Duration::from_secs(1));
     assert_eq!((told(&world).revision(), told(&world).verdict.row.as_str()), (1, "E5"));
     nothing_broken(&mut world);
@@ -209,7 +209,7 @@ fn an_acknowledged_ending_is_corrected_in_history_and_stays_acknowledged() {
     world.pass(Duration::from_secs(1));
     assert_eq!(shown(&world), None);
     let at = told(&world).ended.latest();
-    world.tell_as_witness(Whom::Pid(pid), at, killed_by_somebody());
+    world.tell_as_witness(Subject::Pid(pid), at, killed_by_somebody());
     world.pass(Duration::from_secs(1));
     assert_eq!((told(&world).revision(), shown(&world)), (1, None));
     let corrected = |t: &Trace| matches!(t, Trace::Wanted(Effect::Corrected(ending)) if ending.run == RUN);
@@ -225,7 +225,7 @@ fn proof_is_taken_in_for_a_while_and_so_often_only() {
     world.pass(Duration::from_secs(2));
     let first = told(&world);
     world.pass(limits::LATE_PROOF + Duration::from_secs(60));
-    world.tell_as_witness(Whom::Pid(pid), first.ended.latest(), killed_by_somebody());
+    world.tell_as_witness(Subject::Pid(pid), first.ended.latest(), killed_by_somebody());
     world.pass(Duration::from_secs(1));
     assert_eq!(told(&world), first);
     nothing_broken(&mut world);
@@ -246,7 +246,7 @@ fn an_exit_status_that_comes_after_the_answer_corrects_it() {
     assert_eq!((ending.exit_code, ending.ended), (first.exit_code, first.ended));
     // A process ends once.
     let at = world.now().wall;
-    world.tell_as_witness(Whom::Process(process), at, Fact::Exit(ExitStatus::Code(0)));
+    world.tell_as_witness(Subject::Process(process), at, Fact::Exit(ExitStatus::Code(0)));
     world.pass(Duration::from_secs(1));
     assert_eq!(told(&world), ending);
     nothing_broken(&mut world);

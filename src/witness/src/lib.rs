@@ -4,6 +4,8 @@
 //! A witness only tells what it saw. It never decides why a domain ended, never sends a signal to a process that it did
 //! not start, and never fails loudly because the world is odd: what cannot be read is said, as a fact or as an error.
 //!
+//! Those that are listened to as long as the daemon runs have one shape: [`source`].
+//!
 //! | witness | hears | needs |
 //! |---|---|---|
 //! | [`log`] | libvirt's farewell, signals, QEMU's own words | read access to the folder of the domains' logs |
@@ -20,6 +22,7 @@ pub mod audit;
 pub mod core_dump;
 pub mod daemon_log;
 pub mod emulator;
+pub mod emulators;
 pub mod exit;
 pub mod host;
 mod journal;
@@ -27,6 +30,10 @@ pub mod kernel;
 pub mod libvirt;
 pub mod log;
 pub mod process;
+pub mod processes;
 mod sender;
 pub mod signal;
 pub mod sock_diag;
+pub mod source;
+pub mod threads;
+pub mod units;

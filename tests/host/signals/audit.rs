@@ -8,14 +8,19 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use whydown_core::evidence::{Audited, ExitStatus, Fact, Sender};
+use whydown_core::lifecycle::Subject;
 use whydown_core::time::Wall;
 use whydown_lab::{Audit, Error, Launch, Result, Signal, lab_dir, wait_until};
-use whydown_witness::audit::{self as witness, AuditWord};
+use whydown_witness::audit::{Config, start};
+use whydown_witness::libvirt::LibvirtProcess;
+use whydown_witness::processes::Processes;
+use whydown_witness::source::{Report, Sink, Source};
 
 use crate::signals::doctor::{finding, read};
 use whydown_lab::host::{Held, Host, PATIENCE, says, told};
@@ -36,18 +41,16 @@ fn ours() -> Result<Option<Audit>> {
     };
     eprintln!("the kernel keeps its audit from us here ({said}): only that it is told is tested");
     let host = Host::start_as("refused", "", Launch::audit)?;
-    assert!(is_deaf(&host, ""), "the audit cannot be switched on, and whydown says nothing of it");
+    assert!(is_unavailable(&host, ""), "the audit cannot be switched on, and whydown says nothing of it");
     Ok(None)
 }
 
-fn is_deaf(host: &Host, why: &str) -> bool {
+fn is_unavailable(host: &Host, why: &str) -> bool {
     let health = host.whydown(&["--json", "health"]).expect("the daemon answers");
-    let deaf = health["deaf"].as_array().expect("a list");
-    deaf.iter().any(|one| {
-        one.as_str()
-            .and_then(|one| one.strip_prefix("the kernel's audit: "))
-            .is_some_and(|one| one.contains(why))
-    })
+    let unavailable = health["unavailable_sources"].as_array().expect("a list");
+    unavailable
+        .iter()
+        .any(|one| one["name"] == "audit" && one["why"].as_str().is_some_and(|said| said.contains(why)))
 }
 
 /// Sends a signal from a process that is young enough for the audit: it does not see those that are older than it is.
@@ -60,17 +63,19 @@ fn kill(signal: i32, pid: u32) -> u32 {
     kill.id()
 }
 
-/// The witness itself, in this process.
-fn listen() -> (witness::Audit, Receiver<AuditWord>) {
+/// The source itself, in this process.
+fn listen() -> (Source, Receiver<Report>) {
     let (tell, told) = channel();
-    let tell = move |word| {
-        let _ = tell.send(word);
+    let config = Config {
+        libvirt: LibvirtProcess::default(),
+        processes: Processes::new(None),
+        clock: now,
+        names_senders: Arc::default(),
+        not_started: Box::new(drop),
     };
-    (
-        witness::Audit::start(whydown_witness::libvirt::LibvirtProcess::default(), tell, now)
-            .expect("we may listen"),
-        told,
-    )
+    let source = start(config, Sink::new(move |report| drop(tell.send(report))));
+    assert!(!source.has_ended(), "we may listen");
+    (source, told)
 }
 
 fn now() -> Wall {
@@ -79,17 +84,17 @@ fn now() -> Wall {
 }
 
 /// What is told of this process next.
-fn next_of(told: &Receiver<AuditWord>, process: u32) -> Fact {
+fn next_of(told: &Receiver<Report>, process: u32) -> Fact {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match told.recv_timeout(left).expect("it is told") {
-            AuditWord::Seen { pid, at, fact } if pid == process => {
+            Report::Observed { subject: Subject::Pid(pid), at, fact } if pid == process => {
                 let apart = now().since(at).max(at.since(now()));
                 assert!(apart < PATIENCE, "{apart:?} apart: {fact:?}");
                 return fact;
             }
-            AuditWord::Lost { why, .. } => panic!("{why}"),
+            Report::Unavailable { why } => panic!("{why}"),
             _ => {}
         }
     }
@@ -273,23 +278,23 @@ fn an_audit_that_is_switched_off_is_named_until_it_is_heard() -> Result<()> {
     let Some(mut audit) = ours()? else { return Ok(()) };
     audit.switch(false)?;
     let host = Host::start_as("off", "", Launch::audit)?;
-    wait_until("health names it", PATIENCE, || is_deaf(&host, "switched off (enabled 0)"));
+    wait_until("health names it", PATIENCE, || is_unavailable(&host, "switched off (enabled 0)"));
     let told = read(&host, &["--json"]);
     assert_eq!(finding(&told, "audit")["level"], "note", "{told:#}");
     audit.switch(true)?;
     audit.add(&rule(9))?;
-    wait_until("it is heard", PATIENCE, || !is_deaf(&host, ""));
+    wait_until("it is heard", PATIENCE, || !is_unavailable(&host, ""));
     audit.switch(false)?;
-    wait_until("it is off again", PATIENCE, || is_deaf(&host, "switched off (enabled 0)"));
+    wait_until("it is off again", PATIENCE, || is_unavailable(&host, "switched off (enabled 0)"));
     Ok(())
 }
 
 #[test]
 fn without_the_right_to_listen_health_says_which() -> Result<()> {
     let host = Host::start_as("noright", "", |launch| launch.audit().without_capability("audit_read"))?;
-    assert!(is_deaf(&host, ""), "it has no right");
+    assert!(is_unavailable(&host, ""), "it has no right");
     let silent = Host::start_as("unwanted", "", |launch| launch)?;
-    assert!(!is_deaf(&silent, ""), "what nobody wants is not missed");
+    assert!(!is_unavailable(&silent, ""), "what nobody wants is not missed");
     Ok(())
 }
 
@@ -297,7 +302,7 @@ fn without_the_right_to_listen_health_says_which() -> Result<()> {
 fn a_start_that_libvirt_refuses_is_told_by_its_own_record_where_nothing_else_is_left() -> Result<()> {
     let Some(_audit) = ours()? else { return Ok(()) };
     let host = Host::start_as("refusing", "", Launch::audit)?;
-    wait_until("the audit is heard", PATIENCE, || !is_deaf(&host, ""));
+    wait_until("the audit is heard", PATIENCE, || !is_unavailable(&host, ""));
     // libvirt forgets a transient domain at once, and QEMU never ran: no event, no state, no part of a log.
     for name in ["gone", "again"] {
         let guest = host.guest(name)?;

@@ -94,8 +94,9 @@ fn where_nothing_can_be_traced_health_says_so_and_what_to_do() -> Result<()> {
     let nowhere = |launch: Launch| launch.environment("WHYDOWN_WITNESS__TRACEFS", "/tmp");
     let host = Host::start_as("deaf", "", nowhere)?;
     let health = host.whydown(&["--json", "health"])?;
-    let deaf = health["deaf"].as_array().expect("a list");
-    let named = |word: &str| deaf.iter().any(|why| why.as_str().is_some_and(|why| why.contains(word)));
-    assert!(named("who sends signals: no tracefs at /tmp: mount -t tracefs"), "{health:#}");
+    let unavailable = health["unavailable_sources"].as_array().expect("a list");
+    let signals = unavailable.iter().find(|one| one["name"] == "signals").expect("it is named");
+    let why = signals["why"].as_str().expect("a text");
+    assert!(why.contains("no tracefs at /tmp: mount -t tracefs"), "{health:#}");
     Ok(())
 }

@@ -20,10 +20,10 @@ pub enum Input {
     Host(HostEvent),
     /// A question was answered.
     Answered(Answer),
-    /// A witness speaks.
-    Witness {
+    /// A source of evidence has observed something.
+    Observed {
         /// Of whom.
-        whom: Whom,
+        subject: Subject,
         /// When it happened.
         at: Wall,
         /// What.
@@ -68,9 +68,13 @@ pub enum Input {
     Wake,
 }
 
-/// Of whom a witness speaks.
+/// Whom something is observed of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whom {
+pub enum Subject {
+    /// This run.
+    Run(RunId),
+    /// This domain, whichever run it was in at that moment.
+    Domain(DomainId),
     /// One process, known for sure.
     Process(Process),
     /// The process with this number, as the kernel's log names it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::effect::{Effect, Input, Whom};
+use super::effect::{Effect, Input, Subject};
 use super::failed::ToldStart;
 use super::gate::Gate;
 use super::late::Ended;
@@ -237,7 +237,7 @@ impl Engine {
         match input {
             Input::Host(event) => self.follow(now, event),
             Input::Answered(answer) => self.answered(now, answer),
-            Input::Witness { whom, at, fact } => self.witnessed(now, whom, at, &fact),
+            Input::Observed { subject, at, fact } => self.witnessed(now, subject, at, &fact),
             Input::Asked(request) => self.serve(now, request),
             Input::LinkLost { at } => self.link_lost(at),
             Input::Past(logs) => self.past = logs,
@@ -356,7 +356,7 @@ impl Engine {
         let of_run = self.runs.values().any(|run| run.start.incarnation.process == Some(process))
             || self.ended.values().any(|ended| ended.was_run_by(process));
         if of_run {
-            return self.witnessed(now, Whom::Process(process), at, &fact);
+            return self.witnessed(now, Subject::Process(process), at, &fact);
         }
         if let Some(id) = self.start_without_process(domain) {
             self.note(id, at, fact);
@@ -401,22 +401,27 @@ impl Engine {
         seen.iter().filter(|stray| stray.process == process).map(|stray| stray.at).min()
     }
 
-    fn witnessed(&mut self, now: Now, whom: Whom, at: Wall, fact: &Fact) {
-        if let Whom::Starting(domain, process) = whom {
+    fn witnessed(&mut self, now: Now, subject: Subject, at: Wall, fact: &Fact) {
+        if let Subject::Starting(domain, process) = subject {
             return self.witnessed_at_start(now, domain, process, at, fact.clone());
+        }
+        if let Subject::Domain(domain) = subject {
+            let meant = self.run_at(domain, at);
+            return meant.into_iter().for_each(|run| self.witnessed(now, Subject::Run(run), at, fact));
         }
         let of_it: Vec<RunId> = self
             .runs
             .iter()
-            .filter(|(_, run)| match whom {
-                Whom::Process(process) => run.start.incarnation.process == Some(process),
-                Whom::Pid(pid) => {
+            .filter(|(id, run)| match subject {
+                Subject::Run(meant) => **id == meant,
+                Subject::Process(process) => run.start.incarnation.process == Some(process),
+                Subject::Pid(pid) => {
                     run.start.incarnation.process.is_some_and(|p| p.pid == pid)
                         && run.start.incarnation.boot == self.settings.boot
                 }
-                Whom::Starting(..) => false,
+                Subject::Domain(_) | Subject::Starting(..) => false,
                 // What the host says now is nothing about a boot before.
-                Whom::Host => {
+                Subject::Host => {
                     run.start.incarnation.boot == self.settings.boot
                         && (*fact != Fact::HostStays || run.thinks_that_the_host_goes_down())
                 }
@@ -424,15 +429,16 @@ impl Engine {
             .filter(|(_, run)| !matches!(run.phase, Phase::Recording(_)))
             .map(|(id, _)| *id)
             .collect();
-        let ended = match whom {
-            Whom::Process(process) => {
+        let ended = match subject {
+            Subject::Run(run) => self.ended.keys().copied().filter(|id| *id == run).collect(),
+            Subject::Process(process) => {
                 self.ended.iter().filter(|(_, run)| run.was_run_by(process)).map(|(id, _)| *id).collect()
             }
-            Whom::Pid(pid) => self.ended_with_pid(pid, at),
-            Whom::Host if matches!(fact, Fact::HostGoingDown { .. }) => self.ended_just_before(at),
-            Whom::Host | Whom::Starting(..) => Vec::new(),
+            Subject::Pid(pid) => self.ended_with_pid(pid, at),
+            Subject::Host if matches!(fact, Fact::HostGoingDown { .. }) => self.ended_just_before(at),
+            Subject::Host | Subject::Domain(_) | Subject::Starting(..) => Vec::new(),
         };
-        if let Whom::Pid(pid) = whom
+        if let Subject::Pid(pid) = subject
             && of_it.is_empty()
             && ended.is_empty()
         {

@@ -241,6 +241,15 @@ impl Engine {
             .collect()
     }
 
+    /// The run in which this domain was at that moment: the last that had begun, unless it had ended before.
+    pub(super) fn run_at(&self, domain: DomainId, at: Wall) -> Option<RunId> {
+        let open = self.runs.iter().map(|(id, run)| (&run.start, *id, None));
+        let ended = self.ended.iter().map(|(id, run)| (&run.start, *id, Some(run.ending.ended.latest())));
+        let of_it = open.chain(ended).filter(|(start, ..)| start.domain == domain && start.at <= at);
+        let (_, id, end) = of_it.max_by_key(|(start, id, _)| (start.at, *id))?;
+        end.is_none_or(|end| at <= end.after(limits::CLOCK_GRACE)).then_some(id)
+    }
+
     /// Ended runs to which a word on the host may belong: it comes a little late where the host is slow.
     pub(super) fn ended_just_before(&self, at: Wall) -> Vec<RunId> {
         self.ended

@@ -35,7 +35,7 @@ mod serve;
 mod settle;
 mod unheard;
 
-pub use effect::{Answer, Effect, Input, Outcome, Question, Reply, Request, Wanted, Whom};
+pub use effect::{Answer, Effect, Input, Outcome, Question, Reply, Request, Subject, Wanted};
 pub use engine::{Engine, Settings};
 pub use failed::FailedStart;
 pub use glance::internal_error;

@@ -23,6 +23,7 @@ mod made;
 mod moments;
 mod owed;
 mod starting;
+mod subjects;
 mod unanswered;
 
 const VM: DomainId = DomainId::from_bytes([7; 16]);
@@ -48,6 +49,8 @@ struct World {
     replies: Vec<Reply>,
     asked: Vec<Question>,
     revisions: Vec<Ending>,
+    /// Evidence of runs that go on, as it was handed to the ledger.
+    evidence: Vec<(RunId, Fact)>,
     /// What the ledger was handed; and whether it writes by itself.
     handed: u64,
     writes: bool,
@@ -63,6 +66,7 @@ impl World {
             replies: vec![],
             asked: vec![],
             revisions: vec![],
+            evidence: vec![],
             handed: 0,
             writes: true,
         };
@@ -87,6 +91,7 @@ impl World {
                     kept.push(ending.run);
                     self.endings.push(Arc::unwrap_or_clone(ending));
                 }
+                Effect::Keep(Keep::Evidence(run, _, piece)) => self.evidence.push((run, piece.fact)),
                 Effect::Reply(_, reply) => self.replies.push(reply),
                 // Glances have tests of their own.
                 Effect::Ask(Question::Glance { .. }) => {}
@@ -196,7 +201,7 @@ fn a_vanished_process_waits_for_late_evidence_and_no_longer() {
     world.tell(Input::Answered(Answer::Remains { run, view: Some(None), facts: vec![] }));
     assert_eq!(world.status(), Some(Status::Ending));
     let at = world.now().wall;
-    world.tell(Input::Witness { whom: Whom::Host, at, fact: Fact::OomKilled { line: "x".into() } });
+    world.tell(Input::Observed { subject: Subject::Host, at, fact: Fact::OomKilled { line: "x".into() } });
     assert_eq!(world.endings[0].verdict.cause, Cause::OomKilled);
 }
 

@@ -39,7 +39,7 @@ use whydown_core::hypervisor::{
     WatchdogAction,
 };
 use whydown_core::id::DomainId;
-use whydown_core::lifecycle::{Outcome, Wanted, Whom};
+use whydown_core::lifecycle::{Outcome, Subject, Wanted};
 use whydown_core::operation::{Migration, Operation};
 
 use super::starts::StartFails;
@@ -267,7 +267,7 @@ impl World {
                     domain.managed_save = *there;
                 }
             }
-            Line::HostGoingDown(by) => self.witness(Whom::Host, Fact::HostGoingDown { by: by.clone() }),
+            Line::HostGoingDown(by) => self.witness(Subject::Host, Fact::HostGoingDown { by: by.clone() }),
             Line::HostWentDown(lasted) => {
                 let at = self.now().wall;
                 let since = lasted.map(|lasted| at.before(lasted));
@@ -277,15 +277,15 @@ impl World {
             Line::HostSaysUp => self.host_says_up = true,
             Line::OfProcess(fact) => {
                 if let Some(process) = self.hypervisor.life(VM).map(|life| life.process) {
-                    self.witness(Whom::Process(process), fact.clone());
+                    self.witness(Subject::Process(process), fact.clone());
                 }
             }
             Line::AtStart(fact) => {
                 let process = Process { pid: 4999, start_ticks: 77 };
-                self.witness(Whom::Starting(VM, process), fact.clone());
+                self.witness(Subject::Starting(VM, process), fact.clone());
             }
             Line::StartFails(start) => start.happens(self),
-            Line::HostStays => self.witness(Whom::Host, Fact::HostStays),
+            Line::HostStays => self.witness(Subject::Host, Fact::HostStays),
             Line::Manager(wanted) => asked.extend(self.ask("engine", wanted.clone())),
             Line::Answer(outcome) => {
                 if let Acting::Told(outcomes) = &mut self.acting {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use whydown_core::evidence::Fact;
 use whydown_core::id::{DomainId, RequestId};
-use whydown_core::lifecycle::{Engine, Input, Request, Wanted, Whom};
+use whydown_core::lifecycle::{Engine, Input, Request, Subject, Wanted};
 use whydown_core::time::Wall;
 
 use super::agenda::Due;
@@ -81,13 +81,13 @@ impl World {
     }
 
     /// A witness speaks to the daemon, if there is one.
-    pub fn witness(&mut self, whom: Whom, fact: Fact) {
-        self.tell_as_witness(whom, self.now.wall, fact);
+    pub fn witness(&mut self, subject: Subject, fact: Fact) {
+        self.tell_as_witness(subject, self.now.wall, fact);
     }
 
     /// A witness tells of something that happened at this moment.
-    pub fn tell_as_witness(&mut self, whom: Whom, at: Wall, fact: Fact) {
-        let word = Input::Witness { whom, at, fact };
+    pub fn tell_as_witness(&mut self, subject: Subject, at: Wall, fact: Fact) {
+        let word = Input::Observed { subject, at, fact };
         if self.witness_delay.is_zero() {
             self.tell(word);
         } else {

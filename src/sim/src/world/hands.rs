@@ -7,7 +7,7 @@ use whydown_core::evidence::{Fact, LogWord, OperationKind, StartedFor};
 use whydown_core::hypervisor::{DomainState, DomainView, Happening, PauseReason, ShutOffReason, StartDetail};
 use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::attribution::{self, Marks};
-use whydown_core::lifecycle::{Answer, FailedStart, Input, Outcome, Question, Whom};
+use whydown_core::lifecycle::{Answer, FailedStart, Input, Outcome, Question, Subject};
 use whydown_core::time::Wall;
 
 use super::agenda::Due;
@@ -141,18 +141,18 @@ impl World {
                 if let Some(process) = self.hypervisor.latest_life_mut(id).map(|life| life.process)
                     && self.watched.remove(&(process.pid, process.start_ticks))
                 {
-                    self.witness(Whom::Process(process), Fact::Exit(status));
+                    self.witness(Subject::Process(process), Fact::Exit(status));
                 }
             }
             Act::Oom => {
                 if let Some(pid) = self.hypervisor.life(id).map(|life| life.process.pid) {
                     let line = format!("oom-kill: task=qemu-system-x86, pid={pid}");
-                    self.witness(Whom::Pid(pid), Fact::OomKilled { line });
+                    self.witness(Subject::Pid(pid), Fact::OomKilled { line });
                 }
             }
             Act::Signal(signal, from) => {
                 if let Some(pid) = self.hypervisor.life(id).map(|life| life.process.pid) {
-                    self.witness(Whom::Pid(pid), signalled(signal, from, pid));
+                    self.witness(Subject::Pid(pid), signalled(signal, from, pid));
                 }
             }
             Act::Image(there) => {

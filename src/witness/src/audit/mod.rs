@@ -23,13 +23,12 @@ mod filter;
 mod record;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
+use whydown_core::cause::Cause;
 use whydown_core::evidence::{Audited, ExitStatus, Fact, Sender, StartedFor};
 use whydown_core::id::DomainId;
 use whydown_core::time::Wall;
@@ -40,7 +39,9 @@ use self::record::{ANOM_ABEND, CONFIG_CHANGE, EVENT_LISTENER, Record, Sending, S
 use crate::host::unit_of;
 use crate::libvirt::LibvirtProcess;
 use crate::process::{hosts_own_pids, running_since};
+use crate::processes::Processes;
 use crate::sender::{claimed, sender};
+use crate::source::{About, Advice, Sink, Source, Stop, Waited};
 
 /// Records read before the pause.
 const RECORDS: usize = 1024;
@@ -72,56 +73,65 @@ const BY_SANDBOX: i32 = 1;
 /// began before the audit was switched off, after that.
 const SIGNS_OF_LIFE: [u16; 3] = [EVENT_LISTENER, CONFIG_CHANGE, ANOM_ABEND];
 
-/// What the witness tells.
-#[derive(Debug)]
-pub enum AuditWord {
-    /// Something of the process `pid`.
-    Seen {
-        /// Of the process, not of its thread.
-        pid: u32,
-        /// When the kernel saw it.
-        at: Wall,
-        /// [`Fact::Signalled`] or [`Fact::Exit`].
-        fact: Fact,
-    },
-    /// libvirt could not start a domain.
-    NotStarted {
-        /// Which one.
-        domain: DomainId,
-        /// Its name, made harmless.
-        name: String,
-        /// For whose memory, if for one.
-        started_for: Option<StartedFor>,
-        /// When.
-        at: Wall,
-    },
-    /// The audit is heard: for the first time, or again.
-    Speaks,
-    /// A signal's sender is recorded: there is a rule for it. Told once.
-    NamesSenders,
-    /// The audit is not heard: [`SILENT`].
-    Silent,
-    /// The kernel dropped records before we had read them.
-    Overrun {
-        /// When we learned it.
-        at: Wall,
-    },
-    /// Nothing can be read any more, and nothing else will be told.
-    Lost {
-        /// When.
-        at: Wall,
-        /// Why.
-        why: io::Error,
-    },
+/// How it is known.
+pub const ABOUT: About = About {
+    name: "audit",
+    gives: "the kernel's audit",
+    fine: "the kernel's audit is heard, and names who sends signals",
+    causes: &[Cause::ProcessKilled, Cause::QemuCrashed],
+    // What it tells others tell as well, but for the person.
+    needed: false,
+    instead: None,
+    advice: Advice { what: GIVES, add: RULES },
+    off: Some((
+        "the kernel's audit is not listened to: witness.audit is false",
+        Advice { what: GIVES, add: "[witness]\naudit = true" },
+    )),
+};
+
+const GIVES: &str = "It tells of crashes and of what QEMU's sandbox forbids, and with a rule who kills, and as whom they \
+    logged in:";
+
+/// The rules by which it names who sends SIGKILL: as `auditctl` takes them, and its `rules.d`. Each is for the calls that
+/// have the signal in the same place; without the number, QEMU's own signals would be recorded by the thousand.
+pub const RULES: &str = "\
+-a always,exit -F arch=b64 -S kill,tkill,rt_sigqueueinfo,pidfd_send_signal -F a1=9 -F key=whydown
+-a always,exit -F arch=b64 -S tgkill,rt_tgsigqueueinfo -F a2=9 -F key=whydown";
+
+/// What it needs.
+pub struct Config {
+    /// Who libvirt is.
+    pub libvirt: LibvirtProcess,
+    /// Whose processes they are.
+    pub processes: Processes,
+    /// The host's clock.
+    pub clock: fn() -> Wall,
+    /// Set once a signal's sender was recorded: there is a rule for it.
+    pub names_senders: Arc<AtomicBool>,
+    /// Takes what libvirt records of starts that failed: which of them are told already, history knows.
+    pub not_started: Box<dyn Fn(NotStarted) + Send>,
+}
+
+/// libvirt could not start a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotStarted {
+    /// Which one.
+    pub domain: DomainId,
+    /// Its name, made harmless.
+    pub name: String,
+    /// For whose memory, if for one.
+    pub started_for: Option<StartedFor>,
+    /// When.
+    pub at: Wall,
 }
 
 /// Why nothing is heard though we may listen.
-pub const SILENT: &str = "the kernel's audit is switched off (enabled 0): auditctl -e 1 switches it on, and audit=1 on \
+const SILENT: &str = "the kernel's audit is switched off (enabled 0): auditctl -e 1 switches it on, and audit=1 on \
     the kernel's command line from the start";
 
 /// Why the audit is not listened to.
 #[derive(Debug, thiserror::Error)]
-pub enum AuditError {
+enum AuditError {
     /// It was switched off for as long as the host runs.
     #[error("the kernel's audit was switched off at boot (audit=0 on the kernel's command line)")]
     Off,
@@ -139,59 +149,32 @@ pub enum AuditError {
     /// The kernel tells it to the host's own network namespace alone.
     #[error("this is not the host's own network namespace, and the kernel's audit is told there alone")]
     OtherNetwork,
-    /// No descriptor or thread is to be had.
+    /// No descriptor is to be had.
     #[error("the kernel's audit cannot be followed: {0}")]
     Failed(#[source] io::Error),
 }
 
-/// Follows the audit with one thread, named `audit`. Dropping it ends the thread.
-#[derive(Debug)]
-pub struct Audit {
-    stop: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Audit {
-    /// Begins; what was recorded before is not told. `libvirt` says who libvirt is. `told`
-    /// is called on the witness's own thread; `clock` is the host's.
-    pub fn start(
-        libvirt: LibvirtProcess,
-        told: impl Fn(AuditWord) + Send + 'static,
-        clock: impl Fn() -> Wall + Send + 'static,
-    ) -> Result<Self, AuditError> {
-        if !hosts_own_pids() {
-            return Err(AuditError::OtherPids);
+/// Follows the audit with one thread, named `audit`, and tells [`Fact::Signalled`], [`Fact::SenderUnit`] and
+/// [`Fact::Exit`]. What was recorded before is not told.
+pub fn start(config: Config, sink: Sink) -> Source {
+    match open() {
+        Ok((ear, stop)) => {
+            let ears = Ears::new(config, sink.clone(), Arc::clone(&stop));
+            Source::run("audit", &sink, stop, move || ears.listen(&ear))
         }
-        if !hosts_own_network() {
-            return Err(AuditError::OtherNetwork);
-        }
-        let ear = Ear::join().map_err(refusal)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let stop = Arc::new(stop.map_err(|errno| AuditError::Failed(errno.into()))?);
-        let ears = Ears {
-            stop: Arc::clone(&stop),
-            libvirt,
-            events: Events::default(),
-            heard: Heard::default(),
-            told,
-            clock,
-        };
-        let thread = std::thread::Builder::new()
-            .name("audit".into())
-            .spawn(move || ears.listen(&ear))
-            .map_err(AuditError::Failed)?;
-        Ok(Self { stop, thread: Some(thread) })
+        Err(why) => Source::none(&sink, why),
     }
 }
 
-impl Drop for Audit {
-    fn drop(&mut self) {
-        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so on standard error.
-            let _ = thread.join();
-        }
+fn open() -> Result<(Ear, Arc<Stop>), AuditError> {
+    if !hosts_own_pids() {
+        return Err(AuditError::OtherPids);
     }
+    if !hosts_own_network() {
+        return Err(AuditError::OtherNetwork);
+    }
+    let ear = Ear::join().map_err(refusal)?;
+    Ok((ear, Stop::new().map_err(AuditError::Failed)?))
 }
 
 fn refusal(why: NotJoined) -> AuditError {
@@ -219,14 +202,6 @@ fn records_listeners() -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= RECORDS_LISTENERS
 }
 
-/// What is known of the audit itself.
-#[derive(Debug, Default)]
-struct Heard {
-    /// Whether it speaks, once that was told.
-    speaks: Option<bool>,
-    names_senders: bool,
-}
-
 /// Whether the audit is heard at all, tried out: while it is not, again and again, as nobody tells that it is switched on.
 enum Trial {
     /// A second ear has joined, and is heard by this time or not at all.
@@ -251,35 +226,33 @@ impl Trial {
 }
 
 /// The thread's own part.
-struct Ears<T, C> {
-    stop: Arc<OwnedFd>,
-    libvirt: LibvirtProcess,
+struct Ears {
+    config: Config,
+    sink: Sink,
+    stop: Arc<Stop>,
     events: Events,
-    heard: Heard,
-    told: T,
-    clock: C,
+    /// Whether the audit speaks, once that was told.
+    speaks: Option<bool>,
 }
 
-impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
+impl Ears {
+    fn new(config: Config, sink: Sink, stop: Arc<Stop>) -> Self {
+        Self { config, sink, stop, events: Events::default(), speaks: None }
+    }
+
     /// Until told to stop, or nothing can be read.
-    fn listen(mut self, ear: &Ear) {
+    fn listen(mut self, ear: &Ear) -> Result<(), Errno> {
         let mut buffer = vec![0; RECORD_BYTES];
         let mut trial = Trial::Due(Instant::now());
         loop {
             trial = self.try_out(trial);
             let wait = trial.next().map(|at| at.saturating_duration_since(Instant::now()));
-            let wait = wait.and_then(|wait| Timespec::try_from(wait).ok());
-            let mut awaited = [PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(ear, PollFlags::IN)];
-            match poll(&mut awaited, wait.as_ref()) {
-                Ok(_) if !awaited[0].revents().is_empty() => return,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return self.lost(errno),
+            if self.stop.wait_for(ear, wait)? == Waited::Ended {
+                return Ok(());
             }
-            if let Err(errno) = self.turn(ear, &mut buffer) {
-                return self.lost(errno);
-            }
-            if self.stopped_within(PAUSE) {
-                return;
+            self.turn(ear, &mut buffer)?;
+            if self.stop.rest(PAUSE) {
+                return Ok(());
             }
         }
     }
@@ -288,9 +261,9 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
     fn try_out(&mut self, trial: Trial) -> Trial {
         let now = Instant::now();
         match trial {
-            Trial::Over if self.heard.speaks == Some(false) => Trial::Due(now + AGAIN),
+            Trial::Over if self.speaks == Some(false) => Trial::Due(now + AGAIN),
             Trial::Over => Trial::Over,
-            _ if self.heard.speaks == Some(true) => Trial::Over,
+            _ if self.speaks == Some(true) => Trial::Over,
             Trial::Due(at) if now >= at => {
                 let out = |_second| Trial::Out { _second, until: now + PATIENCE };
                 Ear::join().map_or(Trial::Over, out)
@@ -306,23 +279,13 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
         }
     }
 
-    fn lost(&self, why: Errno) {
-        (self.told)(AuditWord::Lost { at: (self.clock)(), why: why.into() });
-    }
-
-    fn stopped_within(&self, wait: Duration) -> bool {
-        let wait = Timespec::try_from(wait).ok();
-        let mut awaited = [PollFd::new(&*self.stop, PollFlags::IN)];
-        matches!(poll(&mut awaited, wait.as_ref()), Ok(ready) if ready > 0)
-    }
-
     /// What waits, up to a bound.
     fn turn(&mut self, ear: &Ear, buffer: &mut [u8]) -> Result<(), Errno> {
         for _ in 0..RECORDS {
             match ear.read(buffer)? {
                 Read::Empty => break,
                 Read::Other => {}
-                Read::Missed => (self.told)(AuditWord::Overrun { at: (self.clock)() }),
+                Read::Missed => self.sink.overrun(),
                 Read::Record(kind, length) => {
                     if SIGNS_OF_LIFE.contains(&kind) {
                         self.hears(true);
@@ -336,9 +299,9 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
 
     /// Tells whether the audit is heard, where that is new.
     fn hears(&mut self, speaks: bool) {
-        if self.heard.speaks != Some(speaks) {
-            self.heard.speaks = Some(speaks);
-            (self.told)(if speaks { AuditWord::Speaks } else { AuditWord::Silent });
+        if self.speaks != Some(speaks) {
+            self.speaks = Some(speaks);
+            if speaks { self.sink.available() } else { self.sink.unavailable(SILENT) }
         }
     }
 
@@ -360,9 +323,11 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
             }
             Some(Event::Said(stamp, Record::NotStarted { pid, domain, name, started_for })) => {
                 // Whoever may write to the audit may say so: one that still runs, and is not libvirt, is not believed.
-                let at = moment(stamp, (self.clock)());
-                if claimed(pid, LIBVIRT, &self.libvirt, (self.clock)().since(at)) == Sender::Libvirt {
-                    (self.told)(AuditWord::NotStarted { domain, name, started_for, at });
+                let at = moment(stamp, (self.config.clock)());
+                if claimed(pid, LIBVIRT, &self.config.libvirt, (self.config.clock)().since(at))
+                    == Sender::Libvirt
+                {
+                    (self.config.not_started)(NotStarted { domain, name, started_for, at });
                 }
             }
             Some(Event::Said(_, Record::Switched { on: false })) => self.hears(false),
@@ -371,10 +336,7 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
     }
 
     fn sent(&mut self, stamp: Stamp, from: Sending, to: u32, name: &str) {
-        if !self.heard.names_senders {
-            self.heard.names_senders = true;
-            (self.told)(AuditWord::NamesSenders);
-        }
+        self.config.names_senders.store(true, Ordering::Relaxed);
         let Sending { signal, code, pid, uid, login, name: program, exe, .. } = from;
         let itself = pid == to;
         let ours = is_qemu(name) || itself && (is_qemu(&exe) || is_qemu(&program));
@@ -383,13 +345,13 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
         }
         // The file tells more of a program than a name that it gives itself.
         let known_by = if exe.is_empty() { &program } else { &exe };
-        let sender = if itself { Sender::Itself } else { sender(pid, known_by, &self.libvirt) };
+        let sender = if itself { Sender::Itself } else { sender(pid, known_by, &self.config.libvirt) };
         if signal == SIGTERM && sender == Sender::Libvirt {
             return;
         }
         // It may have ended since, and another have its number: one that began after the record is not it.
         let ran = matches!(sender, Sender::Outside | Sender::Manager)
-            && running_since(pid).is_some_and(|since| since <= moment(stamp, (self.clock)()));
+            && running_since(pid).is_some_and(|since| since <= moment(stamp, (self.config.clock)()));
         if let Some(unit) = ran.then(|| unit_of(pid)).flatten() {
             self.tell(stamp, to, Fact::SenderUnit { pid, unit });
         }
@@ -398,8 +360,9 @@ impl<T: Fn(AuditWord), C: Fn() -> Wall> Ears<T, C> {
     }
 
     fn tell(&self, stamp: Stamp, pid: u32, fact: Fact) {
-        let at = moment(stamp, (self.clock)());
-        (self.told)(AuditWord::Seen { pid, at, fact });
+        let at = moment(stamp, (self.config.clock)());
+        let emulators = &self.config.processes.emulators;
+        self.sink.observed(emulators.subject(pid), at, emulators.as_told_of(pid, fact));
     }
 }
 

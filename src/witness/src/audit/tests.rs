@@ -1,36 +1,54 @@
 //! Records as the kernel wrote them (`records.txt`: Linux 6.18, with some paths shortened), and others that mean to
 //! deceive. What comes over netlink for real is heard in `tests/host/signals` of the whole, which owns the host's audit.
 
-use std::cell::RefCell;
+use std::sync::mpsc::channel;
 
 use proptest::prelude::*;
+use whydown_core::lifecycle::Subject;
 
 use super::record::{ANOM_ABEND, CONFIG_CHANGE, KINDS, OBJ_PID, SYSCALL};
 use super::*;
+use crate::source::Report;
 
 /// Somewhat after what is recorded.
 const CLOCK: Wall = Wall(1_795_279_700_000_000_000);
 
-/// What the witness tells of these lines, each a kind and its text.
-fn told_of(lines: &str, own_pid: Option<u32>) -> Vec<AuditWord> {
-    let told = RefCell::new(Vec::new());
-    let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
-    let tell = |word| told.borrow_mut().push(word);
-    let (events, heard) = (Events::default(), Heard::default());
+/// What the source tells of these lines, each a kind and its text.
+#[derive(Debug)]
+struct Told {
+    reports: Vec<Report>,
+    not_started: Vec<NotStarted>,
+    names_senders: bool,
+}
+
+fn told_of(lines: &str, own_pid: Option<u32>) -> Told {
+    let ((tell, reports), (fail, not_started)) = (channel(), channel());
+    let names_senders = Arc::<AtomicBool>::default();
+    let config = Config {
+        libvirt: LibvirtProcess::new(own_pid, &[]),
+        processes: Processes::new(None),
+        clock: || CLOCK,
+        names_senders: Arc::clone(&names_senders),
+        not_started: Box::new(move |failed| fail.send(failed).unwrap()),
+    };
     let mut ears =
-        Ears { stop, libvirt: LibvirtProcess::new(own_pid, &[]), events, heard, told: tell, clock: || CLOCK };
+        Ears::new(config, Sink::new(move |report| tell.send(report).unwrap()), Stop::new().unwrap());
     for line in lines.lines().filter(|line| !line.starts_with('#')) {
         let (kind, text) = line.split_once(' ').unwrap();
         ears.read(kind.parse().unwrap(), text);
     }
     drop(ears);
-    told.into_inner()
+    Told {
+        reports: reports.iter().collect(),
+        not_started: not_started.iter().collect(),
+        names_senders: names_senders.load(Ordering::Relaxed),
+    }
 }
 
 /// Of these, the facts with their processes.
 fn facts(lines: &str, own_pid: Option<u32>) -> Vec<(u32, Fact)> {
-    let seen = told_of(lines, own_pid).into_iter().filter_map(|word| match word {
-        AuditWord::Seen { pid, fact, .. } => Some((pid, fact)),
+    let seen = told_of(lines, own_pid).reports.into_iter().filter_map(|report| match report {
+        Report::Observed { subject: Subject::Pid(pid), fact, .. } => Some((pid, fact)),
         _ => None,
     });
     seen.collect()
@@ -61,10 +79,11 @@ fn kill_by(name: &str) -> String {
 #[test]
 fn a_kill_is_told_with_its_sender_and_the_login_behind_it() {
     let killed = scene("a user who logged in as 4321 kills, as root");
-    let words = told_of(killed, None);
-    let [AuditWord::NamesSenders, AuditWord::Seen { pid: 7075, at, fact }] = &words[..] else {
-        panic!("{words:?}")
+    let told = told_of(killed, None);
+    let [Report::Observed { subject: Subject::Pid(7075), at, fact }] = &told.reports[..] else {
+        panic!("{told:?}")
     };
+    assert!(told.names_senders);
     assert_eq!(*at, Wall(1_795_279_679_468_000_000), "the kernel's own time");
     let audit = Some(Audited::Process { exe: "/usr/bin/kill".into(), uid: 0, login: Some(4321) });
     let (program, sender) = ("kill".to_owned(), Sender::Outside);
@@ -147,10 +166,12 @@ fn libvirt_is_known_by_its_process_or_its_program_whatever_its_threads_are_calle
 
 #[test]
 fn the_audit_tells_when_it_is_switched_off_and_listeners_are_no_facts() {
-    let words = told_of(scene("switched off"), None);
-    assert!(matches!(&words[..], [AuditWord::Silent]), "{words:?}");
-    assert!(told_of(&scene("switched off").replace("res=1", "res=0"), None).is_empty(), "that was refused");
-    assert!(told_of(scene("a listener comes, and goes"), None).is_empty());
+    let told = told_of(scene("switched off"), None);
+    assert_eq!(told.reports, [Report::Unavailable { why: SILENT.into() }]);
+    assert!(!told.names_senders);
+    let refused = told_of(&scene("switched off").replace("res=1", "res=0"), None);
+    assert_eq!(refused.reports, [], "that was refused");
+    assert_eq!(told_of(scene("a listener comes, and goes"), None).reports, []);
 }
 
 #[test]
@@ -189,9 +210,9 @@ fn libvirts_word_on_a_start_that_failed_is_read_whatever_the_domain_is_called() 
              res={res}'\n"
         )
     };
-    let told = |line: String| match &told_of(&line, None)[..] {
+    let told = |line: String| match &told_of(&line, None).not_started[..] {
         [] => None,
-        [AuditWord::NotStarted { domain, name, started_for, .. }] => {
+        [NotStarted { domain, name, started_for, .. }] => {
             Some((domain.to_string(), name.clone(), *started_for))
         }
         other => panic!("{other:?}"),

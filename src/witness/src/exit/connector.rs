@@ -67,6 +67,16 @@ pub(super) struct Ended {
     pub(super) at: Mono,
 }
 
+/// What reading gave.
+#[derive(Debug, Default)]
+pub(super) struct Drained {
+    pub(super) events: Vec<Event>,
+    /// The kernel had to drop some.
+    pub(super) missed: bool,
+    /// Why nothing can be read any more.
+    pub(super) lost: Option<Errno>,
+}
+
 /// An open ear.
 #[derive(Debug)]
 pub(super) struct Connector(OwnedFd);
@@ -92,6 +102,12 @@ impl Connector {
         Ok(connector)
     }
 
+    /// Over this descriptor, whatever it is.
+    #[cfg(test)]
+    pub(super) fn over(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
     fn ask(&self, words: &[u32]) -> io::Result<()> {
         let body: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let length = HEADERS + body.len();
@@ -108,8 +124,8 @@ impl Connector {
     }
 
     /// All that waits, up to a bound. What the kernel had to drop is missing, and its processes end without a status.
-    pub(super) fn drain(&self) -> Vec<Event> {
-        let mut heard = Vec::new();
+    pub(super) fn drain(&self) -> Drained {
+        let mut heard = Drained::default();
         let mut message = [0; MESSAGE_BYTES];
         for _ in 0..MESSAGES {
             match recvfrom(&self.0, &mut message, RecvFlags::DONTWAIT) {
@@ -117,10 +133,15 @@ impl Connector {
                     // Anyone may send to a netlink socket; the kernel's port is zero.
                     let kernel =
                         from.and_then(|a| SocketAddrNetlink::try_from(a).ok()).is_some_and(|a| a.pid() == 0);
-                    heard.extend(parse(&message[..length]).filter(|_| kernel));
+                    heard.events.extend(parse(&message[..length]).filter(|_| kernel));
                 }
-                Err(Errno::INTR | Errno::NOBUFS) => {}
-                Err(_) => break,
+                Err(Errno::INTR) => {}
+                Err(Errno::NOBUFS) => heard.missed = true,
+                Err(Errno::AGAIN) => break,
+                Err(errno) => {
+                    heard.lost = Some(errno);
+                    break;
+                }
             }
         }
         heard
@@ -180,7 +201,7 @@ mod tests {
             assert!(Instant::now() < deadline, "the kernel said nothing");
             let mut awaited = [PollFd::new(&connector, PollFlags::IN)];
             poll(&mut awaited, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).unwrap();
-            for event in connector.drain() {
+            for event in connector.drain().events {
                 match event {
                     Event::Began(pid) => began |= pid == child.id(),
                     Event::Ended(ended) if ended.pid == child.id() => {

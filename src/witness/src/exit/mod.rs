@@ -20,19 +20,20 @@ mod watch;
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Resource, getrlimit, pidfd_open};
+use whydown_core::cause::Cause;
 use whydown_core::evidence::ExitStatus;
 use whydown_core::hypervisor::Process;
 use whydown_core::time::Wall;
 
 use self::connector::Connector;
-use self::watch::{CONNECTOR, Ears, STOP, Shared};
+use self::watch::{Ears, Shared};
 use crate::process::Stat;
+use crate::processes::Processes;
+use crate::source::{About, Advice, Sink, Source};
 
 /// How long a status may come after the end that it belongs to. The kernel sends both within a millisecond.
 pub const STATUS_WAIT: Duration = Duration::from_millis(250);
@@ -63,7 +64,7 @@ pub enum WatchError {
         /// Why.
         source: io::Error,
     },
-    /// The watching thread has died: what it called panicked.
+    /// The watching thread has died, or could not be had.
     #[error("the watch over processes has ended")]
     Ended,
 }
@@ -77,79 +78,78 @@ pub enum Watching {
     AlreadySo,
 }
 
+/// How it is known.
+pub const ABOUT: About = About {
+    name: "exit-status",
+    gives: "some exit statuses of QEMU",
+    fine: "exit statuses of QEMU are seen",
+    causes: &[
+        Cause::ProcessLost,
+        Cause::ProcessKilled,
+        Cause::OomKilled,
+        Cause::QemuCrashed,
+        Cause::LimitReached,
+        Cause::GuestExit,
+        Cause::QemuFailed,
+        Cause::ProcessTerminated,
+    ],
+    needed: true,
+    instead: None,
+    advice: Advice { what: "Run whydown on the host itself, with CAP_NET_ADMIN, as its unit does.", add: "" },
+    off: None,
+};
+
+/// What it needs.
+pub struct Config {
+    /// Whose processes they are. Those of the host that begin a program are looked up there, where the kernel's process
+    /// events are heard, and those that run a domain are watched.
+    pub processes: Processes,
+    /// The host's clock.
+    pub clock: fn() -> Wall,
+}
+
 /// Watches over processes with one thread, named `exit-watch`. Dropping it ends the thread and all watches.
 #[derive(Debug)]
 pub struct ExitWatch {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-    trouble: Option<io::Error>,
+    /// Without descriptors there is nothing to watch with.
+    shared: Option<Arc<Shared>>,
+    source: Source,
 }
 
 impl ExitWatch {
-    /// Begins. `told` is called once for every watched process that ends, on the watch's own thread, with the time at
-    /// which `clock` stood when we learned of the end, which is milliseconds after it. It must not block for long.
+    /// Begins. Of every watched process that ends its [`Fact::Exit`] or [`Fact::InnerExit`] is told, with the time at which
+    /// the clock stood when we learned of the end, which is milliseconds after it; and before it, where its memory may have
+    /// been written, [`Fact::CoreDump`] or [`Fact::CoreTaken`]. Where nothing says how it ended, only what is known of it
+    /// is kept up.
     ///
-    /// Fails if the kernel refuses descriptors or a thread. Without the kernel's process events it begins all the same:
-    /// see [`ExitWatch::trouble`].
-    pub fn start(
-        told: impl Fn(Process, Wall, Option<ExitStatus>) + Send + 'static,
-        clock: impl Fn() -> Wall + Send + 'static,
-    ) -> io::Result<Self> {
-        Self::start_and_choose(|_| None, told, clock)
-    }
-
-    /// As [`ExitWatch::start`]. `began` is asked of every process of the host that begins a program, where the kernel's
-    /// process events are heard, and names those that are to be watched; it should answer within microseconds.
-    pub fn start_and_choose(
-        began: impl Fn(u32) -> Option<Process> + Send + 'static,
-        told: impl Fn(Process, Wall, Option<ExitStatus>) + Send + 'static,
-        clock: impl Fn() -> Wall + Send + 'static,
-    ) -> io::Result<Self> {
+    /// Without the kernel's process events it is told as unavailable, and goes on with what it sees: statuses are missing
+    /// where a parent reaps at once.
+    pub fn start(config: Config, sink: Sink) -> Self {
         let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let limit = WATCHES.min(usize::try_from(open_files / 2).unwrap_or(usize::MAX));
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
-        let (connector, trouble) = match Connector::open() {
-            Ok(connector) => {
-                epoll::add(&epoll, &connector, epoll::EventData::new_u64(CONNECTOR), epoll::EventFlags::IN)?;
-                (Some(connector), None)
+        let (shared, connector) = match Shared::open(limit) {
+            Ok(shared) => (Arc::new(shared), Connector::open()),
+            Err(error) => {
+                let why = format!("the end of processes cannot be seen: {error}");
+                return Self { shared: None, source: Source::none(&sink, why) };
             }
-            Err(error) => (None, Some(error)),
         };
-        let shared = Arc::new(Shared::new(epoll, stop, limit));
-        let ears = Ears::new(Arc::clone(&shared), connector);
-        let thread = std::thread::Builder::new()
-            .name("exit-watch".into())
-            .spawn(move || ears.listen(began, told, clock))?;
-        Ok(Self { shared, thread: Some(thread), trouble })
+        let connector = connector.and_then(|connector| shared.hear(&connector).map(|()| connector));
+        let connector = connector.map_err(|error| sink.unavailable(error)).ok();
+        let ears = Ears::new(Arc::clone(&shared), connector, config, sink.clone());
+        let wakeup = Arc::clone(&shared);
+        let source = Source::run("exit-watch", &sink, wakeup, move || ears.listen());
+        Self { shared: Some(shared), source }
     }
 
     /// Watches a process. It is let go when its end has been told.
+    ///
+    /// # Errors
+    /// [`WatchError`]: its end will not be told.
     pub fn watch(&self, process: Process) -> Result<Watching, WatchError> {
-        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
-            return Err(WatchError::Ended);
-        }
-        watch_with(&self.shared, process)
-    }
-
-    /// Why the kernel's process events cannot be heard, if so. Then statuses are missing where a parent reaps at once.
-    pub fn trouble(&self) -> Option<&io::Error> {
-        self.trouble.as_ref()
-    }
-
-    /// How many processes are watched now.
-    pub fn watched(&self) -> usize {
-        self.shared.watched()
-    }
-}
-
-impl Drop for ExitWatch {
-    fn drop(&mut self) {
-        self.shared.stop();
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so on standard error.
-            let _ = thread.join();
+        match &self.shared {
+            Some(shared) if !self.source.has_ended() => watch_with(shared, process),
+            _ => Err(WatchError::Ended),
         }
     }
 }

@@ -5,26 +5,29 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 use whydown_core::evidence::ExitStatus;
 use whydown_core::hypervisor::Process;
 use whydown_core::time::{Mono, Wall};
 
-use super::connector::{Connector, Ended, Event};
-use super::{STATUS_WAIT, Watching, status, watch_with};
+use super::connector::{Connector, Drained, Ended, Event};
+use super::{Config, STATUS_WAIT, Watching, status, watch_with};
+use crate::core_dump;
 use crate::process::{Stat, kernel_clock};
+use crate::source::{Sink, Wakeup};
 
 /// The event that ends the thread.
-pub(super) const STOP: u64 = 0;
+const STOP: u64 = 0;
 
 /// Process events are waiting.
-pub(super) const CONNECTOR: u64 = 1;
+const CONNECTOR: u64 = 1;
 
 /// The first number of a watch.
 const FIRST_TOKEN: u64 = 2;
@@ -67,9 +70,19 @@ struct Watch {
 }
 
 impl Shared {
-    pub(super) fn new(epoll: OwnedFd, stop: OwnedFd, limit: usize) -> Self {
+    /// Of nobody yet, and of no more than `limit`.
+    pub(super) fn open(limit: usize) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
         let watches = Watches { next: FIRST_TOKEN, by_token: BTreeMap::new(), by_pid: HashMap::new() };
-        Self { epoll, stop, limit, watches: Mutex::new(watches) }
+        Ok(Self { epoll, stop, limit, watches: Mutex::new(watches) })
+    }
+
+    /// Wakes the thread for process events too.
+    pub(super) fn hear(&self, connector: &Connector) -> io::Result<()> {
+        let readable = epoll::EventFlags::IN;
+        Ok(epoll::add(&self.epoll, connector, epoll::EventData::new_u64(CONNECTOR), readable)?)
     }
 
     pub(super) fn add(
@@ -98,18 +111,21 @@ impl Shared {
         Ok(Watching::Begun)
     }
 
+    #[cfg(test)]
     pub(super) fn watched(&self) -> usize {
         self.lock().by_token.len()
-    }
-
-    pub(super) fn stop(&self) {
-        // Full only if it was told to stop 2^64 times.
-        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
     }
 
     /// Nothing that is done under this lock leaves the watches half changed, so that a panic does not spoil them.
     fn lock(&self) -> MutexGuard<'_, Watches> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wakeup for Shared {
+    fn end(&self) {
+        // Full only if it was told to stop 2^64 times.
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
     }
 }
 
@@ -148,50 +164,76 @@ impl Watch {
 pub(super) struct Ears {
     shared: Arc<Shared>,
     connector: Option<Connector>,
+    config: Config,
+    sink: Sink,
     /// Watches whose processes have ended, and that wait for a status.
     ending: Vec<u64>,
 }
 
 impl Ears {
-    pub(super) fn new(shared: Arc<Shared>, connector: Option<Connector>) -> Self {
-        Self { shared, connector, ending: Vec::new() }
+    pub(super) fn new(shared: Arc<Shared>, connector: Option<Connector>, config: Config, sink: Sink) -> Self {
+        Self { shared, connector, config, sink, ending: Vec::new() }
     }
 
     /// Until told to stop.
-    pub(super) fn listen(
-        mut self,
-        began: impl Fn(u32) -> Option<Process>,
-        told: impl Fn(Process, Wall, Option<ExitStatus>),
-        clock: impl Fn() -> Wall,
-    ) {
+    pub(super) fn listen(mut self) -> Result<(), Errno> {
         let mut events = Vec::with_capacity(EVENTS);
         loop {
             match epoll::wait(&self.shared.epoll, spare_capacity(&mut events), self.patience().as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
-                // Only a bug can lead here: the descriptor is ours and open.
-                Err(errno) => panic!("waiting for exits failed: {errno}"),
+                Err(errno) => return Err(errno),
             }
             let mut heard = Vec::new();
             for event in events.drain(..) {
                 match event.data.u64() {
-                    STOP => return,
+                    STOP => return Ok(()),
                     CONNECTOR => {
-                        for event in self.connector.as_ref().map_or_else(Vec::new, Connector::drain) {
+                        for event in self.drain() {
                             match event {
                                 Event::Ended(ended) => heard.push(ended),
-                                // One that is gone already ends without a word.
-                                Event::Began(pid) => {
-                                    let _ = began(pid).map(|process| watch_with(&self.shared, process));
-                                }
+                                Event::Began(pid) => self.began(pid),
                             }
                         }
                     }
-                    token => self.ended(token, clock()),
+                    token => self.ended(token, (self.config.clock)()),
                 }
             }
             for (process, at, status) in self.settle(heard) {
-                told(process, at, status);
+                self.tell(process, at, status);
             }
+        }
+    }
+
+    /// The process events that wait. Where they cannot be read any more nothing waits for them from then on.
+    fn drain(&mut self) -> Vec<Event> {
+        let Some(connector) = &self.connector else { return Vec::new() };
+        let Drained { events, missed, lost } = connector.drain();
+        if missed {
+            self.sink.overrun();
+        }
+        if let Some(errno) = lost {
+            self.connector = None;
+            self.sink.unavailable(format_args!("the kernel's process events cannot be read: {errno}"));
+        }
+        events
+    }
+
+    /// A process has begun a program.
+    fn began(&self, pid: u32) {
+        let Some(begun) = self.config.processes.emulators.begun(pid) else { return };
+        for fact in begun.facts {
+            self.sink.observed(begun.subject, (self.config.clock)(), fact);
+        }
+        // One that is gone already ends without a word.
+        let _ = watch_with(&self.shared, begun.process);
+    }
+
+    fn tell(&self, process: Process, at: Wall, status: Option<ExitStatus>) {
+        let (subject, fact) = self.config.processes.emulators.ended(process, status);
+        // Where its memory is comes first: the end may be decided as soon as its status is known.
+        let core = status.filter(|status| status.may_dump_core()).and_then(|_| core_dump::of(process.pid));
+        for fact in core.into_iter().chain(fact) {
+            self.sink.observed(subject, at, fact);
         }
     }
 

@@ -27,13 +27,15 @@ mod watch;
 use std::path::Path;
 use std::time::Duration;
 
+use whydown_core::cause::Cause;
 use whydown_core::time::Wall;
 
 pub use self::before::{WentDown, is_boot_id, went_down};
-pub use self::bus::BusError;
 pub use self::systemctl::{Said, ask};
 pub use self::unit::{unit_of, units_of};
 pub use self::watch::HostWatch;
+use crate::processes::Processes;
+use crate::source::{About, Advice};
 
 /// How long systemd may take to answer. It answers in milliseconds, but a host that goes down is busy, and the daemon
 /// has to end as well.
@@ -62,32 +64,35 @@ pub struct GoingDown {
     pub by: String,
 }
 
-/// What the witness on the bus tells.
-#[derive(Debug)]
-pub enum HostWord {
-    /// The host is going down. Each of logind and systemd says it once.
-    GoingDown(GoingDown),
-    /// It is not: as of the first look after each connection, or because a shutdown was called off.
-    Stays {
-        /// When it was heard.
-        at: Wall,
-        /// It was going down before.
-        called_off: bool,
+/// How the source on the bus is known.
+pub const ABOUT: About = About {
+    name: "systemd",
+    gives: "the host's bus",
+    fine: "systemd and logind tell over the host's bus when it goes down",
+    causes: &[Cause::GuestPoweroff, Cause::ProcessTerminated, Cause::HostShutdown],
+    needed: true,
+    instead: Some("systemctl is run with each ending to learn whether the host goes down"),
+    advice: Advice {
+        what: "What tells it as it happens, for less:",
+        add: "systemctl enable --now dbus.service",
     },
-    /// systemd was given something to do with a unit. Of a scope that runs that is to stop it.
-    UnitJob {
-        /// When it was heard.
-        at: Wall,
-        /// The unit's name.
-        unit: String,
-    },
-    /// The bus is heard, from now on.
-    Heard,
-    /// It is not heard, from now on; it is tried again for ever.
-    Deaf {
-        /// Why.
-        why: BusError,
-    },
+    off: Some((
+        "the host's init is not systemd: nobody tells that the host goes down",
+        Advice {
+            what: "Without systemd a shutdown of the host looks like what its steps do to VMs.",
+            add: "",
+        },
+    )),
+};
+
+/// What it needs.
+pub struct Config {
+    /// The address of the bus, as D-Bus writes it: [`SYSTEM_BUS`].
+    pub bus: String,
+    /// In which units they run.
+    pub processes: Processes,
+    /// The host's clock.
+    pub clock: fn() -> Wall,
 }
 
 /// The answer to a question.
@@ -96,5 +101,5 @@ pub enum Answer {
     /// As of after the question.
     Heard(Option<GoingDown>),
     /// The bus did not answer: the last that was heard on it.
-    Deaf(Option<GoingDown>),
+    Unavailable(Option<GoingDown>),
 }

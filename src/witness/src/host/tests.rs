@@ -9,13 +9,20 @@ use std::sync::{Arc, Mutex};
 
 use futures_core::Stream;
 use tempfile::TempDir;
+use whydown_core::evidence::Fact;
+use whydown_core::hypervisor::Process;
+use whydown_core::lifecycle::Subject;
 use zbus::message::{Message, Type};
 use zbus::{Connection, MessageStream, ObjectPath, Variant, connection};
 
 use super::*;
+use crate::source::{Report, Sink};
 
 /// Longer than anything here takes, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// In which VMs run.
+const UNITS: [&str; 2] = ["machine-qemu\\x2d1\\x2dvm.scope", "user@1000.service"];
 
 const NOW: Wall = Wall::from_millis(1_000_000);
 
@@ -145,28 +152,28 @@ async fn answer(
 
 const BOTH: [&str; 2] = ["org.freedesktop.login1", "org.freedesktop.systemd1"];
 
-fn watch(folder: &TempDir) -> (HostWatch, Receiver<HostWord>) {
+fn watch(folder: &TempDir) -> (HostWatch, Receiver<Report>) {
     let (tell, told) = channel();
-    let watch = HostWatch::start(&address(folder), move |word| drop(tell.send(word)), || NOW).unwrap();
-    (watch, told)
+    let processes = Processes::new(None);
+    UNITS.iter().for_each(|unit| processes.units.put(Process { pid: 77, start_ticks: 1 }, unit));
+    let config = Config { bus: address(folder), processes, clock: || NOW };
+    (HostWatch::start(config, Sink::new(move |report| drop(tell.send(report)))), told)
 }
 
-/// The next word, in short.
+/// The next report, in short.
 #[track_caller]
-fn next(told: &Receiver<HostWord>) -> String {
-    match told.recv_timeout(PATIENCE).expect("a word") {
-        HostWord::GoingDown(word) => {
-            assert_eq!(word.at, NOW);
-            format!("down: {}", word.by)
+fn next(told: &Receiver<Report>) -> String {
+    match told.recv_timeout(PATIENCE).expect("a report") {
+        Report::Available => "heard".into(),
+        Report::Unavailable { why } => format!("deaf: {why}"),
+        Report::Observed { subject: Subject::Host, at: NOW, fact: Fact::HostGoingDown { by } } => {
+            format!("down: {by}")
         }
-        HostWord::Stays { called_off: true, .. } => "called off".into(),
-        HostWord::Stays { .. } => "stays".into(),
-        HostWord::UnitJob { at, unit } => {
-            assert_eq!(at, NOW);
+        Report::Observed { subject: Subject::Host, at: NOW, fact: Fact::HostStays } => "stays".into(),
+        Report::Observed { subject: Subject::Process(_), at: NOW, fact: Fact::UnitStopping { unit } } => {
             format!("unit {unit}")
         }
-        HostWord::Heard => "heard".into(),
-        HostWord::Deaf { why } => format!("deaf: {why}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -204,7 +211,7 @@ fn a_shutdown_is_told_once_by_each_who_says_so_and_taken_back_when_it_is_called_
         assert_eq!(watch.ask(), Answer::Heard(word(LOGIND)), "systemd still stops the system");
         init.say(Says::default());
         init.job("JobRemoved", "shutdown.target");
-        assert_eq!(next(&told), "called off");
+        assert_eq!(next(&told), "stays");
         assert_eq!(watch.ask(), Answer::Heard(None));
     }
     drop(watch);
@@ -220,7 +227,8 @@ fn a_question_is_answered_with_what_is_so_after_it_was_put() {
     assert_eq!((next(&told), next(&told)), ("stays".into(), "heard".into()), "without a logind");
     init.job("JobNew", "some.service");
     // Scopes and users' managers are told: a VM may run in one.
-    for unit in ["machine-qemu\\x2d1\\x2dvm.scope", "user@1000.service"] {
+    init.job("JobNew", "nobodys.scope");
+    for unit in UNITS {
         init.job("JobNew", unit);
         assert_eq!(next(&told), format!("unit {unit}"));
     }
@@ -233,7 +241,7 @@ fn a_question_is_answered_with_what_is_so_after_it_was_put() {
         let wanted = Answer::Heard(stopping.then(|| word(SYSTEMD)).flatten());
         assert_eq!(answers, vec![wanted; 8]);
     }
-    assert_eq!((next(&told), next(&told), next(&told)), (down(SYSTEMD), "called off".into(), down(SYSTEMD)));
+    assert_eq!((next(&told), next(&told), next(&told)), (down(SYSTEMD), "stays".into(), down(SYSTEMD)));
     // A logind that comes later is heard as well.
     let logind = Init::start(&folder, &["org.freedesktop.login1"]);
     logind.say(Says { announced: true, ..Says::default() });
@@ -279,10 +287,10 @@ fn what_was_heard_stays_while_the_bus_is_away_and_is_asked_again_when_it_is_back
     let deaf = next(&told);
     assert!(deaf.starts_with("deaf: "), "{deaf}");
     assert!(!watch.is_heard());
-    assert_eq!(watch.ask(), Answer::Deaf(word(LOGIND)));
+    assert_eq!(watch.ask(), Answer::Unavailable(word(LOGIND)));
     let _daemon = Daemon::start(&folder);
     let _init = Init::start(&folder, &BOTH);
-    assert_eq!((next(&told), next(&told)), ("called off".into(), "heard".into()));
+    assert_eq!((next(&told), next(&told)), ("stays".into(), "heard".into()));
     assert_eq!(watch.ask(), Answer::Heard(None));
 }
 
@@ -294,7 +302,7 @@ fn a_systemd_that_does_not_answer_is_not_waited_for() {
     let (watch, told) = watch(&folder);
     assert_eq!((next(&told), next(&told)), ("stays".into(), "heard".into()));
     init.say(Says { mute: true, ..Says::default() });
-    assert_eq!(watch.ask(), Answer::Deaf(None));
+    assert_eq!(watch.ask(), Answer::Unavailable(None));
     assert_eq!(next(&told), "deaf: systemd's state: no answer within 2 s");
     init.say(Says::default());
     assert_eq!((next(&told), next(&told)), ("stays".into(), "heard".into()));
@@ -305,7 +313,7 @@ fn a_bus_that_is_none_is_named_once_and_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let (nobody, told) = watch(&folder);
     assert!(next(&told).starts_with("deaf: it cannot be reached: "));
-    assert_eq!(nobody.ask(), Answer::Deaf(None));
+    assert_eq!(nobody.ask(), Answer::Unavailable(None));
     drop(nobody);
     assert!(told.recv().is_err(), "told once");
 
@@ -324,7 +332,7 @@ fn a_bus_that_is_none_is_named_once_and_given_up() {
     for (watch, told, _peer) in others {
         let word = next(&told);
         assert!(word.starts_with("deaf: it cannot be re"), "{word}");
-        assert_eq!(watch.ask(), Answer::Deaf(None));
+        assert_eq!(watch.ask(), Answer::Unavailable(None));
         drop(watch);
         assert!(told.recv().is_err());
     }

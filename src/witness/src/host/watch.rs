@@ -9,20 +9,20 @@
 //! A question waits for a look that began after it, and all that wait share one.
 
 use std::future::poll_fn;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use whydown_core::time::Wall;
+use whydown_core::evidence::Fact;
+use whydown_core::lifecycle::Subject;
 use zruntime::SharedRuntime;
 
 use super::bus::{Bus, BusError, State};
-use super::{ANSWER_WAIT, Answer, GoingDown, HostWord, LOGIND, SYSTEMD};
+use super::{ANSWER_WAIT, Answer, Config, GoingDown, LOGIND, SYSTEMD};
+use crate::source::{Sink, Source, Wakeup};
 
 /// Before a bus that went away is tried again: it comes back within seconds when it is restarted.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ type Look = Pin<Box<dyn Future<Output = Result<State, BusError>>>>;
 #[derive(Debug)]
 pub struct HostWatch {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    _source: Source,
 }
 
 #[derive(Debug, Default)]
@@ -72,21 +72,28 @@ impl Shared {
     }
 }
 
+impl Wakeup for Shared {
+    fn end(&self) {
+        let mut inner = self.lock();
+        inner.stop = true;
+        let waker = inner.waker.take();
+        drop(inner);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
 impl HostWatch {
-    /// Begins now. `address` is that of a bus, as D-Bus writes it; `told` is called on the witness's own thread, and may
-    /// block it.
-    ///
-    /// # Errors
-    /// No thread is to be had. A bus that cannot be had is told.
-    pub fn start(
-        address: &str,
-        told: impl Fn(HostWord) + Send + 'static,
-        clock: impl Fn() -> Wall + Send + 'static,
-    ) -> io::Result<Self> {
+    /// Begins now. Told is [`Fact::HostGoingDown`], once by each of logind and systemd; [`Fact::HostStays`], as of the first
+    /// look after each connection, and when a shutdown was called off; and [`Fact::UnitStopping`] of the processes in a unit
+    /// that systemd was given something to do with: of a scope that runs that is to stop it. A bus that cannot be had is
+    /// tried again for ever.
+    pub fn start(config: Config, sink: Sink) -> Self {
         let shared = Arc::<Shared>::default();
-        let ears = Ears { address: address.to_owned(), shared: Arc::clone(&shared), told, clock };
-        let thread = std::thread::Builder::new().name("host-bus".into()).spawn(move || ears.listen())?;
-        Ok(Self { shared, thread: Some(thread) })
+        let ears = Ears { config, shared: Arc::clone(&shared), sink: sink.clone() };
+        let source = Source::run("host-bus", &sink, Arc::clone(&shared), move || ears.listen());
+        Self { shared, _source: source }
     }
 
     /// Whether the bus is heard.
@@ -99,7 +106,7 @@ impl HostWatch {
         let (reply, answered) = sync_channel(1);
         let mut inner = self.shared.lock();
         if !inner.heard || inner.questions.len() >= QUESTIONS {
-            return Answer::Deaf(inner.word.clone());
+            return Answer::Unavailable(inner.word.clone());
         }
         inner.questions.push(reply);
         let waker = inner.waker.take();
@@ -109,42 +116,25 @@ impl HostWatch {
         }
         match answered.recv_timeout(ANSWER_WAIT) {
             Ok(word) => Answer::Heard(word),
-            Err(_) => Answer::Deaf(self.shared.lock().word.clone()),
-        }
-    }
-}
-
-impl Drop for HostWatch {
-    fn drop(&mut self) {
-        let mut inner = self.shared.lock();
-        inner.stop = true;
-        let waker = inner.waker.take();
-        drop(inner);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so on standard error.
-            let _ = thread.join();
+            Err(_) => Answer::Unavailable(self.shared.lock().word.clone()),
         }
     }
 }
 
 /// The thread's own part.
-struct Ears<T, C> {
-    address: String,
+struct Ears {
+    config: Config,
     shared: Arc<Shared>,
-    told: T,
-    clock: C,
+    sink: Sink,
 }
 
-impl<T: Fn(HostWord), C: Fn() -> Wall> Ears<T, C> {
+impl Ears {
     /// Until told to stop. The bus is another program's, and a panic over its words must not leave us deaf in silence.
-    fn listen(self) {
-        if catch_unwind(AssertUnwindSafe(|| self.listen_until_stopped())).is_err() {
+    fn listen(self) -> Result<(), BusError> {
+        catch_unwind(AssertUnwindSafe(|| self.listen_until_stopped())).map_err(|_| {
             self.shared.lose();
-            (self.told)(HostWord::Deaf { why: BusError::Unreadable });
-        }
+            BusError::Unreadable
+        })
     }
 
     fn listen_until_stopped(&self) {
@@ -173,7 +163,7 @@ impl<T: Fn(HostWord), C: Fn() -> Wall> Ears<T, C> {
             let was_heard = self.shared.lose();
             if was_heard || !said {
                 said = true;
-                (self.told)(HostWord::Deaf { why });
+                self.sink.unavailable(why);
             }
             pause = if was_heard { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             match SharedRuntime::current() {
@@ -186,7 +176,7 @@ impl<T: Fn(HostWord), C: Fn() -> Wall> Ears<T, C> {
 
     /// Until the bus is lost.
     async fn listen_once(&self, runtime: &SharedRuntime) -> BusError {
-        let opened = runtime.timeout(2 * ANSWER_WAIT, Bus::open(&self.address)).await;
+        let opened = runtime.timeout(2 * ANSWER_WAIT, Bus::open(&self.config.bus)).await;
         let mut bus = match opened {
             Ok(Ok(bus)) => bus,
             Ok(Err(why)) => return why,
@@ -203,7 +193,7 @@ impl<T: Fn(HostWord), C: Fn() -> Wall> Ears<T, C> {
                     Poll::Pending => {}
                 }
                 for unit in bus.take_units() {
-                    (self.told)(HostWord::UnitJob { at: (self.clock)(), unit });
+                    self.has_a_job(unit);
                 }
                 if looking.is_none() {
                     waiting = std::mem::take(&mut self.shared.lock().questions);
@@ -229,34 +219,41 @@ impl<T: Fn(HostWord), C: Fn() -> Wall> Ears<T, C> {
                 let _ = question.try_send(word.clone());
             }
             if std::mem::take(&mut first) {
-                (self.told)(HostWord::Heard);
+                self.sink.available();
             }
+        }
+    }
+
+    fn has_a_job(&self, unit: String) {
+        let at = (self.config.clock)();
+        for process in self.config.processes.units.processes_of(&unit) {
+            let fact = Fact::UnitStopping { unit: unit.clone() };
+            self.sink.observed(Subject::Process(process), at, fact);
         }
     }
 
     /// Tells what is new.
     fn apply(&self, state: State, first: bool) {
-        let at = (self.clock)();
+        let at = (self.config.clock)();
         let mut new = Vec::new();
         let mut inner = self.shared.lock();
         for (so, by) in [(state.announced, LOGIND), (state.stopping, SYSTEMD)] {
             if so && !inner.said.contains(&by) {
-                let word = GoingDown { at, by: by.into() };
                 inner.said.push(by);
-                inner.word.get_or_insert_with(|| word.clone());
-                new.push(HostWord::GoingDown(word));
+                inner.word.get_or_insert_with(|| GoingDown { at, by: by.into() });
+                new.push(Fact::HostGoingDown { by: by.into() });
             }
         }
         if !state.announced && !state.stopping {
             inner.said.clear();
             let called_off = inner.word.take().is_some();
             if called_off || first {
-                new.push(HostWord::Stays { at, called_off });
+                new.push(Fact::HostStays);
             }
         }
         drop(inner);
-        for word in new {
-            (self.told)(word);
+        for fact in new {
+            self.sink.observed(Subject::Host, at, fact);
         }
     }
 }

@@ -6,44 +6,55 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use whydown_core::lifecycle::Subject;
+
 use super::*;
+use crate::source::Report;
 
 /// For what takes milliseconds, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn start() -> Result<(KernelLog, Receiver<KernelWord>), KernelLogError> {
+fn config(device: &Path, since: Option<Wall>, clock: fn() -> Wall) -> Config {
+    Config { device: device.into(), since, processes: Processes::new(None), clock }
+}
+
+fn sink() -> (Sink, Receiver<Report>) {
     let (tell, told) = channel();
-    KernelLog::start(None, move |word| tell.send(word).unwrap(), || Wall(4711)).map(|log| (log, told))
+    (Sink::new(move |report| drop(tell.send(report))), told)
+}
+
+fn follow_kernel(since: Option<Wall>, clock: fn() -> Wall) -> (Source, Receiver<Report>) {
+    let (sink, told) = sink();
+    (start(config(Path::new(DEVICE), since, clock), sink), told)
 }
 
 #[test]
-fn the_witness_starts_and_stops_or_says_why_it_cannot() {
-    match start() {
-        Ok((log, told)) => {
-            drop(log);
-            // The thread held the other end: it is gone when this is over.
-            while told.recv_timeout(PATIENCE).is_ok() {}
-        }
-        Err(KernelLogError::Unreadable(why)) => assert!(fs::File::open("/dev/kmsg").is_err(), "{why}"),
-        Err(KernelLogError::OtherPids) => assert!(!hosts_own_pids()),
-        Err(other) => panic!("{other}"),
+fn the_source_starts_and_stops_or_says_why_it_cannot() {
+    let (source, told) = follow_kernel(None, || Wall(4711));
+    if source.has_ended() {
+        let Ok(Report::Unavailable { why }) = told.recv() else { panic!("it says nothing") };
+        assert!(!hosts_own_pids() || fs::File::open(DEVICE).is_err(), "{why}");
     }
+    drop(source);
+    // The thread held the other end: it is gone when this is over.
+    while told.recv_timeout(PATIENCE).is_ok() {}
 }
 
 #[test]
-fn what_is_no_kernel_log_is_lost_with_its_reason() {
+fn what_is_no_kernel_log_is_unavailable_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kmsg");
-    assert_eq!(open(&path, SeekFrom::End(0)).err(), Some(Errno::NOENT));
+    let (none, told) = sink();
+    assert!(start(config(&path, None, || Wall(1)), none).has_ended());
+    assert!(matches!(told.recv(), Ok(Report::Unavailable { .. })));
+    // One that ends while it is followed.
     fs::write(&path, "").unwrap();
-    let log = open(&path, SeekFrom::End(0)).unwrap();
-    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-    let (tell, told) = channel();
-    let (caught_up, waiting) = sync_channel(1);
-    follow(&log, &stop, Some(Wall(0)), &caught_up, move |word| tell.send(word).unwrap(), || Wall(1));
-    assert_eq!(waiting.try_recv(), Ok(()), "nobody waits for a log that is lost");
-    let words: Vec<_> = told.iter().collect();
-    assert!(matches!(words[..], [KernelWord::Lost { at: Wall(1), .. }]), "{words:?}");
+    let (sink, told) = sink();
+    let source = start(config(&path, Some(Wall(0)), || Wall(1)), sink);
+    let told: Vec<_> = told.iter().collect();
+    assert!(matches!(&told[..], [Report::Unavailable { .. }]), "{told:?}");
+    drop(source);
 }
 
 #[test]
@@ -103,7 +114,8 @@ impl Drop for SmallGroup {
 
 #[test]
 fn where_we_may_make_a_control_group_a_process_killed_for_memory_is_told_by_pid() {
-    let (Ok((log, told)), Some(group)) = (start(), SmallGroup::make()) else {
+    let (log, told) = follow_kernel(None, || Wall(4711));
+    let Some(group) = SmallGroup::make().filter(|_| !log.has_ended()) else {
         eprintln!("no kernel log or no control group is ours here: only the parser is tested");
         return;
     };
@@ -115,7 +127,9 @@ fn where_we_may_make_a_control_group_a_process_killed_for_memory_is_told_by_pid(
     let mut lines = Vec::new();
     while lines.len() < 2 {
         match told.recv_timeout(PATIENCE) {
-            Ok(KernelWord::Killed { pid, at, fact: Fact::OomKilled { line } }) if pid == child.id() => {
+            Ok(Report::Observed { subject: Subject::Pid(pid), at, fact: Fact::OomKilled { line } })
+                if pid == child.id() =>
+            {
                 assert_eq!(at, Wall(4711));
                 lines.push(line);
             }
@@ -128,15 +142,15 @@ fn where_we_may_make_a_control_group_a_process_killed_for_memory_is_told_by_pid(
     drop(log);
 
     // Whoever comes later, and was there before, hears it too; whoever listened after it does not.
-    let now = || Wall::from_millis(1_763_690_000_000);
+    let now: fn() -> Wall = || Wall::from_millis(1_763_690_000_000);
     for (since, heard) in [(Duration::from_secs(60), 2), (Duration::ZERO, 0)] {
-        let (tell, told) = channel();
-        let log = KernelLog::start(Some(now().before(since)), move |word| tell.send(word).unwrap(), now);
-        let log = log.unwrap();
+        let (log, told) = follow_kernel(Some(now().before(since)), now);
         let again: Vec<_> = told
             .try_iter()
             .filter_map(|word| match word {
-                KernelWord::Killed { pid, at, fact: Fact::OomKilled { line } } if pid == child.id() => {
+                Report::Observed { subject: Subject::Pid(pid), at, fact: Fact::OomKilled { line } }
+                    if pid == child.id() =>
+                {
                     Some((at, line))
                 }
                 _ => None,

@@ -22,11 +22,10 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
+use whydown_core::cause::Cause;
 use whydown_core::evidence::{Fact, Sender, tame};
 use whydown_core::time::Wall;
 
@@ -35,7 +34,9 @@ use self::line::{Line, parse, remembered};
 use crate::host::unit_of;
 use crate::libvirt::LibvirtProcess;
 use crate::process::{Task, hosts_own_pids, kernel_clock};
+use crate::processes::Processes;
 use crate::sender::claimed;
+use crate::source::{About, Advice, Sink, Source, Stop, Waited};
 
 /// Bytes read at once. The kernel gives whole lines, and at most a page or two of them.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -59,35 +60,48 @@ const SIGTERM: i32 = 15;
 /// they are due is not their sender.
 const SENT: [i32; 3] = [0, -1, -6];
 
-/// What the witness tells.
-#[derive(Debug)]
-pub enum SignalWord {
-    /// The process `pid` got a signal. Where its sender runs is told before.
-    Signalled {
-        /// Of the process, not of its thread.
-        pid: u32,
-        /// When the kernel saw it, on the clock given.
-        at: Wall,
-        /// [`Fact::Signalled`], or [`Fact::SenderUnit`].
-        fact: Fact,
+/// How it is known.
+pub const ABOUT: About = About {
+    name: "signals",
+    gives: "who sends signals",
+    fine: "who sends signals is seen",
+    causes: &[
+        Cause::ProcessKilled,
+        Cause::OomKilled,
+        Cause::QemuCrashed,
+        Cause::LimitReached,
+        Cause::ProcessTerminated,
+    ],
+    needed: true,
+    instead: None,
+    advice: Advice {
+        what: "Mount tracefs, and restart whydown as root in the host's own namespaces.",
+        add: "mount -t tracefs tracefs /sys/kernel/tracing",
     },
-    /// The kernel overwrote lines before we had read them.
-    Overrun {
-        /// When we learned it.
-        at: Wall,
-    },
-    /// The trace cannot be read any more, and nothing else will be told.
-    Lost {
-        /// When.
-        at: Wall,
-        /// Why.
-        why: io::Error,
-    },
+    off: Some((
+        "signals are not traced: witness.tracefs is empty",
+        Advice {
+            what: "Name where tracefs is mounted.",
+            add: "[witness]\ntracefs = \"/sys/kernel/tracing\"",
+        },
+    )),
+};
+
+/// What it needs.
+pub struct Config {
+    /// Where tracefs is mounted.
+    pub root: PathBuf,
+    /// Who libvirt is.
+    pub libvirt: LibvirtProcess,
+    /// Whose processes and threads they are.
+    pub processes: Processes,
+    /// The host's clock.
+    pub clock: fn() -> Wall,
 }
 
 /// Why signals are not traced.
 #[derive(Debug, thiserror::Error)]
-pub enum SignalTraceError {
+enum SignalTraceError {
     /// There is no tracefs.
     #[error(
         "no tracefs at {}: mount -t tracefs tracefs {}, or set witness.tracefs to where it is",
@@ -108,66 +122,46 @@ pub enum SignalTraceError {
         /// Why.
         source: io::Error,
     },
-    /// No descriptor or thread is to be had.
+    /// No descriptor is to be had.
     #[error("the trace cannot be followed: {0}")]
-    NoThread(#[source] io::Error),
+    NoDescriptor(#[source] io::Error),
 }
 
-/// Follows signals with one thread, named `signal-trace`. Dropping it ends the thread and the tracing.
-#[derive(Debug)]
-pub struct SignalTrace {
-    stop: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
-    /// Dropped last: the kernel does not remove what is read.
-    _instance: Instance,
-}
-
-impl SignalTrace {
-    /// Begins now; what was sent before is not told. `root` is where tracefs is mounted, `libvirt` says who
-    /// libvirt is. `told` is called on the witness's own thread.
-    ///
-    /// # Errors
-    /// [`SignalTraceError`]; nothing is left behind.
-    pub fn start(
-        root: &Path,
-        libvirt: LibvirtProcess,
-        told: impl Fn(SignalWord) + Send + 'static,
-        clock: impl Fn() -> Wall + Send + 'static,
-    ) -> Result<Self, SignalTraceError> {
-        if !hosts_own_pids() {
-            return Err(SignalTraceError::OtherPids);
-        }
-        let instance = Instance::make(root)?;
-        let pipe = instance.pipe()?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let stop = Arc::new(stop.map_err(|e| SignalTraceError::NoThread(e.into()))?);
-        let stopped = Arc::clone(&stop);
-        let ears = Ears { names: root.join("saved_cmdlines"), libvirt, stop: stopped, clock, told };
-        let thread = std::thread::Builder::new()
-            .name("signal-trace".into())
-            .spawn(move || ears.listen(&pipe))
-            .map_err(SignalTraceError::NoThread)?;
-        Ok(Self { stop, thread: Some(thread), _instance: instance })
+/// Follows signals with one thread, named `signal-trace`, and tells [`Fact::Signalled`], and before it [`Fact::SenderUnit`]
+/// where the sender's unit is known. Begins now; what was sent before is not told. Nothing is left behind at the end.
+pub fn start(config: Config, sink: Sink) -> Source {
+    match open(&config.root) {
+        Ok(opened) => follow(opened, config, sink),
+        Err(why) => Source::none(&sink, why),
     }
 }
 
-impl Drop for SignalTrace {
-    fn drop(&mut self) {
-        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so on standard error.
-            let _ = thread.join();
-        }
+fn follow((instance, pipe, stop): Opened, config: Config, sink: Sink) -> Source {
+    let ears = Ears { config, sink: sink.clone(), stop: Arc::clone(&stop) };
+    Source::run("signal-trace", &sink, stop, move || {
+        // Dropped last: the kernel does not remove what is read.
+        let _instance = instance;
+        let pipe = pipe;
+        ears.listen(&pipe)
+    })
+}
+
+type Opened = (Instance, OwnedFd, Arc<Stop>);
+
+fn open(root: &Path) -> Result<Opened, SignalTraceError> {
+    if !hosts_own_pids() {
+        return Err(SignalTraceError::OtherPids);
     }
+    let instance = Instance::make(root)?;
+    let pipe = instance.pipe()?;
+    Ok((instance, pipe, Stop::new().map_err(SignalTraceError::NoDescriptor)?))
 }
 
 /// The thread's own part.
-struct Ears<T, C> {
-    names: PathBuf,
-    libvirt: LibvirtProcess,
-    stop: Arc<OwnedFd>,
-    clock: C,
-    told: T,
+struct Ears {
+    config: Config,
+    sink: Sink,
+    stop: Arc<Stop>,
 }
 
 /// A signal with what could be learned of both sides when its line was read.
@@ -190,39 +184,26 @@ struct By {
     unit: Option<String>,
 }
 
-impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
+impl Ears {
     /// Until told to stop, or the trace is lost.
-    fn listen(self, pipe: &OwnedFd) {
+    fn listen(self, pipe: &OwnedFd) -> Result<(), Errno> {
         let mut piece = vec![0; PIECE_BYTES];
         loop {
-            let mut awaited = [PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(pipe, PollFlags::IN)];
-            match poll(&mut awaited, None) {
-                Ok(_) if !awaited[0].revents().is_empty() => return,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return self.lost(errno.into()),
+            if self.stop.wait_for(pipe, None)? == Waited::Ended {
+                return Ok(());
             }
             for _ in 0..PIECES {
                 match rustix::io::read(pipe, &mut piece) {
                     Ok(0) | Err(Errno::AGAIN) => break,
                     Ok(length) => self.read(&String::from_utf8_lossy(&piece[..length])),
                     Err(Errno::INTR) => {}
-                    Err(errno) => return self.lost(errno.into()),
+                    Err(errno) => return Err(errno),
                 }
             }
-            if self.stopped_within(PAUSE) {
-                return;
+            if self.stop.rest(PAUSE) {
+                return Ok(());
             }
         }
-    }
-
-    fn lost(&self, why: io::Error) {
-        (self.told)(SignalWord::Lost { at: (self.clock)(), why });
-    }
-
-    fn stopped_within(&self, wait: Duration) -> bool {
-        let wait = Timespec::try_from(wait).ok();
-        let mut awaited = [PollFd::new(&*self.stop, PollFlags::IN)];
-        matches!(poll(&mut awaited, wait.as_ref()), Ok(ready) if ready > 0)
     }
 
     /// All lines of a piece. Both sides are looked up before anything else is done, as they may be gone soon.
@@ -262,8 +243,8 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
             }
         }
         if heard.iter().any(|one| matches!(one.by, Some(By { name: None, .. }))) {
-            self.stopped_within(NAME_WAIT);
-            let saved = read_start(&self.names);
+            self.stop.rest(NAME_WAIT);
+            let saved = read_start(&self.config.root.join("saved_cmdlines"));
             for By { thread, name, .. } in heard.iter_mut().filter_map(|one| one.by.as_mut()) {
                 *name = name.take().or_else(|| remembered(&saved, *thread));
             }
@@ -271,8 +252,9 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
         for one in heard {
             self.tell(one);
         }
+        // The next words are as true as ever; which were missed nobody can tell.
         if missed {
-            (self.told)(SignalWord::Overrun { at: (self.clock)() });
+            self.sink.overrun();
         }
     }
 
@@ -286,7 +268,7 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
                 let who = if itself {
                     Sender::Itself
                 } else {
-                    claimed(process, &program, &self.libvirt, Duration::ZERO)
+                    claimed(process, &program, &self.config.libvirt, Duration::ZERO)
                 };
                 (process, program, who, unit)
             }
@@ -297,11 +279,12 @@ impl<T: Fn(SignalWord), C: Fn() -> Wall> Ears<T, C> {
         let fact = Fact::Signalled { signal, code, pid, program, sender: who, audit: None };
         let age = Duration::from_nanos(kernel_clock().0).saturating_sub(at);
         let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
-        let at = Wall((self.clock)().0.saturating_sub(age));
+        let at = Wall((self.config.clock)().0.saturating_sub(age));
+        let subject = self.config.processes.subject_of_thread(to);
         if let Some(unit) = unit.filter(|_| matches!(who, Sender::Outside | Sender::Manager)) {
-            (self.told)(SignalWord::Signalled { pid: to, at, fact: Fact::SenderUnit { pid, unit } });
+            self.sink.observed(subject, at, Fact::SenderUnit { pid, unit });
         }
-        (self.told)(SignalWord::Signalled { pid: to, at, fact });
+        self.sink.observed(subject, at, fact);
     }
 }
 

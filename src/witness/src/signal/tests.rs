@@ -6,12 +6,25 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
+use whydown_core::lifecycle::Subject;
+
 use super::*;
+use crate::source::Report;
 
 /// For what takes milliseconds, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const CLOCK: Wall = Wall(1_000_000_000_000_000_000);
+
+fn config(root: &Path, own_pid: Option<u32>) -> Config {
+    let (libvirt, processes) = (LibvirtProcess::new(own_pid, &[]), Processes::new(None));
+    Config { root: root.into(), libvirt, processes, clock: || CLOCK }
+}
+
+fn sink() -> (Sink, Receiver<Report>) {
+    let (tell, told) = channel();
+    (Sink::new(move |report| drop(tell.send(report))), told)
+}
 
 /// A folder with tracefs on it.
 struct Tracefs(tempfile::TempDir);
@@ -34,12 +47,11 @@ impl Tracefs {
         all.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    fn trace(&self, own_pid: Option<u32>) -> (SignalTrace, Receiver<SignalWord>) {
-        let (tell, told) = channel();
-        let tell = move |word| {
-            let _ = tell.send(word);
-        };
-        (SignalTrace::start(self.0.path(), LibvirtProcess::new(own_pid, &[]), tell, || CLOCK).unwrap(), told)
+    fn trace(&self, own_pid: Option<u32>) -> (Source, Receiver<Report>) {
+        let (sink, told) = sink();
+        let source = start(config(self.0.path(), own_pid), sink);
+        assert!(!source.has_ended());
+        (source, told)
     }
 }
 
@@ -71,13 +83,13 @@ fn qemu(folder: &Path, script: &str) -> Child {
 }
 
 /// What is told of this process next.
-fn next_of(told: &Receiver<SignalWord>, process: u32) -> (Wall, Fact) {
+fn next_of(told: &Receiver<Report>, process: u32) -> (Wall, Fact) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match told.recv_timeout(left).expect("the signal is told") {
-            SignalWord::Signalled { pid, at, fact } if pid == process => return (at, fact),
-            SignalWord::Lost { why, .. } => panic!("{why}"),
+            Report::Observed { subject: Subject::Pid(pid), at, fact } if pid == process => return (at, fact),
+            Report::Unavailable { why } => panic!("{why}"),
             _ => {}
         }
     }
@@ -174,7 +186,7 @@ fn other_programs_signals_wake_nobody() {
     child.kill().unwrap();
     let heard: Vec<u32> = std::iter::from_fn(|| told.recv_timeout(PATIENCE).ok())
         .filter_map(|word| match word {
-            SignalWord::Signalled { pid, .. } => Some(pid),
+            Report::Observed { subject: Subject::Pid(pid), .. } => Some(pid),
             _ => None,
         })
         .take_while(|pid| *pid != child.id())
@@ -186,7 +198,9 @@ fn other_programs_signals_wake_nobody() {
 #[test]
 fn nothing_is_left_behind_and_what_a_killed_daemon_left_is_removed() {
     let tracefs = Tracefs::mount();
-    let (trace, _told) = tracefs.trace(None);
+    let opened = open(tracefs.0.path()).unwrap();
+    let folder = opened.0.path().to_owned();
+    let trace = follow(opened, config(tracefs.0.path(), None), sink().0);
     let mine = format!("{}-", std::process::id());
     let ours = |all: &[String]| all.iter().filter(|name| name.contains(&mine)).count();
     let before = ours(&tracefs.instances());
@@ -200,7 +214,6 @@ fn nothing_is_left_behind_and_what_a_killed_daemon_left_is_removed() {
     assert!(!left.exists(), "left by a daemon that is gone");
     assert!(strange.exists(), "not ours");
     fs::remove_dir(&strange).unwrap();
-    let folder = trace._instance.path().to_owned();
     assert!(folder.exists());
     drop(trace);
     assert!(!folder.exists());
@@ -211,8 +224,10 @@ fn nothing_is_left_behind_and_what_a_killed_daemon_left_is_removed() {
 fn a_folder_without_tracefs_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     for root in [folder.path().to_owned(), folder.path().join("nowhere")] {
-        let error = SignalTrace::start(&root, LibvirtProcess::default(), |_| (), || CLOCK).unwrap_err();
-        assert!(error.to_string().contains("mount -t tracefs tracefs"), "{error}");
+        let (sink, told) = sink();
+        assert!(start(config(&root, None), sink).has_ended());
+        let Ok(Report::Unavailable { why }) = told.recv() else { panic!("it says nothing") };
+        assert!(why.contains("mount -t tracefs tracefs"), "{why}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -240,7 +240,7 @@ fn no_run_begins_after_its_end() {
     let process = crate::hypervisor::Process { pid: 9, start_ticks: 1 };
     let at = world.now().wall;
     let fact = Fact::Exit(crate::evidence::ExitStatus::Signal(15));
-    world.tell(Input::Witness { whom: Whom::Starting(VM, process), at, fact });
+    world.tell(Input::Observed { subject: Subject::Starting(VM, process), at, fact });
     world.ms += 40;
     world.heard(Happening::ControlError);
     let off = view(DomainState::ShutOff(ShutOffReason::Failed));

@@ -52,6 +52,7 @@ pub(super) fn recovered(recovered: Recovered) -> World {
         replies: vec![],
         asked: vec![],
         revisions: vec![],
+        evidence: vec![],
         handed: 0,
         writes: true,
     }

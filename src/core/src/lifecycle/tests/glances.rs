@@ -232,7 +232,7 @@ fn a_vm_whose_process_is_gone_is_not_up_and_ends_by_what_was_seen_where_libvirt_
     shown.heard(Happening::QemuShutdown { guest: true, reason: QemuReason::GuestShutdown });
     let at = shown.world.now().wall;
     let fact = Fact::Exit(ExitStatus::Code(0));
-    shown.tell(Input::Witness { whom: Whom::Process(PROCESS), at, fact });
+    shown.tell(Input::Observed { subject: Subject::Process(PROCESS), at, fact });
     assert_eq!(shown.domain().status, Status::Ending);
     shown.pass(40_000);
     assert_eq!(shown.domain().status, Status::Ending, "libvirt goes on saying that it runs");
@@ -265,7 +265,11 @@ fn a_vm_whose_process_is_gone_is_not_up_and_ends_by_what_was_seen_where_libvirt_
 fn a_stopped_that_comes_in_time_tells_of_the_end_as_ever() {
     let mut shown = Shown::started();
     let at = shown.world.now().wall;
-    shown.tell(Input::Witness { whom: Whom::Process(PROCESS), at, fact: Fact::Exit(ExitStatus::Signal(9)) });
+    shown.tell(Input::Observed {
+        subject: Subject::Process(PROCESS),
+        at,
+        fact: Fact::Exit(ExitStatus::Signal(9)),
+    });
     shown.pass(35_000);
     shown.heard(Happening::Stopped(StopDetail::Failed));
     shown.pass(6_000);

@@ -27,8 +27,8 @@ impl World {
     /// The VM is killed with SIGKILL, and libvirt lost it.
     fn killed(&mut self) {
         let process = self.engine.runs[&RunId(1)].start.incarnation.process.expect("a process");
-        let (whom, at) = (Whom::Process(process), self.now().wall);
-        self.tell(Input::Witness { whom, at, fact: Fact::Exit(ExitStatus::Signal(9)) });
+        let (subject, at) = (Subject::Process(process), self.now().wall);
+        self.tell(Input::Observed { subject, at, fact: Fact::Exit(ExitStatus::Signal(9)) });
         self.heard(Happening::Stopped(StopDetail::Failed));
         self.pass(10_000);
     }

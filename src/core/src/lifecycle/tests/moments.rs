@@ -28,6 +28,7 @@ fn world(boot: &str, booted: Option<i64>) -> World {
         replies: vec![],
         asked: vec![],
         revisions: vec![],
+        evidence: vec![],
         handed: 0,
         writes: true,
     }
@@ -47,8 +48,8 @@ fn a_qemu_that_nobody_reaps_has_ended_when_it_exited_and_is_not_shown_as_up() {
     assert_eq!(world.status(), Some(Status::Up));
     world.pass(10_000);
     let exited = world.now().wall;
-    let (whom, fact) = (Whom::Process(PROCESS), Fact::Exit(ExitStatus::Signal(9)));
-    world.tell(Input::Witness { whom, at: exited, fact });
+    let (subject, fact) = (Subject::Process(PROCESS), Fact::Exit(ExitStatus::Signal(9)));
+    world.tell(Input::Observed { subject, at: exited, fact });
     assert_eq!(world.status(), Some(Status::Ending));
     world.pass(20_000);
     world.heard(Happening::Stopped(StopDetail::Failed));

@@ -12,7 +12,7 @@ impl World {
     fn seen(&mut self, process: Process, fact: Fact) {
         self.ms += 1;
         let at = self.now().wall;
-        self.tell(Input::Witness { whom: Whom::Starting(VM, process), at, fact });
+        self.tell(Input::Observed { subject: Subject::Starting(VM, process), at, fact });
     }
 
     fn started(&mut self, process: Process) {
@@ -61,7 +61,11 @@ fn what_ended_a_process_that_never_came_up_is_told_of_its_start() {
 #[test]
 fn a_word_on_a_process_waits_until_it_is_known_whose_it_is() {
     let mut world = World::new();
-    let of = |world: &World, pid| Input::Witness { whom: Whom::Pid(pid), at: world.now().wall, fact: oom() };
+    let of = |world: &World, pid| Input::Observed {
+        subject: Subject::Pid(pid),
+        at: world.now().wall,
+        fact: oom(),
+    };
     world.tell(of(&world, FIRST.pid));
     world.tell(of(&world, 77));
     world.seen(FIRST, killed());

@@ -43,6 +43,7 @@ fn begun_by(operations: &[OperationKind], driver_inside: bool) -> World {
         replies: vec![],
         asked: vec![],
         revisions: vec![],
+        evidence: vec![],
         handed: 0,
         writes: true,
     }

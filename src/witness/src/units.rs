@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::{host, process};
 use whydown_core::hypervisor::Process;
-use whydown_witness::{host, process};
 
 /// Processes that are kept before anybody looks which are gone.
 const SWEEP_MIN: usize = 256;
@@ -31,6 +31,13 @@ impl Units {
         known.units.insert(process, units);
     }
 
+    /// Has this process run in this unit.
+    #[cfg(test)]
+    pub(crate) fn put(&self, process: Process, unit: &str) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.units.entry(process).or_default().push(unit.into());
+    }
+
     /// Those that run in this unit, or ran there not long ago: systemd tells of a job when it has begun it.
     pub fn processes_of(&self, unit: &str) -> Vec<Process> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,10 +55,7 @@ mod tests {
         let me = process::identify(std::process::id()).unwrap();
         let gone = Process { start_ticks: me.start_ticks + 1, ..me };
         let units = Units::default();
-        let put = |process| {
-            let mut known = units.0.lock().unwrap();
-            known.units.insert(process, vec!["machine-a.scope".into()]);
-        };
+        let put = |process| units.put(process, "machine-a.scope");
         put(gone);
         assert_eq!(units.processes_of("machine-a.scope"), [gone]);
         assert_eq!(units.processes_of("machine-b.scope"), []);

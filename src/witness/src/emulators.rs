@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::emulator::{self, Emulator, Wrapper};
+use crate::process;
 use whydown_core::evidence::{ExitStatus, Fact};
 use whydown_core::hypervisor::Process;
 use whydown_core::id::DomainId;
-use whydown_core::lifecycle::Whom;
-use whydown_witness::emulator::{self, Emulator, Wrapper};
-use whydown_witness::process;
+use whydown_core::lifecycle::Subject;
 
 /// Processes that are kept before anybody looks which are gone.
 const SWEEP_MIN: usize = 256;
@@ -60,7 +60,7 @@ pub struct Begun {
     /// It.
     pub process: Process,
     /// Whom it is about.
-    pub whom: Whom,
+    pub subject: Subject,
     /// What it shows.
     pub facts: Vec<Fact>,
 }
@@ -84,7 +84,7 @@ impl Emulators {
         if let Some((outer, program)) = outer {
             self.known().add(process, Is::Inner { outer, domain: one.domain });
             let facts = vec![Fact::Wrapped { program, qemu: Some(process.pid) }];
-            return Some(Begun { process, whom: Whom::Starting(one.domain, outer), facts });
+            return Some(Begun { process, subject: Subject::Starting(one.domain, outer), facts });
         }
         if !self.run_dir.as_ref().is_some_and(|folder| one.is_of_libvirt(folder)) {
             return None;
@@ -94,7 +94,7 @@ impl Emulators {
             return None;
         }
         self.known().add(process, Is::Begun { domain: one.domain, program: one.program().to_owned() });
-        Some(Begun { process, whom: Whom::Starting(one.domain, process), facts: Vec::new() })
+        Some(Begun { process, subject: Subject::Starting(one.domain, process), facts: Vec::new() })
     }
 
     /// libvirt tells of this process: what it shows, and QEMU below it, if it is not QEMU itself.
@@ -113,23 +113,23 @@ impl Emulators {
     }
 
     /// Whom a word on the process with this number is about.
-    pub fn whom(&self, pid: u32) -> Whom {
+    pub fn subject(&self, pid: u32) -> Subject {
         match self.known().now(pid) {
-            Some(One { process, is: Is::Begun { domain, .. }, .. }) => Whom::Starting(*domain, *process),
-            Some(One { is: Is::Inner { outer, domain }, .. }) => Whom::Starting(*domain, *outer),
-            None => Whom::Pid(pid),
+            Some(One { process, is: Is::Begun { domain, .. }, .. }) => Subject::Starting(*domain, *process),
+            Some(One { is: Is::Inner { outer, domain }, .. }) => Subject::Starting(*domain, *outer),
+            None => Subject::Pid(pid),
         }
     }
 
     /// The end of a process, as it is told of whom it is about.
-    pub fn ended(&self, process: Process, status: Option<ExitStatus>) -> (Whom, Option<Fact>) {
+    pub fn ended(&self, process: Process, status: Option<ExitStatus>) -> (Subject, Option<Fact>) {
         let mut known = self.known();
         let one = known.by_pid.get_mut(&process.pid).filter(|one| one.process == process);
-        let Some(one) = one else { return (Whom::Process(process), status.map(Fact::Exit)) };
+        let Some(one) = one else { return (Subject::Process(process), status.map(Fact::Exit)) };
         one.gone = Some(Instant::now());
         match &one.is {
-            Is::Begun { domain, .. } => (Whom::Starting(*domain, process), status.map(Fact::Exit)),
-            Is::Inner { outer, domain } => (Whom::Starting(*domain, *outer), status.map(Fact::InnerExit)),
+            Is::Begun { domain, .. } => (Subject::Starting(*domain, process), status.map(Fact::Exit)),
+            Is::Inner { outer, domain } => (Subject::Starting(*domain, *outer), status.map(Fact::InnerExit)),
         }
     }
 
@@ -221,15 +221,15 @@ mod tests {
 
         let emulators = Emulators::new(Some(folder.path().to_owned()));
         assert_eq!(emulators.begun(outer), None, "libvirt knows nothing of it");
-        assert_eq!(emulators.whom(outer), Whom::Pid(outer));
+        assert_eq!(emulators.subject(outer), Subject::Pid(outer));
         std::fs::write(folder.path().join("w.pid"), format!("{outer}\n")).unwrap();
-        let of_it = Whom::Starting(domain, by(outer));
+        let of_it = Subject::Starting(domain, by(outer));
         let begun = emulators.begun(outer).unwrap();
-        assert_eq!((begun.process, begun.whom, begun.facts), (by(outer), of_it, vec![]));
+        assert_eq!((begun.process, begun.subject, begun.facts), (by(outer), of_it, vec![]));
         let begun = emulators.begun(inner).unwrap();
         let wrapped = Fact::Wrapped { program: "sh".into(), qemu: Some(inner) };
-        assert_eq!((begun.process, begun.whom, begun.facts), (by(inner), of_it, vec![wrapped]));
-        assert_eq!([outer, inner].map(|pid| emulators.whom(pid)), [of_it, of_it]);
+        assert_eq!((begun.process, begun.subject, begun.facts), (by(inner), of_it, vec![wrapped]));
+        assert_eq!([outer, inner].map(|pid| emulators.subject(pid)), [of_it, of_it]);
         let (killed, signal) = (by(inner), ExitStatus::Signal(9));
         assert_eq!(emulators.ended(killed, Some(signal)), (of_it, Some(Fact::InnerExit(signal))));
         assert_eq!(emulators.as_told_of(inner, Fact::Exit(signal)), Fact::InnerExit(signal));
@@ -237,6 +237,6 @@ mod tests {
         assert_eq!(emulators.ended(by(outer), Some(status)), (of_it, Some(Fact::Exit(status))));
         let other = Process { pid: 1 << 23, start_ticks: 1 };
         let exit = Fact::Exit(status);
-        assert_eq!(emulators.ended(other, Some(status)), (Whom::Process(other), Some(exit)));
+        assert_eq!(emulators.ended(other, Some(status)), (Subject::Process(other), Some(exit)));
     }
 }

@@ -3,17 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tracing::warn;
 use whydown_core::evidence::Fact;
 use whydown_core::id::BootId;
-use whydown_core::lifecycle::{Input, Whom};
 use whydown_core::time::Wall;
-use whydown_witness::host::{self, Answer, GoingDown, HostWatch, HostWord, Said, WentDown};
+use whydown_witness::host::{self, Answer, GoingDown, HostWatch, Said, WentDown};
 
-use super::clock;
-use super::deaf::{Deaf, Sense};
-use super::mailbox::Mailbox;
-use super::units::Units;
+use super::super::clock;
 
 /// When a question was put, and its answer.
 type Answered = (Instant, Told);
@@ -65,35 +60,8 @@ pub struct HostsWord {
 }
 
 impl HostsWord {
-    /// Listens on the host's bus, where systemd is its init; what is heard goes to the engine at once.
-    pub fn listen(mailbox: &Mailbox, deaf: &Deaf, units: Units) -> Self {
-        let (mailbox, ears) = (mailbox.clone(), deaf.clone());
-        let told = move |word| {
-            let (at, fact) = match word {
-                HostWord::GoingDown(GoingDown { at, by }) => {
-                    warn!("heard on the host's bus: the host is going down: {by}");
-                    (at, Fact::HostGoingDown { by })
-                }
-                HostWord::Stays { at, called_off } => {
-                    if called_off {
-                        warn!("heard on the host's bus: the host is not going down any more");
-                    }
-                    (at, Fact::HostStays)
-                }
-                HostWord::UnitJob { at, unit } => {
-                    for process in units.processes_of(&unit) {
-                        let fact = Fact::UnitStopping { unit: unit.clone() };
-                        mailbox.post_blocking(Input::Witness { whom: Whom::Process(process), at, fact });
-                    }
-                    return;
-                }
-                HostWord::Heard => return ears.lift(Sense::HostBus),
-                HostWord::Deaf { why } => return ears.add(Sense::HostBus, why),
-            };
-            mailbox.post_blocking(Input::Witness { whom: Whom::Host, at, fact });
-        };
-        let bus = host::booted().then(|| HostWatch::start(host::SYSTEM_BUS, told, clock::wall));
-        let bus = bus.and_then(|started| started.map_err(|error| deaf.add(Sense::HostBus, error)).ok());
+    /// By this bus, where there is one.
+    pub fn new(bus: Option<HostWatch>) -> Self {
         Self { bus: bus.map(Arc::new), asked: Arc::default() }
     }
 
@@ -108,9 +76,9 @@ impl HostsWord {
         let put = clock::wall();
         match self.bus.as_ref().map(|bus| bus.ask()) {
             // During a shutdown the bus ends before the host does.
-            Some(Answer::Heard(Some(word)) | Answer::Deaf(Some(word))) => Told::Down(word),
+            Some(Answer::Heard(Some(word)) | Answer::Unavailable(Some(word))) => Told::Down(word),
             Some(Answer::Heard(None)) => Told::Up { at: put, by: NOT_STOPPING.into() },
-            Some(Answer::Deaf(None)) | None => self.ask_systemctl(),
+            Some(Answer::Unavailable(None)) | None => self.ask_systemctl(),
         }
     }
 
