@@ -32,11 +32,14 @@ pub(crate) mod meant;
 pub(crate) mod network;
 mod plug;
 pub(crate) mod policy;
+mod recovery;
 pub(crate) mod refusals;
 mod run;
 mod sample;
+mod serving;
 pub(crate) mod sources;
 pub(crate) mod space;
+mod stopping;
 pub(crate) mod work;
 
 pub use error::StartError;
