@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{Span, debug, info, info_span, warn};
-use whydown_core::hypervisor::{Happening, HostEvent};
 use whydown_core::id::{DomainId, RequestId, RunId};
 use whydown_core::lifecycle::{Effect, Engine, Input, Reply};
 use whydown_core::record::{Ending, Keep};
@@ -151,13 +150,6 @@ impl EngineTask {
             {
                 self.untold.insert((ending.domain, ending.run), ending);
                 publish = true;
-            }
-            if let Input::Host(HostEvent {
-                what: Happening::ShutdownBegan(_) | Happening::QemuPowerdown,
-                ..
-            }) = &input
-            {
-                self.hands.look_at_host();
             }
             publish |= self.step(input);
         }

@@ -8,8 +8,6 @@ mod unplug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,6 +21,7 @@ use whydown_core::operation::{Console, Operation};
 use whydown_core::time::Wall;
 use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow, read_planned};
 use whydown_witness::exit::ExitWatch;
+use whydown_witness::host::GoingDown;
 use whydown_witness::libvirt::LibvirtProcess;
 use whydown_witness::log;
 use whydown_witness::process;
@@ -50,9 +49,6 @@ const ACTS: usize = 256;
 /// Disks of a VM that are looked at.
 const DISKS: usize = 64;
 
-/// Between two questions to `systemctl` because guests shut down.
-const HOST_PAUSE: Duration = Duration::from_secs(1);
-
 /// Threads for all of these together, for what runs long, and for what asks how far it is.
 const THREADS: usize = LOOKS + GLANCES + ACTS + 2 * AT_ONCE;
 
@@ -74,8 +70,6 @@ pub struct Hands {
     works: Works,
     /// Where what VMs are made of is read.
     news: News,
-    /// How many guests have begun to end since `systemctl` was last asked.
-    host_wanted: Arc<AtomicU64>,
     host: HostsWord,
     boots: BootsBefore,
 }
@@ -83,6 +77,7 @@ pub struct Hands {
 /// The answer to a question that could not be put.
 fn no_answer(question: &Question) -> Answer {
     match question {
+        Question::Host => Answer::Host { going_down: None },
         Question::Look { domain } => Answer::Looked { domain: *domain, view: None },
         Question::Glance { run, .. } => Answer::Glanced { run: *run, view: None, facts: Vec::new() },
         Question::Remains { run, .. } => Answer::Remains { run: *run, view: None, facts: Vec::new() },
@@ -105,7 +100,7 @@ impl Hands {
     ) -> Self {
         let (looks, acts) = (Arc::new(Semaphore::new(LOOKS)), Arc::new(Semaphore::new(ACTS)));
         let glances = Arc::new(Semaphore::new(GLANCES));
-        let (calls, host_wanted) = (Arc::new(Calls::new(THREADS)), Arc::default());
+        let calls = Arc::new(Calls::new(THREADS));
         Self {
             calls,
             hypervisor,
@@ -119,7 +114,6 @@ impl Hands {
             acts,
             works,
             news,
-            host_wanted,
             host: sources.host.clone(),
             boots: BootsBefore::default(),
         }
@@ -151,31 +145,6 @@ impl Hands {
         }
     }
 
-    /// A guest begins to shut down. Whether that is because its host does, systemd knows, and is asked now: the guest may
-    /// take minutes. Asked at most once a second, however many guests there are, and always after the last of them began.
-    pub fn look_at_host(&self) {
-        if self.host.is_told() || self.host_wanted.fetch_add(1, Ordering::AcqRel) > 0 {
-            return;
-        }
-        let hands = self.clone();
-        tokio::spawn(async move {
-            loop {
-                let wanted = hands.host_wanted.load(Ordering::Acquire);
-                let host = hands.host.clone();
-                let asked = tokio::task::spawn_blocking(move || host.ask()).await;
-                if let Some(word) = asked.ok().and_then(Told::down) {
-                    let (at, fact) = (word.at, Fact::HostGoingDown { by: word.by });
-                    hands.mailbox.post(Input::Observed { subject: Subject::Host, at, fact }).await;
-                }
-                tokio::time::sleep(HOST_PAUSE).await;
-                if hands.host_wanted.compare_exchange(wanted, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
-                {
-                    return;
-                }
-            }
-        });
-    }
-
     /// Takes on a question. Never blocks; the answer comes by post.
     pub fn ask(&self, question: Question) {
         let hands = self.clone();
@@ -185,7 +154,7 @@ impl Hands {
                 return hands.begin_work(*run, *domain, act.clone());
             }
             Question::Perform { .. } => Arc::clone(&self.acts),
-            Question::Remains { .. } | Question::Look { .. } => Arc::clone(&self.looks),
+            Question::Remains { .. } | Question::Look { .. } | Question::Host => Arc::clone(&self.looks),
             Question::Glance { .. } => Arc::clone(&self.glances),
         };
         match Arc::clone(&room).try_acquire_owned() {
@@ -240,6 +209,7 @@ impl Hands {
                 }
                 Ok(Answer::Performed { run, request, what, outcome: outcome(done) })
             }
+            Question::Host => Ok(Answer::Host { going_down: self.host_goes_down() }),
             Question::Look { domain } => Ok(Answer::Looked { domain, view: self.view(domain) }),
             Question::Glance { run, domain, name, marks, full } => {
                 Ok(self.glance(run, domain, &name, marks, &full))
@@ -248,6 +218,12 @@ impl Hands {
                 Ok(self.remains(run, domain, &name, marks, (boot_before, definition)))
             }
         }
+    }
+
+    /// Where it is told as it happens nobody need be asked.
+    fn host_goes_down(&self) -> Option<(Wall, String)> {
+        let asked = (!self.host.is_told()).then(|| self.host.ask());
+        asked.and_then(Told::down).map(|GoingDown { at, by }| (at, by))
     }
 
     fn glance(&self, run: RunId, domain: DomainId, name: &str, marks: Marks, full: &[String]) -> Answer {

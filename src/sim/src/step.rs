@@ -89,6 +89,8 @@ pub enum Step {
     Epoch,
     /// The host begins to go down.
     HostGoesDown,
+    /// It does, and says so only to whoever asks.
+    HostGoesDownUntold,
 }
 
 /// The told domain with this number. Even numbers are persistent.
@@ -165,6 +167,7 @@ impl World {
             Step::HostGoesDown => {
                 self.witness(Subject::Host, Fact::HostGoingDown { by: "systemd: poweroff.target".into() });
             }
+            Step::HostGoesDownUntold => self.host_says_down = Some("systemd: poweroff.target".into()),
         }
     }
 

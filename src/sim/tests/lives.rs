@@ -267,6 +267,14 @@ proptest! {
     }
 
     #[test]
+    fn lives_on_a_host_that_says_only_to_whoever_asks_that_it_goes_down(
+        steps in prop::collection::vec(life(), 1..STEPS)
+    ) {
+        let untold = |step| if matches!(step, Step::HostGoesDown) { Step::HostGoesDownUntold } else { step };
+        holds(&steps.into_iter().map(untold).collect::<Vec<_>>())?;
+    }
+
+    #[test]
     fn lives_under_faults(steps in prop::collection::vec(prop_oneof![3 => life(), 2 => fault()], 1..STEPS)) {
         holds(&steps)?;
     }

@@ -169,6 +169,8 @@ pub enum Question {
         /// Whether what its definition says of reboots and panics is wanted: nobody read it while it ran.
         definition: bool,
     },
+    /// Whether the host goes down. A shell that would be told so as it happens need ask nobody.
+    Host,
     /// What libvirt shows of this domain now.
     Look {
         /// Which.
@@ -211,6 +213,11 @@ pub enum Answer {
         view: Option<Option<DomainView>>,
         /// What the log and other witnesses say, with their times.
         facts: Vec<(Wall, Fact)>,
+    },
+    /// To [`Question::Host`].
+    Host {
+        /// When it was said that it does, and by whom, in words for an administrator; `None` where nobody says so.
+        going_down: Option<(Wall, String)>,
     },
     /// To [`Question::Look`].
     Looked {

@@ -8,6 +8,7 @@ use super::clock::Clock;
 use super::effect::{Effect, Input, Subject};
 use super::failed::ToldStart;
 use super::gate::Gate;
+use super::host::HostQuestion;
 use super::late::Ended;
 use super::loose::Loose;
 use super::run::{Phase, Run};
@@ -136,6 +137,7 @@ pub struct Engine {
     alarms: BTreeSet<(Mono, RunId)>,
     pub(super) effects: Vec<Effect>,
     pub(super) gate: Gate,
+    pub(super) host: HostQuestion,
     pub(super) clock: Clock,
     /// The moment of the present step.
     pub(super) mono: Mono,
@@ -178,6 +180,7 @@ impl Engine {
             alarms: BTreeSet::new(),
             effects: Vec::new(),
             gate: Gate::default(),
+            host: HostQuestion::default(),
             clock: Clock::default(),
             mono: Mono::default(),
             public: BTreeMap::new(),
@@ -267,7 +270,7 @@ impl Engine {
             return Some(Mono::default());
         }
         let alarm = self.alarms.first().map(|(at, _)| *at);
-        [alarm, self.next_heartbeat, self.gate.patience_ends(), self.next_second_look()]
+        [alarm, self.next_heartbeat, self.gate.patience_ends(), self.next_second_look(), self.host.due()]
             .into_iter()
             .flatten()
             .min()
@@ -313,6 +316,7 @@ impl Engine {
             }
         }
         self.look_again(now);
+        self.ask_about_host(now);
         if self.next_heartbeat.is_some_and(|at| now.mono >= at) {
             self.beat(now);
         }
@@ -401,7 +405,7 @@ impl Engine {
         seen.iter().filter(|stray| stray.process == process).map(|stray| stray.at).min()
     }
 
-    fn witnessed(&mut self, now: Now, subject: Subject, at: Wall, fact: &Fact) {
+    pub(super) fn witnessed(&mut self, now: Now, subject: Subject, at: Wall, fact: &Fact) {
         if let Subject::Starting(domain, process) = subject {
             return self.witnessed_at_start(now, domain, process, at, fact.clone());
         }

@@ -33,6 +33,9 @@ impl Engine {
         let open = run.filter(|id| self.runs[id].is_open());
         let told = matches!(event.what, Happening::Started(_) | Happening::Stopped(_));
         let doubted = if told { self.doubtful.remove(&domain) } else { None };
+        if matches!(event.what, Happening::ShutdownBegan(_) | Happening::QemuPowerdown) {
+            self.wonder_about_host(now);
+        }
         match event.what {
             Happening::Started(detail) => self.started(now, event, detail, run),
             Happening::Stopped(_) => match doubted {

@@ -24,6 +24,7 @@ mod failed;
 mod follow;
 mod gate;
 mod glance;
+mod host;
 mod late;
 mod loose;
 mod made;

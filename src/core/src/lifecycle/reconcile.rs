@@ -192,6 +192,7 @@ impl Engine {
 
     pub(super) fn answered(&mut self, now: Now, answer: Answer) {
         match answer {
+            Answer::Host { going_down } => self.host_answered(now, going_down),
             Answer::Looked { domain, view } => self.looked(now, domain, view),
             Answer::Glanced { run, view, facts } => self.glanced(now, run, view, facts),
             Answer::Remains { run, view, facts } => self.remains(now, run, view, facts),

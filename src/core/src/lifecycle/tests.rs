@@ -19,6 +19,7 @@ mod failed;
 mod faults;
 mod glances;
 mod gone_server;
+mod host;
 mod made;
 mod moments;
 mod owed;
@@ -48,6 +49,8 @@ struct World {
     endings: Vec<Ending>,
     replies: Vec<Reply>,
     asked: Vec<Question>,
+    /// How often it was asked whether the host goes down.
+    host_asked: usize,
     revisions: Vec<Ending>,
     /// Evidence of runs that go on, as it was handed to the ledger.
     evidence: Vec<(RunId, Fact)>,
@@ -65,6 +68,7 @@ impl World {
             endings: vec![],
             replies: vec![],
             asked: vec![],
+            host_asked: 0,
             revisions: vec![],
             evidence: vec![],
             handed: 0,
@@ -95,6 +99,7 @@ impl World {
                 Effect::Reply(_, reply) => self.replies.push(reply),
                 // Glances have tests of their own.
                 Effect::Ask(Question::Glance { .. }) => {}
+                Effect::Ask(Question::Host) => self.host_asked += 1,
                 Effect::Ask(question) => self.asked.push(question),
                 Effect::Keep(_)
                 | Effect::Watch(_)

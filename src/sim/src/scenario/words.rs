@@ -23,7 +23,8 @@
 //! | `another arrival fails`, `another restore fails`, `another waiting fails` | the same of a QEMU that was to take over a memory |
 //! | `host going down: …`, `host stays` | the host begins to shut down; it does not, or not any more |
 //! | `host went down: 30`, `host went down: unknown` | the boot that is now leaves word that it was shut down, for so many seconds |
-//! | `host says up`, `unit stopping: NAME` | systemd's answer when it is asked; it was told to stop the VM's unit |
+//! | `host says up`, `host says going down: …`, `host says nothing` | systemd's answer when it is asked |
+//! | `unit stopping: NAME` | systemd was told to stop the VM's unit |
 //! | `manager create`, `manager shutdown`, `manager shutdown force 30`, `manager destroy` | requests |
 //! | `libvirt answers refused …` | to the next request: `done`, `no-domain`, `no-link`, `refused …` |
 //! | `libvirtd restarts` | it is another process from now on; whatever else comes of that is told by other lines |
@@ -77,6 +78,8 @@ pub enum Line {
     HostStays,
     /// It says that it is up, from now on, whenever it is asked.
     HostSaysUp,
+    /// It says, when it is asked, that it goes down by this one's word; or says nothing any more.
+    HostSaysDown(Option<String>),
     /// Something is witnessed of the process.
     OfProcess(Fact),
     /// Something is witnessed of a process that has not come up.
@@ -185,6 +188,10 @@ fn understood(line: &str) -> Option<Line> {
         "libvirt" => answer(rest.strip_prefix("answers ")?).map(Line::Answer),
         "host" if rest == "stays" => Some(Line::HostStays),
         "host" if rest == "says up" => Some(Line::HostSaysUp),
+        "host" if rest == "says nothing" => Some(Line::HostSaysDown(None)),
+        "host" if rest.starts_with("says going down: ") => {
+            Some(Line::HostSaysDown(Some(rest["says going down: ".len()..].to_owned())))
+        }
         "host" if rest.starts_with("went down: ") => {
             Some(Line::HostWentDown(match &rest["went down: ".len()..] {
                 "unknown" => None,
@@ -275,6 +282,7 @@ impl World {
                 self.went_down.push((self.hypervisor.boot(), at, fact));
             }
             Line::HostSaysUp => self.host_says_up = true,
+            Line::HostSaysDown(by) => self.host_says_down = by.clone(),
             Line::OfProcess(fact) => {
                 if let Some(process) = self.hypervisor.life(VM).map(|life| life.process) {
                     self.witness(Subject::Process(process), fact.clone());

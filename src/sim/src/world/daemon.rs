@@ -68,6 +68,7 @@ impl World {
         self.crash_daemon();
         self.agenda.take(|due| matches!(due, Due::Happens(..) | Due::Report(_)));
         self.hypervisor.reboot(self.now);
+        self.host_says_down = None;
     }
 
     /// A manager asks. Without a daemon nobody hears it.

@@ -198,6 +198,9 @@ impl World {
     /// The hands do what was asked, and their answer is on its way.
     pub(super) fn carry(&mut self, question: Question) {
         let answer = match question {
+            Question::Host => {
+                Answer::Host { going_down: self.host_says_down.clone().map(|by| (self.now.wall, by)) }
+            }
             Question::Look { domain } => Answer::Looked { domain, view: self.looked_at(domain) },
             Question::Glance { run, domain, .. } => {
                 Answer::Glanced { run, view: self.looked_at(domain), facts: Vec::new() }
@@ -206,6 +209,8 @@ impl World {
                 let mut facts = self.log_of(&name, marks);
                 let left = self.went_down.iter().filter(|(boot, ..)| boot_before.as_ref() == Some(boot));
                 facts.extend(left.map(|(_, at, fact)| (*at, fact.clone())));
+                let down = self.host_says_down.clone().map(|by| Fact::HostGoingDown { by });
+                facts.extend(down.map(|fact| (self.now.wall, fact)));
                 if self.host_says_up {
                     facts.push((self.now.wall, Fact::HostUp { by: "systemd says running".into() }));
                 }

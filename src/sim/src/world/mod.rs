@@ -112,6 +112,8 @@ pub struct World {
     pub break_next_act: Option<bool>,
     /// Whether the host's service manager, when it is asked, says that the host is up.
     pub host_says_up: bool,
+    /// Who says that it goes down, when it is asked and not before.
+    pub host_says_down: Option<String>,
     /// What boots leave behind on how they ended, each dated by that end.
     pub went_down: Vec<(whydown_core::id::BootId, Wall, whydown_core::evidence::Fact)>,
     /// Guests that take no notice of their power button.
@@ -158,6 +160,7 @@ impl World {
             answers: Answers::After(Duration::from_millis(3)),
             acting: Acting::default(),
             host_says_up: false,
+            host_says_down: None,
             went_down: Vec::new(),
             event_delay: Duration::ZERO,
             report_delay: Duration::ZERO,

@@ -51,6 +51,7 @@ pub(super) fn recovered(recovered: Recovered) -> World {
         endings: vec![],
         replies: vec![],
         asked: vec![],
+        host_asked: 0,
         revisions: vec![],
         evidence: vec![],
         handed: 0,

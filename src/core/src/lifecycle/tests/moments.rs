@@ -27,6 +27,7 @@ fn world(boot: &str, booted: Option<i64>) -> World {
         endings: vec![],
         replies: vec![],
         asked: vec![],
+        host_asked: 0,
         revisions: vec![],
         evidence: vec![],
         handed: 0,

@@ -42,6 +42,7 @@ fn begun_by(operations: &[OperationKind], driver_inside: bool) -> World {
         endings: vec![],
         replies: vec![],
         asked: vec![],
+        host_asked: 0,
         revisions: vec![],
         evidence: vec![],
         handed: 0,
