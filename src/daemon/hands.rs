@@ -15,7 +15,7 @@ use whydown_core::evidence::{Fact, Sender, tame};
 use whydown_core::hypervisor::{DomainState, DomainView, PauseReason, Process};
 use whydown_core::id::{BootId, DomainId, RequestId, RunId};
 use whydown_core::lifecycle::attribution::{self, Marks};
-use whydown_core::lifecycle::{Answer, Input, Outcome, Question, Subject, internal_error};
+use whydown_core::lifecycle::{Answer, Definition, Input, Outcome, Question, Subject, internal_error};
 use whydown_core::limits;
 use whydown_core::operation::{Console, Operation};
 use whydown_core::time::Wall;
@@ -250,11 +250,16 @@ impl Hands {
         domain: DomainId,
         name: &str,
         marks: Marks,
-        (boot_before, definition): (Option<BootId>, bool),
+        (boot_before, definition): (Option<BootId>, Definition),
     ) -> Answer {
         let view = self.view(domain);
         let mut facts = self.log(name, marks);
-        if definition && matches!(&view, Some(Some(view)) if !view.state.is_active()) {
+        let wanted = match definition {
+            Definition::Unwanted => false,
+            Definition::IfPanicked => facts.iter().any(|(_, fact)| matches!(fact, Fact::LogPanic(_))),
+            Definition::Wanted => true,
+        };
+        if wanted && matches!(&view, Some(Some(view)) if !view.state.is_active()) {
             facts.extend(self.fate(domain));
         }
         facts.extend(boot_before.and_then(|boot| self.boots.how_it_ended(&boot, marks.started)));

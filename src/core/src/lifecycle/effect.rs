@@ -149,6 +149,17 @@ pub enum Reply {
     Unavailable(String),
 }
 
+/// Whether an ended domain's definition is to be read. It costs two calls to libvirt, which counts when many end at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Definition {
+    /// What it says is known, or can say nothing of this end.
+    Unwanted,
+    /// It says something of this end only if QEMU's log tells of a panic.
+    IfPanicked,
+    /// Not all of the end was heard, and nobody read it while the domain ran.
+    Wanted,
+}
+
 /// What the engine wants to know or wants done. Each is answered by one [`Answer`]; a question that cannot be answered
 /// is answered with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,8 +177,8 @@ pub enum Question {
         marks: Marks,
         /// The boot in which it ran, if that is over.
         boot_before: Option<BootId>,
-        /// Whether what its definition says of reboots and panics is wanted: nobody read it while it ran.
-        definition: bool,
+        /// Whether what its definition says of reboots and panics is wanted.
+        definition: Definition,
     },
     /// Whether the host goes down. A shell that would be told so as it happens need ask nobody.
     Host,

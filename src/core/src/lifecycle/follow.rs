@@ -455,7 +455,7 @@ impl Engine {
             name: run.start.name.clone(),
             marks: self.marks(run),
             boot_before: self.boot_that_is_over(&run.start),
-            definition: run.wants_definition(),
+            definition: run.definition_wanted(),
         };
         self.ask(question);
     }

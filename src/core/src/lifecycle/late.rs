@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use super::attribution::Marks;
-use super::effect::{Effect, Question};
+use super::effect::{Definition, Effect, Question};
 use super::engine::Engine;
 use super::run::{PLACES_OF_A_KIND, same_kind};
 use crate::evidence::{Dossier, Evidence, EvidenceId, Fact, Late};
@@ -192,7 +192,14 @@ impl Engine {
         let marks = Marks { domain, started, seen_start, next_start: None, previous: None, failing: false };
         let name = ended.start.name.clone();
         let boot_before = self.boot_that_is_over(&ended.start);
-        self.ask(Question::Remains { run: id, domain, name, marks, boot_before, definition: false });
+        self.ask(Question::Remains {
+            run: id,
+            domain,
+            name,
+            marks,
+            boot_before,
+            definition: Definition::Unwanted,
+        });
     }
 
     /// Whether no later run of this domain is known.

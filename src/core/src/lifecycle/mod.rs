@@ -36,7 +36,7 @@ mod serve;
 mod settle;
 mod unheard;
 
-pub use effect::{Answer, Effect, Input, Outcome, Question, Reply, Request, Subject, Wanted};
+pub use effect::{Answer, Definition, Effect, Input, Outcome, Question, Reply, Request, Subject, Wanted};
 pub use engine::{Engine, Settings};
 pub use failed::FailedStart;
 pub use glance::internal_error;

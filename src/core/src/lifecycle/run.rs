@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::effect::Definition;
 use super::glance::Glances;
 use super::pending::{Pending, Shutting};
 use crate::evidence::{Dossier, Evidence, EvidenceId, Fact, OperationKind, Sender, Who};
@@ -369,17 +370,34 @@ impl Run {
         }
     }
 
-    /// Whether its end was not all heard, and nobody read its document while it ran.
-    pub(super) fn wants_definition(&self) -> bool {
+    /// Whether its definition is to be read: not all of its end was heard, and nobody read its document while it ran.
+    pub(super) fn definition_wanted(&self) -> Definition {
         let unread =
             self.made.as_ref().is_none_or(|made| made.on_reboot.is_none() && made.on_crash.is_none());
-        unread && self.dossier.find(|f| matches!(f, Fact::Gap { .. })).is_some()
+        let has = |wanted: fn(&Fact) -> bool| self.dossier.find(wanted).is_some();
+        let may_tell = match &self.phase {
+            Phase::Settling { end, .. } => crate::verdict::asks_its_definition(&self.dossier, end.latest()),
+            _ => true,
+        };
+        if !unread || !has(|f| matches!(f, Fact::Gap { .. })) {
+            Definition::Unwanted
+        } else if may_tell || has(shows_panic) {
+            Definition::Wanted
+        } else {
+            Definition::IfPanicked
+        }
     }
 
     /// Whether this event can be about this run: numbers that are known on both sides must agree.
     pub fn could_be(&self, libvirt_id: Option<u32>) -> bool {
         could_be(&self.start, libvirt_id)
     }
+}
+
+/// Whether it tells of a panic, or that libvirt showed the domain as one that had panicked.
+fn shows_panic(fact: &Fact) -> bool {
+    let crashed = |state| matches!(state, DomainState::Crashed | DomainState::Paused(PauseReason::Crashed));
+    crate::verdict::is_panic(fact) || matches!(fact, Fact::Found { state, .. } if crashed(*state))
 }
 
 /// Whether an event with this number of libvirt's can be about a run that began like this.

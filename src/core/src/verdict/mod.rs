@@ -81,6 +81,16 @@ pub fn was_stopped_by_a_snapshot(dossier: &Dossier) -> bool {
         && dossier.find(|f| matches!(f, Fact::NextFromSnapshot)).is_none()
 }
 
+/// Whether a run whose end was not all heard, and that is not known to have panicked, may be told by what its definition says
+/// of reboots and panics. No row asks for that where it was heard to be destroyed, or shut down with a request of ours.
+pub(crate) fn asks_its_definition(dossier: &Dossier, end: Wall) -> bool {
+    match setting::stopped(dossier) {
+        Some(StopDetail::Destroyed) => false,
+        Some(StopDetail::Shutdown) => Clue::WeAskedShutdown.seen(dossier, end).is_empty(),
+        _ => true,
+    }
+}
+
 /// Whether nothing that may still come can change this verdict: it is certain, or its row is [settled](Row::is_settled).
 pub fn is_final(verdict: &Verdict, dossier: &Dossier) -> bool {
     let may_exit = guest_may_exit(dossier);

@@ -109,3 +109,38 @@ fn an_unheard_end_is_told_with_what_a_reboot_or_a_panic_makes_of_it() {
         }
     }
 }
+
+/// Of many that are destroyed at once nobody reads the definitions: they say nothing of those that had not panicked.
+#[test]
+fn the_definition_is_read_where_it_can_say_something_of_the_end() {
+    use Definition::{IfPanicked, Unwanted, Wanted as Read};
+    let (destroyed, shut_down) = (StopDetail::Destroyed, StopDetail::Shutdown);
+    for (deaf, panics, asked, how, wanted) in [
+        (true, false, false, destroyed, IfPanicked),
+        (true, true, false, destroyed, Read),
+        (true, false, false, shut_down, Read),
+        (true, false, true, shut_down, IfPanicked),
+        (true, true, true, shut_down, Read),
+        (false, false, false, shut_down, Unwanted),
+    ] {
+        let mut world = World::new();
+        world.heard(Happening::Started(StartDetail::Booted));
+        if deaf {
+            let at = world.now().wall;
+            world.tell(Input::LinkLost { at });
+            world.tell(Input::LinkUp(Listing { changing: vec![VM], ..Listing::default() }));
+        }
+        if panics {
+            world.heard(Happening::QemuPanicked);
+        }
+        if asked {
+            world.wants(Wanted::Shutdown { domain: VM, again: false, agent_first: None, force_after: None });
+        }
+        world.heard(Happening::Stopped(how));
+        let put = world.asked.iter().find_map(|question| match question {
+            Question::Remains { definition, .. } => Some(*definition),
+            _ => None,
+        });
+        assert_eq!(put, Some(wanted), "{deaf} {panics} {asked} {how:?}");
+    }
+}
