@@ -124,6 +124,11 @@ impl ExitWatch {
     ///
     /// Without the kernel's process events it is told as unavailable, and goes on with what it sees: statuses are missing
     /// where a parent reaps at once.
+    ///
+    /// [`Fact::Exit`]: whydown_core::evidence::Fact::Exit
+    /// [`Fact::InnerExit`]: whydown_core::evidence::Fact::InnerExit
+    /// [`Fact::CoreDump`]: whydown_core::evidence::Fact::CoreDump
+    /// [`Fact::CoreTaken`]: whydown_core::evidence::Fact::CoreTaken
     pub fn start(config: Config, sink: Sink) -> Self {
         let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let limit = WATCHES.min(usize::try_from(open_files / 2).unwrap_or(usize::MAX));
