@@ -5,7 +5,6 @@
 //! the one that began last.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use whydown_core::cause::Cause;
@@ -13,13 +12,7 @@ use whydown_core::id::DomainId;
 use whydown_core::snapshot::{DomainPublic, Snapshot, Status};
 use whydown_ledger::Query;
 
-use crate::http::Answer;
-use crate::http::handlers::history::{Reader, Reads};
-use crate::told;
 use crate::visible::meant;
-
-/// Endings of one name that are looked through for one that ran, as far as one page has them.
-const LOOKED_THROUGH: usize = 50;
 
 /// What somebody said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,53 +52,10 @@ impl Meant {
         let by_name = |name: &String| Query { name: Some(name.clone()), ..Query::default() };
         by_id.into_iter().chain(self.names.iter().map(by_name))
     }
-
-    /// The answer to `GET /v1/why`; none, where nothing is known.
-    ///
-    /// # Errors
-    /// The answer that says why it is not known whether there is something.
-    pub async fn why(
-        &self,
-        snapshot: &Snapshot,
-        reads: &Reads,
-        reader: Reader,
-    ) -> Result<Option<told::Why>, Answer> {
-        let shown = self.shown(snapshot);
-        let domain = shown.first().map(|domain| told::Domain::of(domain));
-        let mut ending = domain.as_ref().and_then(|domain| domain.ending.clone());
-        let mut namesakes: Vec<String> = shown.iter().map(|domain| domain.domain.to_string()).collect();
-        let its_own = shown.first().map(|domain| Query { domain: Some(domain.domain), ..Query::default() });
-        for query in its_own.into_iter().chain(self.queries()) {
-            if ending.is_some() {
-                break;
-            }
-            let limit = if query.domain.is_some() { 1 } else { LOOKED_THROUGH };
-            let endings = reads.newest(reader, Query { limit, ..query }).await?;
-            namesakes.extend(endings.iter().map(|ending| ending.domain.clone()));
-            ending = likely(endings);
-        }
-        let told = domain.as_ref().map(|domain| &domain.domain);
-        let told = told.or(ending.as_ref().map(|ending| &ending.domain));
-        let mut seen = BTreeSet::from_iter(told.cloned());
-        namesakes.retain(|id| seen.insert(id.clone()));
-        Ok((domain.is_some() || ending.is_some()).then_some(told::Why {
-            domain,
-            ending,
-            defined: None,
-            namesakes,
-        }))
-    }
-}
-
-/// Of endings, newest first, perhaps of several VMs, the newest of the VM that is meant.
-fn likely(endings: Vec<told::Ending>) -> Option<told::Ending> {
-    let ran = |ending: &told::Ending| NEVER_RAN.iter().all(|cause| cause.row().word != ending.cause);
-    let domain = endings.iter().find(|ending| ran(ending)).or(endings.first())?.domain.clone();
-    endings.into_iter().find(|ending| ending.domain == domain)
 }
 
 /// Causes of runs that ended before their VM was up.
-const NEVER_RAN: [Cause; 5] = [
+pub const NEVER_RAN: [Cause; 5] = [
     Cause::StartFailed,
     Cause::StartFailedSilent,
     Cause::RestoreFailed,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::{error, info};
 use whydown_wire::Board;
 use whydown_witness::daemon_log::DaemonLog;
@@ -27,9 +27,12 @@ use super::stopping::{last_look, let_go};
 use super::work::Works;
 use super::{clock, embed, sources};
 use crate::config::Settings;
-use crate::http;
-use crate::http::handlers::xmlrpc::Service;
+use crate::http::handlers::history::History;
 use crate::http::listeners::{Listeners, reload_on};
+use crate::http::rights::Rights;
+use crate::http::state::DOCTORS;
+use crate::http::visibility::PublicReplies;
+use crate::http::{self, AppState, handlers};
 
 /// Runs until SIGTERM or SIGINT; SIGHUP reads the certificates again. `inherited` are the sockets that systemd made.
 ///
@@ -113,19 +116,23 @@ pub async fn run(settings: Settings, inherited: http::Inherited) -> Result<(), S
     let versions = tokio::spawn(host.clone().learn(hypervisor.clone(), published.clone()));
     let (close, closing) = watch::channel(false);
     let doctor = Doctor::new(&settings, hypervisor.clone(), published.clone(), ledger.clone(), &observing);
-    let service: Arc<dyn http::Service> = Arc::new(Service::new(
-        &settings,
-        mailbox.clone(),
+    let state = AppState {
+        mailbox: mailbox.clone(),
         works,
-        published.clone(),
+        published: published.clone(),
         changes,
-        ledger.clone(),
+        ledger: ledger.clone(),
+        history: History::new(ledger.clone(), closing.clone()),
         host,
         started,
-        doctor,
-        closing.clone(),
-        listeners.tls.clone(),
-    ));
+        rights: Rights::new(&settings, doctor.refusals()),
+        doctor: Arc::new(doctor),
+        doctors: Arc::new(Semaphore::new(DOCTORS)),
+        stopping: closing.clone(),
+        tls: listeners.tls.clone(),
+        public: PublicReplies::new(settings.xmlrpc.profile.into()),
+    };
+    let service = handlers::service(&settings, state);
     let serving = Serving::begin(listeners, service, &settings, &folder, &closing);
     let ready = tokio::spawn(tell_when_ready(published.clone()));
 

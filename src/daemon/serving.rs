@@ -1,7 +1,6 @@
 //! Callers let in by every listener, told when all is ready, and let go at the end.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -27,7 +26,7 @@ impl Serving {
     /// Serves until `closing` says so. Where callers come in is written into this folder.
     pub fn begin(
         listeners: Listeners,
-        service: Arc<dyn http::Service>,
+        service: http::Service,
         settings: &Settings,
         folder: &Path,
         closing: &watch::Receiver<bool>,
@@ -38,7 +37,7 @@ impl Serving {
             let shutdown = async move {
                 let _ = closing.wait_for(|closed| *closed).await;
             };
-            tokio::spawn(http::serve(listener, Arc::clone(&service), limits(settings), shutdown))
+            tokio::spawn(http::serve(listener, service.clone(), limits(settings), shutdown))
         };
         Self(listeners.all.into_iter().map(serve).collect())
     }

@@ -18,7 +18,7 @@ use super::held::Holder;
 #[derive(Debug, Clone)]
 pub(super) struct Crowd(Arc<Inner>);
 
-/// Connections that there may be at all doors together, however few file descriptors are left.
+/// Connections that there may be at all listeners together, however few file descriptors are left.
 const ALWAYS: usize = 16;
 
 /// Those of all listeners: they share the process's file descriptors.

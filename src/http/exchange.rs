@@ -1,25 +1,27 @@
-//! One request and its answer: the route, the body within its limits, the service, the packing.
+//! One request and its answer: call or route, the body within its limits, who answers, the packing.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use axum::body::Body as RouterBody;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderValue};
-use hyper::{HeaderMap, Method, Response, StatusCode};
-use tokio::sync::{Semaphore, mpsc};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 use tracing::{Instrument as _, debug, debug_span, error};
 use whydown_wire::Body;
 
 use super::begun::while_the_client_stays;
+use super::cross_origin::{self, CrossOrigin};
 use super::guarded::{Exchange, Exchanges};
 use super::held::{Hold, Holder, NoRoom};
 use super::inflate::InflateError;
 use super::unpacking::unpack;
-use super::{Answer, Begun, Content, Door, Hosts, Limits, Peer, Request, Service, manners};
+use super::{AllowedHosts, Begun, Call, Limits, Peer, Service};
 
 /// Bodies up to this size go out as they are, as VDSM did: they fit one packet.
 const PLAIN_BYTES: usize = 1400;
@@ -30,15 +32,18 @@ const INLINE_PACK_BYTES: usize = 64 << 10;
 /// When to come again where there was no room for a request: those before it are read in a moment.
 const RETRY_S: u32 = 1;
 
+/// What we call ourselves.
+const SERVER: &str = "whydown";
+
 /// Threads that pack at once. Whoever waits for one waits with its client, and holds no thread.
 static PACKERS: Semaphore = Semaphore::const_new(4);
 
 /// What all exchanges of a connection share.
 pub(super) struct Shared {
-    pub service: Arc<dyn Service>,
+    pub service: Service,
     pub limits: Limits,
     pub peer: Peer,
-    pub hosts: Hosts,
+    pub hosts: AllowedHosts,
     pub exchanges: Exchanges,
     /// Who holds what comes in and goes out.
     pub holder: Holder,
@@ -47,36 +52,118 @@ pub(super) struct Shared {
 /// Answers one request. It cannot fail: what goes wrong is an HTTP status.
 pub(super) async fn answer(
     shared: Arc<Shared>,
-    request: hyper::Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Outgoing>, Infallible> {
     let exchange = shared.exchanges.begin();
     let packs = accepts_gzip(request.headers());
-    let response = match read(&shared, request).await {
-        Ok(request) => respond(serve(&shared, request).await, packs, &shared.holder, exchange).await,
-        Err(refusal) => refusal.response(exchange),
+    let response = if is_calls(&request) {
+        match call(&shared, request).await {
+            Ok(reply) => send_reply(reply, packs, &shared.holder, exchange).await,
+            Err(refusal) => refusal.response().map(|text| Outgoing::whole(text, exchange)),
+        }
+    } else {
+        let is_head = request.method() == Method::HEAD;
+        let mut request = request.map(RouterBody::new);
+        request.extensions_mut().insert(Arc::clone(&shared));
+        let response = shared.service.route(request).await;
+        send(response, is_head, packs, &shared.holder, exchange).await
     };
     Ok(response)
 }
 
-/// Runs the service on a task of its own, whose panic costs one answer. What has begun outlives a client that hangs up: a
-/// destroy is not cut in half. What only waits, or is only told something, does not: nobody is left to be told.
-async fn serve(shared: &Shared, request: Request) -> Answer {
-    let flow = request.headers.get("flowid").and_then(|id| id.to_str().ok()).unwrap_or("").to_owned();
-    let span = debug_span!("request", peer = %shared.peer, path = %request.path, flow);
-    let begun = request.begun.clone();
-    let call = Arc::clone(&shared.service).call(shared.peer.clone(), request).instrument(span);
-    match while_the_client_stays(begun, call).await {
-        Ok(answer) => answer,
-        Err(failed) => {
-            error!(peer = %shared.peer, error = %failed, "a request could not be answered");
-            Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be answered\n")
+/// VDSM knew exactly these two, without a query.
+fn is_calls<B>(request: &Request<B>) -> bool {
+    matches!(request.uri().path(), "/" | "/RPC2") && request.uri().query().is_none()
+}
+
+async fn call(shared: &Shared, request: Request<Incoming>) -> Result<Arc<Body>, Refusal> {
+    if request.method() != Method::POST {
+        let text = format!("{} takes POST only\n", request.uri().path());
+        return Err(Refusal { allow: Some("POST"), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text) });
+    }
+    let checked = cross_origin::check_call(shared.hosts, request.uri(), request.headers());
+    shared.admit(checked)?;
+    let (head, body) = request.into_parts();
+    let body = shared.read(&head.headers, body).await?;
+    let flow = flow(&head.headers);
+    let begun = Begun::default();
+    let call = Call { headers: head.headers, body, begun: begun.clone() };
+    let reply = Arc::clone(&shared.service.calls).call(shared.peer.clone(), call);
+    shared.run(head.uri.path(), flow, begun, reply).await
+}
+
+/// The manager's own name of a request, for the log.
+pub(super) fn flow(headers: &HeaderMap) -> String {
+    headers.get("flowid").and_then(|id| id.to_str().ok()).unwrap_or("").to_owned()
+}
+
+impl Shared {
+    /// A request for the router: no web page's, and its body whole.
+    pub(super) async fn read_for_router(
+        &self,
+        request: Request<RouterBody>,
+    ) -> Result<Request<RouterBody>, Refusal> {
+        self.admit(cross_origin::check_read(self.hosts, request.uri(), request.headers()))?;
+        let (mut head, body) = request.into_parts();
+        let body = self.read(&head.headers, body).await?;
+        head.extensions.insert(self.peer.clone());
+        Ok(Request::from_parts(head, body.into()))
+    }
+
+    fn admit(&self, checked: Result<(), CrossOrigin>) -> Result<(), Refusal> {
+        checked.map_err(|refused| {
+            debug!(peer = %self.peer, "refused: {}", refused.why);
+            Refusal::new(refused.status, refused.why + "\n")
+        })
+    }
+
+    /// Runs what answers on a task of its own, whose panic costs one answer. What has begun outlives a client that hangs
+    /// up: a destroy is not cut in half. What only waits, or is only told something, does not: nobody is left to be told.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        path: &str,
+        flow: String,
+        begun: Begun,
+        answer: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let span = debug_span!("request", peer = %self.peer, path, flow);
+        while_the_client_stays(begun, answer.instrument(span)).await.map_err(|failed| {
+            error!(peer = %self.peer, error = %failed, "a request could not be answered");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be answered\n")
+        })
+    }
+
+    /// The body, unpacked, within its limits of time and size.
+    async fn read<B>(&self, headers: &HeaderMap, body: B) -> Result<Bytes, Refusal>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        let limits = &self.limits;
+        let packed = is_packed(headers)?;
+        let hold = self.holder.request();
+        let came = collect(body, limits.max_body_bytes, &hold);
+        let mut body = tokio::time::timeout(limits.body_timeout, came)
+            .await
+            .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"))??;
+        if packed {
+            let unpacked = unpack(body, limits.max_body_bytes, self.holder.share).await;
+            body = unpacked.map_err(|error| match error {
+                InflateError::TooLarge => too_large(limits.max_body_bytes),
+                InflateError::Broken => Refusal::new(
+                    StatusCode::BAD_REQUEST,
+                    "error decoding gzip content: it must be one whole member and nothing else\n",
+                ),
+            })?;
+            // From now on it takes what it was unpacked to.
+            hold.has(body.len())?;
         }
+        Ok(hold.keep_with(body))
     }
 }
 
-/// A request that never reaches the service.
+/// A request that nobody answers who stands behind HTTP.
 #[derive(Debug)]
-struct Refusal {
+pub(super) struct Refusal {
     status: StatusCode,
     text: String,
     allow: Option<&'static str>,
@@ -84,13 +171,12 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, text: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), allow: None, retry_after_s: None }
     }
 
-    fn response(self, exchange: Exchange) -> Response<Outgoing> {
-        let body = Outgoing { rest: Rest::Whole(Some(self.text.into())), _exchange: exchange };
-        let mut response = Response::new(body);
+    pub(super) fn response(self) -> Response<Bytes> {
+        let mut response = Response::new(self.text.into());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -109,52 +195,6 @@ impl Refusal {
 fn keep_from_pages(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
-}
-
-/// Which door, by method and path. VDSM knew exactly `/` and `/RPC2`, without a query.
-fn route(request: &hyper::Request<Incoming>) -> Result<Door, Refusal> {
-    let (path, query) = (request.uri().path(), request.uri().query());
-    let (door, method, allow) = match path {
-        "/" | "/RPC2" if query.is_none() => (Door::Call, Method::POST, "POST"),
-        _ if path.starts_with("/v1/") => (Door::Look, Method::GET, "GET"),
-        _ => return Err(Refusal::new(StatusCode::NOT_FOUND, "No such page")),
-    };
-    if request.method() == method {
-        return Ok(door);
-    }
-    let text = format!("{path} takes {allow} only\n");
-    Err(Refusal { allow: Some(allow), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text) })
-}
-
-async fn read(shared: &Shared, request: hyper::Request<Incoming>) -> Result<Request, Refusal> {
-    let limits = &shared.limits;
-    let door = route(&request)?;
-    manners::check(door, shared.hosts, request.uri(), request.headers()).map_err(|unmannered| {
-        debug!(peer = %shared.peer, "refused: {}", unmannered.why);
-        Refusal::new(unmannered.status, unmannered.why + "\n")
-    })?;
-    let (head, body) = request.into_parts();
-    let packed = is_packed(&head.headers)?;
-    let hold = shared.holder.request();
-    let came = collect(body, limits.max_body_bytes, &hold);
-    let mut body = tokio::time::timeout(limits.body_timeout, came)
-        .await
-        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"))??;
-    if packed {
-        let unpacked = unpack(body, limits.max_body_bytes, shared.holder.share).await;
-        body = unpacked.map_err(|error| match error {
-            InflateError::TooLarge => too_large(limits.max_body_bytes),
-            InflateError::Broken => Refusal::new(
-                StatusCode::BAD_REQUEST,
-                "error decoding gzip content: it must be one whole member and nothing else\n",
-            ),
-        })?;
-        // From now on it takes what it was unpacked to.
-        hold.has(body.len())?;
-    }
-    let body = hold.keep_with(body);
-    let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
-    Ok(Request { door, path, query, headers: head.headers, body, begun: Begun::default() })
 }
 
 /// Whether the body is gzip. One encoding is undone, once: what is packed in other ways, or twice, is refused.
@@ -182,7 +222,10 @@ impl From<NoRoom> for Refusal {
     }
 }
 
-async fn collect(mut body: Incoming, limit: usize, hold: &Hold) -> Result<Bytes, Refusal> {
+async fn collect<B>(mut body: B, limit: usize, hold: &Hold) -> Result<Bytes, Refusal>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large(limit));
     }
@@ -224,32 +267,62 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-async fn respond(answer: Answer, packs: bool, holder: &Holder, exchange: Exchange) -> Response<Outgoing> {
-    let mut packed = false;
-    let rest = match answer.content {
-        Content::Stream(pieces) => Rest::Stream(pieces),
-        Content::Whole(body) if packs && body.plain.len() > PLAIN_BYTES => {
-            packed = true;
-            Rest::Whole(Some(holder.keep(pack(body).await)))
-        }
-        Content::Whole(body) => Rest::Whole(Some(holder.keep(body.plain.clone()))),
-    };
-    let mut response = Response::new(Outgoing { rest, _exchange: exchange });
-    *response.status_mut() = answer.status;
+async fn send_reply(
+    reply: Arc<Body>,
+    packs: bool,
+    holder: &Holder,
+    exchange: Exchange,
+) -> Response<Outgoing> {
+    let (bytes, packed) = whole(reply, packs, holder).await;
+    let mut response = Response::new(Outgoing::whole(bytes, exchange));
     let headers = response.headers_mut();
-    headers.insert(header::SERVER, HeaderValue::from_static("whydown"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
-    if let Some(seconds) = answer.retry_after_s {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if answer.content_type != "text/xml" {
-        keep_from_pages(headers);
-    }
+    headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
     if packed {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        say_packed(headers);
     }
     response
+}
+
+/// What the router gave, on its way: what is whole is packed as replies are.
+async fn send(
+    response: Response<RouterBody>,
+    is_head: bool,
+    packs: bool,
+    holder: &Holder,
+    exchange: Exchange,
+) -> Response<Outgoing> {
+    let (mut head, body) = response.into_parts();
+    let headers = &mut head.headers;
+    headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
+    keep_from_pages(headers);
+    if !is_head {
+        // It follows from what is sent.
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    let body = if body.size_hint().exact().is_none() {
+        Outgoing { rest: Rest::Stream(body), _exchange: exchange }
+    } else {
+        let plain = body.collect().await.map(|whole| whole.to_bytes()).unwrap_or_default();
+        let (bytes, packed) = whole(Arc::new(Body::new(plain)), packs, holder).await;
+        if packed {
+            say_packed(headers);
+        }
+        Outgoing::whole(bytes, exchange)
+    };
+    Response::from_parts(head, body)
+}
+
+/// A body as it goes out, and whether that is packed.
+async fn whole(body: Arc<Body>, packs: bool, holder: &Holder) -> (Bytes, bool) {
+    let packed = packs && body.plain.len() > PLAIN_BYTES;
+    let bytes = if packed { pack(body).await } else { body.plain.clone() };
+    (holder.keep(bytes), packed)
+}
+
+fn say_packed(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
 async fn pack(body: Arc<Body>) -> Bytes {
@@ -272,7 +345,13 @@ pub(super) struct Outgoing {
 
 enum Rest {
     Whole(Option<Bytes>),
-    Stream(mpsc::Receiver<Bytes>),
+    Stream(RouterBody),
+}
+
+impl Outgoing {
+    fn whole(bytes: Bytes, exchange: Exchange) -> Self {
+        Self { rest: Rest::Whole(Some(bytes)), _exchange: exchange }
+    }
 }
 
 impl HttpBody for Outgoing {
@@ -285,8 +364,10 @@ impl HttpBody for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut self.rest {
             Rest::Whole(whole) => Poll::Ready(whole.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Rest::Stream(pieces) => {
-                pieces.poll_recv(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+            Rest::Stream(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                // None of ours fails. One that did would end here, and the connection with it.
+                Poll::Ready(frame.and_then(Result::ok).map(Ok))
             }
         }
     }

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::{Hosts, Share, Tls, caller};
+use super::{AllowedHosts, Share, Tls, caller};
 
 /// A place where clients come in.
 #[derive(Debug)]
 pub enum Listener {
     /// The network, in plain text, and what callers may name it.
-    Tcp(TcpListener, Hosts),
+    Tcp(TcpListener, AllowedHosts),
     /// The network, with TLS.
     Tls(TcpListener, Arc<Tls>),
     /// This host.
@@ -26,7 +26,7 @@ pub enum Listener {
 /// A connection as accepted.
 pub(super) enum Accepted {
     /// With the user, where it is one of this host.
-    Tcp(TcpStream, SocketAddr, Hosts, Option<u32>),
+    Tcp(TcpStream, SocketAddr, AllowedHosts, Option<u32>),
     Tls(TcpStream, SocketAddr, Arc<Tls>, Option<u32>),
     Unix(UnixStream, UCred, bool),
 }

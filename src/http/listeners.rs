@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::Signal;
 use tracing::{error, info, warn};
 
-use super::{Hosts, Inherited, Listener, Tls, TlsFiles, UnixSocket as SocketFile, bind};
+use super::{AllowedHosts, Inherited, Listener, Tls, TlsFiles, UnixSocket as SocketFile, bind};
 use crate::config::Settings;
 use crate::daemon::StartError;
 
@@ -114,11 +114,11 @@ pub async fn reload_on(mut hangup: Signal, tls: Option<Arc<Tls>>) {
 }
 
 /// Which names callers may give an address in plain text. Beyond loopback managers call by names of the host's own.
-fn hosts(settings: &Settings, address: &SocketAddr) -> Hosts {
+fn hosts(settings: &Settings, address: &SocketAddr) -> AllowedHosts {
     match address.ip().to_canonical().is_loopback() {
-        false => Hosts::Any,
-        true if settings.xmlrpc.plain_may_act => Hosts::LoopbackToLook,
-        true => Hosts::Loopback,
+        false => AllowedHosts::Any,
+        true if settings.xmlrpc.plain_may_act => AllowedHosts::LoopbackToRead,
+        true => AllowedHosts::Loopback,
     }
 }
 

@@ -1,15 +1,20 @@
-//! HTTP: bytes in, bytes out, and nobody may hold it up.
+//! HTTP: listeners, a router, and a handler for whatever is asked.
 //!
 //! ```text
-//! listener ─▶ [TLS] ─▶ connection ─▶ first bytes ─▶ guarded stream ─▶ hyper ─▶ exchange ─▶ Service
-//!  (limit)   (who?)    (its peer)    (HTTP?)        (time limits)       (route, manners, body, gzip)
+//! listener ─▶ [TLS] ─▶ connection ─▶ first bytes ─▶ guarded stream ─▶ hyper ─▶ exchange ─┬─▶ calls (XML-RPC)
+//!  (limit)   (who?)    (its peer)    (HTTP?)        (time limits)       (a call? gzip)   └─▶ router ─▶ guard ─▶ handler
+//!                                                                                                  (web page? body, rights)
 //! ```
 //!
-//! It knows HTTP, paths and limits. It reads no XML-RPC, knows no verb and decides nothing: that is the [`Service`].
-//! A request that the service has [begun](Begun) runs to its end even if the client hangs up: a destroy is not cut in half.
+//! Nobody may hold it up: everything that comes and goes has a bound. The path of a call is known before the router is
+//! asked, so that polls cost nothing of it. Handlers reach the daemon by one [`AppState`]; of the daemon only its wiring
+//! knows HTTP.
+//! A call that has [begun](Begun) runs to its end even if the client hangs up: a destroy is not cut in half.
 
+mod answer;
 mod begun;
 mod caller;
+mod cross_origin;
 mod crowd;
 mod descriptors;
 mod exchange;
@@ -22,32 +27,35 @@ mod inflate;
 mod limits;
 mod listener;
 pub(crate) mod listeners;
-mod manners;
 pub mod noise;
 mod open;
+mod peer;
 mod query;
-mod rights;
+pub(crate) mod rights;
 mod serve;
 mod service;
 mod share;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod turns;
 mod unpacking;
 mod user;
-mod visibility;
+pub(crate) mod visibility;
 
 pub use begun::Begun;
+pub use cross_origin::AllowedHosts;
 pub use descriptors::{TooFewFiles, take_all_files};
 pub use identity::{Identity, NotACertificate};
 pub use limits::Limits;
 pub use listener::{BindError, Listener, UnixSocket};
-pub use manners::Hosts;
 pub use open::{Inherited, bind};
+pub use peer::{Peer, User};
 pub use serve::serve;
-pub use service::{Answer, AnswerFuture, Content, Door, Peer, Request, Service, User};
+pub use service::{Call, Calls, ReplyFuture, Service};
 pub use share::Share;
+pub use state::AppState;
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use turns::{Turn, Turns};
 pub use user::uid;

@@ -17,6 +17,7 @@ use whydown_core::lifecycle::Wanted;
 use whydown_core::operation::{Operation, OperationKind};
 use whydown_wire::{Needs, Verb};
 
+use super::visibility::Visibility;
 use super::{Identity, Peer, User};
 use crate::config::Settings;
 use crate::daemon::refusals::Refusals;
@@ -38,15 +39,6 @@ pub enum Want<'a> {
         /// The name under which whoever wants it knows it.
         called: &'a str,
     },
-}
-
-/// How much somebody may be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sight {
-    /// Everything.
-    Whole,
-    /// What is no secret: see [`super::visibility`].
-    Plain,
 }
 
 /// Somebody may not do what they want.
@@ -110,13 +102,13 @@ impl Rights {
     ///
     /// # Errors
     /// [`Denied`] says who, what and by which key.
-    pub fn check(&self, peer: &Peer, want: Want<'_>) -> Result<Sight, Denied> {
+    pub fn check(&self, peer: &Peer, want: Want<'_>) -> Result<Visibility, Denied> {
         let why = match (peer, want) {
             (Peer::Unix { user, groups, open_to_all, .. }, _) if !open_to_all || self.knows(user, groups) => {
-                return Ok(Sight::Whole);
+                return Ok(Visibility::Full);
             }
-            (Peer::Tcp { .. }, _) if self.plain_may_act => return Ok(Sight::Whole),
-            (Peer::Tcp { .. } | Peer::Unix { .. }, Want::Read) => return Ok(Sight::Plain),
+            (Peer::Tcp { .. }, _) if self.plain_may_act => return Ok(Visibility::Full),
+            (Peer::Tcp { .. } | Peer::Unix { .. }, Want::Read) => return Ok(Visibility::Public),
             (Peer::Unix { .. }, _) => {
                 "this user is neither root, nor in the daemon's group, nor in socket.users".to_owned()
             }
@@ -125,13 +117,13 @@ impl Rights {
                  xmlrpc.plain_may_act = true, which lets everybody who reaches this port end VMs",
                 self.socket.display()
             ),
-            (Peer::Tls { identity, .. }, _) if among(&self.actors, identity) => return Ok(Sight::Whole),
+            (Peer::Tls { identity, .. }, _) if among(&self.actors, identity) => return Ok(Visibility::Full),
             (Peer::Tls { .. }, Want::Operate { .. }) => {
                 "none of its certificate's names is in tls.actors".to_owned()
             }
             (Peer::Tls { identity, .. }, Want::Read | Want::Secret(_)) => {
                 if self.readers.is_empty() || among(&self.readers, identity) {
-                    return Ok(Sight::Whole);
+                    return Ok(Visibility::Full);
                 }
                 "none of its certificate's names is in tls.readers or tls.actors".to_owned()
             }
@@ -204,10 +196,10 @@ mod tests {
         ] {
             let open = unix(uid, groups, true);
             assert_eq!(rights.check(&open, DESTROY).is_ok(), may, "{uid} {groups:?}");
-            let sight = if may { Sight::Whole } else { Sight::Plain };
-            assert_eq!(rights.check(&open, Want::Read), Ok(sight));
+            let visibility = if may { Visibility::Full } else { Visibility::Public };
+            assert_eq!(rights.check(&open, Want::Read), Ok(visibility));
             // Where the file's permissions say who comes in, they have.
-            assert_eq!(rights.check(&unix(uid, groups, false), DESTROY), Ok(Sight::Whole));
+            assert_eq!(rights.check(&unix(uid, groups, false), DESTROY), Ok(Visibility::Full));
         }
     }
 
@@ -216,13 +208,13 @@ mod tests {
         let root = Some(User { uid: 0, name: Some("root".into()) });
         for user in [None, root] {
             let peer = Peer::Tcp { address: "127.0.0.1:1".parse().expect("an address"), user };
-            assert_eq!(rights(false).check(&peer, Want::Read), Ok(Sight::Plain));
+            assert_eq!(rights(false).check(&peer, Want::Read), Ok(Visibility::Public));
             assert!(rights(false).check(&peer, Want::Secret("x")).is_err());
             let denied = rights(false).check(&peer, DESTROY).expect_err("no").to_string();
             for word in ["127.0.0.1:1 may not destroy", "xmlrpc.plain_may_act = true", "/s", "tls.actors"] {
                 assert!(denied.contains(word), "{denied}");
             }
-            assert_eq!(rights(true).check(&peer, DESTROY), Ok(Sight::Whole));
+            assert_eq!(rights(true).check(&peer, DESTROY), Ok(Visibility::Full));
         }
     }
 }

@@ -23,7 +23,7 @@ use super::first_bytes::read_http_start;
 use super::guarded::Guarded;
 use super::listener::Accepted;
 use super::tls::HandshakeError;
-use super::{Hosts, Limits, Listener, Peer, Service, Share, User, descriptors, noise, user};
+use super::{AllowedHosts, Limits, Listener, Peer, Service, Share, User, descriptors, noise, user};
 
 /// The pause after the first time in a row that no connection can be accepted, mostly for want of file descriptors, and the
 /// longest. They are not lost: they wait in the kernel.
@@ -44,7 +44,7 @@ const WRITTEN_AHEAD: usize = 32 << 10;
 /// Of `max_connections` each peer has its part; beyond, connections are closed as soon as they come. A unix socket's file is gone at the end.
 pub async fn serve(
     mut listener: Listener,
-    service: Arc<dyn Service>,
+    service: Service,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -93,7 +93,7 @@ pub async fn serve(
                 }
                 if let Some(place) = enter(&crowd, accepted.share(), limits.max_connections) {
                     let stopping = stopping.clone();
-                    connections.spawn(welcome(accepted, place, Arc::clone(&service), limits, stopping));
+                    connections.spawn(welcome(accepted, place, service.clone(), limits, stopping));
                 }
             }
         }
@@ -196,7 +196,7 @@ async fn told_to(stopping: &mut watch::Receiver<bool>) {
 async fn welcome(
     accepted: Accepted,
     place: Place,
-    service: Arc<dyn Service>,
+    service: Service,
     limits: Limits,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -211,7 +211,7 @@ async fn welcome(
                 groups.extend(user::groups(name));
             }
             let peer = Peer::Unix { user, groups, pid, open_to_all };
-            connection(stream, place, peer, Hosts::Socket, service, limits, stopping).await;
+            connection(stream, place, peer, AllowedHosts::Socket, service, limits, stopping).await;
         }
         Accepted::Tls(stream, address, tls, _) => {
             let handshake = tokio::select! {
@@ -222,7 +222,7 @@ async fn welcome(
             match handshake {
                 Ok(Ok((stream, identity))) => {
                     let peer = Peer::Tls { address, identity };
-                    connection(stream, place, peer, Hosts::Any, service, limits, stopping).await;
+                    connection(stream, place, peer, AllowedHosts::Any, service, limits, stopping).await;
                 }
                 Ok(Err(
                     why @ (HandshakeError::NotTls | HandshakeError::Gone | HandshakeError::Broken(_)),
@@ -272,8 +272,8 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Cut>(
     mut stream: S,
     place: Place,
     peer: Peer,
-    hosts: Hosts,
-    service: Arc<dyn Service>,
+    hosts: AllowedHosts,
+    service: Service,
     limits: Limits,
     mut stopping: watch::Receiver<bool>,
 ) {

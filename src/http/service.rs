@@ -1,112 +1,32 @@
-//! The port between HTTP and what stands behind it.
+//! What is served: calls, and by a router everything else.
+//!
+//! The path of a call is known before the router is asked, so that a poll costs nothing of it. Whatever the router
+//! knows by its path and method goes through the same guard: no route can be added without it.
 
-use std::fmt;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
 use bytes::Bytes;
-use hyper::{HeaderMap, StatusCode};
-use tokio::sync::mpsc;
-use whydown_wire::Body;
+use hyper::{HeaderMap, Method, StatusCode, Uri};
+use whydown_wire::Body as Reply;
 
-use super::{Begun, Identity};
+use super::answer::Trouble;
+use super::exchange::{Refusal, Shared, flow};
+use super::{Begun, Peer};
 
-/// Who is at the other end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Peer {
-    /// Somebody on the network, in plain text: nobody has said who.
-    Tcp {
-        /// Where from.
-        address: SocketAddr,
-        /// Whose process it is, where it is one of this host and the kernel tells.
-        user: Option<User>,
-    },
-    /// Somebody on the network who has shown a certificate of our authority.
-    Tls {
-        /// Where from.
-        address: SocketAddr,
-        /// Whose certificate.
-        identity: Identity,
-    },
-    /// A process on this host, as the kernel names it.
-    Unix {
-        /// User.
-        user: User,
-        /// Its groups: the process's own, and where `open_to_all` those that the user is in by `/etc/group`.
-        groups: Vec<u32>,
-        /// Process, where the kernel tells.
-        pid: Option<i32>,
-        /// Whether the socket's file lets everybody in, so that having come in says nothing.
-        open_to_all: bool,
-    },
-}
+/// Where JSON is, and troubles are JSON too.
+const API: &str = "/v1/";
 
-/// A user of this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// Number.
-    pub uid: u32,
-    /// Its name, if this host has one for it.
-    pub name: Option<String>,
-}
-
-impl User {
-    /// The user of this number.
-    pub(super) fn of(uid: u32) -> Self {
-        Self { uid, name: super::user::name(uid) }
-    }
-
-    fn word(&self) -> &str {
-        self.name.as_deref().unwrap_or("a user without a name")
-    }
-}
-
-impl Peer {
-    /// Its address, where it has one.
-    pub fn ip(&self) -> Option<IpAddr> {
-        match self {
-            Self::Tcp { address, .. } | Self::Tls { address, .. } => Some(address.ip()),
-            Self::Unix { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { address, user: None } => write!(f, "{address}"),
-            Self::Tcp { address, user: Some(user) } => {
-                write!(f, "{} (uid {}) at {address}", user.word(), user.uid)
-            }
-            Self::Tls { address, identity } => write!(f, "{identity} at {address}"),
-            Self::Unix { user, pid: None, .. } => write!(f, "{} (uid {})", user.word(), user.uid),
-            Self::Unix { user, pid: Some(pid), .. } => {
-                write!(f, "{} (uid {}, pid {pid})", user.word(), user.uid)
-            }
-        }
-    }
-}
-
-/// By which door a request came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// POST to `/` or `/RPC2`: an XML-RPC call in the body.
-    Call,
-    /// GET below `/v1/`: a question in the path. No body.
-    Look,
-}
-
-/// A whole request.
+/// A POST to `/` or `/RPC2`, whole.
 #[derive(Debug, Clone)]
-pub struct Request {
-    /// By which door.
-    pub door: Door,
-    /// The path, as sent.
-    pub path: String,
-    /// What stands behind the question mark, as sent.
-    pub query: Option<String>,
+pub struct Call {
     /// The headers. `flowid` is the engine's correlation id.
     pub headers: HeaderMap,
     /// The body, unpacked, within the limit.
@@ -115,70 +35,66 @@ pub struct Request {
     pub begun: Begun,
 }
 
-/// What goes back.
-#[derive(Debug)]
-pub struct Answer {
-    /// HTTP status. XML-RPC's own refusals are 200.
-    pub status: StatusCode,
-    /// Such as `text/xml`.
-    pub content_type: &'static str,
-    /// The body.
-    pub content: Content,
-    /// When to come again, where it says that there is no room now.
-    pub retry_after_s: Option<u32>,
+/// A reply to come. A body that others are given too is packed at most once.
+pub type ReplyFuture = Pin<Box<dyn Future<Output = Arc<Reply>> + Send>>;
+
+/// Who answers calls.
+pub trait Calls: Send + Sync + 'static {
+    /// Answers a call; its own refusals are replies too. When the client has gone it is dropped, unless it was said that
+    /// it has [begun](Begun::now): then it runs to its end.
+    fn call(self: Arc<Self>, peer: Peer, call: Call) -> ReplyFuture;
 }
 
-/// A body on its way out.
-#[derive(Debug)]
-pub enum Content {
-    /// All of it; packed at most once, however many it is given to.
-    Whole(Arc<Body>),
-    /// Piece by piece, until the sender is dropped. A full channel means that the client reads slowly.
-    Stream(mpsc::Receiver<Bytes>),
+/// See the module page. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    pub(super) calls: Arc<dyn Calls>,
+    router: Router,
 }
 
-impl Answer {
-    fn new(status: StatusCode, content_type: &'static str, content: Content) -> Self {
-        Self { status, content_type, content, retry_after_s: None }
+impl Service {
+    /// These calls, and these routes: a path each, as [`Router::route`] has it, with what answers there. A handler finds
+    /// the [`Peer`] among the request's extensions, and in its body all of it, within the limit.
+    pub fn new(
+        calls: Arc<dyn Calls>,
+        routes: impl IntoIterator<Item = (&'static str, MethodRouter)>,
+    ) -> Self {
+        let guarded = |router: Router, (path, methods): (&str, MethodRouter)| {
+            router.route(path, methods.route_layer(from_fn(guard)))
+        };
+        let router = routes.into_iter().fold(Router::new(), guarded);
+        Self { calls, router: router.method_not_allowed_fallback(wrong_method).fallback(no_page) }
     }
 
-    /// An XML-RPC reply.
-    pub fn xml(body: Bytes) -> Self {
-        Self::shared_xml(Arc::new(Body::new(body)))
-    }
-
-    /// An XML-RPC reply that others are given too.
-    pub fn shared_xml(body: Arc<Body>) -> Self {
-        Self::new(StatusCode::OK, "text/xml", Content::Whole(body))
-    }
-
-    /// A JSON document.
-    pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self::new(status, "application/json", Content::Whole(Arc::new(Body::new(body.into()))))
-    }
-
-    /// One JSON document a line, as they come.
-    pub fn json_lines(pieces: mpsc::Receiver<Bytes>) -> Self {
-        Self::new(StatusCode::OK, "application/x-ndjson", Content::Stream(pieces))
-    }
-
-    /// A JSON document, as it comes.
-    pub fn json_pieces(pieces: mpsc::Receiver<Bytes>) -> Self {
-        Self::new(StatusCode::OK, "application/json", Content::Stream(pieces))
-    }
-
-    /// Plain text.
-    pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Self {
-        Self::new(status, "text/plain", Content::Whole(Arc::new(Body::new(text.into()))))
+    /// What the router answers.
+    pub(super) async fn route(&self, request: Request) -> Response {
+        use tower_service::Service as _;
+        // A router is always ready.
+        self.router.clone().call(request).await.unwrap_or_else(|never| match never {})
     }
 }
 
-/// An answer to come.
-pub type AnswerFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+/// Before every handler: whether a web page asks, and the body within its limits. The handler runs on a task of its own.
+async fn guard(mut request: Request, next: Next) -> Response {
+    let shared = request.extensions_mut().remove::<Arc<Shared>>().expect("each exchange brings it along");
+    let path = request.uri().path().to_owned();
+    let answered = async {
+        let request = shared.read_for_router(request).await?;
+        let flow = flow(request.headers());
+        shared.run(&path, flow, Begun::default(), next.run(request)).await
+    };
+    answered.await.unwrap_or_else(|refusal| refusal.response().map(Body::from))
+}
 
-/// What stands behind HTTP.
-pub trait Service: Send + Sync + 'static {
-    /// Answers a request. When the client has gone it is dropped, unless it was said that it has [begun](Begun::now): then it
-    /// runs to its end.
-    fn call(self: Arc<Self>, peer: Peer, request: Request) -> AnswerFuture;
+/// Which methods there are stands in `Allow`.
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let text = format!("{} does not take {method}\n", uri.path());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text).response().map(Body::from)
+}
+
+async fn no_page(uri: Uri) -> Response {
+    if uri.path().starts_with(API) {
+        return Trouble::not_found("there is nothing at this path").into_response();
+    }
+    Refusal::new(StatusCode::NOT_FOUND, "No such page").response().map(Body::from)
 }

@@ -36,7 +36,7 @@ impl Turns {
             shares.retain(|_, own| Arc::strong_count(own) > 1);
             Arc::clone(shares.entry(share).or_insert_with(|| Arc::new(Semaphore::new(self.each))))
         };
-        // First among one's own: before the door to all stand only as many as may go in.
+        // First among one's own: before the one for all stand only as many as may go in.
         let own = own.acquire_owned().await.expect("nobody closes it");
         let all = Arc::clone(&self.all).acquire_owned().await.expect("nobody closes it");
         Turn { _all: all, _own: own }

@@ -13,12 +13,20 @@ use whydown_core::sample::{Devices, Samples};
 use whydown_core::snapshot::{DomainPublic, Snapshot};
 use whydown_wire::{Board, Bodies, Generation, HostFacts};
 
-use super::rights::Sight;
 use crate::daemon::engine::Published;
 use crate::told;
 
+/// How much somebody may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// Everything.
+    Full,
+    /// What is no secret: see the module page.
+    Public,
+}
+
 /// An ending without words of others.
-fn plain_ending(ending: &Ending) -> Ending {
+fn public_ending(ending: &Ending) -> Ending {
     let mut plain = Ending { evidence: Vec::new(), acknowledged: None, ..ending.clone() };
     let earlier = plain.earlier.iter_mut().map(|earlier| {
         (earlier.facts, earlier.changed) = (0, Vec::new());
@@ -36,15 +44,15 @@ fn plain_ending(ending: &Ending) -> Ending {
 }
 
 /// An ending, as far as somebody may be told.
-pub fn told_ending(ending: &Ending, sight: Sight) -> told::Ending {
-    match sight {
-        Sight::Whole => told::Ending::of(ending),
-        Sight::Plain => told::Ending::of(&plain_ending(ending)),
+pub fn told_ending(ending: &Ending, visibility: Visibility) -> told::Ending {
+    match visibility {
+        Visibility::Full => told::Ending::of(ending),
+        Visibility::Public => told::Ending::of(&public_ending(ending)),
     }
 }
 
 /// The machine itself, without what it is made of: images, addresses and what of the host they lead to.
-fn plain_devices(made: &Devices) -> Devices {
+fn public_devices(made: &Devices) -> Devices {
     Devices {
         kvm: made.kvm,
         acpi: made.acpi,
@@ -58,45 +66,45 @@ fn plain_devices(made: &Devices) -> Devices {
 }
 
 /// A VM, as far as somebody may be told.
-pub fn seen(domain: Arc<DomainPublic>, sight: Sight) -> Arc<DomainPublic> {
+pub fn seen(domain: Arc<DomainPublic>, visibility: Visibility) -> Arc<DomainPublic> {
     let nothing_said = domain.ending.is_none() && domain.paused_by.is_none() && domain.made.is_none();
-    if nothing_said || sight == Sight::Whole {
+    if nothing_said || visibility == Visibility::Full {
         return domain;
     }
-    let ending = domain.ending.as_deref().map(|ending| Arc::new(plain_ending(ending)));
-    let made = domain.made.as_deref().map(|made| Arc::new(plain_devices(made)));
+    let ending = domain.ending.as_deref().map(|ending| Arc::new(public_ending(ending)));
+    let made = domain.made.as_deref().map(|made| Arc::new(public_devices(made)));
     Arc::new(DomainPublic { ending, paused_by: None, made, ..(*domain).clone() })
 }
 
-/// A picture without words of others.
-fn plain_snapshot(snapshot: &Snapshot) -> Snapshot {
-    let seen = |domain: &Arc<DomainPublic>| seen(Arc::clone(domain), Sight::Plain);
+/// A snapshot without words of others.
+fn public_snapshot(snapshot: &Snapshot) -> Snapshot {
+    let seen = |domain: &Arc<DomainPublic>| seen(Arc::clone(domain), Visibility::Public);
     let domains: BTreeMap<_, _> = snapshot.domains.iter().map(|(id, domain)| (*id, seen(domain))).collect();
     Snapshot { domains, ..snapshot.clone() }
 }
 
 /// What is known of the host, as far as somebody may be told: the kernel shows its UUID to root alone.
-pub fn plain_host(facts: Arc<HostFacts>, sight: Sight) -> Arc<HostFacts> {
-    match sight {
-        Sight::Whole => facts,
-        Sight::Plain => Arc::new(HostFacts { uuid: None, ..(*facts).clone() }),
+pub fn public_host(facts: Arc<HostFacts>, visibility: Visibility) -> Arc<HostFacts> {
+    match visibility {
+        Visibility::Full => facts,
+        Visibility::Public => Arc::new(HostFacts { uuid: None, ..(*facts).clone() }),
     }
 }
 
-/// The replies to polls for those who may not be told everything, made anew when somebody asks and the picture has
+/// The replies to polls for those who may not be told everything, made anew when somebody asks and the snapshot has
 /// changed.
-pub struct PlainBoard {
+pub struct PublicReplies {
     board: Board,
     last: Mutex<Option<(Arc<Snapshot>, Arc<Bodies>)>>,
 }
 
-impl PlainBoard {
+impl PublicReplies {
     /// For managers of this generation.
     pub fn new(generation: Generation) -> Self {
         Self { board: Board::new(generation), last: Mutex::default() }
     }
 
-    /// As much of this picture as everybody may be told, with the replies that it gives.
+    /// As much of this snapshot as everybody may be told, with the replies that it gives.
     pub fn published(&self, snapshot: &Arc<Snapshot>) -> Published {
         let bodies = self.bodies(snapshot);
         Published { snapshot: Arc::clone(bodies.snapshot()), bodies }
@@ -109,7 +117,7 @@ impl PlainBoard {
         {
             return Arc::clone(bodies);
         }
-        let bodies = self.board.update(&Arc::new(plain_snapshot(snapshot)), &Arc::new(Samples::default()));
+        let bodies = self.board.update(&Arc::new(public_snapshot(snapshot)), &Arc::new(Samples::default()));
         *last = Some((Arc::clone(snapshot), Arc::clone(&bodies)));
         bodies
     }
@@ -138,6 +146,6 @@ mod tests {
         };
         let told =
             Devices { kvm: true, machine: "pc".into(), memory_kib: 2048, vcpus: 2, ..Devices::default() };
-        assert_eq!(plain_devices(&made), told);
+        assert_eq!(public_devices(&made), told);
     }
 }

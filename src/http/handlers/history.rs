@@ -1,27 +1,30 @@
-//! What is read of the ledger for whoever asks: page by page, each only when the one before was taken in.
+//! `GET /v1/history`: what is read of the ledger for whoever asks, page by page, each only when the one before was taken
+//! in.
 //!
 //! An answer to a reader that takes nothing holds a page or two and nothing of the ledger. A reader that goes takes its
 //! read along. When too much is being read already, that is said at once; nothing that acts waits for any of this.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
 use bytes::Bytes;
-use hyper::StatusCode;
 use tokio::sync::{mpsc, oneshot, watch};
 use whydown_core::time::Wall;
-use whydown_ledger::{Busy, Cursor, Ledger, Page, Query};
+use whydown_ledger::{Busy, Cursor, Ledger, Page, Query as Endings};
 
+use super::Reader;
 use crate::daemon::meant::Meant;
-use crate::http::rights::Sight;
-use crate::http::visibility::told_ending;
-use crate::http::{Answer, Share};
+use crate::http::answer::{Trouble, json_bytes, json_pieces};
+use crate::http::query::Query;
+use crate::http::state::AppState;
+use crate::http::visibility::{Visibility, told_ending};
 use crate::told;
 
 /// Bytes of endings that are read at once; as JSON they are some three times as long.
 const PAGE_BYTES: usize = 8 << 10;
-
-/// Bytes of one piece of an answer that is made from memory, about.
-const PIECE_BYTES: usize = 16 << 10;
 
 /// Bytes of one answer, about. The rest is behind `next`.
 const ANSWER_BYTES: usize = 8 << 20;
@@ -46,42 +49,29 @@ enum NoPage {
     Slow,
 }
 
-/// Who reads.
-#[derive(Debug, Clone, Copy)]
-pub struct Reader {
-    /// Whose share of what is scarce is taken.
-    pub share: Share,
-    /// How much they may be told.
-    pub sight: Sight,
-}
-
-/// A question of `GET /v1/history`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Asked<'a> {
-    /// UUID or name.
-    pub vm: Option<&'a str>,
-    /// RFC 3339.
-    pub since: Option<&'a str>,
-    /// A number.
-    pub limit: Option<&'a str>,
-    /// The `next` of an earlier answer.
-    pub after: Option<&'a str>,
+/// The answer.
+pub async fn get(
+    State(state): State<Arc<AppState>>,
+    Extension(reader): Extension<Reader>,
+    Extension(query): Extension<Query>,
+) -> Result<Response, Trouble> {
+    state.history.answer(reader, &query).await
 }
 
 /// The reading side of the ledger. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Reads {
+pub struct History {
     ledger: Ledger,
     stopping: watch::Receiver<bool>,
 }
 
-impl Reads {
+impl History {
     /// Of this ledger.
     pub fn new(ledger: Ledger, stopping: watch::Receiver<bool>) -> Self {
         Self { ledger, stopping }
     }
 
-    async fn page(&self, reader: Reader, query: Query) -> Result<Page, NoPage> {
+    async fn page(&self, reader: Reader, query: Endings) -> Result<Page, NoPage> {
         let (deliver, delivered) = oneshot::channel();
         // If whoever asked goes, this is dropped, and the read with it.
         let reading = self
@@ -97,56 +87,44 @@ impl Reads {
     /// The newest endings that fit, as many as are read at once.
     ///
     /// # Errors
-    /// The answer that says why it is not known whether there are any.
-    pub async fn newest(&self, reader: Reader, query: Query) -> Result<Vec<told::Ending>, Answer> {
-        let page = self.page(reader, query).await.map_err(turned_away)?;
+    /// [`Trouble`] says why it is not known whether there are any.
+    pub async fn newest(&self, reader: Reader, query: Endings) -> Result<Vec<told::Ending>, Trouble> {
+        let page = self.page(reader, query).await?;
         match page.unread.first() {
-            Some(unread) if page.endings.is_empty() => {
-                Err(trouble(StatusCode::SERVICE_UNAVAILABLE, &unread.to_string()))
-            }
-            _ => Ok(page.endings.iter().map(|ending| told_ending(ending, reader.sight)).collect()),
+            Some(unread) if page.endings.is_empty() => Err(Trouble::unavailable(unread)),
+            _ => Ok(page.endings.iter().map(|ending| told_ending(ending, reader.visibility)).collect()),
         }
     }
 
-    /// The answer to `GET /v1/history`.
-    pub async fn history(&self, reader: Reader, asked: Asked<'_>) -> Answer {
-        let mut query = match query(asked) {
-            Ok(query) => query,
-            Err(wrong) => return trouble(StatusCode::BAD_REQUEST, &wrong),
-        };
-        if let Some(meant) = asked.vm.map(Meant::by) {
-            query = match self.about(reader, &meant, query).await {
-                Ok(query) => query,
-                Err(answer) => return answer,
-            };
+    async fn answer(&self, reader: Reader, asked: &Query) -> Result<Response, Trouble> {
+        let mut query = query(asked).map_err(Trouble::bad_request)?;
+        if let Some(meant) = asked.get("vm").map(Meant::by) {
+            query = self.about(reader, &meant, query).await?;
         }
-        let first = match self.page(reader, query.clone()).await {
-            Ok(page) => page,
-            Err(why) => return turned_away(why),
-        };
+        let first = self.page(reader, query.clone()).await?;
         if let Some(unread) = first.unread.first()
             && first.endings.is_empty()
             && first.next.is_none()
         {
-            return trouble(StatusCode::SERVICE_UNAVAILABLE, &unread.to_string());
+            return Err(Trouble::unavailable(unread));
         }
-        let mut writing = Writing::new(query.limit, reader.sight);
+        let mut writing = Writing::new(query.limit, reader.visibility);
         let piece = writing.page(&first);
         if writing.is_over() {
-            return Answer::json(StatusCode::OK, [piece, writing.end()].concat());
+            return Ok(json_bytes([piece, writing.end()].concat()));
         }
         let (pieces, body) = mpsc::channel(1);
         tokio::spawn(self.clone().go_on(reader, query, writing, piece, pieces));
-        Answer::json_pieces(body)
+        Ok(json_pieces(body))
     }
 
     /// The same question about the VM that is meant: by its UUID, or by a name, which may look like one.
-    async fn about(&self, reader: Reader, meant: &Meant, query: Query) -> Result<Query, Answer> {
-        let mut last = Query::default();
+    async fn about(&self, reader: Reader, meant: &Meant, query: Endings) -> Result<Endings, Trouble> {
+        let mut last = Endings::default();
         for known in meant.queries() {
             let (domain, name) = (known.domain, known.name.clone());
-            last = Query { domain, name, ..query.clone() };
-            if !self.newest(reader, Query { limit: 1, ..known }).await?.is_empty() {
+            last = Endings { domain, name, ..query.clone() };
+            if !self.newest(reader, Endings { limit: 1, ..known }).await?.is_empty() {
                 break;
             }
         }
@@ -157,7 +135,7 @@ impl Reads {
     async fn go_on(
         self,
         reader: Reader,
-        mut query: Query,
+        mut query: Endings,
         mut writing: Writing,
         mut piece: Vec<u8>,
         pieces: mpsc::Sender<Bytes>,
@@ -196,7 +174,7 @@ impl Reads {
 /// An answer that is being written.
 struct Writing {
     left: usize,
-    sight: Sight,
+    visibility: Visibility,
     bytes: usize,
     next: Option<Cursor>,
     unread: Vec<String>,
@@ -205,8 +183,16 @@ struct Writing {
 }
 
 impl Writing {
-    fn new(limit: usize, sight: Sight) -> Self {
-        Self { left: limit, sight, bytes: 0, next: None, unread: Vec::new(), begun: false, stopped: false }
+    fn new(limit: usize, visibility: Visibility) -> Self {
+        Self {
+            left: limit,
+            visibility,
+            bytes: 0,
+            next: None,
+            unread: Vec::new(),
+            begun: false,
+            stopped: false,
+        }
     }
 
     fn page(&mut self, page: &Page) -> Vec<u8> {
@@ -219,7 +205,7 @@ impl Writing {
                 piece.push(b',');
             }
             self.begun = true;
-            serde_json::to_writer(&mut piece, &told_ending(ending, self.sight))
+            serde_json::to_writer(&mut piece, &told_ending(ending, self.visibility))
                 .expect("told types have only texts, numbers and lists");
         }
         self.left = self.left.saturating_sub(page.endings.len());
@@ -248,56 +234,20 @@ impl Writing {
     }
 }
 
-fn query(asked: Asked<'_>) -> Result<Query, String> {
-    let since = asked.since.map(str::parse::<jiff::Timestamp>).transpose();
+fn query(asked: &Query) -> Result<Endings, String> {
+    let since = asked.get("since").map(str::parse::<jiff::Timestamp>).transpose();
     let since = since.map_err(|error| format!("since: {error}"))?;
     let since = since.map(|at| Wall(i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)));
-    let limit =
-        asked.limit.map(str::parse::<usize>).transpose().map_err(|error| format!("limit: {error}"))?;
+    let limit = asked.get("limit").map(str::parse::<usize>).transpose();
+    let limit = limit.map_err(|error| format!("limit: {error}"))?;
     let limit = limit.unwrap_or(100).min(ANSWER_MOST);
-    let after = asked.after.map(str::parse::<Cursor>).transpose();
+    let after = asked.get("after").map(str::parse::<Cursor>).transpose();
     let after = after.map_err(|error| format!("after: {error}"))?;
-    Ok(Query { since, limit, after, ..Query::default() })
+    Ok(Endings { since, limit, after, ..Endings::default() })
 }
 
-fn turned_away(why: NoPage) -> Answer {
-    let answer = trouble(StatusCode::SERVICE_UNAVAILABLE, &why.to_string());
-    Answer { retry_after_s: Some(COME_AGAIN_S), ..answer }
-}
-
-fn trouble(status: StatusCode, error: &str) -> Answer {
-    let body = serde_json::to_vec(&told::Trouble { error: error.into() }).expect("a text is always JSON");
-    Answer::json(status, body)
-}
-
-/// A JSON document of many members of one list, written as it is taken in: `head` up to the list, then its items, then
-/// `tail`.
-pub fn json_in_pieces(
-    head: Vec<u8>,
-    mut items: impl Iterator<Item = Vec<u8>> + Send + 'static,
-    tail: &'static [u8],
-) -> Answer {
-    let (pieces, body) = mpsc::channel(1);
-    tokio::spawn(async move {
-        let (mut piece, mut first, mut over) = (head, true, false);
-        while !over {
-            let Ok(room) = pieces.reserve().await else { return };
-            while piece.len() < PIECE_BYTES && !over {
-                match items.next() {
-                    Some(item) => {
-                        if !std::mem::take(&mut first) {
-                            piece.push(b',');
-                        }
-                        piece.extend(item);
-                    }
-                    None => {
-                        piece.extend(tail);
-                        over = true;
-                    }
-                }
-            }
-            room.send(std::mem::take(&mut piece).into());
-        }
-    });
-    Answer::json_pieces(body)
+impl From<NoPage> for Trouble {
+    fn from(why: NoPage) -> Self {
+        Self::unavailable(why).retry_after(COME_AGAIN_S)
+    }
 }

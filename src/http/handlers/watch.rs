@@ -1,14 +1,20 @@
 //! `GET /v1/watch`: all domains as they are, then every change, a line each.
 
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
 use bytes::Bytes;
-use tokio::sync::{broadcast, mpsc, watch};
-use whydown_core::snapshot::{DomainPublic, Snapshot};
+use tokio::sync::{broadcast, mpsc};
+use whydown_core::snapshot::DomainPublic;
 use whydown_core::time::Wall;
 
+use super::Reader;
 use crate::daemon::clock;
 use crate::daemon::engine::Change;
-use crate::http::Answer;
-use crate::http::rights::Sight;
+use crate::http::answer::{json_lines, to_json};
+use crate::http::state::AppState;
 use crate::http::visibility::{seen, told_ending};
 use crate::told;
 
@@ -16,16 +22,16 @@ use crate::told;
 const AHEAD: usize = 8;
 
 /// The stream, as much as its reader may be told. A reader that is too slow hears how much it missed.
-pub fn answer(
-    snapshot: std::sync::Arc<Snapshot>,
-    mut changes: broadcast::Receiver<Change>,
-    mut stopping: watch::Receiver<bool>,
-    sight: Sight,
-) -> Answer {
+pub async fn get(State(state): State<Arc<AppState>>, Extension(reader): Extension<Reader>) -> Response {
+    // First the changes: none falls between the snapshot and them.
+    let mut changes = state.changes.subscribe();
+    let visibility = reader.visibility;
+    let snapshot = state.published_for(visibility).snapshot;
+    let mut stopping = state.stopping.clone();
     let (lines, body) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         let line = |change: &told::Change| {
-            let mut line = serde_json::to_vec(change).expect("told types have only texts, numbers and lists");
+            let mut line = to_json(change);
             line.push(b'\n');
             Bytes::from(line)
         };
@@ -62,15 +68,17 @@ pub fn answer(
                 }
             };
             let next = match next {
-                Ok(Change::Now(domain)) => shown(&seen(domain, sight)),
+                Ok(Change::Now(domain)) => shown(&seen(domain, visibility)),
                 Ok(Change::Left(id, ending)) => told::Change {
                     left: Some(id.to_string()),
-                    ending: ending.as_deref().map(|ending| told_ending(ending, sight)),
+                    ending: ending.as_deref().map(|ending| told_ending(ending, visibility)),
                     ..change()
                 },
-                Ok(Change::Corrected(ending)) => {
-                    told::Change { ending: Some(told_ending(&ending, sight)), corrected: true, ..change() }
-                }
+                Ok(Change::Corrected(ending)) => told::Change {
+                    ending: Some(told_ending(&ending, visibility)),
+                    corrected: true,
+                    ..change()
+                },
                 Err(broadcast::error::RecvError::Lagged(missed)) => told::Change { missed, ..change() },
                 Err(broadcast::error::RecvError::Closed) => return,
             };
@@ -79,5 +87,5 @@ pub fn answer(
             }
         }
     });
-    Answer::json_lines(body)
+    json_lines(body)
 }

@@ -72,7 +72,7 @@ async fn a_client_that_reads_nothing_is_given_up() {
     let limits = Limits { write_timeout: SHORT, ..Limits::default() };
     let server = Server::start(Echo { shared: Some(Arc::clone(&shared)), ..Echo::default() }, limits).await;
     let mut client = server.connect().await;
-    client.send(get("/v1/shared")).await;
+    client.send(post("shared")).await;
     let head = client.head().await;
     assert!(head.contains("67108864"), "{head}");
     // Neither side moves until the server gives up and lets go of its copy.
@@ -210,8 +210,10 @@ async fn connections_beyond_the_limit_are_closed_and_places_come_free_again() {
 async fn a_panic_in_the_service_costs_one_answer() {
     let server = Server::plain().await;
     let mut client = server.connect().await;
-    client.send(get("/v1/panic")).await;
-    assert_eq!(client.response().await.status, 500);
+    for asked in [get("/v1/panic"), post("panic")] {
+        client.send(asked).await;
+        assert_eq!(client.response().await.status, 500);
+    }
     client.send(post("still there")).await;
     assert_eq!(client.response().await.text(), "still there");
     server.stop().await;

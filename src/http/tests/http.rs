@@ -40,14 +40,55 @@ async fn other_paths_and_methods_are_refused() {
         ("GET / HTTP/1.1", 405, Some("POST")),
         ("PUT /RPC2 HTTP/1.1", 405, Some("POST")),
         ("OPTIONS / HTTP/1.1", 405, Some("POST")),
-        ("POST /v1/vms HTTP/1.1", 405, Some("GET")),
+        ("POST /v1/vms HTTP/1.1", 405, Some("GET,HEAD")),
+        ("OPTIONS /v1/vms HTTP/1.1", 405, Some("GET,HEAD")),
+        ("POST /v1/nothing HTTP/1.1", 404, None),
+        ("GET /v1/nothing HTTP/1.1", 404, None),
+        ("GET /v1/vms/ HTTP/1.1", 404, None),
         ("GET /v1/vms HTTP/1.1", 200, None),
     ] {
         let response = server.ask(format!("{line}\r\nHost: h\r\nContent-Length: 0\r\n\r\n")).await;
         assert_eq!((response.status, response.header("allow")), (status, allow), "{line}");
     }
     assert_eq!(server.ask(get("/x")).await.text(), "No such page");
+    let nothing = "{\"error\":\"there is nothing at this path\"}";
+    assert_eq!(server.ask(get("/v1/nothing")).await.text(), nothing);
     assert_eq!(server.ask(get("/v1/vms?wait=1&a=%20")).await.text(), "/v1/vms wait=1&a=%20");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_handler_is_asked_for_by_no_page_of_another_and_gets_its_body_within_the_limits() {
+    let limits = Limits { max_body_bytes: 1000, ..Limits::default() };
+    let server = Server::start(Echo::default(), limits).await;
+    let ask = async |path: &str, more: &str| {
+        server.ask(format!("GET {path} HTTP/1.1\r\nHost: h\r\n{more}\r\n\r\n")).await
+    };
+    for path in ["/v1/vms", "/v1/body", "/v1/long"] {
+        let refused = ask(path, "Sec-Fetch-Site: cross-site\r\n").await;
+        assert_eq!(refused.status, 403, "{path}");
+        assert_eq!(ask(path, "Content-Length: 1001\r\n").await.status, 413, "{path}");
+    }
+    let given = server.ask("GET /v1/body HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody").await;
+    assert_eq!((given.status, given.text()), (200, "body"));
+    for response in [ask("/v1/vms", "").await, ask("/v1/nothing", "").await, ask("/nothing", "").await] {
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(response.header("cross-origin-resource-policy"), Some("same-origin"));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_head_is_that_of_the_answer_and_nothing_behind_it() {
+    let server = Server::plain().await;
+    let mut client = server.connect().await;
+    for path in ["/v1/long", "/v1/long", "/v1/nothing"] {
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+        let head = client.head().await;
+        assert_eq!(head.contains(&LONG.to_string()), path == "/v1/long", "{head}");
+    }
+    client.send(post("still there")).await;
+    assert_eq!(client.response().await.text(), "still there");
     server.stop().await;
 }
 
@@ -158,6 +199,9 @@ async fn long_answers_are_packed_for_those_who_can_unpack_them() {
         let response = ask(body, accept).await;
         assert_eq!((response.header("content-encoding"), response.text()), (None, body), "{accept}");
     }
+    let response = server.ask("GET /v1/long HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n").await;
+    assert_eq!(response.header("content-encoding"), Some("gzip"));
+    assert_eq!(gunzip(&response.body), vec![b'x'; LONG]);
     server.stop().await;
 }
 
@@ -167,11 +211,11 @@ async fn a_shared_body_is_packed_once_and_sent_whole() {
     let shared = Arc::new(Body::new(plain.clone()));
     let service = Echo { shared: Some(Arc::clone(&shared)), ..Echo::default() };
     let server = Server::start(service, Limits::default()).await;
-    assert!(server.ask(get("/v1/shared")).await.body == plain);
+    assert!(server.ask(post("shared")).await.body == plain);
     assert!(shared.gzip_if_made().is_none());
+    let packed = "POST / HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\nContent-Length: 6\r\n\r\nshared";
     for _ in 0..3 {
-        let response =
-            server.ask("GET /v1/shared HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n").await;
+        let response = server.ask(packed).await;
         assert!(response.body == shared.gzip_if_made().unwrap());
         assert!(gunzip(&response.body) == plain);
     }

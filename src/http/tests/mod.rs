@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::{Extension, routing};
 use bytes::Bytes;
-use hyper::StatusCode;
+use hyper::Uri;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -23,14 +24,14 @@ use super::*;
 /// Longer than any answer should take, shorter than a person would wait.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Says back what it was asked, or does what the path says.
+/// Says back what it was called with, or does what it says; and so by its paths.
 #[derive(Default)]
 struct Echo {
-    /// A body that many get, at `/v1/shared`.
+    /// A body that many get, by the call `shared`.
     shared: Option<Arc<Body>>,
-    /// Lets `/v1/wait` go on.
+    /// Lets what waits go on.
     go_on: Arc<Notify>,
-    /// How often `/v1/wait` has begun and ended.
+    /// How often something that waits has begun and ended.
     begun: Arc<AtomicUsize>,
     ended: Arc<AtomicUsize>,
     /// How often it was dropped before its end.
@@ -40,7 +41,7 @@ struct Echo {
 }
 
 impl Echo {
-    async fn wait(&self) -> Answer {
+    async fn wait(&self) -> Bytes {
         struct Dropped<'a>(&'a AtomicUsize);
         impl Drop for Dropped<'_> {
             fn drop(&mut self) {
@@ -52,34 +53,54 @@ impl Echo {
         self.go_on.notified().await;
         std::mem::forget(dropped);
         self.ended.fetch_add(1, Ordering::SeqCst);
-        Answer::json(StatusCode::OK, "waited")
+        "waited".into()
+    }
+
+    async fn stream(&self) -> axum::response::Response {
+        let (sender, pieces) = mpsc::channel(4);
+        self.stream.as_ref().unwrap().send(sender).await.unwrap();
+        answer::json_lines(pieces)
+    }
+
+    /// It, and its paths.
+    fn service(self) -> Service {
+        let echo = Arc::new(self);
+        let (waits, streams) = (Arc::clone(&echo), Arc::clone(&echo));
+        let routes = [
+            ("/v1/wait", routing::get(async move || waits.wait().await)),
+            ("/v1/stream", routing::get(async move || streams.stream().await)),
+            ("/v1/panic", routing::get(async || -> String { panic!("a bug in a handler") })),
+            ("/v1/peer", routing::get(async |Extension(peer): Extension<Peer>| peer.to_string())),
+            (
+                "/v1/vms",
+                routing::get(async |uri: Uri| {
+                    let said = format!("{} {}", uri.path(), uri.query().unwrap_or("-"));
+                    answer::json_bytes(said.into())
+                }),
+            ),
+            ("/v1/long", routing::get(async || answer::json_bytes(vec![b'x'; LONG]))),
+            ("/v1/body", routing::get(async |body: Bytes| body)),
+        ];
+        Service::new(echo, routes)
     }
 }
 
-impl Service for Echo {
-    fn call(self: Arc<Self>, peer: Peer, request: Request) -> AnswerFuture {
+/// Bytes of what is at `/v1/long`.
+const LONG: usize = 1401;
+
+impl Calls for Echo {
+    fn call(self: Arc<Self>, _peer: Peer, call: Call) -> ReplyFuture {
         Box::pin(async move {
-            match (request.door, request.path.as_str()) {
-                (Door::Look, "/v1/shared") => Answer::shared_xml(Arc::clone(self.shared.as_ref().unwrap())),
-                (Door::Look, "/v1/wait") => self.wait().await,
-                (Door::Call, _) if request.body.trim_ascii_end() == b"wait" => self.wait().await,
-                (Door::Call, _) if request.body.as_ref() == b"begin" => {
-                    request.begun.now();
-                    self.wait().await
-                }
-                (Door::Look, "/v1/stream") => {
-                    let (sender, pieces) = mpsc::channel(4);
-                    self.stream.as_ref().unwrap().send(sender).await.unwrap();
-                    Answer::json_lines(pieces)
-                }
-                (Door::Look, "/v1/panic") => panic!("a bug in a verb"),
-                (Door::Look, "/v1/peer") => Answer::text(StatusCode::OK, peer.to_string()),
-                (Door::Look, path) => {
-                    let query = request.query.as_deref().unwrap_or("-");
-                    Answer::json(StatusCode::OK, format!("{path} {query}"))
-                }
-                (Door::Call, _) => Answer::xml(request.body),
+            if call.body.as_ref() == b"begin" {
+                call.begun.now();
             }
+            let reply = match call.body.trim_ascii_end() {
+                b"shared" => return Arc::clone(self.shared.as_ref().unwrap()),
+                b"panic" => panic!("a bug in a verb"),
+                b"begin" | b"wait" => self.wait().await,
+                _ => call.body,
+            };
+            Arc::new(Body::new(reply))
         })
     }
 }
@@ -97,8 +118,12 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { drop(stopped.await) };
-        let task =
-            tokio::spawn(serve(Listener::Tcp(listener, Hosts::Any), Arc::new(service), limits, shutdown));
+        let task = tokio::spawn(serve(
+            Listener::Tcp(listener, AllowedHosts::Any),
+            service.service(),
+            limits,
+            shutdown,
+        ));
         Self { address, stop: Some(stop), task }
     }
 

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 fn serve_unix(socket: UnixSocket) -> (oneshot::Sender<()>, JoinHandle<()>) {
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async { drop(stopped.await) };
-    let service = Arc::new(Echo::default());
+    let service = Echo::default().service();
     (stop, tokio::spawn(serve(Listener::Unix(socket), service, Limits::default(), shutdown)))
 }
 
@@ -87,7 +87,7 @@ async fn a_socket_file_that_is_taken_away_is_made_again_and_anothers_is_left_alo
     std::fs::remove_file(&path).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async { drop(stopped.await) };
-    let task = tokio::spawn(serve(listener, Arc::new(Echo::default()), Limits::default(), shutdown));
+    let task = tokio::spawn(serve(listener, Echo::default().service(), Limits::default(), shutdown));
     patiently(async {
         while !path.exists() {
             tokio::time::sleep(Duration::from_millis(10)).await;

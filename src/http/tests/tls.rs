@@ -47,7 +47,7 @@ impl Host {
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { drop(stopped.await) };
         let listener = Listener::Tls(listener, Arc::clone(&tls));
-        let task = tokio::spawn(serve(listener, Arc::new(service), limits, shutdown));
+        let task = tokio::spawn(serve(listener, service.service(), limits, shutdown));
         Self { folder, authority, tls, server: Server { address, stop: Some(stop), task } }
     }
 
@@ -288,8 +288,8 @@ async fn the_unspecified_ipv6_address_takes_both_families_unless_another_has_ipv
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async { drop(stopped.await) };
     let task = tokio::spawn(serve(
-        Listener::Tcp(both, Hosts::Any),
-        Arc::new(Echo::default()),
+        Listener::Tcp(both, AllowedHosts::Any),
+        Echo::default().service(),
         Limits::default(),
         shutdown,
     ));

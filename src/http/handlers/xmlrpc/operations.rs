@@ -6,12 +6,12 @@ use whydown_core::evidence::tame;
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
 use whydown_core::operation::{Operation, OperationKind, SnapshotDisk};
-use whydown_wire::{Code, WorkKind, status_reply};
+use whydown_wire::{Body, Code, WorkKind, status_reply};
 
-use super::{Given, Service, refused};
+use super::{XmlRpc, own, refused};
 use crate::daemon::document::Document;
 use crate::daemon::space;
-use crate::http::{Peer, Request};
+use crate::http::{Call, Peer};
 
 /// A VM to be started.
 pub(super) struct Start {
@@ -22,18 +22,18 @@ pub(super) struct Start {
     pub paused: bool,
 }
 
-impl Service {
+impl XmlRpc {
     pub(super) async fn create(
         &self,
         peer: &Peer,
-        asked: &Request,
+        call: &Call,
         vm: Option<DomainId>,
         start: Start,
-    ) -> Given {
+    ) -> Arc<Body> {
         let Start { xml, judged, paused } = start;
         let document = match Document::read(xml, vm) {
             Ok(document) => document,
-            Err(bad) => return Given::Own(status_reply(Code::CreateError, &tame(&bad.to_string()))),
+            Err(bad) => return own(status_reply(Code::CreateError, &tame(&bad.to_string()))),
         };
         if let Err(forbidden) = self.judge.document(judged.as_deref().unwrap_or(&document.xml)).await {
             return refused(peer, Code::CreateError, &forbidden);
@@ -44,24 +44,24 @@ impl Service {
             domain,
             act: Operation::Create { name: document.name, xml: document.xml, made, paused },
         };
-        let outcome = self.ask(peer, asked, what).await;
-        Given::Own(whydown_wire::create_reply(domain, &outcome))
+        let outcome = self.ask(peer, call, what).await;
+        own(whydown_wire::create_reply(domain, &outcome))
     }
 
-    pub(super) async fn act(&self, peer: &Peer, asked: &Request, vm: DomainId, mut act: Operation) -> Given {
+    pub(super) async fn act(&self, peer: &Peer, call: &Call, vm: DomainId, mut act: Operation) -> Arc<Body> {
         if let Operation::Migrate(how) = &mut act
             && let Err(forbidden) = self.judge.migration(how).await
         {
             return refused(peer, Code::NotSupported, &forbidden);
         }
         let what = act.kind();
-        let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
-        Given::Own(match what {
+        let outcome = self.ask(peer, call, Wanted::Do { domain: vm, act }).await;
+        own(match what {
             OperationKind::Save => whydown_wire::work_begun_reply(WorkKind::Save, &outcome),
             OperationKind::Migrate => whydown_wire::work_begun_reply(WorkKind::Migration, &outcome),
             OperationKind::Abort => whydown_wire::cancel_reply(&outcome),
             OperationKind::SetVcpus if matches!(outcome, Reply::Done | Reply::DoneUnwritten) => {
-                self.picture().bodies.the_vm(vm, self.range(peer, asked))
+                self.state.published().bodies.the_vm(vm, self.range(peer, call))
             }
             _ => whydown_wire::act_reply(what, &outcome),
         })
@@ -71,11 +71,11 @@ impl Service {
     pub(super) async fn device(
         &self,
         peer: &Peer,
-        asked: &Request,
+        call: &Call,
         vm: DomainId,
         act: Operation,
         judged: Option<String>,
-    ) -> Given {
+    ) -> Arc<Body> {
         if let Some(document) = judged
             && let Err(forbidden) = self.judge.document(&document).await
         {
@@ -86,10 +86,10 @@ impl Service {
             Operation::ChangeMedium(medium) => medium.path.clone(),
             _ => None,
         };
-        let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
-        Given::Own(match (outcome, medium) {
+        let outcome = self.ask(peer, call, Wanted::Do { domain: vm, act }).await;
+        own(match (outcome, medium) {
             (Reply::Done | Reply::DoneUnwritten, _) => {
-                self.picture().bodies.the_vm(vm, self.range(peer, asked))
+                self.state.published().bodies.the_vm(vm, self.range(peer, call))
             }
             (Reply::Refused(text), Some(path)) if space::is_missing(path.clone()).await => {
                 whydown_wire::no_image_reply(&text)
@@ -102,23 +102,23 @@ impl Service {
     pub(super) async fn snapshot(
         &self,
         peer: &Peer,
-        asked: &Request,
+        call: &Call,
         vm: DomainId,
         disks: Vec<SnapshotDisk>,
         frozen: bool,
-    ) -> Given {
+    ) -> Arc<Body> {
         if let Err(forbidden) = self.judge.snapshot(&disks) {
             return refused(peer, Code::NotSupported, &forbidden);
         }
         if !frozen {
             let act = Operation::Snapshot { disks: disks.clone(), quiesce: true };
-            let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
+            let outcome = self.ask(peer, call, Wanted::Do { domain: vm, act }).await;
             if !matches!(outcome, Reply::Refused(_)) {
-                return Given::Own(whydown_wire::snapshot_reply(true, &outcome));
+                return own(whydown_wire::snapshot_reply(true, &outcome));
             }
         }
         let act = Operation::Snapshot { disks, quiesce: false };
-        let outcome = self.ask(peer, asked, Wanted::Do { domain: vm, act }).await;
-        Given::Own(whydown_wire::snapshot_reply(false, &outcome))
+        let outcome = self.ask(peer, call, Wanted::Do { domain: vm, act }).await;
+        own(whydown_wire::snapshot_reply(false, &outcome))
     }
 }

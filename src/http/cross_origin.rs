@@ -16,15 +16,13 @@ use hyper::header::{self, HeaderName};
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, StatusCode, Uri};
 
-use super::Door;
-
 /// What the name in `Host` must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hosts {
+pub enum AllowedHosts {
     /// A name or an address of loopback, with any port.
     Loopback,
-    /// The same to look; a call may give any name, as managers call by names of their own.
-    LoopbackToLook,
+    /// The same to read; a call may give any name, as managers call by names of their own.
+    LoopbackToRead,
     /// The same, or what clients of unix sockets put there: anything that no page can have as its name.
     Socket,
     /// Anything: whoever is there has shown a certificate, or was let in by name of a setting.
@@ -33,7 +31,7 @@ pub enum Hosts {
 
 /// Why a request is not served.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unmannered {
+pub(super) struct CrossOrigin {
     pub status: StatusCode,
     pub why: String,
 }
@@ -48,39 +46,45 @@ const BROWSERS_PREFIXES: &[&str] = &["sec-", "access-control-request-"];
 
 const SITE: &str = "sec-fetch-site";
 
-/// Whether a request may be served.
-pub(super) fn check(door: Door, hosts: Hosts, uri: &Uri, headers: &HeaderMap) -> Result<(), Unmannered> {
-    let forbidden = |why: String| Err(Unmannered { status: StatusCode::FORBIDDEN, why });
-    if let Some(name) = strange_host(door, hosts, uri, headers) {
-        return forbidden(format!(
+/// Whether a call may be served.
+pub(super) fn check_call(hosts: AllowedHosts, uri: &Uri, headers: &HeaderMap) -> Result<(), CrossOrigin> {
+    if hosts != AllowedHosts::LoopbackToRead {
+        check_host(hosts, uri, headers)?;
+    }
+    if let Some(name) = headers.keys().find(|name| is_browsers(name)) {
+        return forbidden(format!("calls of web pages are not served: this one has the header {name}"));
+    }
+    content_type(headers)
+}
+
+/// Whether something may be read.
+pub(super) fn check_read(hosts: AllowedHosts, uri: &Uri, headers: &HeaderMap) -> Result<(), CrossOrigin> {
+    check_host(hosts, uri, headers)?;
+    for site in headers.get_all(SITE) {
+        if !matches!(site.as_bytes(), b"same-origin" | b"none") {
+            return forbidden("web pages from elsewhere may not read: Sec-Fetch-Site says so".into());
+        }
+    }
+    for origin in headers.get_all(header::ORIGIN) {
+        let own = headers.get(header::HOST).map(|host| [b"//", host.as_bytes()].concat());
+        if !own.is_some_and(|own| origin.as_bytes().ends_with(&own)) {
+            return forbidden("web pages from elsewhere may not read: Origin is another".into());
+        }
+    }
+    Ok(())
+}
+
+fn forbidden(why: String) -> Result<(), CrossOrigin> {
+    Err(CrossOrigin { status: StatusCode::FORBIDDEN, why })
+}
+
+fn check_host(hosts: AllowedHosts, uri: &Uri, headers: &HeaderMap) -> Result<(), CrossOrigin> {
+    match strange_host(hosts, uri, headers) {
+        None => Ok(()),
+        Some(name) => forbidden(format!(
             "the header Host names {name:?}, which is no name of loopback; web pages may not come in under names of \
              their own"
-        ));
-    }
-    match door {
-        Door::Call => {
-            if let Some(name) = headers.keys().find(|name| is_browsers(name)) {
-                return forbidden(format!(
-                    "calls of web pages are not served: this one has the header {name}"
-                ));
-            }
-            content_type(headers)
-        }
-        Door::Look => {
-            let sites = headers.get_all(SITE).iter();
-            for site in sites {
-                if !matches!(site.as_bytes(), b"same-origin" | b"none") {
-                    return forbidden("web pages from elsewhere may not read: Sec-Fetch-Site says so".into());
-                }
-            }
-            for origin in headers.get_all(header::ORIGIN) {
-                let own = headers.get(header::HOST).map(|host| [b"//", host.as_bytes()].concat());
-                if !own.is_some_and(|own| origin.as_bytes().ends_with(&own)) {
-                    return forbidden("web pages from elsewhere may not read: Origin is another".into());
-                }
-            }
-            Ok(())
-        }
+        )),
     }
 }
 
@@ -89,25 +93,25 @@ fn is_browsers(name: &HeaderName) -> bool {
 }
 
 /// Clients say `text/xml`, some `application/xml`, few nothing. A form has none of these.
-fn content_type(headers: &HeaderMap) -> Result<(), Unmannered> {
+fn content_type(headers: &HeaderMap) -> Result<(), CrossOrigin> {
     for value in headers.get_all(header::CONTENT_TYPE) {
         let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
         let essence = essence.to_ascii_lowercase();
         if !matches!(essence.as_str(), "" | "text/xml" | "application/xml") && !essence.ends_with("+xml") {
             let why =
                 format!("a call is text/xml and not {:?}", essence.chars().take(64).collect::<String>());
-            return Err(Unmannered { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, why });
+            return Err(CrossOrigin { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, why });
         }
     }
     Ok(())
 }
 
 /// A name in `Host`, or in the request's own line, that must not be there.
-fn strange_host(door: Door, hosts: Hosts, uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let socket = match (hosts, door) {
-        (Hosts::Any, _) | (Hosts::LoopbackToLook, Door::Call) => return None,
-        (Hosts::Socket, _) => true,
-        (Hosts::Loopback | Hosts::LoopbackToLook, _) => false,
+fn strange_host(hosts: AllowedHosts, uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let socket = match hosts {
+        AllowedHosts::Any => return None,
+        AllowedHosts::Socket => true,
+        AllowedHosts::Loopback | AllowedHosts::LoopbackToRead => false,
     };
     let named = headers
         .get_all(header::HOST)
@@ -153,20 +157,29 @@ mod tests {
 
     use super::*;
 
-    fn asked(door: Door, hosts: Hosts, uri: &str, headers: &[(&str, &str)]) -> Result<(), Unmannered> {
+    type Check = fn(AllowedHosts, &Uri, &HeaderMap) -> Result<(), CrossOrigin>;
+    const CALL: Check = check_call;
+    const READ: Check = check_read;
+
+    fn asked(
+        check: Check,
+        hosts: AllowedHosts,
+        uri: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(), CrossOrigin> {
         let mut all = HeaderMap::new();
         for (name, value) in headers {
             all.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
         }
-        check(door, hosts, &uri.parse().unwrap(), &all)
+        check(hosts, &uri.parse().unwrap(), &all)
     }
 
-    fn call(headers: &[(&str, &str)]) -> Result<(), Unmannered> {
-        asked(Door::Call, Hosts::Any, "/", headers)
+    fn call(headers: &[(&str, &str)]) -> Result<(), CrossOrigin> {
+        asked(CALL, AllowedHosts::Any, "/", headers)
     }
 
-    fn look(headers: &[(&str, &str)]) -> Result<(), Unmannered> {
-        asked(Door::Look, Hosts::Loopback, "/v1/domains", headers)
+    fn read(headers: &[(&str, &str)]) -> Result<(), CrossOrigin> {
+        asked(READ, AllowedHosts::Loopback, "/v1/domains", headers)
     }
 
     #[test]
@@ -225,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_from_the_same_page_or_by_hand_is_served_and_from_another_page_not() {
+    fn a_read_from_the_same_page_or_by_hand_is_served_and_from_another_page_not() {
         let host = ("host", "localhost:54321");
         for good in [
             &[host][..],
@@ -235,7 +248,7 @@ mod tests {
             &[("host", "")],
             &[],
         ] {
-            assert_eq!(look(good), Ok(()), "{good:?}");
+            assert_eq!(read(good), Ok(()), "{good:?}");
         }
         for bad in [
             &[host, ("sec-fetch-site", "cross-site")][..],
@@ -247,7 +260,7 @@ mod tests {
             &[host, ("origin", "http://evil.example")],
             &[("origin", "http://evil.example")],
         ] {
-            assert_eq!(look(bad).unwrap_err().status, StatusCode::FORBIDDEN, "{bad:?}");
+            assert_eq!(read(bad).unwrap_err().status, StatusCode::FORBIDDEN, "{bad:?}");
         }
     }
 
@@ -292,30 +305,30 @@ mod tests {
         ];
         for name in good {
             assert!(is_loopback(name), "{name}");
-            assert!(asked(Door::Look, Hosts::Socket, "/v1/x", &[("host", name)]).is_ok());
+            assert!(asked(READ, AllowedHosts::Socket, "/v1/x", &[("host", name)]).is_ok());
         }
         for name in bad {
             assert!(!is_loopback(name), "{name}");
         }
-        for (door, path) in [(Door::Call, "/"), (Door::Look, "/v1/domains")] {
+        for (check, path) in [(CALL, "/"), (READ, "/v1/domains")] {
             for name in ["evil.example", "evil.example:54321", "h"] {
-                let refused = asked(door, Hosts::Loopback, path, &[("host", name)]).unwrap_err();
+                let refused = asked(check, AllowedHosts::Loopback, path, &[("host", name)]).unwrap_err();
                 assert!(refused.status == StatusCode::FORBIDDEN && refused.why.contains(name), "{refused:?}");
-                assert_eq!(asked(door, Hosts::Any, path, &[("host", name)]), Ok(()));
+                assert_eq!(asked(check, AllowedHosts::Any, path, &[("host", name)]), Ok(()));
             }
             let two = [("host", "localhost"), ("host", "evil.example")];
-            assert!(asked(door, Hosts::Loopback, path, &two).is_err());
+            assert!(asked(check, AllowedHosts::Loopback, path, &two).is_err());
             let line = format!("http://evil.example:1{path}");
-            assert!(asked(door, Hosts::Loopback, &line, &[("host", "localhost")]).is_err());
+            assert!(asked(check, AllowedHosts::Loopback, &line, &[("host", "localhost")]).is_err());
         }
         let by_name = [("host", "host7.example.org:54321")];
-        assert_eq!(asked(Door::Call, Hosts::LoopbackToLook, "/", &by_name), Ok(()));
-        assert!(asked(Door::Look, Hosts::LoopbackToLook, "/v1/domains", &by_name).is_err());
+        assert_eq!(asked(CALL, AllowedHosts::LoopbackToRead, "/", &by_name), Ok(()));
+        assert!(asked(READ, AllowedHosts::LoopbackToRead, "/v1/domains", &by_name).is_err());
     }
 
     #[test]
     fn clients_of_the_unix_socket_put_anything_there_that_no_page_can_be_called() {
-        let ask = |name: &str| asked(Door::Look, Hosts::Socket, "/v1/domains", &[("host", name)]);
+        let ask = |name: &str| asked(READ, AllowedHosts::Socket, "/v1/domains", &[("host", name)]);
         for name in [
             "localhost",
             "localhost:8080",
