@@ -43,9 +43,9 @@ impl Report {
     pub fn text(&self) -> String {
         match self {
             Self::Right(loaded) => {
-                let doors: String =
+                let opened: String =
                     opened(&loaded.settings).iter().map(|line| format!("# {line}\n")).collect();
-                format!("configuration is right\n{doors}{}", in_force(loaded))
+                format!("configuration is right\n{opened}{}", in_force(loaded))
             }
             Self::Wrong(mistakes) => format!("{mistakes}\n"),
         }

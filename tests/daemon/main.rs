@@ -1,4 +1,4 @@
-//! The daemon as its callers use it: its verbs, its figures, its doors with certificates, and guests that have an agent.
+//! The daemon as its callers use it: its verbs, its figures, its listeners with certificates, and guests that have an agent.
 
 mod guests;
 mod sampling;

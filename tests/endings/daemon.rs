@@ -1,4 +1,4 @@
-//! The daemon itself: its doors, its configuration, its ledger in trouble, and libvirt inside it.
+//! The daemon itself: its listeners, its configuration, its ledger in trouble, and libvirt inside it.
 
 use std::process::Command;
 

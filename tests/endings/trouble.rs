@@ -1,4 +1,4 @@
-//! The daemon's own troubles: no room, no door, nobody there who embeds libvirt. And what people read of it all.
+//! The daemon's own troubles: no room, no listener, nobody there who embeds libvirt. And what people read of it all.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 
-use crate::host::{Door, Host};
+use crate::host::{Host, Listener};
 
 /// Longer than all limits of the tests together: who is neither answered nor closed by then never will be.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -58,11 +58,11 @@ impl Response {
 
 impl Attacker {
     /// Connects, and shakes hands where there is TLS.
-    pub fn connect(host: &Host, door: Door) -> io::Result<Self> {
-        let stream = match door {
-            Door::Plain => Stream::Plain(TcpStream::connect(host.plain)?),
-            Door::Unix => Stream::Unix(UnixStream::connect(&host.socket)?),
-            Door::Tls => {
+    pub fn connect(host: &Host, listener: Listener) -> io::Result<Self> {
+        let stream = match listener {
+            Listener::Plain => Stream::Plain(TcpStream::connect(host.plain)?),
+            Listener::Unix => Stream::Unix(UnixStream::connect(&host.socket)?),
+            Listener::Tls => {
                 let name = ServerName::from(host.secured.ip());
                 let connection =
                     ClientConnection::new(Arc::clone(&host.client), name).map_err(io::Error::other)?;
@@ -80,11 +80,11 @@ impl Attacker {
     }
 
     /// Connects without a word, as the transport has it: where there is TLS, no handshake is begun.
-    pub fn raw(host: &Host, door: Door) -> io::Result<Self> {
-        let stream = match door {
-            Door::Plain => Stream::Plain(TcpStream::connect(host.plain)?),
-            Door::Tls => Stream::Plain(TcpStream::connect(host.secured)?),
-            Door::Unix => Stream::Unix(UnixStream::connect(&host.socket)?),
+    pub fn raw(host: &Host, listener: Listener) -> io::Result<Self> {
+        let stream = match listener {
+            Listener::Plain => Stream::Plain(TcpStream::connect(host.plain)?),
+            Listener::Tls => Stream::Plain(TcpStream::connect(host.secured)?),
+            Listener::Unix => Stream::Unix(UnixStream::connect(&host.socket)?),
         };
         let attacker = Self { stream, read: Vec::new() };
         limit(&attacker)?;

@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::attacker::{Attacker, param, post, post_with, xml};
-use crate::host::{DOORS, Door, Host, LIMITS, REQUEST_BYTES, VM};
+use crate::host::{Host, LIMITS, LISTENERS, Listener, REQUEST_BYTES, VM};
 
 /// What is said to it.
 #[derive(Debug, Clone, Copy)]
@@ -118,14 +118,14 @@ fn no_body_does_more_than_an_honest_refusal_costs() {
     let host = Host::start(LIMITS);
     let cases = cases();
     host.under_attack(|host| {
-        for door in DOORS {
+        for listener in LISTENERS {
             for (headers, body, said) in &cases {
                 let start = String::from_utf8_lossy(&body[..body.len().min(300)]);
-                let mut attacker = host.connect(door);
+                let mut attacker = host.connect(listener);
                 let _ = attacker.send(post_with(headers, body));
                 let Some(answer) = attacker.response() else {
                     // Closed while it was sent: the reset may overtake the answer.
-                    assert!(body.len() > REQUEST_BYTES, "{door:?}: no answer to {headers}{start}");
+                    assert!(body.len() > REQUEST_BYTES, "{listener:?}: no answer to {headers}{start}");
                     continue;
                 };
                 let as_said = match *said {
@@ -135,13 +135,17 @@ fn no_body_does_more_than_an_honest_refusal_costs() {
                     Http(status) => answer.status == status && answer.head.contains("text/plain"),
                 };
                 let answer_text = String::from_utf8_lossy(&answer.body);
-                assert!(as_said, "{door:?}: {headers}{start}\nnot {said:?}: {} {answer_text}", answer.status);
-                assert!(answer.body.len() < 8192, "{door:?}: {} bytes for {start}", answer.body.len());
+                assert!(
+                    as_said,
+                    "{listener:?}: {headers}{start}\nnot {said:?}: {} {answer_text}",
+                    answer.status
+                );
+                assert!(answer.body.len() < 8192, "{listener:?}: {} bytes for {start}", answer.body.len());
             }
         }
     });
     // One connection bears all of them that are calls within its limits, one after another.
-    let mut one = host.connect(DOORS[0]);
+    let mut one = host.connect(LISTENERS[0]);
     for (headers, body, said) in cases.iter().filter(|(_, _, said)| !matches!(said, Http(413))) {
         let answer = one.ask(post_with(headers, body));
         assert_eq!(answer.status == 200, !matches!(said, Http(_)));
@@ -159,8 +163,8 @@ fn calls_of_clients_that_are_gone_do_not_pile_up() {
     assert!(packed.len() < 2048, "{} bytes", packed.len());
     host.under_attack(|host| {
         for number in 0..2000 {
-            let door = if number % 3 == 0 { Door::Unix } else { Door::Plain };
-            let mut attacker = Attacker::raw(host, door).expect("the backlog is long enough");
+            let listener = if number % 3 == 0 { Listener::Unix } else { Listener::Plain };
+            let mut attacker = Attacker::raw(host, listener).expect("the backlog is long enough");
             let _ = attacker.send(&packed);
             // What it asked for has had a moment to begin.
             if number % 8 == 0 {
@@ -174,7 +178,7 @@ fn calls_of_clients_that_are_gone_do_not_pile_up() {
 fn what_was_refused_makes_no_line_of_its_own_in_the_log() {
     let host = Host::start(LIMITS);
     let forged = "x\n2026-01-01T00:00:00Z  INFO all is well\u{1b}[2J";
-    assert_eq!(host.connect(DOORS[0]).ask(post(xml(forged, ""))).code(), -1);
+    assert_eq!(host.connect(LISTENERS[0]).ask(post(xml(forged, ""))).code(), -1);
     whydown_lab::wait_until("the refusal is logged", crate::attacker::PATIENCE, || {
         host.log().contains("is not supported")
     });

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use crate::attacker::{Attacker, PATIENCE, post, xml};
-use crate::host::{CONNECTIONS, DOORS, Door, Host, LIMITS};
+use crate::host::{CONNECTIONS, Host, LIMITS, LISTENERS, Listener};
 use whydown_lab::wait_until;
 
-/// At each door.
+/// At each listener.
 const MANY: usize = 1000;
 
 /// Connections that are given back, at the latest when their time is over.
@@ -24,15 +24,15 @@ fn thousands_that_say_nothing_or_half_a_thing_take_no_more_than_the_places_there
         let before = host.open_files();
         host.under_attack(|host| {
             let mut crowd: Vec<Attacker> = Vec::new();
-            for door in DOORS {
+            for listener in LISTENERS {
                 for _ in 0..MANY {
-                    let mut attacker = Attacker::raw(host, door).expect("the backlog is long enough");
+                    let mut attacker = Attacker::raw(host, listener).expect("the backlog is long enough");
                     // With TLS this is no handshake: half open, or nonsense.
                     let _ = attacker.send(start);
                     crowd.push(attacker);
                 }
             }
-            // At three doors, each with one more that was accepted only to be closed.
+            // At three listeners, each with one more that was accepted only to be closed.
             let most = before + 3 * (CONNECTIONS + 1);
             assert!(host.open_files() <= most, "{} files are open", host.open_files());
             for attacker in &mut crowd {
@@ -48,20 +48,20 @@ fn thousands_that_say_nothing_or_half_a_thing_take_no_more_than_the_places_there
 fn one_more_than_the_limit_is_closed_at_once_and_who_is_in_stays_in() {
     // Far longer than a test waits: whoever is closed here is closed for the number alone.
     let host = Host::start("max_connections = 20\nheader_timeout_s = 600\nidle_timeout_s = 600\n");
-    for door in DOORS {
-        let mut inside: Vec<Attacker> = (0..20).map(|_| host.connect(door)).collect();
+    for listener in LISTENERS {
+        let mut inside: Vec<Attacker> = (0..20).map(|_| host.connect(listener)).collect();
         for client in &mut inside {
             assert_eq!(client.ask(post(xml("ping", ""))).code(), 0);
         }
         for _ in 0..200 {
             assert_eq!(
-                Attacker::raw(&host, door).expect("the backlog is long enough").rest(),
+                Attacker::raw(&host, listener).expect("the backlog is long enough").rest(),
                 "",
-                "{door:?}"
+                "{listener:?}"
             );
         }
-        // The other doors have places of their own.
-        for other in DOORS.into_iter().filter(|other| *other != door) {
+        // The other listeners have places of their own.
+        for other in LISTENERS.into_iter().filter(|other| *other != listener) {
             assert!(host.connect(other).asks("ping").contains("<int>0</int>"), "{other:?}");
         }
         for client in &mut inside {
@@ -69,7 +69,7 @@ fn one_more_than_the_limit_is_closed_at_once_and_who_is_in_stays_in() {
         }
         drop(inside.pop());
         wait_until("a place is free", PATIENCE, || {
-            Attacker::connect(&host, door)
+            Attacker::connect(&host, listener)
                 .is_ok_and(|mut next| next.send(post(xml("ping", ""))) && next.response().is_some())
         });
     }
@@ -106,13 +106,13 @@ impl Drop for Nobodys {
 fn the_many_of_one_user_keep_no_other_out() {
     let host = Host::start("max_connections = 20\nheader_timeout_s = 600\nidle_timeout_s = 600\n");
     let _crowd = Nobodys::hold(&[host.plain, host.secured], 60);
-    for door in [Door::Plain, Door::Tls] {
-        let mut managers: Vec<Attacker> = (0..10).map(|_| host.connect(door)).collect();
+    for listener in [Listener::Plain, Listener::Tls] {
+        let mut managers: Vec<Attacker> = (0..10).map(|_| host.connect(listener)).collect();
         for manager in &mut managers {
-            assert_eq!(manager.ask(post(xml("ping", ""))).code(), 0, "{door:?}");
+            assert_eq!(manager.ask(post(xml("ping", ""))).code(), 0, "{listener:?}");
         }
         for manager in &mut managers {
-            assert_eq!(manager.ask(post(xml("ping", ""))).code(), 0, "{door:?}: who is in stays in");
+            assert_eq!(manager.ask(post(xml("ping", ""))).code(), 0, "{listener:?}: who is in stays in");
         }
     }
 }
@@ -120,7 +120,7 @@ fn the_many_of_one_user_keep_no_other_out() {
 #[test]
 fn a_lack_of_file_descriptors_is_said_once_and_ends_with_what_is_idle() {
     let host = Host::start("header_timeout_s = 600\nidle_timeout_s = 600\n");
-    let mut inside: Vec<Attacker> = DOORS.into_iter().map(|door| host.connect(door)).collect();
+    let mut inside: Vec<Attacker> = LISTENERS.into_iter().map(|listener| host.connect(listener)).collect();
     // Of these, 128 are not for connections: libvirt's client ends the daemon where it gets none.
     let limit = host.open_files() + 128 + 20;
     host.limit_open_files(limit);
@@ -130,9 +130,9 @@ fn a_lack_of_file_descriptors_is_said_once_and_ends_with_what_is_idle() {
     for client in &mut inside {
         assert_eq!(client.ask(post(xml("ping", ""))).code(), 0);
     }
-    for door in DOORS {
+    for listener in LISTENERS {
         wait_until("a newcomer is answered", PATIENCE, || {
-            let answer = Attacker::connect(&host, door)
+            let answer = Attacker::connect(&host, listener)
                 .ok()
                 .and_then(|mut new| new.send(post(xml("ping", ""))).then(|| new.response()).flatten());
             answer.is_some_and(|answer| answer.code() == 0)
@@ -140,14 +140,14 @@ fn a_lack_of_file_descriptors_is_said_once_and_ends_with_what_is_idle() {
     }
     drop(crowd);
     let said = host.whole_log().matches("connections cannot be accepted").count();
-    assert!(said <= 2 * DOORS.len(), "it is said {said} times");
+    assert!(said <= 2 * LISTENERS.len(), "it is said {said} times");
 }
 
 #[test]
 fn the_nonsense_of_one_peer_is_logged_a_few_times_and_then_counted() {
     let host = Host::start(LIMITS);
     let nonsense = post("<methodCall>").repeat(100);
-    let mut attacker = host.connect(Door::Plain);
+    let mut attacker = host.connect(Listener::Plain);
     for _ in 0..50 {
         assert!(attacker.send(&nonsense));
         for _ in 0..100 {
@@ -166,9 +166,9 @@ fn thousands_of_connections_that_are_cut_leave_nothing_behind() {
     let destroy = post(xml("getVmStats", &crate::attacker::param("x")));
     let before = host.open_files();
     host.under_attack(|host| {
-        for door in [Door::Plain, Door::Tls, Door::Unix] {
+        for listener in [Listener::Plain, Listener::Tls, Listener::Unix] {
             for number in 0..MANY {
-                let mut attacker = Attacker::raw(host, door).expect("the backlog is long enough");
+                let mut attacker = Attacker::raw(host, listener).expect("the backlog is long enough");
                 // Nothing, half a request, a whole one whose answer finds nobody, and one behind the other.
                 let _ = match number % 4 {
                     0 => true,

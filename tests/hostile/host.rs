@@ -32,7 +32,7 @@ pub const REQUEST_BYTES: usize = 256 << 10;
 /// large requests: one of them read into values (64 bytes for a byte, as `tests/fuzz` holds it), and buffers.
 pub const MEMORY_KIB: u64 = 64 * 256 + 16 * 1024;
 
-/// The same where every place at three doors has a request of the largest size coming in: of these, 16 MiB wait, and the
+/// The same where every place at three listeners has a request of the largest size coming in: of these, 16 MiB wait, and the
 /// rest is refused; a connection has buffers of 32 KiB both ways.
 pub const CROWDED_KIB: u64 = MEMORY_KIB + 16 * 1024 + 3 * 64 * 64;
 
@@ -52,7 +52,7 @@ pub fn other_vm(number: usize) -> String {
 
 /// A way in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum Listener {
     /// TCP in plain text.
     Plain,
     /// TCP with TLS and a certificate.
@@ -62,9 +62,9 @@ pub enum Door {
 }
 
 /// All ways in.
-pub const DOORS: [Door; 3] = [Door::Plain, Door::Tls, Door::Unix];
+pub const LISTENERS: [Listener; 3] = [Listener::Plain, Listener::Tls, Listener::Unix];
 
-/// A whydownd with all doors open.
+/// A whydownd with all listeners open.
 pub struct Host {
     daemon: Whydownd,
     /// Where TCP in plain text is.
@@ -109,7 +109,7 @@ impl Host {
         Self::begin(limits, "test:///default", fill, |launch| launch)
     }
 
-    /// The same, with the doors as they are delivered.
+    /// The same, with the listeners as they are delivered.
     pub fn start_as_delivered(limits: &str) -> Self {
         Self::begin(limits, "test:///default", |_| (), Launch::as_delivered)
     }
@@ -153,7 +153,7 @@ impl Host {
         Self { daemon, plain, secured, socket, client: Arc::new(client), folder, node: None }
     }
 
-    /// Attacks it, with an honest manager at every door, and holds it to its bounds.
+    /// Attacks it, with an honest manager at every listener, and holds it to its bounds.
     pub fn under_attack(&self, attack: impl FnOnce(&Self)) {
         self.under_attack_within(MEMORY_KIB, attack);
     }
@@ -164,11 +164,11 @@ impl Host {
         self.forget_peak();
         let polls = std::thread::scope(|scope| {
             let (inside, is_inside) = channel();
-            let honest = DOORS.map(|door| {
+            let honest = LISTENERS.map(|listener| {
                 let ((stop, stopped), inside) = (channel::<()>(), inside.clone());
-                (stop, scope.spawn(move || self.poll_until(door, &inside, &stopped)))
+                (stop, scope.spawn(move || self.poll_until(listener, &inside, &stopped)))
             });
-            for _ in DOORS {
+            for _ in LISTENERS {
                 is_inside.recv_timeout(HONEST_LIMIT).expect("honest managers come in before the attack");
             }
             attack(self);
@@ -177,16 +177,19 @@ impl Host {
                 manager.join().expect("an honest manager is served")
             })
         });
-        for (door, (count, worst)) in DOORS.iter().zip(polls) {
-            assert!(count > 1 && worst < HONEST_LIMIT, "{door:?}: an honest poll took {worst:?}, of {count}");
+        for (listener, (count, worst)) in LISTENERS.iter().zip(polls) {
+            assert!(
+                count > 1 && worst < HONEST_LIMIT,
+                "{listener:?}: an honest poll took {worst:?}, of {count}"
+            );
         }
         let peak = self.memory_kib("VmHWM");
         let more = peak.saturating_sub(before);
         eprintln!("MEMORY {more} of {memory_kib} before {before}");
         assert!(more <= memory_kib, "{more} KiB more than the {before} before: over {memory_kib}");
-        for door in DOORS {
+        for listener in LISTENERS {
             wait_until("a newcomer is answered", PATIENCE, || {
-                let answer = Attacker::connect(self, door)
+                let answer = Attacker::connect(self, listener)
                     .ok()
                     .and_then(|mut new| new.send(post(xml("ping", ""))).then(|| new.response()).flatten());
                 answer.is_some_and(|answer| answer.code() == 0)
@@ -195,17 +198,23 @@ impl Host {
     }
 
     /// An honest manager: polls on one connection, which nobody may break. How often, and the longest that one took.
-    fn poll_until(&self, door: Door, inside: &Sender<()>, stopped: &Receiver<()>) -> (usize, Duration) {
-        let mut manager = self.connect(door);
+    fn poll_until(
+        &self,
+        listener: Listener,
+        inside: &Sender<()>,
+        stopped: &Receiver<()>,
+    ) -> (usize, Duration) {
+        let mut manager = self.connect(listener);
         let poll = post(xml("getAllVmStats", ""));
         let (mut count, mut worst, mut last) = (0, Duration::ZERO, false);
         loop {
             let asked = Instant::now();
-            assert!(manager.send(&poll), "{door:?}: closed after {count} polls");
-            let answer = manager.response().unwrap_or_else(|| panic!("{door:?}: no answer to poll {count}"));
+            assert!(manager.send(&poll), "{listener:?}: closed after {count} polls");
+            let answer =
+                manager.response().unwrap_or_else(|| panic!("{listener:?}: no answer to poll {count}"));
             worst = worst.max(asked.elapsed());
             count += 1;
-            assert!(answer.status == 200 && answer.text().contains(VM), "{door:?}: {answer:?}");
+            assert!(answer.status == 200 && answer.text().contains(VM), "{listener:?}: {answer:?}");
             if count == 1 {
                 inside.send(()).expect("the test waits for it");
             }
@@ -217,8 +226,8 @@ impl Host {
     }
 
     /// A connection that is ready: with TLS, the handshake is done.
-    pub fn connect(&self, door: Door) -> Attacker {
-        Attacker::connect(self, door).unwrap_or_else(|error| panic!("{door:?}: {error}"))
+    pub fn connect(&self, listener: Listener) -> Attacker {
+        Attacker::connect(self, listener).unwrap_or_else(|error| panic!("{listener:?}: {error}"))
     }
 
     /// A line of the daemon's `/proc/PID/status`.

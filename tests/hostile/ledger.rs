@@ -10,15 +10,15 @@ use rustix::process::Signal;
 use whydown_lab::wait_until;
 
 use crate::attacker::{PATIENCE, get, param, post, xml};
-use crate::host::{Door, Host, LIMITS, VM, other_vm};
+use crate::host::{Host, LIMITS, Listener, VM, other_vm};
 
 fn health(host: &Host) -> serde_json::Value {
-    let answer = host.connect(Door::Unix).ask(get("/v1/health"));
+    let answer = host.connect(Listener::Unix).ask(get("/v1/health"));
     serde_json::from_str(answer.text()).expect("it is JSON")
 }
 
 fn endings(host: &Host) -> (u16, usize) {
-    let answer = host.connect(Door::Unix).ask(get("/v1/history"));
+    let answer = host.connect(Listener::Unix).ask(get("/v1/history"));
     let told: serde_json::Value = serde_json::from_str(answer.text()).expect("it is JSON");
     (answer.status, told["endings"].as_array().map_or(0, Vec::len))
 }
@@ -30,7 +30,7 @@ fn fifo(path: &Path) {
 #[test]
 fn a_ledger_that_is_taken_away_is_put_back_and_history_is_never_empty_meanwhile() {
     let mut host = Host::start(LIMITS);
-    assert_eq!(host.connect(Door::Unix).ask(post(xml("destroy", &param(VM)))).code(), 0);
+    assert_eq!(host.connect(Listener::Unix).ask(post(xml("destroy", &param(VM)))).code(), 0);
     wait_until("the ending is told", PATIENCE, || endings(&host) == (200, 1));
     let state = host.state_dir();
     let ledger = state.join("ledger.db");
@@ -74,7 +74,7 @@ fn a_ledger_with_a_hole_in_it_tells_nothing_anew() {
     for (seek, count) in [(5, 7), (13, 7), (3, 1)] {
         let mut host = Host::start_with(LIMITS, VMS);
         for vm in (0..VMS).map(other_vm) {
-            assert_eq!(host.connect(Door::Unix).ask(post(xml("destroy", &param(&vm)))).code(), 0);
+            assert_eq!(host.connect(Listener::Unix).ask(post(xml("destroy", &param(&vm)))).code(), 0);
         }
         wait_until("all are told", PATIENCE, || told(&host).len() == VMS);
         let before = told(&host);

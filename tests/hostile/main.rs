@@ -2,7 +2,7 @@
 //! no clients at all.
 //!
 //! Of every attack three things must hold: each attacker is answered or closed within the configured limits; the memory
-//! of the daemon stays within a bound that follows from them; and honest managers, one at each door, have their polls
+//! of the daemon stays within a bound that follows from them; and honest managers, one at each listener, have their polls
 //! answered all the while.
 
 mod attacker;
@@ -13,9 +13,9 @@ mod names;
 mod bodies;
 mod browser;
 mod crowd;
-mod doors;
 mod framing;
 mod ledger;
+mod listeners;
 mod questions;
 mod reads;
 mod sizes;

@@ -1,7 +1,7 @@
 //! The JSON side, asked badly: what `docs/reference/http.md` promises of trouble.
 
 use crate::attacker::{get, post, xml};
-use crate::host::{DOORS, Host, LIMITS, VM};
+use crate::host::{Host, LIMITS, LISTENERS, VM};
 
 #[test]
 fn bad_questions_get_the_status_and_the_form_that_the_page_promises() {
@@ -41,14 +41,14 @@ fn bad_questions_get_the_status_and_the_form_that_the_page_promises() {
         ("/v1/health".into(), 200),
     ];
     host.under_attack(|host| {
-        for door in DOORS {
-            let mut asker = host.connect(door);
+        for listener in LISTENERS {
+            let mut asker = host.connect(listener);
             for (path, status) in &json {
                 let answer = asker.ask(get(path));
-                assert_eq!(answer.status, *status, "{door:?} {path}: {}", answer.text());
-                assert!(answer.head.contains("application/json"), "{door:?} {path}: {}", answer.head);
+                assert_eq!(answer.status, *status, "{listener:?} {path}: {}", answer.text());
+                assert!(answer.head.contains("application/json"), "{listener:?} {path}: {}", answer.head);
                 let read: serde_json::Value = serde_json::from_str(answer.text()).expect("it is JSON");
-                assert_eq!(read["error"].is_string(), *status != 200, "{door:?} {path}: {read}");
+                assert_eq!(read["error"].is_string(), *status != 200, "{listener:?} {path}: {read}");
             }
             // What is no question at all, or changes something, gets plain text.
             for (request, status) in [
@@ -62,8 +62,8 @@ fn bad_questions_get_the_status_and_the_form_that_the_page_promises() {
                 ("GET /v2/domains HTTP/1.1\r\n\r\n", 404),
             ] {
                 let answer = asker.ask(request);
-                assert_eq!(answer.status, status, "{door:?} {request:?}");
-                assert!(answer.head.contains("text/plain"), "{door:?} {request:?}: {}", answer.head);
+                assert_eq!(answer.status, status, "{listener:?} {request:?}");
+                assert!(answer.head.contains("text/plain"), "{listener:?} {request:?}: {}", answer.head);
             }
             assert_eq!(asker.ask(post(xml("ping", ""))).code(), 0, "the connection has borne all of it");
         }

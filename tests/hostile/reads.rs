@@ -12,7 +12,7 @@ use whydown_lab::wait_until;
 use whydown_ledger::{Ledger, Settings};
 
 use crate::attacker::{Attacker, PATIENCE, get, param, post, xml};
-use crate::host::{Door, Host, VM};
+use crate::host::{Host, Listener, VM};
 
 /// Endings in the ledger: an answer with ten thousand of them has some thirty megabytes.
 const ENDINGS: u64 = 20_000;
@@ -71,19 +71,19 @@ fn host() -> Host {
 fn thousands_who_ask_for_all_of_history_and_go_leave_acts_and_the_end_alone() {
     let mut host = host();
     let pause = post(xml("pause", &param(VM)));
-    let mut actor = host.connect(Door::Plain);
+    let mut actor = host.connect(Listener::Plain);
     assert_eq!(actor.ask(post(xml("ping", ""))).code(), 0);
     host.under_attack(|host| {
         for number in 0..700 {
-            let door = if number % 2 == 0 { Door::Plain } else { Door::Unix };
-            let mut attacker = Attacker::raw(host, door).expect("the backlog is long enough");
+            let listener = if number % 2 == 0 { Listener::Plain } else { Listener::Unix };
+            let mut attacker = Attacker::raw(host, listener).expect("the backlog is long enough");
             let _ = attacker.send(get(ALL));
         }
         // The honest managers of the host poll all the while; one more acts.
         assert_eq!(actor.ask(&pause).code(), 0);
     });
     for _ in 0..100 {
-        let _ = Attacker::raw(&host, Door::Unix).expect("the backlog is long enough").send(get(ALL));
+        let _ = Attacker::raw(&host, Listener::Unix).expect("the backlog is long enough").send(get(ALL));
     }
     assert!(host.memory_peak_kib() < MEMORY_KIB, "{} KiB", host.memory_peak_kib());
     host.stop(STOP);
@@ -95,7 +95,7 @@ fn hundreds_who_ask_for_all_of_history_and_read_nothing_take_little_memory_and_h
     host.forget_peak();
     let mut unread: Vec<Attacker> = Vec::new();
     for _ in 0..240 {
-        let mut attacker = host.connect(Door::Plain);
+        let mut attacker = host.connect(Listener::Plain);
         attacker.take_little();
         // Whoever comes while too many of its own are read is turned away, and comes again.
         loop {
@@ -112,13 +112,13 @@ fn hundreds_who_ask_for_all_of_history_and_read_nothing_take_little_memory_and_h
     for path in ["/v1/domains", "/v1/health", "/v1/why?vm=vm-7", "/v1/history?limit=1"] {
         // The user's own share may be taken by what is still read for the others: who is told so comes again.
         wait_until(path, PATIENCE, || {
-            let answer = host.connect(Door::Unix).ask(get(path));
+            let answer = host.connect(Listener::Unix).ask(get(path));
             let turned_away = answer.status == 503 && answer.head.contains("retry-after: 1");
             assert!(answer.status == 200 || turned_away, "{path}: {answer:?}");
             answer.status == 200
         });
     }
-    assert_eq!(host.connect(Door::Unix).ask(post(xml("destroy", &param(VM)))).code(), 0);
+    assert_eq!(host.connect(Listener::Unix).ask(post(xml("destroy", &param(VM)))).code(), 0);
     assert!(host.memory_peak_kib() < MEMORY_KIB, "{} KiB", host.memory_peak_kib());
     host.stop(STOP);
 }
@@ -128,7 +128,7 @@ fn who_follows_the_cursor_is_told_all_of_history_whatever_ends_meanwhile() {
     let host = host();
     let (mut after, mut seen, mut answers) = (String::new(), Vec::new(), 0);
     loop {
-        let mut reader = host.connect(Door::Unix);
+        let mut reader = host.connect(Listener::Unix);
         // Without chunks: it ends with the connection.
         assert!(reader.send(format!("GET {ALL}{after} HTTP/1.0\r\n\r\n")));
         let said = reader.rest();
@@ -140,7 +140,7 @@ fn who_follows_the_cursor_is_told_all_of_history_whatever_ends_meanwhile() {
         seen.extend(endings.iter().map(|ending| ending["run"].as_u64().expect("a number")));
         answers += 1;
         if answers == 1 {
-            assert_eq!(host.connect(Door::Unix).ask(post(xml("destroy", &param(VM)))).code(), 0);
+            assert_eq!(host.connect(Listener::Unix).ask(post(xml("destroy", &param(VM)))).code(), 0);
         }
         match told["next"].as_str() {
             Some(next) => after = format!("&after={next}"),
@@ -154,7 +154,7 @@ fn who_follows_the_cursor_is_told_all_of_history_whatever_ends_meanwhile() {
     let told: serde_json::Value = serde_json::from_slice(&told).expect("it is JSON");
     assert_eq!(told["endings"].as_array().expect("a list").len(), 15_000);
     wait_until("the destroyed VM is told too", PATIENCE, || {
-        let newest = host.connect(Door::Unix).ask(get("/v1/history?limit=1"));
+        let newest = host.connect(Listener::Unix).ask(get("/v1/history?limit=1"));
         newest.text().contains(VM)
     });
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::attacker::{Attacker, PATIENCE, get, post, xml};
-use crate::host::{CONNECTIONS, DOORS, Door, Host, LIMITS, MEMORY_KIB, other_vm};
+use crate::host::{CONNECTIONS, Host, LIMITS, LISTENERS, Listener, MEMORY_KIB, other_vm};
 
 /// Between two bytes of a slow sender: well within any limit that begins anew with each byte.
 const DRIP: Duration = Duration::from_millis(50);
@@ -38,24 +38,24 @@ fn who_is_slow_is_given_up_however_it_is_slow() {
     ];
     host.under_attack(|host| {
         std::thread::scope(|scope| {
-            for door in DOORS {
+            for listener in LISTENERS {
                 for ((start, byte, late), later) in
                     slow.into_iter().flat_map(|case| [(case, false), (case, true)])
                 {
                     scope.spawn(move || {
-                        let mut attacker = host.connect(door);
+                        let mut attacker = host.connect(listener);
                         if later {
                             assert_eq!(attacker.ask(post(xml("ping", ""))).code(), 0);
                         }
                         let said = drip(attacker, start, byte);
                         let as_meant = said.is_empty() || late && said.starts_with("HTTP/1.1 408");
-                        assert!(as_meant, "{door:?} {start:?}: {said}");
+                        assert!(as_meant, "{listener:?} {start:?}: {said}");
                     });
                 }
             }
             // A handshake that never ends: a record of which the rest comes byte by byte.
             scope.spawn(|| {
-                let attacker = Attacker::raw(host, Door::Tls).expect("it may connect");
+                let attacker = Attacker::raw(host, Listener::Tls).expect("it may connect");
                 assert_eq!(drip(attacker, "\u{16}\u{3}\u{1}\u{1}", 1), "");
             });
         });
@@ -68,19 +68,19 @@ fn who_says_nothing_at_all_is_closed_and_so_is_who_stops_half_way() {
     let ping = String::from_utf8(post(xml("ping", ""))).expect("a request is text");
     host.under_attack(|host| {
         let mut silent = Vec::new();
-        for door in DOORS {
+        for listener in LISTENERS {
             for start in ["", "P", "POST / HTTP/1.1\r\n", &ping[..ping.len() - 1], &ping] {
-                let mut attacker = host.connect(door);
+                let mut attacker = host.connect(listener);
                 assert!(attacker.send(start));
-                silent.push((door, start.to_owned(), attacker));
+                silent.push((listener, start.to_owned(), attacker));
             }
             silent.push((
-                door,
+                listener,
                 "without a handshake".into(),
-                Attacker::raw(host, door).expect("it may connect"),
+                Attacker::raw(host, listener).expect("it may connect"),
             ));
         }
-        for (door, start, attacker) in &mut silent {
+        for (listener, start, attacker) in &mut silent {
             let said = attacker.rest();
             let whole = *start == ping;
             let as_meant = match said.get(9..12) {
@@ -88,7 +88,7 @@ fn who_says_nothing_at_all_is_closed_and_so_is_who_stops_half_way() {
                 Some("200") => whole,
                 Some(status) => status == "408" && start.contains("Length"),
             };
-            assert!(as_meant, "{door:?} {start:?}: {said}");
+            assert!(as_meant, "{listener:?} {start:?}: {said}");
         }
     });
 }
@@ -99,17 +99,17 @@ fn who_never_reads_its_answers_is_given_up() {
     let requests: Vec<u8> = post(xml("system.listMethods", "")).repeat(100);
     host.under_attack(|host| {
         std::thread::scope(|scope| {
-            for door in DOORS {
+            for listener in LISTENERS {
                 for _ in 0..2 {
                     let requests = &requests;
                     scope.spawn(move || {
-                        let mut attacker = host.connect(door);
+                        let mut attacker = host.connect(listener);
                         attacker.take_little();
                         // It asks and asks: once its answers find no room, nobody hears it any more.
                         let mut sent = 0;
                         while attacker.send(requests) {
                             sent += requests.len();
-                            assert!(sent < ASKED_IN_VAIN, "{door:?}: it is answered for ever");
+                            assert!(sent < ASKED_IN_VAIN, "{listener:?}: it is answered for ever");
                         }
                     });
                 }
@@ -123,16 +123,16 @@ fn who_watches_and_never_reads_holds_nobody_up() {
     let host = Host::start(LIMITS);
     host.under_attack(|host| {
         let mut watching: Vec<Attacker> = Vec::new();
-        for door in DOORS {
+        for listener in LISTENERS {
             for _ in 0..10 {
-                let mut watcher = host.connect(door);
+                let mut watcher = host.connect(listener);
                 assert!(watcher.send(get("/v1/watch")));
                 watching.push(watcher);
             }
         }
-        for door in DOORS {
-            let answer = host.connect(door).ask(get("/v1/domains"));
-            assert_eq!(answer.status, 200, "{door:?}");
+        for listener in LISTENERS {
+            let answer = host.connect(listener).ask(get("/v1/domains"));
+            assert_eq!(answer.status, 200, "{listener:?}");
         }
         watching.into_iter().for_each(Attacker::reset);
     });
@@ -155,15 +155,15 @@ fn who_takes_large_answers_in_drop_by_drop_takes_little_memory_and_loses_the_old
     );
     // An answer of its own for each: none is shared.
     let list = post(xml("list", &all));
-    let whole = host.connect(Door::Unix).ask(&list);
+    let whole = host.connect(Listener::Unix).ask(&list);
     assert!(whole.text().contains(&other_vm(MANY_VMS - 1)));
-    let held = CONNECTIONS * DOORS.len() * whole.body.len();
+    let held = CONNECTIONS * LISTENERS.len() * whole.body.len();
     assert!(held > (2 * HELD_KIB as usize) << 10, "{held} bytes are no attack");
     host.under_attack_within(MEMORY_KIB + HELD_KIB, |host| {
         let mut slow = Vec::new();
-        for door in DOORS {
+        for listener in LISTENERS {
             for _ in 2..CONNECTIONS {
-                let mut attacker = host.connect(door);
+                let mut attacker = host.connect(listener);
                 attacker.take_little();
                 assert!(attacker.send(&list));
                 assert_eq!(attacker.peek_status(), 200);

@@ -1,7 +1,7 @@
-//! Those who speak another language, at the wrong door.
+//! Those who speak another language, at the wrong listener.
 
 use crate::attacker::{Attacker, post, xml};
-use crate::host::{DOORS, Door, Host};
+use crate::host::{Host, LISTENERS, Listener};
 
 /// The first bytes of a TLS 1.2 ClientHello.
 const HELLO: &[u8] =
@@ -12,7 +12,7 @@ fn who_speaks_no_http_is_closed_at_once_without_a_word() {
     // Far longer than a test waits: only a quick close passes.
     let host = Host::start("header_timeout_s = 600\nidle_timeout_s = 600\n");
     host.under_attack(|host| {
-        for door in DOORS {
+        for listener in LISTENERS {
             for first in [
                 &b"CONNECT\naccept-version:1.2\nhost:h\n\n\0"[..],
                 b"STOMP\naccept-version:1.2\n\n\0",
@@ -26,9 +26,9 @@ fn who_speaks_no_http_is_closed_at_once_without_a_word() {
                 b"post / HTTP/1.1\r\n\r\n",
             ] {
                 // Inside TLS, where there is TLS.
-                let mut stranger = host.connect(door);
+                let mut stranger = host.connect(listener);
                 assert!(stranger.send(first));
-                assert_eq!(stranger.rest(), "", "{door:?}: {first:?}");
+                assert_eq!(stranger.rest(), "", "{listener:?}: {first:?}");
             }
         }
     });
@@ -38,40 +38,40 @@ fn who_speaks_no_http_is_closed_at_once_without_a_word() {
 #[test]
 fn who_speaks_stomp_is_cut_and_who_speaks_http_is_not() {
     let host = Host::start("header_timeout_s = 600\nidle_timeout_s = 600\n");
-    for door in [Door::Plain, Door::Tls] {
+    for listener in [Listener::Plain, Listener::Tls] {
         for first in [
             &b"CONNECT\naccept-version:1.2\nhost:h\n\n\0"[..],
             b"STOMP\naccept-version:1.2\nheart-beat:0,5000\n\n\0",
         ] {
-            let mut stranger = host.connect(door);
+            let mut stranger = host.connect(listener);
             assert!(stranger.send(first));
-            assert!(stranger.is_reset(), "{door:?}: {first:?}");
+            assert!(stranger.is_reset(), "{listener:?}: {first:?}");
         }
-        let mut known = host.connect(door);
+        let mut known = host.connect(listener);
         assert_eq!(known.ask(post(xml("ping", ""))).status, 200);
-        // At TLS's own door, without TLS.
-        let mut bare = Attacker::raw(&host, Door::Tls).expect("it may connect");
+        // At TLS's own listener, without TLS.
+        let mut bare = Attacker::raw(&host, Listener::Tls).expect("it may connect");
         assert!(bare.send(b"CONNECT\naccept-version:1.2\nhost:h\n\n\0"));
         assert!(bare.is_reset());
         // An end of which nothing need be said is orderly.
         let goodbye = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-        let mut leaving = host.connect(door);
+        let mut leaving = host.connect(listener);
         assert!(leaving.send(goodbye));
-        assert!(!leaving.is_reset(), "{door:?}");
+        assert!(!leaving.is_reset(), "{listener:?}");
     }
 }
 
 #[test]
-fn plain_http_at_the_door_of_tls_is_closed_at_once() {
+fn plain_http_at_the_listener_of_tls_is_closed_at_once() {
     let host = Host::start("header_timeout_s = 600\nidle_timeout_s = 600\n");
     host.under_attack(|host| {
         for first in [&post(xml("ping", ""))[..], b"CONNECT\n\n\0", b"G", b"\0", b"\x80\x2e\x01\x00\x02"] {
-            let mut stranger = Attacker::raw(host, Door::Tls).expect("it may connect");
+            let mut stranger = Attacker::raw(host, Listener::Tls).expect("it may connect");
             assert!(stranger.send(first));
             assert!(!stranger.rest().starts_with("HTTP"), "{first:?}");
         }
         // It begins as TLS and goes on as nonsense: told in TLS's own words, if at all, and closed.
-        let mut broken = Attacker::raw(host, Door::Tls).expect("it may connect");
+        let mut broken = Attacker::raw(host, Listener::Tls).expect("it may connect");
         assert!(broken.send([HELLO, &[0xFF; 600]].concat()));
         assert!(!broken.rest().contains("HTTP"));
     });
@@ -82,13 +82,16 @@ fn who_leaves_before_having_said_anything_is_let_go() {
     let host = Host::start("header_timeout_s = 600\nidle_timeout_s = 600\n");
     let before = host.open_files();
     host.under_attack(|host| {
-        for door in DOORS {
+        for listener in LISTENERS {
             for first in ["", "P", "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nab"] {
-                let mut leaving = Attacker::raw(host, door).expect("it may connect");
+                let mut leaving = Attacker::raw(host, listener).expect("it may connect");
                 assert!(leaving.send(first));
                 leaving.send_end();
                 let said = leaving.rest();
-                assert!(said.is_empty() || said.starts_with("HTTP/1.1 400"), "{door:?} {first:?}: {said}");
+                assert!(
+                    said.is_empty() || said.starts_with("HTTP/1.1 400"),
+                    "{listener:?} {first:?}: {said}"
+                );
             }
         }
     });

@@ -31,7 +31,7 @@ fn a_right_configuration_is_told_with_the_origin_of_what_was_changed() {
 }
 
 #[test]
-fn what_the_doors_let_in_is_told_before_the_daemon_runs_with_it() {
+fn what_the_listeners_let_in_is_told_before_the_daemon_runs_with_it() {
     let told = |text: &str| check(&World::new().file("whydown.toml", text).sources).text();
     let wide = told("xmlrpc.plain_may_act = true\nsocket.users = ['proxy']\ncreate.allow = ['hostdev']\n");
     for line in [

@@ -75,10 +75,10 @@ pub fn libvirts_log(trouble: Option<String>) -> Finding {
 }
 
 /// Who may act by the present settings, and whom they kept out.
-pub fn doors(opened: &[String], wide: bool, (refused, last): (u64, String)) -> Finding {
+pub fn listeners(opened: &[String], wide: bool, (refused, last): (u64, String)) -> Finding {
     let mut what = opened.join("; ");
     if refused == 0 && !wide {
-        return Finding { level: FindingLevel::Fine, ..note("doors", what, &[], "", "") };
+        return Finding { level: FindingLevel::Fine, ..note("listeners", what, &[], "", "") };
     }
     if refused > 0 {
         what.push_str(&format!(
@@ -93,7 +93,7 @@ pub fn doors(opened: &[String], wide: bool, (refused, last): (u64, String)) -> F
     } else {
         advice
     };
-    note("doors", what, &[], advice, add)
+    note("listeners", what, &[], advice, add)
 }
 
 /// The causes of findings that cannot be told, and all others, in the order of THE TABLE.
@@ -309,15 +309,15 @@ mod tests {
     }
 
     #[test]
-    fn the_doors_are_fine_as_delivered_and_worth_a_word_when_wide_or_somebody_stood_before_them() {
+    fn the_listeners_are_fine_as_delivered_and_worth_a_word_when_wide_or_somebody_stood_before_them() {
         let opened = ["a: b".to_owned(), "c: d".to_owned()];
-        let fine = doors(&opened, false, (0, String::new()));
+        let fine = listeners(&opened, false, (0, String::new()));
         assert_eq!((fine.level, fine.what.as_str()), (FindingLevel::Fine, "a: b; c: d"));
-        let kept_out = doors(&opened, false, (2, "x, for destroy".into()));
+        let kept_out = listeners(&opened, false, (2, "x, for destroy".into()));
         assert_eq!(kept_out.level, FindingLevel::Note);
         assert!(kept_out.what.contains("2 requests") && kept_out.what.ends_with("x, for destroy"));
         assert!(kept_out.add.contains("plain_may_act = true"));
-        assert!(doors(&opened, true, (0, String::new())).add.contains("plain_may_act = false"));
+        assert!(listeners(&opened, true, (0, String::new())).add.contains("plain_may_act = false"));
     }
 
     #[test]

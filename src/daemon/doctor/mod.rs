@@ -26,7 +26,7 @@ use whydown_witness::daemon_log::DaemonLog;
 use whydown_witness::exit;
 
 use self::definition::Definition;
-use self::findings::{State, divided, doors, finding, libvirts_log, note, of_definition};
+use self::findings::{State, divided, finding, libvirts_log, listeners, note, of_definition};
 use self::needs::Need;
 use self::sources::of_sources;
 use super::engine::Published;
@@ -254,7 +254,7 @@ impl Doctor {
                 "[xmlrpc]\nexit_reasons = \"full\"",
             ));
         }
-        all.push(doors(&self.opened.0, self.opened.1, self.refusals.told()));
+        all.push(listeners(&self.opened.0, self.opened.1, self.refusals.told()));
         all
     }
 

@@ -189,7 +189,7 @@ fn every_engine_reads_a_real_host_in_every_profile_and_range_that_is_meant_for_i
     let mut readers: BTreeMap<&str, Reader> = Reader::all().map(|reader| (reader.version, reader)).collect();
     let mut cycles = 0;
     for profile in ["common", "3.4", "3.5", "3.6", "4.0"] {
-        // By configuration here, by header below: both doors are tried in each range.
+        // By configuration here, by header below: both ways are tried in each range.
         let range = ["classic", "4.1", "full"][cycles % 3];
         host.start_again_with(&format!(
             "{sampling}[xmlrpc]\nprofile = '{profile}'\nexit_reasons = '{range}'\n"

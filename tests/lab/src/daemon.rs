@@ -132,7 +132,7 @@ impl Launch {
         self
     }
 
-    /// With the doors as they are delivered. Without this everybody who reaches the TCP port may act, and documents may
+    /// With the listeners as they are delivered. Without this everybody who reaches the TCP port may act, and documents may
     /// have everything: most tests are about something else.
     pub fn as_delivered(mut self) -> Self {
         self.delivered = true;

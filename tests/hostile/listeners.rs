@@ -1,4 +1,4 @@
-//! Who comes in by which door of a daemon as it is delivered: an unprivileged user of this host, a page's request, and
+//! Who comes in by which listener of a daemon as it is delivered: an unprivileged user of this host, a page's request, and
 //! those whom the administrator names.
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use whydown_lab::{EmbedRoot, Guest, Launch, Result, Whydownd, lab_dir, run, unix_client, wait_until};
 
 use crate::attacker::{Attacker, param, post_with, xml};
-use crate::host::{DOORS, Door, Host, LIMITS, VM};
+use crate::host::{Host, LIMITS, LISTENERS, Listener, VM};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -127,7 +127,7 @@ fn a_local_user_reads_over_plain_tcp_what_is_no_secret_and_no_words_of_others() 
         assert!(!told.contains(word), "{word}: {told}");
     }
     assert!(!told.contains("'uuid': "), "the host's own number is root's: {told}");
-    // The machine is told, and of its devices none; a door where one may act has them.
+    // The machine is told, and of its devices none; a listener where one may act has them.
     assert!(told.contains("'devices': []") && !told.contains("'memSize': 0"), "{told}");
     let code = format!("print(server.list(True, ['{id}']))");
     assert!(unix_client(&daemon.socket_path(), &code)?.contains("disk.img"));
@@ -382,12 +382,12 @@ fn named_users_act_through_the_socket_and_others_read_there_what_is_no_secret() 
 }
 
 #[test]
-fn a_request_as_pages_send_it_does_not_act_at_any_door() {
+fn a_request_as_pages_send_it_does_not_act_at_any_listener() {
     let host = Host::start(LIMITS);
     let call = xml("destroy", &param(&format!("<string>{VM}</string>")));
     let form = format!("{}={}", &call[..14], &call[15..]);
     host.under_attack(|host| {
-        for door in DOORS {
+        for listener in LISTENERS {
             for (headers, status) in [
                 ("Content-Type: text/plain\r\nOrigin: http://evil.example\r\n", 403),
                 ("Content-Type: text/xml\r\nOrigin: null\r\n", 403),
@@ -402,14 +402,14 @@ fn a_request_as_pages_send_it_does_not_act_at_any_door() {
                 ("Content-Type: multipart/form-data; boundary=x\r\n", 415),
             ] {
                 for body in [&call, &form] {
-                    let answer = host.connect(door).ask(post_with(headers, body));
-                    assert_eq!(answer.status, status, "{door:?} {headers}: {}", answer.text());
+                    let answer = host.connect(listener).ask(post_with(headers, body));
+                    assert_eq!(answer.status, status, "{listener:?} {headers}: {}", answer.text());
                     assert!(!answer.head.contains("access-control"), "{}", answer.head);
                 }
             }
             let options = "OPTIONS / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\
                            Access-Control-Request-Method: POST\r\n\r\n";
-            let answer = host.connect(door).ask(options);
+            let answer = host.connect(listener).ask(options);
             assert!(answer.status == 405 && !answer.head.contains("access-control"), "{}", answer.head);
             for (headers, status) in [
                 ("Sec-Fetch-Site: cross-site\r\n", 403),
@@ -419,8 +419,8 @@ fn a_request_as_pages_send_it_does_not_act_at_any_door() {
                 ("Sec-Fetch-Site: none\r\nSec-Fetch-Mode: navigate\r\n", 200),
             ] {
                 let look = format!("GET /v1/domains HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
-                let answer = host.connect(door).ask(look);
-                assert_eq!(answer.status, status, "{door:?} {headers}: {}", answer.text());
+                let answer = host.connect(listener).ask(look);
+                assert_eq!(answer.status, status, "{listener:?} {headers}: {}", answer.text());
                 assert!(answer.head.contains("x-content-type-options: nosniff"), "{}", answer.head);
                 assert!(answer.head.contains("cross-origin-resource-policy: same-origin"), "{}", answer.head);
             }
@@ -429,39 +429,39 @@ fn a_request_as_pages_send_it_does_not_act_at_any_door() {
 }
 
 #[test]
-fn under_a_name_of_its_own_a_page_reads_nothing_and_clients_of_each_door_are_known() {
-    let asked = |host: &Host, door: Door, request: &str, name: &str| {
+fn under_a_name_of_its_own_a_page_reads_nothing_and_clients_of_each_listener_are_known() {
+    let asked = |host: &Host, listener: Listener, request: &str, name: &str| {
         let named = if name.is_empty() { String::new() } else { format!("Host: {name}\r\n") };
         let ping = xml("ping", "");
         let request = match request {
             "look" => format!("GET /v1/domains HTTP/1.1\r\n{named}\r\n"),
             _ => format!("POST / HTTP/1.1\r\n{named}Content-Length: {}\r\n\r\n{ping}", ping.len()),
         };
-        Attacker::connect(host, door).expect("it may connect").ask(request).status
+        Attacker::connect(host, listener).expect("it may connect").ask(request).status
     };
     let delivered = Host::start_as_delivered(LIMITS);
     for request in ["look", "call"] {
         for name in ["evil.example", "evil.example:54321", "localhost.evil.example", "10.0.0.1"] {
-            assert_eq!(asked(&delivered, Door::Plain, request, name), 403, "{name}");
-            assert_eq!(asked(&delivered, Door::Unix, request, name), 403, "{name}");
+            assert_eq!(asked(&delivered, Listener::Plain, request, name), 403, "{name}");
+            assert_eq!(asked(&delivered, Listener::Unix, request, name), 403, "{name}");
             assert_eq!(
-                asked(&delivered, Door::Tls, request, name),
+                asked(&delivered, Listener::Tls, request, name),
                 200,
                 "{name}: whoever shows a certificate"
             );
         }
         for name in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.9.9.9", "[::1]:54321", ""] {
-            for door in DOORS {
-                assert_eq!(asked(&delivered, door, request, name), 200, "{door:?} {name:?}");
+            for listener in LISTENERS {
+                assert_eq!(asked(&delivered, listener, request, name), 200, "{listener:?} {name:?}");
             }
         }
         for name in ["whydown", "unix", "%2Frun%2Fwhydown%2Fwhydown.sock"] {
-            assert_eq!(asked(&delivered, Door::Plain, request, name), 403, "{name}");
-            assert_eq!(asked(&delivered, Door::Unix, request, name), 200, "{name}");
+            assert_eq!(asked(&delivered, Listener::Plain, request, name), 403, "{name}");
+            assert_eq!(asked(&delivered, Listener::Unix, request, name), 200, "{name}");
         }
     }
     // Where plain text may act, managers call by names of their own; a page's call says that it is one, a look does not.
     let open = Host::start(LIMITS);
-    assert_eq!(asked(&open, Door::Plain, "call", "host7.example.org:54321"), 200);
-    assert_eq!(asked(&open, Door::Plain, "look", "host7.example.org:54321"), 403);
+    assert_eq!(asked(&open, Listener::Plain, "call", "host7.example.org:54321"), 200);
+    assert_eq!(asked(&open, Listener::Plain, "look", "host7.example.org:54321"), 403);
 }
