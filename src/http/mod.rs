@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Nobody may hold it up: everything that comes and goes has a bound. The path of a call is known before the router is
-//! asked, so that polls cost nothing of it. Handlers reach the daemon by one [`AppState`]; of the daemon only its wiring
+//! asked, so that polls cost nothing of it. Handlers reach the daemon by one `AppState`; of the daemon only its wiring
 //! knows HTTP.
 //! A call that has [begun](Begun) runs to its end even if the client hangs up: a destroy is not cut in half.
 
@@ -55,7 +55,7 @@ pub use peer::{Peer, User};
 pub use serve::serve;
 pub use service::{Call, Calls, ReplyFuture, Service};
 pub use share::Share;
-pub use state::AppState;
+pub(crate) use state::AppState;
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use turns::{Turn, Turns};
 pub use user::uid;
