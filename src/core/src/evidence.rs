@@ -291,6 +291,13 @@ pub enum Fact {
         /// The name of the unit.
         unit: String,
     },
+    /// The processor time of a process that has a hard limit on it, looked at when the kernel itself sent it SIGKILL.
+    ProcessorTime {
+        /// What it had used, in milliseconds, as the kernel shows it.
+        used_ms: u64,
+        /// The limit, in seconds.
+        limit_s: u64,
+    },
     /// What a disk that an I/O error was about is on this host, looked at when libvirt showed the VM paused by it.
     DiskSpace {
         /// libvirt's alias of the device, such as `virtio-disk0`.

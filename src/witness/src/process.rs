@@ -98,6 +98,32 @@ impl Task {
     }
 }
 
+/// What a process has used of the processor time that its hard limit gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProcessorTime {
+    /// By all its threads, in milliseconds.
+    pub(crate) used_ms: u64,
+    /// Its hard limit, in seconds.
+    pub(crate) limit_s: u64,
+}
+
+impl ProcessorTime {
+    /// `None` if the process is gone, or has no such limit.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let limits = read_start(&format!("/proc/{pid}/limits"), STAT_BYTES).ok()?;
+        let limit_s = Self::limit(&String::from_utf8_lossy(&limits))?;
+        let ticks = Stat::of(pid)?.used_ticks;
+        let used_ms = ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1);
+        Some(Self { used_ms, limit_s })
+    }
+
+    /// `Max cpu time`, the soft limit, the hard limit, `seconds`; `None` for `unlimited`.
+    fn limit(limits: &str) -> Option<u64> {
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max cpu time "))?;
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    }
+}
+
 /// Whether the pids that we see are those of which the kernel speaks in its log, its traces and its process events. In a
 /// container with pids of its own they are not, and the same number is another process.
 pub(crate) fn hosts_own_pids() -> bool {
@@ -118,6 +144,8 @@ pub(crate) struct Stat {
     pub(crate) state: u8,
     /// Field 4.
     pub(crate) parent: u32,
+    /// Fields 14 and 15, what all its threads have used of processors, in clock ticks.
+    pub(crate) used_ticks: u64,
     /// Field 22, in clock ticks since boot.
     pub(crate) start_ticks: u64,
     /// Field 28; zero where the reader lacks the right to see it, and in a dead process.
@@ -145,6 +173,10 @@ impl Stat {
         Some(Self {
             state: *field(3)?.as_bytes().first()?,
             parent: field(4)?.parse().ok()?,
+            used_ticks: [14, 15]
+                .into_iter()
+                .filter_map(|number| field(number)?.parse::<u64>().ok())
+                .fold(0, u64::saturating_add),
             start_ticks: field(22)?.parse().ok()?,
             start_stack: field(28).and_then(|f| f.parse().ok()).unwrap_or(0),
             exit_code: field(52).and_then(|f| f.parse().ok()).unwrap_or(0),
@@ -209,6 +241,35 @@ mod tests {
     }
 
     #[test]
+    fn what_a_process_has_used_of_its_hard_limit_is_seen_while_it_is_there() {
+        let limited = |limit: &str| {
+            let mut child = Command::new("prlimit");
+            child.args([limit, "sleep", "1000"]).spawn().expect("prlimit of util-linux runs")
+        };
+        let mut child = limited("--cpu=600:1200");
+        let begins = std::time::Instant::now();
+        let seen = loop {
+            // It is given its limit before it begins the other program.
+            match ProcessorTime::of(child.id()) {
+                None if begins.elapsed() < Duration::from_secs(30) => std::thread::yield_now(),
+                seen => break seen,
+            }
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(seen.is_some_and(|time| time.limit_s == 1200 && time.used_ms < 600_000), "{seen:?}");
+        assert_eq!(ProcessorTime::of(child.id()), None, "it is gone");
+        for (line, limit) in [
+            ("Max cpu time              unlimited            unlimited            seconds   ", None),
+            ("Max cpu time              1                    7                    seconds   ", Some(7)),
+            ("Max cpu time              1                    unlimited            seconds   ", None),
+            ("Max file size             1                    7                    bytes     ", None),
+        ] {
+            assert_eq!(ProcessorTime::limit(&format!("Limit  Soft Limit\n{line}\n")), limit, "{line}");
+        }
+    }
+
+    #[test]
     fn the_boot_has_the_kernels_name() {
         let boot = boot_id().unwrap();
         assert_eq!(boot, boot_id().unwrap());
@@ -217,13 +278,20 @@ mod tests {
 
     #[test]
     fn a_process_cannot_hide_behind_its_name() {
-        let rest = "S 1 2 2 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4711 6000000 0 18446744073709551615 1 1 140000 0 0 0 0 0 0 \
+        let rest = "S 1 2 2 0 -1 4194560 0 0 0 0 7 5 0 0 20 0 1 0 4711 6000000 0 18446744073709551615 1 1 140000 0 0 0 0 0 0 \
                     0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 9\n";
         for name in ["qemu-system-x86", "a b", "evil) Z 1 2", "a\nb", ")", "(", "", "\u{fffd}"] {
             let stat = Stat::parse(format!("77 ({name}) {rest}").as_bytes());
             assert_eq!(
                 stat,
-                Some(Stat { state: b'S', parent: 1, start_ticks: 4711, start_stack: 140000, exit_code: 9 }),
+                Some(Stat {
+                    state: b'S',
+                    parent: 1,
+                    used_ticks: 12,
+                    start_ticks: 4711,
+                    start_stack: 140000,
+                    exit_code: 9
+                }),
                 "{name:?}"
             );
         }

@@ -422,7 +422,7 @@ pub static ROWS: [Row; 39] = [
     Row {
         word: "oom-killed",
         sentence: "The kernel killed the QEMU process because memory ran out.",
-        story: "The kernel log names this very process; or the kernel itself sent SIGKILL, and its log says nothing: a hard limit on processor time leaves the same.",
+        story: "The kernel log names this very process; or the kernel itself sent SIGKILL, and its log says nothing: a hard limit on processor time leaves the same where the process was gone before that could be looked at.",
         advice: "[Give the control group {group} more memory, or run fewer VMs in it.|Give the host or the VM's control group more memory, or run fewer VMs.][ {unsaid}, and said no word of memory: see as well whether a hard limit on processor time is set for QEMU's process (`prlimit`).|]",
         exit_code: 1,
         exit_reason: 2,
@@ -707,7 +707,7 @@ pub static ROWS: [Row; 39] = [
     Row {
         word: "limit-reached",
         sentence: "QEMU's process reached a limit that the host sets for it.",
-        story: "The kernel sent SIGXCPU, for a limit on processor time, or SIGXFSZ, for one on the size of files; or the exit status shows such a signal, and nobody saw another process send it. QEMU itself had not crashed.",
+        story: "The kernel sent SIGXCPU, for a limit on processor time, or SIGXFSZ, for one on the size of files; or it sent SIGKILL, and the process had used up what its hard limit on processor time gives; or the exit status shows such a signal, and nobody saw another process send it. QEMU itself had not crashed.",
         advice: "Find out who set a limit on [{limit}|processor time or the size of files] for QEMU's process, and raise it or take it away: `prlimit` shows the limits of a running process; in units of systemd LimitCPU= and LimitFSIZE= set them.",
         exit_code: 1,
         exit_reason: 2,

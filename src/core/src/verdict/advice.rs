@@ -95,6 +95,7 @@ fn value(slot: &str, ending: &Ending) -> Option<String> {
         "limit" => because().find_map(|piece| match &piece.fact {
             Fact::Signalled { signal, .. } | Fact::Exit(ExitStatus::Signal(signal)) => limit(*signal),
             Fact::InnerExit(ExitStatus::Signal(signal)) => limit(*signal),
+            Fact::ProcessorTime { .. } => limit(super::process::XCPU),
             _ => None,
         }),
         "group" => because().find_map(|piece| match &piece.fact {

@@ -3,10 +3,10 @@
 use super::arrival::{broken_arrival, handed_over, start_for, unheard_arrival};
 use super::order::{self, Onset, onset, since_reset};
 use super::process::{
-    exit, exits_unseen, guest_exited, is_by, is_of_a_limit, is_own, killed_at_start, log_says_why, says_why,
-    terminated_at_start, with_unit,
+    exit, exits_unseen, failed_for_itself, guest_exited, is_by, is_of_a_limit, is_own, killed_at_start,
+    log_says_why, says_why, terminated_at_start, with_unit,
 };
-use super::requests::{EVER, asked, ended_for_us};
+use super::requests::{EVER, asked, ended_for_us, terminated_meanwhile, while_ended_for_us};
 use super::setting::{has, ids, was_up};
 use super::traces::*;
 use crate::cause::Cause;
@@ -72,8 +72,18 @@ clues! {
     OurForceEnded => Some(Cause::AdminForcedOff),
     /// A manager asked us to destroy it, and libvirt's first signal to the process came after that.
     OurDestroyEnded => Some(Cause::AdminDestroyed),
-    /// A manager asked us to destroy it before it was ever up.
+    /// A manager asked us to destroy it before it was ever up, and libvirt's first signal to the process came after that.
+    OurDestroyEndedAtStart => Some(Cause::DestroyedAtStart),
+    /// A manager asked us to destroy it before it was ever up, and nothing shows that something else ended it.
     WeAskedDestroyAtStart => Some(Cause::DestroyedAtStart),
+    /// libvirt refused the start in its own words, and a manager had asked us to destroy it.
+    RefusedMeanwhile => None,
+    /// The kernel's out-of-memory killer named the process, and a manager had asked us to end it at once.
+    OomMeanwhile => None,
+    /// Another's SIGKILL came before libvirt's, and a manager had asked us to end it at once.
+    KilledMeanwhile => None,
+    /// QEMU's log names another's signal and none of libvirt's, and a manager had asked us to end it at once.
+    TerminatedMeanwhile => None,
     /// Somebody pressed its power button not long before.
     ButtonPressed => Some(Cause::OtherShutdown),
     /// The host was going down.
@@ -140,6 +150,8 @@ clues! {
     KilledBySender => Some(Cause::ProcessKilled),
     /// The SIGKILL was the kernel's own.
     KilledByKernel => Some(Cause::OomKilled),
+    /// The same, and the process had used up what its hard limit on processor time gives.
+    KilledAtLimit => Some(Cause::LimitReached),
     /// The kernel sent the signal of a limit that is set for the process.
     LimitReached => Some(Cause::LimitReached),
     /// The process was killed by the signal of such a limit.
@@ -314,8 +326,18 @@ impl Clue {
             Self::WeAskedDestroy => asked(dossier, OperationKind::Destroy, Onset::at(end), EVER),
             Self::OurForceEnded => ended_for_us(dossier, OperationKind::ForceOff, end),
             Self::OurDestroyEnded => ended_for_us(dossier, OperationKind::Destroy, end),
-            Self::WeAskedDestroyAtStart if was_up(dossier) => Vec::new(),
+            Self::OurDestroyEndedAtStart | Self::WeAskedDestroyAtStart
+                if was_up(dossier) || failed_for_itself(dossier) =>
+            {
+                Vec::new()
+            }
+            Self::OurDestroyEndedAtStart => ended_for_us(dossier, OperationKind::Destroy, end),
             Self::WeAskedDestroyAtStart => asked(dossier, OperationKind::Destroy, Onset::at(end), EVER),
+            Self::RefusedMeanwhile if Self::WeAskedDestroy.seen(dossier, end).is_empty() => Vec::new(),
+            Self::RefusedMeanwhile => Self::StartRefused.seen(dossier, end),
+            Self::OomMeanwhile => while_ended_for_us(dossier, end, Self::OomKilled),
+            Self::KilledMeanwhile => while_ended_for_us(dossier, end, Self::KilledBySender),
+            Self::TerminatedMeanwhile => terminated_meanwhile(dossier, end),
             Self::ButtonPressed => {
                 let pressed = recent(dossier, onset(), limits::REQUEST_LIFE, |f| {
                     matches!(f, Fact::Host(Happening::QemuPowerdown))
@@ -446,6 +468,7 @@ impl Clue {
             Self::MigrationCompleted => migrated(dossier),
             Self::KilledBySender => with_unit(dossier, killed(dossier, end, Sender::Outside)),
             Self::KilledByKernel => killed(dossier, end, Sender::Kernel),
+            Self::KilledAtLimit => killed_at_limit(dossier, end),
             Self::KilledByLibvirt => killed(dossier, end, Sender::Libvirt),
             Self::FaultBySender => {
                 let seen = faulted(dossier, end, |_, sender| is_by(dossier, sender, Sender::Outside));

@@ -112,6 +112,10 @@ pub fn describe(fact: &Fact) -> String {
         Fact::HostStays => "the host was not going down any more: its shutdown was called off".into(),
         Fact::HostUp { by } => format!("the host was not going down: {by}"),
         Fact::UnitStopping { unit } => format!("systemd was told to stop \"{unit}\", in which it ran"),
+        Fact::ProcessorTime { used_ms, limit_s } => format!(
+            "it had used {:.1} s of processor time, of which its hard limit gives it {limit_s} s",
+            *used_ms as f64 / 1000.0
+        ),
         Fact::SenderUnit { pid, unit } => format!("process {pid} ran in \"{unit}\" of systemd"),
         Fact::DiskSpace { disk, path, free: Some(free) } => {
             let free = bytes(*free);

@@ -128,7 +128,11 @@ fn accompanies(clue: Clue, setting: Setting, cause: Cause) -> bool {
         Clue::WeAskedShutdown => cause == Cause::AdminForcedOff,
         // It gives up if the rest of its memory does not come.
         Clue::ExitedWithError => cause == Cause::IncomingMigrationFailed,
-        Clue::KilledHard => cause == Cause::OomKilled || setting == Setting::NotStarted,
+        Clue::KilledHard => {
+            matches!(cause, Cause::OomKilled | Cause::LimitReached) || setting == Setting::NotStarted
+        }
+        // It is the kernel's SIGKILL at a hard limit.
+        Clue::KilledByKernel => cause == Cause::LimitReached,
         _ => false,
     }
 }

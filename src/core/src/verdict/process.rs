@@ -28,8 +28,11 @@ pub(super) const ERROR: i32 = 1;
 
 const SIGTERM: i32 = 15;
 
+/// SIGXCPU.
+pub(super) const XCPU: i32 = 24;
+
 /// SIGXCPU, SIGXFSZ: the kernel sends them where the process reaches a limit that is set for it.
-const OF_LIMITS: [i32; 2] = [24, 25];
+const OF_LIMITS: [i32; 2] = [XCPU, 25];
 
 /// Where the status of QEMU that `wanted` accepts is seen.
 pub(super) fn exit(dossier: &Dossier, wanted: impl Fn(ExitStatus) -> bool) -> Vec<EvidenceId> {
@@ -227,6 +230,45 @@ pub(super) fn killed_at_start(dossier: &Dossier) -> Vec<EvidenceId> {
     seen
 }
 
+/// Words of libvirt's on a start that somebody ends meanwhile: that it is gone, and not why.
+const ENDED_MEANWHILE: [&str; 5] = [
+    "domain is no longer running",
+    "domain is not running",
+    "guest unexpectedly quit",
+    "no such process",
+    "connection reset by peer",
+];
+
+/// What QEMU says on its way out, or of nothing that ends it.
+const NOTHING_WRONG: [&str; 2] = ["terminating on signal", "warning:"];
+
+/// Whether something shows that a start did not come up for a reason other than that it was to be destroyed: libvirt's
+/// reason, an error of QEMU's own, a lack of memory, a signal that libvirt did not send.
+pub(super) fn failed_for_itself(dossier: &Dossier) -> bool {
+    let reason = |text: &str| {
+        let said = after_the_monitor(text).unwrap_or(text).to_ascii_lowercase();
+        let wrong = |line: &str| !line.trim().is_empty() && !NOTHING_WRONG.iter().any(|w| line.contains(w));
+        said.lines().any(wrong) && !ENDED_MEANWHILE.iter().any(|words| said.contains(words))
+    };
+    let by_libvirt = |n: i32| n == SIGTERM || n == super::traces::SIGKILL;
+    let told = has(dossier, |f| match f {
+        Fact::Refused { what: OperationKind::Create, text } => reason(text),
+        Fact::OomKilled { .. } => true,
+        Fact::LogSignal { sender, .. } => *sender != Sender::Libvirt,
+        Fact::Signalled { signal, sender, .. } => {
+            *sender != Sender::Libvirt
+                && (exit(dossier, |_| true).is_empty()
+                    || !exit(dossier, |s| s == ExitStatus::Signal(*signal)).is_empty())
+        }
+        _ => false,
+    });
+    let ended = |s: ExitStatus| match s {
+        ExitStatus::Code(code) => code != 0,
+        ExitStatus::Signal(n) => !by_libvirt(n),
+    };
+    told || !exit(dossier, ended).is_empty()
+}
+
 /// SIGTERM that ended QEMU while it started, where nobody is known to have sent it.
 pub(super) fn terminated_at_start(dossier: &Dossier) -> Vec<EvidenceId> {
     if has(dossier, super::traces::signal_of_libvirt) {
@@ -321,6 +363,41 @@ mod tests {
             (" \n".to_owned(), false, false),
         ] {
             assert_eq!((log_says_why(&text), is_said_by_qemu(&text)), (why, by_qemu), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_start_that_was_destroyed_meanwhile_failed_for_itself_only_where_something_says_so() {
+        let failed = |text: &str, more: &[Fact]| {
+            let mut dossier = Dossier::default();
+            dossier.add(Wall(0), Fact::Refused { what: OperationKind::Create, text: text.into() });
+            more.iter().for_each(|fact| drop(dossier.add(Wall(1), fact.clone())));
+            failed_for_itself(&dossier)
+        };
+        let closed = "internal error: qemu unexpectedly closed the monitor";
+        let term = "2026-11-28T22:12:54Z qemu-system-x86_64: terminating on signal 15 from pid 7 (libvirtd)";
+        let cpu = "2026-11-28T22:12:54Z qemu-system-x86_64: warning: TCG doesn't support requested feature";
+        for text in [
+            closed.to_owned(),
+            format!("{closed}: {term}"),
+            format!("{closed}: {cpu}\n{term}"),
+            "operation failed: domain is no longer running".into(),
+            "Unable to write to '/sys/fs/cgroup/x/cgroup.procs': No such process".into(),
+        ] {
+            assert!(!failed(&text, &[]), "{text}");
+            assert!(!failed(&text, &[Fact::Exit(ExitStatus::Signal(SIGTERM))]), "{text}");
+            let gone_wrong = [
+                Fact::Exit(ExitStatus::Code(ERROR)),
+                Fact::Exit(ExitStatus::Signal(31)),
+                Fact::OomKilled { line: "oom".into() },
+            ];
+            assert!(gone_wrong.into_iter().all(|fact| failed(&text, &[fact])), "{text}");
+        }
+        for text in [
+            "Cannot access storage file '/x': No such file or directory".to_owned(),
+            format!("{closed}: 2026-11-28T22:12:54Z qemu-system-x86_64: -vnc x: Address already in use"),
+        ] {
+            assert!(failed(&text, &[]), "{text}");
         }
     }
 

@@ -125,7 +125,8 @@ table! {
         "E3" WatchdogPoweredOff => WatchdogPoweroff, Certain: "The watchdog powers off without a shutdown.";
         "E4" OomKilled => OomKilled, Certain: "The kernel names the process.";
         "E5" KilledBySender => ProcessKilled, Certain: "The kernel saw who sent SIGKILL.";
-        "E6" KilledByKernel => OomKilled, Probable: "The kernel itself sent SIGKILL and said no word: as a rule because memory ran out, and else at a hard limit on processor time.";
+        "E16" KilledAtLimit => LimitReached, Probable: "The kernel itself sent SIGKILL, and the process had used up what its hard limit on processor time gives.";
+        "E6" KilledByKernel => OomKilled, Probable: "The kernel itself sent SIGKILL, and neither said a word nor was a limit on processor time seen to be used up: as a rule because memory ran out.";
         "E15" LimitReached => LimitReached, Certain: "The kernel sent the signal of a limit that is set for QEMU's process.";
         "E7" FaultBySender => ProcessTerminated, Certain: "The kernel saw another process send the signal.";
         "E8" FaultRaised => QemuCrashed, Certain: "The kernel saw QEMU's own fault, or its abort.";
@@ -175,9 +176,13 @@ table! {
         "U9" _ => GuestPoweroff, Probable: "An orderly shutdown without another trace is the guest's own, as a rule.";
     }
     [First(Destroyed)] {
-        "D1" WeAskedDestroyAtStart => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up.";
+        "D1" OurDestroyEndedAtStart => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up, and libvirt's signal came after that.";
+        "D12" WeAskedDestroyAtStart => DestroyedAtStart, Probable: "A manager destroyed it through us before it was up; when libvirt sent its signal is not known, and another client may have destroyed it just before.";
         "D2" OurForceEnded => AdminForcedOff, Certain: "Our own last step of a shutdown, and libvirt's signal came after it.";
         "D3" OurDestroyEnded => AdminDestroyed, Certain: "A manager destroyed it through us, and libvirt's signal came after that.";
+        "D13" OomMeanwhile => OomKilled, Probable: "The kernel names the process, and libvirt was ending it for us.";
+        "D14" KilledMeanwhile => ProcessKilled, Probable: "The kernel saw who sent SIGKILL, as libvirt was ending it for us, and before libvirt sent its own.";
+        "D15" TerminatedMeanwhile => ProcessTerminated, Probable: "QEMU names the signal and its sender, and not libvirt, which was ending it for us.";
         "D10" WeForcedOff => AdminForcedOff, Probable: "Our own last step of a shutdown was on its way; when libvirt sent its signal is not known, and another client may have destroyed it just before.";
         "D11" WeAskedDestroy => AdminDestroyed, Probable: "A manager destroyed it through us; when libvirt sent its signal is not known, and another client may have destroyed it just before.";
         "D7" IncomingUnfinished => IncomingMigrationFailed, Certain: "It came by migration and was destroyed before it was handed over: on its source it goes on.";
@@ -231,13 +236,15 @@ table! {
         "O1" _ => UnknownEnded, Unknown: "libvirt gave a detail that this version does not know.";
     }
     [First(NotStarted)] {
-        "B1" WeAskedDestroy => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up.";
+        "B1" OurDestroyEndedAtStart => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up, and libvirt's signal came after that.";
+        "B13" WeAskedDestroyAtStart => DestroyedAtStart, Probable: "A manager destroyed it through us before it was up, and nothing else is known to have ended it.";
         "B9" ArrivalBegun => IncomingMigrationFailed, Probable: "It was to come from another host, and its QEMU did not come up: on its source it goes on.";
         "B11" MemoryAwaited => IncomingMigrationFailed, Probable: "QEMU was to take over a memory and did not come up, and no saved one is known: as a rule a VM that migrates here, which goes on on its source.";
         "B6" OomKilled => StartFailed, Certain: "The kernel ran out of memory and names QEMU's process, which had not come up.";
         "B7" KilledAtStart => StartFailed, Probable: "A signal ended QEMU before it was up.";
         "B2" ManagedImage => RestoreFailed, Probable: "A saved image was there, so the start was a restore.";
         "B10" RestoreBegun => RestoreFailed, Probable: "It had been saved, so the start was a restore.";
+        "B14" RefusedMeanwhile => StartFailed, Probable: "libvirt said why, and it was not that a manager destroyed it through us meanwhile.";
         "B3" StartRefused => StartFailed, Certain: "libvirt said why.";
         "B8" LibvirtSpeaks => StartFailed, Probable: "libvirt's log said why at that moment, or libvirt says what the start lacks.";
         "B4" LogSpeaks => StartFailed, Probable: "QEMU said why in its log.";

@@ -92,6 +92,24 @@ pub(super) fn killed(dossier: &Dossier, end: Wall, wanted: Sender) -> Vec<Eviden
     seen
 }
 
+/// The kernel's own SIGKILL to a process that had used up what its hard limit on processor time gives. The kernel counts that
+/// time by its ticks for the limit, and otherwise for those who look: the two are some hundredths apart.
+pub(super) fn killed_at_limit(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
+    let used_up = ids(dossier, |f| match f {
+        Fact::ProcessorTime { used_ms, limit_s } => {
+            let limit_ms = limit_s.saturating_mul(1000);
+            used_ms.saturating_add(limit_ms / 20) >= limit_ms
+        }
+        _ => false,
+    });
+    let mut seen = killed(dossier, end, Sender::Kernel);
+    if used_up.is_empty() || seen.is_empty() {
+        return Vec::new();
+    }
+    seen.extend(used_up);
+    seen
+}
+
 /// Signals, seen by the kernel within `life` before the end, that the exit status does not contradict.
 pub(super) fn deadly(
     dossier: &Dossier,

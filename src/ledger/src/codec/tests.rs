@@ -94,6 +94,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::HostUp { .. }
             | Fact::UnitStopping { .. }
             | Fact::SenderUnit { .. }
+            | Fact::ProcessorTime { .. }
             | Fact::DiskSpace { .. }
             | Fact::ForceFollows { .. }
             | Fact::CoreDump { .. }
@@ -146,6 +147,8 @@ fn fact() -> impl Strategy<Value = Fact> {
             text().prop_map(|by| Fact::HostUp { by }),
             text().prop_map(|unit| Fact::UnitStopping { unit }),
             (any::<u32>(), text()).prop_map(|(pid, unit)| Fact::SenderUnit { pid, unit }),
+            (any::<u64>(), any::<u64>())
+                .prop_map(|(used_ms, limit_s)| Fact::ProcessorTime { used_ms, limit_s }),
             (any::<Option<u64>>(), text()).prop_map(|(within_ms, who)| Fact::ForceFollows { within_ms, who }),
             (text(), text(), any::<Option<u64>>()).prop_map(|(disk, path, free)| Fact::DiskSpace {
                 disk,

@@ -14,6 +14,13 @@ pub(super) fn of_definition(words: &str) -> Option<Fact> {
     })
 }
 
+/// `used 600 of 600`, in seconds, as stories write it.
+pub(super) fn of_processor_time(words: &str) -> Option<Fact> {
+    let (used, limit) = words.strip_prefix("used ")?.split_once(" of ")?;
+    let used_ms = used.parse::<u64>().ok()? * 1000;
+    Some(Fact::ProcessorTime { used_ms, limit_s: limit.parse().ok()? })
+}
+
 /// The kind of a fact, as stories write it.
 pub fn kind_of(fact: &Fact) -> &'static str {
     match fact {
@@ -66,6 +73,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::HostUp { .. } => "host-up",
         Fact::UnitStopping { .. } => "unit-stopping",
         Fact::SenderUnit { .. } => "sender-unit",
+        Fact::ProcessorTime { .. } => "processor-time",
         Fact::DiskSpace { .. } => "disk-space",
         Fact::ForceFollows { .. } => "force-follows",
         Fact::CoreDump { .. } => "core-dump",

@@ -25,11 +25,12 @@ const PREFIX: &str = "whydown-";
 /// Buffers for each processor. An event takes some 60 bytes, and they are read within milliseconds.
 const BUFFER_KIB: &str = "32";
 
-/// Signals that another process sends to end QEMU, delivered and not ignored; and the aborts of all programs, as the
-/// thread of QEMU that aborts may have any name. The names are those of the thread that gets the signal: a process's
+/// Signals that another process sends to end QEMU, delivered and not ignored; and of all programs their aborts, and the
+/// kernel's own SIGKILLs, as the thread of QEMU that aborts, or reaches a limit, may have any name. The names are those of the thread that gets the signal: a process's
 /// first thread is named after its program. SIGUSR1 is not among them: QEMU sends itself thousands.
 const GENERATED: &str = "(result==0||result==4)&&\
     (((comm~\"qemu*\"||comm~\"kvm*\")&&((sig>=1&&sig<=9)||sig==11||sig==15||sig==24||sig==25||sig==31))||\
+    (code==128&&sig==9)||\
     (code==-6&&((sig>=3&&sig<=8)||sig==11||sig==24||sig==25||sig==31)))";
 
 /// Faults that the kernel found and that end the process, as nothing in it handles them.

@@ -13,6 +13,9 @@
 //! that the kernel remembers for it, or by its pid alone.
 //!
 //! libvirt ends every QEMU with SIGTERM: that one is not told.
+//!
+//! The kernel itself sends SIGKILL for want of memory, and at a hard limit on processor time. The process is still there for
+//! some milliseconds, as its memory is taken down: what it had used of such a limit is looked at then.
 
 mod instance;
 mod line;
@@ -33,7 +36,7 @@ use self::instance::Instance;
 use self::line::{Line, parse, remembered};
 use crate::host::unit_of;
 use crate::libvirt::LibvirtProcess;
-use crate::process::{Task, hosts_own_pids, kernel_clock};
+use crate::process::{ProcessorTime, Task, hosts_own_pids, kernel_clock};
 use crate::processes::Processes;
 use crate::sender::claimed;
 use crate::source::{About, Advice, Sink, Source, Stop, Waited};
@@ -55,6 +58,7 @@ const NAME_WAIT: Duration = Duration::from_millis(30);
 const NAMES_BYTES: u64 = 256 * 1024;
 
 const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
 
 /// `SI_USER`, `SI_QUEUE`, `SI_TKILL`: a process called `kill`. Timers and queues have other codes, and whoever runs when
 /// they are due is not their sender.
@@ -173,6 +177,8 @@ struct Heard {
     to: u32,
     /// Where it was a process.
     by: Option<By>,
+    /// What the process that the kernel kills has used of its hard limit, where it has one and is still there.
+    used: Option<ProcessorTime>,
 }
 
 /// Who sent it.
@@ -227,7 +233,9 @@ impl Ears {
                         }
                     });
                     if by.is_some() || code > 0 {
-                        heard.push(Heard { at, signal, code, to: process_of(to), by });
+                        let used = (signal == SIGKILL && by.is_none()).then(|| ProcessorTime::of(to));
+                        let used = used.flatten();
+                        heard.push(Heard { at, signal, code, to: process_of(to), by, used });
                     }
                 }
                 Some(Line::Deadly { at, signal, code, to, process }) => {
@@ -237,6 +245,7 @@ impl Ears {
                         code,
                         to: process.unwrap_or_else(|| process_of(to)),
                         by: None,
+                        used: None,
                     });
                 }
                 None => {}
@@ -259,7 +268,7 @@ impl Ears {
     }
 
     fn tell(&self, one: Heard) {
-        let Heard { at, signal, code, to, by } = one;
+        let Heard { at, signal, code, to, by, used } = one;
         let (pid, program, who, unit) = match by {
             None => (0, String::new(), Sender::Kernel, None),
             Some(By { thread, process, name, unit }) => {
@@ -283,6 +292,9 @@ impl Ears {
         let subject = self.config.processes.subject_of_thread(to);
         if let Some(unit) = unit.filter(|_| matches!(who, Sender::Outside | Sender::Manager)) {
             self.sink.observed(subject, at, Fact::SenderUnit { pid, unit });
+        }
+        if let Some(ProcessorTime { used_ms, limit_s }) = used {
+            self.sink.observed(subject, at, Fact::ProcessorTime { used_ms, limit_s });
         }
         self.sink.observed(subject, at, fact);
     }

@@ -1,10 +1,25 @@
 //! What a manager asks of whydown.
 
+use anyhow::{Context, Result};
 use whydown_lab::Signal;
 
 use super::{certain, none, probable};
-use crate::case::{Asked, Case, Certainty, Expect, PERSISTENT};
+use crate::case::{Asked, Case, Certainty, Expect, PERSISTENT, Venue};
 use crate::host::PATIENCE;
+use crate::scene::Scene;
+
+/// Stops QEMU, has it ended in a way that takes libvirt ten seconds, and kills it before that.
+fn kill_while(scene: &mut Scene<'_>, end: fn(&Scene<'_>) -> Result<()>) -> Result<()> {
+    scene.kill(Signal::STOP)?;
+    let pid = scene.process.as_ref().context("it was never up")?.pid().to_string();
+    let mut killer = std::process::Command::new("sh")
+        .args(["-c", "sleep 3; kill -KILL $0", &pid])
+        .spawn()
+        .context("sh")?;
+    let ended = end(scene);
+    killer.wait()?;
+    ended
+}
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -89,8 +104,10 @@ pub(super) fn cases() -> Vec<Case> {
                 scene.kill(Signal::STOP)?;
                 scene.verb("destroy", "")
             },
-            |_| certain("admin-destroyed"),
+            // It is killed before it can write down when libvirt began.
+            |_| probable("admin-destroyed"),
         )
+        .at_most(Certainty::Probable)
         .asked(Asked::Destroy)
         .only(PERSISTENT),
         Case::new(
@@ -131,11 +148,60 @@ pub(super) fn cases() -> Vec<Case> {
                 scene.create()?;
                 scene.verb("destroy", "")
             },
-            |_| Expect::Ending("admin-destroyed", Certainty::Certain),
+            // QEMU is up enough to write down libvirt's signal, or not.
+            |_| Expect::Ending("admin-destroyed", Certainty::Probable),
         )
         .from_off()
         .also("destroyed-at-start")
         .asked(Asked::Destroy)
         .only(crate::case::TRANSIENT),
+        Case::new(
+            "asked-create-in-vain-and-destroy",
+            "a manager starts a VM whose disk is gone, and destroys it on the heels of that",
+            |scene| {
+                scene.create()?;
+                scene.verb("destroy", "")
+            },
+            |_| Expect::Ending("start-failed", Certainty::Probable),
+        )
+        .from_off()
+        .guest(|guest| {
+            guest.device_xml("<disk type='file'><source file='/no-such.img'/><target dev='vdb' bus='virtio'/></disk>\n")
+        })
+        .message_has("/no-such.img")
+        .asked(Asked::Destroy)
+        .only(crate::case::TRANSIENT),
+        Case::new(
+            "asked-destroy-of-a-hung-process-then-killed",
+            "QEMU is stopped by SIGSTOP, a manager destroys the VM through whydown, and somebody sends SIGKILL sooner than libvirt",
+            |scene| {
+                let killed = kill_while(scene, |scene| scene.verb("destroy", ""));
+                killed.and_then(|()| scene.wait_off())
+            },
+            |_| probable("process-killed"),
+        )
+        .at(Venue::Traced)
+        .because("SIGKILL from process")
+        .asked(Asked::Destroy)
+        .at_most(Certainty::Probable)
+        .only(PERSISTENT),
+        Case::new(
+            "asked-destroy-of-a-hung-process-after-another-client",
+            "QEMU is stopped by SIGSTOP, another client destroys the VM, and a second later a manager does so through whydown",
+            |scene| {
+                scene.kill(Signal::STOP)?;
+                let mut other = scene.virsh_begin("destroy VM")?;
+                scene.let_pass(std::time::Duration::from_secs(1))?;
+                scene.verb("destroy", "")?;
+                other.wait()?;
+                Ok(())
+            },
+            // Both were told that they did it, and nobody saw libvirt begin.
+            |_| probable("outside-destroyed"),
+        )
+        .also("admin-destroyed")
+        .asked(Asked::Destroy)
+        .at_most(Certainty::Probable)
+        .only(PERSISTENT),
     ]
 }

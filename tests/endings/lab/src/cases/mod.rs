@@ -7,6 +7,7 @@ pub(crate) mod emulator;
 mod forged;
 mod guest;
 pub(crate) mod internal;
+mod limits;
 mod linux;
 mod memory;
 mod others;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Case> {
     all.extend(process::cases());
     all.extend(traced::cases());
     all.extend(memory::cases());
+    all.extend(limits::cases());
     all.extend(emulator::cases());
     all.extend(forged::cases());
     all.extend(internal::cases());

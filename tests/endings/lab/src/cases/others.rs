@@ -130,6 +130,18 @@ fn shutdowns() -> Vec<Case> {
             |_| probable("core-dumped"),
         ),
         Case::new(
+            "panic-kept-then-dumped-with-crash",
+            "the guest panics, on_crash is preserve; another client dumps its memory with the order to crash it",
+            |scene| {
+                scene.serial()?.panic()?;
+                scene.wait_state("crashed (panicked)")?;
+                let file = scene.file("dump");
+                scene.virsh(&format!("dump VM {file} --crash"))
+            },
+            |_| probable("core-dumped"),
+        )
+        .guest(|guest| guest.on_crash(whydown_lab::OnCrash::Preserve)),
+        Case::new(
             "dumped",
             "another client dumps its memory and lets it run on",
             |scene| {
