@@ -131,6 +131,8 @@ pub enum Fact {
         /// By whom.
         who: Who,
     },
+    /// libvirt was asked for it, its request being on disk, or not to be written.
+    PassedOn(OperationKind),
     /// A shutdown that a manager asked us for ends with force, if that is not called off: what whydown owes after a restart
     /// of its own.
     ForceFollows {

@@ -141,6 +141,8 @@ pub struct Engine {
     pub(super) clock: Clock,
     /// The moment of the present step.
     pub(super) mono: Mono,
+    /// The same by the wall clock.
+    pub(super) wall: Wall,
     pub(super) public: BTreeMap<DomainId, Arc<DomainPublic>>,
     generation: u64,
     changed: bool,
@@ -183,6 +185,7 @@ impl Engine {
             host: HostQuestion::default(),
             clock: Clock::default(),
             mono: Mono::default(),
+            wall: Wall::default(),
             public: BTreeMap::new(),
             generation: 0,
             changed: true,
@@ -221,7 +224,7 @@ impl Engine {
 
     /// Takes one input and says what should be done about it.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
-        self.mono = now.mono;
+        (self.mono, self.wall) = (now.mono, now.wall);
         if std::mem::take(&mut self.fresh) {
             for down in self.down.values_mut() {
                 down.since = now.mono;

@@ -327,11 +327,14 @@ impl Engine {
         taken
     }
 
-    /// libvirt is asked now, and the request for it is on disk, or cannot be written.
+    /// libvirt is asked now, and the request for it is on disk, or cannot be written. What ends a VM at once is dated by this:
+    /// the request may be older by as long as the disk takes, and another client's may have been at work meanwhile.
     fn goes_out(&mut self, question: &Question, on_disk: OnDisk) {
-        let Question::Perform { run, act, .. } = question else { return };
-        if let Some(run) = self.runs.get_mut(run) {
-            run.pending.goes_out(act.kind(), on_disk, self.server.map(|server| server.process));
+        let Question::Perform { run: id, act, .. } = question else { return };
+        let Some(run) = self.runs.get_mut(id) else { return };
+        run.pending.goes_out(act.kind(), on_disk, self.server.map(|server| server.process));
+        if matches!(act.kind(), OperationKind::Destroy | OperationKind::ForceOff) && run.is_open() {
+            self.note(*id, self.wall, Fact::PassedOn(act.kind()));
         }
     }
 }

@@ -187,6 +187,35 @@ fn a_destroy_through_us_is_answered_when_the_vm_is_gone_and_leaves_no_down_recor
     assert_eq!(world.replies, vec![Reply::Done, Reply::NoSuchVm]);
 }
 
+/// libvirt is asked when the request is on disk, and that may take a slow disk long enough for another client's destroy.
+#[test]
+fn a_destroy_is_certainly_ours_only_where_libvirts_signal_came_after_it_was_asked() {
+    use crate::evidence::Sender;
+    for (signalled_at_ms, certainty) in [(1, Certainty::Probable), (400, Certainty::Certain)] {
+        let mut world = World::new();
+        world.heard(Happening::Started(StartDetail::Booted));
+        world.pass(1000);
+        world.writes = false;
+        let asked = world.now().wall;
+        world.wants(Wanted::Do { domain: VM, act: Operation::Destroy });
+        world.pass(300);
+        let handed = world.handed;
+        world.tell(Input::Written(handed));
+        let signalled = Wall(asked.0 + signalled_at_ms * 1_000_000);
+        world.pass(200);
+        world.writes = true;
+        world.heard(Happening::Stopped(StopDetail::Destroyed));
+        let program = "/usr/sbin/libvirtd".into();
+        let at = Some(signalled);
+        let log = Fact::LogSignal { signal: 15, pid: 7, program, sender: Sender::Libvirt, at };
+        let facts = vec![(signalled, log)];
+        world.tell(Input::Answered(Answer::Remains { run: RunId(1), view: Some(None), facts }));
+        world.pass(1000);
+        let verdict = &world.endings[0].verdict;
+        assert_eq!((verdict.cause, verdict.certainty), (Cause::AdminDestroyed, certainty), "{verdict:?}");
+    }
+}
+
 #[test]
 fn a_destroy_overtaken_by_its_stopped_event_is_answered_too() {
     let mut world = World::new();

@@ -13,6 +13,7 @@ pub fn describe(fact: &Fact) -> String {
     match fact {
         Fact::Host(happening) => happened(happening),
         Fact::Requested { what, who } => format!("{who} asked whydown to {}", what.words()),
+        Fact::PassedOn(what) => format!("whydown asked libvirt to {}", what.words()),
         Fact::ForceFollows { within_ms: Some(ms), who } => {
             format!("for {who} whydown was to end it within {} s, if it was still there", ms.div_ceil(1000))
         }

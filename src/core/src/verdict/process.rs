@@ -371,7 +371,9 @@ mod tests {
         let failed = |text: &str, more: &[Fact]| {
             let mut dossier = Dossier::default();
             dossier.add(Wall(0), Fact::Refused { what: OperationKind::Create, text: text.into() });
-            more.iter().for_each(|fact| drop(dossier.add(Wall(1), fact.clone())));
+            for fact in more {
+                dossier.add(Wall(1), fact.clone());
+            }
             failed_for_itself(&dossier)
         };
         let closed = "internal error: qemu unexpectedly closed the monitor";

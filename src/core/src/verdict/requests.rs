@@ -55,13 +55,13 @@ pub(super) fn ended_for_us(dossier: &Dossier, what: OperationKind, end: Wall) ->
     let refused =
         |e: &Evidence| matches!(&e.fact, Fact::Refused { what: w, .. } if *w == what) && e.first <= sent;
     let refused = pieces().any(refused);
-    seen.retain(|id| {
-        let piece = &dossier.items()[usize::from(*id)];
-        (if refused { piece.last } else { piece.first }) <= sent
-    });
-    if !seen.is_empty() {
-        seen.extend(ids(dossier, signal_of_libvirt));
-    }
+    let before = |piece: &Evidence| (if refused { piece.last } else { piece.first }) <= sent;
+    seen.retain(|id| before(&dossier.items()[usize::from(*id)]));
+    // The request is older than the moment at which libvirt was asked, by as long as the disk takes.
+    let passed_on = order::enumerated(dossier).find(|(_, e)| e.fact == Fact::PassedOn(what) && before(e));
+    let Some((passed_on, _)) = passed_on.filter(|_| !seen.is_empty()) else { return Vec::new() };
+    seen.push(passed_on);
+    seen.extend(ids(dossier, signal_of_libvirt));
     seen
 }
 

@@ -95,6 +95,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::UnitStopping { .. }
             | Fact::SenderUnit { .. }
             | Fact::ProcessorTime { .. }
+            | Fact::PassedOn(_)
             | Fact::DiskSpace { .. }
             | Fact::ForceFollows { .. }
             | Fact::CoreDump { .. }
@@ -111,6 +112,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         happening().prop_map(Fact::Host),
         (asked(), text()).prop_map(|(what, who)| Fact::Requested { what, who }),
         (asked(), text()).prop_map(|(what, text)| Fact::Refused { what, text }),
+        asked().prop_map(Fact::PassedOn),
         (state(), any::<Option<bool>>())
             .prop_map(|(state, managed_save)| Fact::Found { state, managed_save }),
         prop_oneof![

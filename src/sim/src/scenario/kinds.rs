@@ -72,6 +72,8 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::HostStays => "host-stays",
         Fact::HostUp { .. } => "host-up",
         Fact::UnitStopping { .. } => "unit-stopping",
+        Fact::PassedOn(OperationKind::Destroy) => "passed-on-destroy",
+        Fact::PassedOn(_) => "passed-on",
         Fact::SenderUnit { .. } => "sender-unit",
         Fact::ProcessorTime { .. } => "processor-time",
         Fact::DiskSpace { .. } => "disk-space",

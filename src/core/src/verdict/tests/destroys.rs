@@ -19,7 +19,11 @@ fn a_destroy_is_certainly_ours_only_where_libvirts_first_signal_is_known_to_have
         [(OperationKind::Destroy, "D3", "D11"), (OperationKind::ForceOff, "D2", "D10")]
     {
         let told = |signals: &[(i64, Fact)], row: &str| {
-            let mut facts = vec![(0, host(Happening::Started(StartDetail::Booted))), (80, asked(kind))];
+            let mut facts = vec![
+                (0, host(Happening::Started(StartDetail::Booted))),
+                (75, asked(kind)),
+                (80, Fact::PassedOn(kind)),
+            ];
             facts.extend(signals.iter().cloned());
             facts.push((90, host(Happening::Stopped(StopDetail::Destroyed))));
             let probable = row == perhaps;
@@ -32,15 +36,19 @@ fn a_destroy_is_certainly_ours_only_where_libvirts_first_signal_is_known_to_have
         told(&[], perhaps);
         told(&[libvirts(9, 89)], perhaps);
         told(&[logged(81, false)], perhaps);
+        // Nor whether it was for us, whose request was on its way to the disk.
+        told(&[libvirts(15, 79), libvirts(9, 89)], perhaps);
+        told(&[logged(79, true)], perhaps);
         // It was not for us.
-        told(&[libvirts(15, 79), libvirts(9, 89)], "D6");
-        told(&[logged(79, true)], "D6");
+        told(&[libvirts(15, 74), libvirts(9, 89)], "D6");
+        told(&[logged(74, true)], "D6");
     }
 }
 
 #[test]
 fn where_one_of_our_destroys_was_refused_before_the_signal_only_the_last_one_counts() {
-    let destroy = |second| (second, asked(OperationKind::Destroy));
+    let destroy =
+        |second| [(second, asked(OperationKind::Destroy)), (second, Fact::PassedOn(OperationKind::Destroy))];
     let refusal = |second| (second, refused(OperationKind::Destroy));
     let told = |facts: &[(i64, Fact)], row: &str, certainty| {
         let mut all = vec![(0, host(Happening::Started(StartDetail::Booted)))];
@@ -50,8 +58,12 @@ fn where_one_of_our_destroys_was_refused_before_the_signal_only_the_last_one_cou
     };
     let (certain, probable) = (Certainty::Certain, Certainty::Probable);
     // Refused as the first one was at work.
-    told(&[destroy(80), libvirts(15, 81), destroy(82), refusal(83)], "D3", certain);
+    let all = |parts: &[&[(i64, Fact)]]| parts.concat();
+    let first = all(&[&destroy(80), &[libvirts(15, 81)], &destroy(82), &[refusal(83)]]);
+    told(&first, "D3", certain);
     // The first was refused; another client's destroy was at work when the second came.
-    told(&[destroy(60), refusal(61), libvirts(15, 81), destroy(82)], "D11", probable);
-    told(&[destroy(60), refusal(61), destroy(80), libvirts(15, 81)], "D3", certain);
+    let late = all(&[&destroy(60), &[refusal(61), libvirts(15, 81)], &destroy(82)]);
+    told(&late, "D11", probable);
+    let again = all(&[&destroy(60), &[refusal(61)], &destroy(80), &[libvirts(15, 81)]]);
+    told(&again, "D3", certain);
 }
