@@ -35,8 +35,11 @@ impl Engine {
         }
         let Some(run) = self.runs.get_mut(&id) else { return };
         let was_long = what.is_long() && run.pending.long == Some(what);
+        // One that never came up may have been ended by exactly this, and be gone when libvirt answers.
         let comes_again = what == OperationKind::Destroy
-            && (run.is_to_come_up() || run.is_open() && run.pending.is_up_since_destroy());
+            && (run.is_to_come_up()
+                || run.is_open() && run.pending.is_up_since_destroy()
+                || !crate::verdict::was_up(&run.dossier));
         let refused = match outcome {
             Outcome::Refused(text) => Some(tame(text)),
             // A start that came and went was done all the same.

@@ -44,6 +44,7 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .because("SIGKILL from the kernel itself")
         .because("of which its hard limit gives it 3 s")
+        .honest("oom-killed", "on a busy host the process is gone before what it had used can be looked at")
         .at(Venue::Traced),
         // Its threads that write hold the signal off, and the write fails.
         Case::new("file-limit", "QEMU writes to a disk beyond a limit on the size of files", fill, none)
