@@ -192,11 +192,12 @@ pub(super) fn cases() -> Vec<Case> {
                 scene.kill(Signal::STOP)?;
                 let mut other = scene.virsh_begin("destroy VM")?;
                 scene.let_pass(std::time::Duration::from_secs(1))?;
-                scene.verb("destroy", "")?;
+                // libvirt may tell both that they did, or this one that it is not running.
+                let _ = scene.verb("destroy", "");
                 other.wait()?;
                 Ok(())
             },
-            // Both were told that they did it, and nobody saw libvirt begin.
+            // Nobody saw libvirt begin.
             |_| probable("outside-destroyed"),
         )
         .also("admin-destroyed")
