@@ -3,22 +3,19 @@
 use whydown_core::evidence::{Fact, OperationKind};
 use whydown_core::hypervisor::Happening;
 
-/// What is known of how a domain is made, as stories write it.
-pub(super) fn of_definition(words: &str) -> Option<Fact> {
+/// What is known of how a domain is made, and of its processor time, as stories write it.
+pub(super) fn of_process(words: &str) -> Option<Fact> {
     Some(match words {
         "a reboot ends it" => Fact::RebootEnds,
         "a panic does not end it" => Fact::PanicStays,
         "it cannot panic" => Fact::CannotPanic,
         "its watchdog powers it off" => Fact::WatchdogPowersOff,
-        _ => return None,
+        _ => {
+            let (used, limit) = words.strip_prefix("used ")?.split_once(" of ")?;
+            let used_ms = used.parse::<u64>().ok()? * 1000;
+            Fact::ProcessorTime { used_ms, limit_s: limit.parse().ok()? }
+        }
     })
-}
-
-/// `used 600 of 600`, in seconds, as stories write it.
-pub(super) fn of_processor_time(words: &str) -> Option<Fact> {
-    let (used, limit) = words.strip_prefix("used ")?.split_once(" of ")?;
-    let used_ms = used.parse::<u64>().ok()? * 1000;
-    Some(Fact::ProcessorTime { used_ms, limit_s: limit.parse().ok()? })
 }
 
 /// The kind of a fact, as stories write it.

@@ -15,8 +15,7 @@
 //! | `log reason=crashed`, `log terminating on signal 15 from pid 1 (systemd)`, `log says …`, `log doubted reason=crashed`, `log unreadable`, `log cut` | QEMU's log |
 //! | `signal 9 from 4711 (pkill)`, `signal 9 from kernel`, `signal 6 from itself` | a signal that the kernel saw delivered |
 //! | `exit 1`, `exit signal 9`, `oom-kill` | the process's exit; the kernel's out-of-memory killer |
-//! | `wrapped by sh`, `inner exit signal 9`, `may exit by isa-debug-exit` | what is known of its process |
-//! | `time used 600 of 600` | seconds of processor time, and its hard limit, when the kernel sends it SIGKILL |
+//! | `wrapped by sh`, `inner exit signal 9`, `may exit by isa-debug-exit`, `time used 600 of 600` | what is known of its process; seconds, and its hard limit |
 //! | `definition a reboot ends it`, `definition it cannot panic` | what is known of how it is made |
 //! | `qemu starts: exit signal 31`, `qemu starts: oom-kill` | of a process that was begun for it, and has not come up |
 //! | `another start fails`, `another start fails: …` | as libvirt's state shows it, and its log says why |
@@ -173,8 +172,7 @@ fn understood(line: &str) -> Option<Line> {
             Some(Line::OfProcess(Fact::GuestMayExit { device: rest.strip_prefix("exit by ")?.to_owned() }))
         }
         "another" => StartFails::parse(rest).map(Line::StartFails),
-        "definition" => super::kinds::of_definition(rest).map(Line::OfProcess),
-        "time" => super::kinds::of_processor_time(rest).map(Line::OfProcess),
+        "definition" | "time" => super::kinds::of_process(rest).map(Line::OfProcess),
         "unit" => {
             Some(Line::OfProcess(Fact::UnitStopping { unit: rest.strip_prefix("stopping: ")?.to_owned() }))
         }
