@@ -258,8 +258,8 @@ impl FailedStarts {
         let is_off = |id: &DomainId| failed.iter().any(|domain| domain.id == *id);
         self.known.retain(|id, at| is_off(id) || at.is_some_and(|at| now.since(at) <= LOOKED_FOR));
         let mut found: BTreeMap<DomainId, Found> = BTreeMap::new();
-        let words = std::mem::take(&mut self.held).into_iter().chain(self.sources.audited.take());
-        for (id, words) in words {
+        let told = audited::of(&self.sources.libvirt, self.sources.audited.take());
+        for (id, words) in std::mem::take(&mut self.held).into_iter().chain(told) {
             let its = found.entry(id).or_default();
             its.name = words.name;
             its.audited.extend(words.told);
@@ -355,7 +355,7 @@ impl FailedStarts {
                 let held = self.held.entry(id).or_default();
                 held.name.clone_from(&name);
                 held.told.push_back(word);
-            } else {
+            } else if self.sources.libvirt.is_known() {
                 attempts.push(Attempt { at: word.at, logged: None, audited: Some(word) });
             }
         }

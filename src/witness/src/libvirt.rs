@@ -2,13 +2,14 @@
 //! process calls itself is its owner's choice; that it answers on libvirt's socket is not.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::unix::nlas::UnixDiagName;
+use netlink_packet_sock_diag::unix::nlas::{Nla, UnixDiagName, Vfs};
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest, UnixResponse};
 use whydown_core::hypervisor::{Process, Server};
 
@@ -63,8 +64,13 @@ impl LibvirtProcess {
         }
     }
 
+    /// Whether it is known at all which process libvirt is, or was.
+    pub fn is_known(&self) -> bool {
+        self.own_pid.is_some() || !self.seen().is_empty()
+    }
+
     /// Whether this process is, or was, libvirt.
-    pub(crate) fn is(&self, pid: u32) -> bool {
+    pub fn is(&self, pid: u32) -> bool {
         let running = identify(pid);
         let same = |known: &Process| known.pid == pid && running.is_none_or(|running| running == *known);
         self.own_pid == Some(pid) || self.seen().iter().any(same)
@@ -85,6 +91,7 @@ impl LibvirtProcess {
 /// The inodes of the other ends of this process's connections to one of these sockets (`sock_diag(7)`).
 fn peers(sockets: &[PathBuf]) -> io::Result<BTreeSet<u32>> {
     let mut found = BTreeSet::new();
+    let files: Vec<Vfs> = sockets.iter().filter_map(|socket| file(socket)).collect();
     for inode in open_sockets(Path::new("/proc/self/fd")) {
         // One that was closed meanwhile has no number any more.
         let Some(peer) = unix(inode)?.and_then(|own| own.peer()).filter(|peer| *peer != 0) else { continue };
@@ -93,11 +100,26 @@ fn peers(sockets: &[PathBuf]) -> io::Result<BTreeSet<u32>> {
             UnixDiagName::Pathname(path) => sockets.iter().any(|socket| socket.as_os_str() == path),
             UnixDiagName::Abstract(_) => false,
         };
-        if other.name().is_some_and(at) {
+        if other.name().is_some_and(at) || other.nlas.iter().any(|nla| is_one_of(nla, &files)) {
             found.insert(peer);
         }
     }
     Ok(found)
+}
+
+/// A socket's file as the kernel tells of it. One that listens in a file system of its own, as in a container, has another
+/// name there than here, and is the same file.
+fn file(socket: &Path) -> Option<Vfs> {
+    let file = fs::metadata(socket).ok()?;
+    let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    // The lower half of a number is all that is told, and devices as the kernel itself numbers them.
+    let number = u32::try_from(file.ino() & u64::from(u32::MAX)).ok()?;
+    let told = [number.to_ne_bytes(), (major << 20 | minor).to_ne_bytes()].concat();
+    Vfs::parse(&told).ok()
+}
+
+fn is_one_of(told: &Nla, files: &[Vfs]) -> bool {
+    matches!(told, Nla::Vfs(file) if files.contains(file))
 }
 
 /// What the kernel knows of the unix socket with this inode; `None` if it is none, or gone.
@@ -105,7 +127,7 @@ fn unix(inode: u32) -> io::Result<Option<UnixResponse>> {
     let request = UnixRequest {
         state_flags: StateFlags::all(),
         inode,
-        show_flags: ShowFlags::NAME | ShowFlags::PEER,
+        show_flags: ShowFlags::NAME | ShowFlags::PEER | ShowFlags::VFS,
         cookie: ANY,
     };
     match ask(SockDiagMessage::UnixRequest(request))? {
@@ -164,6 +186,20 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_has_another_name_where_it_listens_is_known_by_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, here) = (folder.path().join("there"), folder.path().join("here"));
+        let server = std::os::unix::net::UnixListener::bind(&there).unwrap();
+        fs::hard_link(&there, &here).unwrap();
+        let _client = UnixStream::connect(&here).unwrap();
+        let _other_end = server.accept().unwrap();
+        assert_eq!(peers(std::slice::from_ref(&here)).unwrap().len(), 1);
+        let other = folder.path().join("other");
+        let _other = std::os::unix::net::UnixListener::bind(&other).unwrap();
+        assert_eq!(peers(std::slice::from_ref(&other)).unwrap().len(), 0);
+    }
+
+    #[test]
     fn who_answers_on_the_socket_is_libvirt_under_any_name_and_nobody_else_is() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("sock");
@@ -184,12 +220,12 @@ mod tests {
 
         let other = LibvirtProcess::new(None, &[folder.path().join("other")]);
         other.look().unwrap();
-        assert!(!other.is(server.id()), "another socket's");
+        assert!(!other.is(server.id()) && !other.is_known(), "another socket's");
         let libvirt = LibvirtProcess::new(None, std::slice::from_ref(&socket));
         assert!(!libvirt.is(server.id()));
         let found = libvirt.look().unwrap().unwrap();
         assert_eq!(Some(found.process), identify(server.id()));
-        assert!(libvirt.is(server.id()) && !libvirt.is(std::process::id()));
+        assert!(libvirt.is(server.id()) && !libvirt.is(std::process::id()) && libvirt.is_known());
         assert!(!libvirt.was_another(std::process::id(), Duration::ZERO), "it began a moment ago");
         assert!(!libvirt.was_another(std::process::id(), Duration::from_secs(3600)), "it began later");
         libvirt.remember(identify(1).unwrap());

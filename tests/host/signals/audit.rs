@@ -16,7 +16,7 @@ use serde_json::Value;
 use whydown_core::evidence::{Audited, ExitStatus, Fact, Sender};
 use whydown_core::lifecycle::Subject;
 use whydown_core::time::Wall;
-use whydown_lab::{Audit, Error, Launch, Result, Signal, lab_dir, wait_until};
+use whydown_lab::{Audit, Error, Guest, Launch, Libvirtd, Result, Signal, lab_dir, wait_until};
 use whydown_witness::audit::{Config, start};
 use whydown_witness::libvirt::LibvirtProcess;
 use whydown_witness::processes::Processes;
@@ -333,5 +333,34 @@ fn a_start_that_libvirt_refuses_is_told_by_its_own_record_where_nothing_else_is_
     let ending = host.check(&ours, &told("start-failed", 1, 1), "certain")?;
     assert!(!says(&ending["because"], "the kernel's audit"), "{ending:#}");
     assert_eq!((host.past(&guest)?.len(), host.past(&ours)?.len()), (2, 1));
+    Ok(())
+}
+
+/// Of several libvirts on one kernel, as where some run in containers, all tell the one audit.
+#[test]
+fn a_start_that_another_libvirt_refuses_is_no_vm_of_this_host() -> Result<()> {
+    let Some(_audit) = ours()? else { return Ok(()) };
+    let folder = lab_dir()?;
+    let elsewhere = Libvirtd::start(folder.path().join("o"), "elsewhere")?;
+    let refuse = |name: &str, by: &Libvirtd| -> Result<Guest> {
+        let guest = Guest::new(folder.path(), name)?;
+        fs::remove_file(guest.image_path()).expect("removed");
+        assert!(by.create(&guest).is_err());
+        Ok(guest)
+    };
+    let mut host = Host::start_as("here", "", Launch::audit)?;
+    wait_until("the audit is heard", PATIENCE, || !is_deaf(&host, ""));
+    for turn in 0..2 {
+        let theirs = refuse(&format!("theirs{turn}"), &elsewhere)?;
+        let ours = refuse(&format!("ours{turn}"), &host.libvirtd)?;
+        // What the audit tells comes in its order.
+        host.check(&ours, &told("start-failed", 1, 1), "probable")?;
+        assert!(host.past(&theirs)?.is_empty() && host.why(&theirs).is_none());
+        // A libvirtd that has only just begun is ours, and the other one still is not.
+        host.libvirtd.kill_9()?;
+        let links = host.links();
+        host.libvirtd.start_again()?;
+        host.wait_link(links);
+    }
     Ok(())
 }

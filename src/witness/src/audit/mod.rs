@@ -115,6 +115,9 @@ pub struct Config {
 /// libvirt could not start a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotStarted {
+    /// Who says so: the process of a libvirt, as far as its name and its program tell. Of several on one kernel all tell the
+    /// one audit.
+    pub by: u32,
     /// Which one.
     pub domain: DomainId,
     /// Its name, made harmless.
@@ -327,7 +330,7 @@ impl Ears {
                 if claimed(pid, LIBVIRT, &self.config.libvirt, (self.config.clock)().since(at))
                     == Sender::Libvirt
                 {
-                    (self.config.not_started)(NotStarted { domain, name, started_for, at });
+                    (self.config.not_started)(NotStarted { by: pid, domain, name, started_for, at });
                 }
             }
             Some(Event::Said(_, Record::Switched { on: false })) => self.hears(false),
