@@ -144,3 +144,33 @@ fn a_vm_whose_qemu_hangs_keeps_no_host_waiting_and_is_told_as_it_was() -> Result
     assert_eq!(first_answers(&host, &guest)?, up);
     Ok(())
 }
+
+#[test]
+fn a_vm_that_is_renamed_while_it_is_off_is_listed_by_its_new_name() -> Result<()> {
+    let mut host = Host::start("renamed")?;
+    let guest = host.guest("before")?;
+    let mut serial = host.up_persistent(&guest)?;
+    serial.power_off()?;
+    host.wait_status(&guest, "down");
+    let name = |host: &Host| {
+        let named = format!("server.list('true', ['{}'])['vmList'][0]['vmName']", guest.uuid_text());
+        crate::verbs::ask(host, &named)
+    };
+    assert_eq!(name(&host)?, "before");
+    assert!(host.libvirtd.virsh(&["domrename", "before", "after"])?.status.success());
+    whydown_lab::wait_until("it has its new name", PATIENCE, || {
+        name(&host).is_ok_and(|name| name == "after")
+    });
+    host.daemon.kill_9()?;
+    host.daemon.start_again()?;
+    whydown_lab::wait_until("it is listed", PATIENCE, || name(&host).is_ok());
+    assert_eq!(name(&host)?, "after", "from the first answer on");
+    // Renamed while nobody listened.
+    host.daemon.kill_9()?;
+    assert!(host.libvirtd.virsh(&["domrename", "after", "later"])?.status.success());
+    host.daemon.start_again()?;
+    whydown_lab::wait_until("it is listed", PATIENCE, || name(&host).is_ok());
+    assert_eq!(name(&host)?, "later");
+    assert_eq!(host.ending(&guest)["name"], "before", "it was called so when it ended");
+    Ok(())
+}

@@ -111,6 +111,8 @@ pub struct Engine {
     /// The latest run of each domain, while it is followed.
     pub(super) current: BTreeMap<DomainId, RunId>,
     pub(super) down: BTreeMap<DomainId, Down>,
+    /// What those are called now that were renamed since they ended. Endings keep the names of their time.
+    pub(super) new_names: BTreeMap<DomainId, String>,
     /// Runs whose ending was told and is not certain, for a while: late proof may be about them.
     pub(super) ended: BTreeMap<RunId, Ended>,
     /// The same of the daemon before us, until the first step.
@@ -166,6 +168,7 @@ impl Engine {
             runs: BTreeMap::new(),
             current: BTreeMap::new(),
             down: BTreeMap::new(),
+            new_names: BTreeMap::new(),
             ended: BTreeMap::new(),
             uncertain: recovered.uncertain,
             preludes: BTreeMap::new(),
@@ -558,7 +561,7 @@ impl Engine {
         }
         self.down.get(&domain).map(|down| DomainPublic {
             domain,
-            name: down.ending.name.clone(),
+            name: self.new_names.get(&domain).unwrap_or(&down.ending.name).clone(),
             run: down.ending.run,
             status: Status::Down,
             started: down.ending.started,

@@ -42,7 +42,10 @@ impl Engine {
                 Some((block, gap)) if open.is_none() => self.stopped_unknown(now, &event, block.began, gap),
                 _ => self.stopped(now, &event, run),
             },
-            Happening::Defined => self.renamed(now, &event.domain, open),
+            Happening::Defined => {
+                self.renamed(now, &event.domain, open);
+                self.named_while_off(now, &event.domain);
+            }
             Happening::Undefined { renamed } => {
                 // That it is gone then tells nothing of how it was kept while it ran.
                 if let Some(id) = run.filter(|id| !renamed && self.runs[id].takes_evidence()) {
@@ -352,6 +355,21 @@ impl Engine {
         }
     }
 
+    /// What libvirt calls a domain that is not up. Its last run bore the name that it has in its ending.
+    pub(super) fn named_while_off(&mut self, now: Now, domain: &DomainRef) {
+        let id = domain.id;
+        let over = self.current.get(&id).and_then(|run| self.runs.get(run)).filter(|run| !run.is_open());
+        let ending = self.down.get(&id).map(|down| &down.ending.name);
+        let Some(known) = over.map(|run| &run.name).or(ending) else { return };
+        if *known == domain.name {
+            self.new_names.remove(&id);
+        } else {
+            self.new_names.insert(id, domain.name.clone());
+        }
+        self.new_names.retain(|id, _| self.down.contains_key(id) || self.current.contains_key(id));
+        self.touch(now, id);
+    }
+
     fn remember(&mut self, domain: DomainId, at: Wall, what: Happening) {
         let heard = self.preludes.entry(domain).or_default();
         if heard.len() == PRELUDES_PER_DOMAIN {
@@ -394,6 +412,7 @@ impl Engine {
         self.effects.extend(start.incarnation.process.map(Effect::Watch));
         self.current.insert(domain, id);
         self.down.remove(&domain);
+        self.new_names.remove(&domain);
         let comes_up = start.incarnation.process.is_some() || phase == Phase::Launching;
         let mut run = Run::new(start, phase, status, Vec::new());
         run.made = made;

@@ -234,6 +234,7 @@ impl Engine {
         let run = self.current.get(&domain).copied().filter(|id| self.runs[id].is_open());
         let found = Fact::Found { state: view.state, managed_save: view.managed_save };
         if !is_up(view) {
+            self.named_while_off(now, &view.domain);
             // A start that libvirt has not answered yet may still come up.
             match run {
                 Some(id) if self.runs[&id].pending.creating => {

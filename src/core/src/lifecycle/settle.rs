@@ -215,6 +215,7 @@ impl Engine {
     /// A manager has taken note of a Down domain. False if there is none.
     pub(super) fn acknowledge(&mut self, now: Now, domain: DomainId, by: Who) -> bool {
         let Some(down) = self.down.remove(&domain) else { return false };
+        self.new_names.remove(&domain);
         self.keep(domain, Keep::Acknowledge(down.ending.run, Acknowledged { at: now.wall, by }));
         self.news(domain);
         true

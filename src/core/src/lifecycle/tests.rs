@@ -22,6 +22,7 @@ mod gone_server;
 mod host;
 mod made;
 mod moments;
+mod named;
 mod owed;
 mod starting;
 mod subjects;
