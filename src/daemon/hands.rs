@@ -17,7 +17,7 @@ use whydown_core::id::{BootId, DomainId, RequestId, RunId};
 use whydown_core::lifecycle::attribution::{self, Marks};
 use whydown_core::lifecycle::{Answer, Definition, Input, Outcome, Question, Subject, internal_error};
 use whydown_core::limits;
-use whydown_core::operation::{Console, Operation};
+use whydown_core::operation::{Console, Operation, SnapshotDisk};
 use whydown_core::time::Wall;
 use whydown_libvirt::{Hypervisor, RebootHow, Refusal, ShutdownHow, read_planned};
 use whydown_witness::exit::ExitWatch;
@@ -343,10 +343,19 @@ impl Hands {
                 consoles.iter().try_for_each(|console| libvirt.update_device(domain, console))
             }
             Operation::Snapshot { disks, quiesce } => {
-                let all = device::disk_targets(&libvirt.domain_xml(domain)?).map_err(unreadable)?;
-                if let Some(unknown) = disks.iter().find(|disk| !all.contains(&disk.target)) {
-                    return Err(refused(format!("the VM has no disk {}", unknown.target)));
+                let made = libvirt.devices(domain)?;
+                let kind_of = |target: &str| made.disks.iter().find(|disk| disk.target == target);
+                for SnapshotDisk { target, .. } in &disks {
+                    match kind_of(target).map(|disk| disk.kind.as_str()) {
+                        Some("disk" | "lun") => {}
+                        // libvirt would let a drive go on in an image that it takes for a disk's.
+                        Some(kind) => {
+                            return Err(refused(format!("{target} is no disk: a {kind} has no snapshots")));
+                        }
+                        None => return Err(refused(format!("the VM has no disk {target}"))),
+                    }
                 }
+                let all: Vec<String> = made.disks.into_iter().map(|disk| disk.target).collect();
                 libvirt.snapshot_disks(domain, &device::snapshot(&disks, &all), quiesce)
             }
         };

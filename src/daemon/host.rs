@@ -301,6 +301,11 @@ fn facts() -> HostFacts {
     }
 }
 
+/// The host's processors as the kernel lists them, such as `0-3`; empty where it does not. They may come and go.
+pub fn processors() -> String {
+    std::fs::read_to_string("/sys/devices/system/cpu/present").unwrap_or_default()
+}
+
 fn packages() -> BTreeMap<String, Package> {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let (version, release) = kernel.split_once('-').unwrap_or((&kernel, ""));

@@ -22,6 +22,8 @@ struct Group {
 struct Row {
     is: String,
     what: String,
+    #[serde(default)]
+    also: Vec<Row>,
 }
 
 /// In the order in which a reader looks for them.
@@ -46,6 +48,7 @@ fn the_page_of_the_parameters_follows_from_their_table() {
          - *Refused*: it would change what is done, and cannot be done here. The call is refused by its name (9 of `create`, \
          75 of the others), unless it asks for nothing, as an empty text, *false*, 0 and an empty struct do.\n\n\
          A point leads into a struct.\n\
+         A parameter that stands twice has another fate in the case that is said.\n\
          Each row is tried by a test, and nothing is read that has no row.\n\
          `create` with `xml` reads `vmId` beside it, and leaves the rest to its manager.\n",
     );
@@ -54,15 +57,20 @@ fn the_page_of_the_parameters_follows_from_their_table() {
         let mut rows = 0;
         for (fate, words) in FATES {
             // What is not named otherwise comes last.
+            let all = group
+                .rows
+                .iter()
+                .flat_map(|(name, row)| std::iter::once(row).chain(&row.also).map(move |case| (name, case)));
             let (others, named): (Vec<_>, Vec<_>) =
-                group.rows.iter().filter(|(_, row)| row.is == fate).partition(|(name, _)| *name == "others");
+                all.filter(|(_, case)| case.is == fate).partition(|(name, _)| *name == "others");
             for (name, row) in named.into_iter().chain(others) {
                 let name = if name == "others" { "others".to_owned() } else { format!("`{name}`") };
                 let _ = writeln!(page, "| {name} | {words} | {} |", row.what);
                 rows += 1;
             }
         }
-        assert_eq!(rows, group.rows.len(), "{}: a fate has no words", group.title);
+        let cases = group.rows.values().map(|row| 1 + row.also.len()).sum::<usize>();
+        assert_eq!(rows, cases, "{}: a fate has no words", group.title);
     }
     check("docs/reference/parameters.md", &page);
 }

@@ -107,9 +107,11 @@ pub struct DiskCounters {
     pub writes: Option<Operations>,
     /// Flushes; their bytes are 0.
     pub flushes: Option<Operations>,
-    /// Bytes that the host keeps for it.
+    /// Bytes that the guest sees.
+    pub capacity: Option<u64>,
+    /// Bytes of the image up to the end of what was written since the start.
     pub allocation: Option<u64>,
-    /// Bytes of its container on the host.
+    /// Bytes that the host keeps for the image.
     pub physical: Option<u64>,
 }
 
@@ -148,7 +150,7 @@ pub struct Devices {
     pub memory_kib: u64,
     /// Memory that the guest is never to go below, in KiB.
     pub memory_min_kib: u64,
-    /// Virtual processors at most.
+    /// Virtual processors that it has now; it may be given more, or less, while it runs.
     pub vcpus: u32,
     /// Period of the processor bound, in microseconds.
     pub vcpu_period_us: Option<u64>,
@@ -164,6 +166,9 @@ pub struct Devices {
     pub nics: Vec<Nic>,
     /// Disks and drives.
     pub disks: Vec<Disk>,
+    /// What is said of the images behind disks and drives, by the guest's names of them. The fingerprint needs none of it: an
+    /// image is known by its path.
+    pub images: BTreeMap<String, Image>,
     /// Every device with its address, these three kinds too.
     pub parts: Vec<Part>,
     /// Whether a guest agent listens on its channel just now.
@@ -253,6 +258,16 @@ pub struct Disk {
     pub alias: String,
     /// The bounds on its throughput, by libvirt's names.
     pub io_tune: BTreeMap<String, u64>,
+}
+
+/// How a disk's image is read, and where the guest finds the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Image {
+    /// libvirt's word for its format, such as `raw` and `qcow2`; empty if none is said.
+    pub format: String,
+    /// The bus, such as `virtio` and `ide`.
+    pub bus: String,
 }
 
 /// A device as `list` tells it.

@@ -43,7 +43,7 @@ struct Track {
     /// Whether the last call brought nothing of it.
     missing: bool,
     /// What the samples showed of its devices then.
-    shape: BTreeSet<(String, String)>,
+    shape: Shape,
 }
 
 impl Track {
@@ -68,7 +68,7 @@ impl Track {
             answered: now.mono,
             asked: None,
             missing: false,
-            shape: BTreeSet::new(),
+            shape: Shape::default(),
         }
     }
 
@@ -297,11 +297,18 @@ fn runs(domain: &DomainPublic) -> bool {
     domain.ending.is_none()
 }
 
-/// What a sample shows of the devices: which disks with which media, and which network interfaces.
-fn shape(sample: &Sample) -> BTreeSet<(String, String)> {
+/// What a sample shows of what the machine is made of: how many processors, which disks with which media, and which network
+/// interfaces.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Shape {
+    vcpus: Option<u32>,
+    parts: BTreeSet<(String, String)>,
+}
+
+fn shape(sample: &Sample) -> Shape {
     let disks = sample.disks.iter().map(|disk| (disk.target.clone(), disk.path.clone()));
     let nics = sample.nics.iter().map(|nic| (String::new(), nic.name.clone()));
-    disks.chain(nics).collect()
+    Shape { vcpus: sample.vcpus, parts: disks.chain(nics).collect() }
 }
 
 #[cfg(test)]
@@ -431,6 +438,8 @@ mod tests {
         assert_eq!(asked(&mut known, 2), 0);
         known.take(vec![(id(1), sample(3, true, "/b"))], at(3));
         assert_eq!(asked(&mut known, 3), 1, "another medium");
+        known.take(vec![(id(1), Sample { vcpus: Some(2), ..sample(3, true, "/b") })], at(4));
+        assert_eq!(asked(&mut known, 4), 1, "another processor");
         known.ask_again(id(1));
         assert_eq!((asked(&mut known, 4), asked(&mut known, 5)), (1, 0));
         assert_eq!(asked(&mut known, 64), 1);

@@ -11,12 +11,15 @@ use whydown_core::evidence::tame;
 use whydown_core::id::DomainId;
 use whydown_core::lifecycle::{Reply, Wanted};
 use whydown_core::operation::{NewDevice, Operation, Pluggable};
-use whydown_wire::{BadCall, Bodies, Body, CallLimits, Code, Range, Refused, Verb, done, status_reply};
+use whydown_wire::{
+    BadCall, Bodies, Body, CallLimits, ClassicVm, Code, Documents, HostFacts, OnHost, Range, Refused, Verb,
+    done, status_reply,
+};
 
 use crate::config::{self, Client, ExitReasons, Settings};
 use crate::daemon::judge::Judge;
 use crate::daemon::policy::Forbidden;
-use crate::daemon::{clock, network};
+use crate::daemon::{clock, host, network};
 use crate::http::rights::{Want, told_of};
 use crate::http::state::AppState;
 use crate::http::visibility::{Visibility, public_host};
@@ -179,18 +182,15 @@ impl XmlRpc {
             Verb::Create { vm, xml } => {
                 self.create(peer, call, vm, Start { xml, judged: None, paused: false }).await
             }
-            Verb::CreateClassic(plan) => {
-                let facts = self.state.host.facts();
-                match plan.document(facts.kvm, |network| facts.address_on(network)) {
-                    Ok(made) => {
-                        let paused = plan.paused;
-                        let xml = on_the_bridge_to_nowhere(made.xml);
-                        let start = Start { xml, judged: Some(made.judged), paused };
-                        self.create(peer, call, Some(plan.domain), start).await
-                    }
-                    Err(refused) => own(refused.reply()),
+            Verb::CreateClassic(plan) => match documents(&plan, &self.state.host.facts()) {
+                Ok(made) => {
+                    let paused = plan.paused;
+                    let xml = on_the_bridge_to_nowhere(made.xml);
+                    let start = Start { xml, judged: Some(made.judged), paused };
+                    self.create(peer, call, Some(plan.domain), start).await
                 }
-            }
+                Err(refused) => own(refused.reply()),
+            },
             Verb::Shutdown { vm, delay_s, message, reboot, timeout_s, force } => {
                 if let Some(message) = message {
                     // QEMU's agent has no words for a guest's user: only the log keeps them.
@@ -295,6 +295,14 @@ fn who(peer: &Peer, call: &Call) -> String {
         Some(flow) => format!("{peer}, flow {}", flow.chars().take(64).collect::<String>()),
         None => peer.to_string(),
     }
+}
+
+/// The document of a VM on this host, as it is now.
+fn documents(vm: &ClassicVm, facts: &HostFacts) -> Result<Documents, Refused> {
+    let processors = host::processors();
+    let address_on = |network: &str| facts.address_on(network);
+    let (kvm, now) = (facts.kvm, clock::wall());
+    vm.document(&OnHost { kvm, processors: &processors, now, address_on: &address_on })
 }
 
 /// A document that was made of parameters. Where the host has such a bridge, a card that is plugged into nothing can be

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use whydown_core::evidence::tame;
-use whydown_core::sample::{Devices, Disk, Fate, Graphics, Nic, Part};
+use whydown_core::sample::{Devices, Disk, Fate, Graphics, Image, Nic, Part};
 
 /// Bytes of one document. Metadata may be large; a machine of hundreds of devices takes some hundred KiB.
 const DOCUMENT_BYTES: usize = 4 << 20;
@@ -129,6 +129,9 @@ struct Scan {
     /// It says that there is no such device. libvirt forgets some of what it had written there when it is started anew.
     none: bool,
     disk: Disk,
+    image: Image,
+    /// How many of its processors it has now, where these are not all.
+    present: Option<u32>,
     nic: Nic,
     graphics: Graphics,
 }
@@ -149,6 +152,7 @@ impl Scan {
                 self.runs = given.contains_key("id");
                 self.devices.kvm = of("type") == "kvm";
             }
+            ["domain", "vcpu"] => self.present = of("current").parse().ok(),
             ["domain", "memory" | "memtune", ..] => self.unit = of("unit"),
             ["domain", "os", "type"] => self.devices.machine = of("machine"),
             ["domain", "os", "boot"] => self.devices.boot.push(of("dev")),
@@ -160,6 +164,7 @@ impl Scan {
                 self.part = Part { kind: kind.into(), device: closer(kind, given), ..Part::default() };
                 self.none = kind == "controller" && of("model") == "none";
                 self.disk = Disk { kind: of("device"), ..Disk::default() };
+                self.image = Image::default();
                 self.nic = Nic::default();
                 self.graphics = Graphics {
                     kind: of("type"),
@@ -184,7 +189,11 @@ impl Scan {
                 let known = ["file", "dev", "name", "volume", "dir"];
                 self.disk.path = known.iter().find_map(|name| given.get(*name)).cloned().unwrap_or_default();
             }
-            ("disk", "target") => self.disk.target = of("dev"),
+            ("disk", "target") => {
+                self.disk.target = of("dev");
+                self.image.bus = of("bus");
+            }
+            ("disk", "driver") => self.image.format = of("type"),
             ("interface", "mac") => self.nic.mac = of("address"),
             ("interface", "model") => self.nic.model = of("type"),
             ("interface", "target") => self.nic.host_name = of("dev"),
@@ -210,7 +219,9 @@ impl Scan {
             // QEMU's driver takes a reboot to be preserved for one that ends it.
             ["domain", "on_reboot"] => devices.on_reboot = fate(text, &["destroy", "preserve"]),
             ["domain", "on_crash"] => devices.on_crash = fate(text, &["destroy", "coredump-destroy"]),
-            ["domain", "vcpu"] => devices.vcpus = text.parse().unwrap_or(0),
+            ["domain", "vcpu"] => {
+                devices.vcpus = self.present.take().unwrap_or_else(|| text.parse().unwrap_or(0));
+            }
             ["domain", "cputune", "period"] => devices.vcpu_period_us = text.parse().ok(),
             ["domain", "cputune", "quota"] => devices.vcpu_quota_us = text.parse().ok(),
             ["domain", "devices", "disk", "serial"] => self.disk.serial = bounded(text),
@@ -223,7 +234,10 @@ impl Scan {
                 self.disk.alias.clone_from(&self.part.alias);
                 self.nic.alias.clone_from(&self.part.alias);
                 match kind {
-                    "disk" => devices.disks.push(std::mem::take(&mut self.disk)),
+                    "disk" => {
+                        devices.images.insert(self.disk.target.clone(), std::mem::take(&mut self.image));
+                        devices.disks.push(std::mem::take(&mut self.disk));
+                    }
                     "interface" => devices.nics.push(std::mem::take(&mut self.nic)),
                     "graphics" => devices.graphics.push(std::mem::take(&mut self.graphics)),
                     _ => {}
@@ -288,7 +302,7 @@ mod tests {
         <features><acpi/></features><clock offset='variable' adjustment='-3600' basis='utc'/>
         <metadata><x xmlns='u:x'><devices><disk device='y'/></devices></x></metadata>
         <devices><emulator>/usr/bin/qemu</emulator>
-        <disk type='file' device='disk'><source file='/a &amp; b.img' index='1'/><target dev='vda' bus='virtio'/>
+        <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/a &amp; b.img' index='1'/><target dev='vda' bus='virtio'/>
           <backingStore type='file'><source file='/below.img'/></backingStore>
           <iotune><total_iops_sec>100</total_iops_sec></iotune><serial>abc</serial><readonly/><alias name='virtio-disk0'/>
           <address type='pci' domain='0x0000' slot='0x04'/></disk>
@@ -323,6 +337,9 @@ mod tests {
             ("vda", "/a & b.img", "abc")
         );
         assert_eq!(disk.io_tune, BTreeMap::from([("total_iops_sec".into(), 100)]));
+        let image = |format: &str, bus: &str| Image { format: format.into(), bus: bus.into() };
+        let images = [("hdc".to_owned(), image("", "ide")), ("vda".to_owned(), image("qcow2", "virtio"))];
+        assert_eq!(devices.images, BTreeMap::from(images));
         assert_eq!((devices.disks[1].kind.as_str(), devices.disks[1].path.as_str()), ("cdrom", ""));
         let nic = Nic {
             mac: "52:54:00:00:00:01".into(),
@@ -377,6 +394,7 @@ mod tests {
             ("<currentMemory unit='KiB'>8192", "<currentMemory unit='KiB'>1"),
             ("'-3600'", "'7'"),
             ("<alias name='usb'/>", ""),
+            ("<vcpu placement='static'>2", "<vcpu placement='static' current='1'>2"),
         ];
         for (old, new) in same {
             assert_eq!(read(&MACHINE.replace(old, new)).unwrap().fingerprint(), one, "{new}");
@@ -390,6 +408,19 @@ mod tests {
         ] {
             assert_ne!(read(&MACHINE.replace(old, new)).unwrap().fingerprint(), one, "{new}");
         }
+    }
+
+    #[test]
+    fn processors_are_those_that_it_has_now() {
+        let of = |vcpu: &str| {
+            let document =
+                format!("<domain id='1'>{vcpu}<vcpus><vcpu id='0' enabled='yes'/></vcpus></domain>");
+            let planned = read_planned(&document).unwrap();
+            (read(&document).unwrap().vcpus, planned.vcpus)
+        };
+        assert_eq!(of("<vcpu placement='static' current='2'>8</vcpu>"), (2, 2));
+        assert_eq!(of("<vcpu current='many'>8</vcpu>"), (8, 8));
+        assert_eq!((of("<vcpu>8</vcpu>"), of("")), ((8, 8), (0, 1)));
     }
 
     #[test]

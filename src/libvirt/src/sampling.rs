@@ -186,6 +186,7 @@ fn put_disk(disk: &mut DiskCounters, key: &str, value: Value) {
     match (key, value) {
         ("name", Value::Text(name)) => disk.target = name,
         ("path", Value::Text(path)) => disk.path = path,
+        ("capacity", Value::Number(number)) => disk.capacity = Some(number),
         ("allocation", Value::Number(number)) => disk.allocation = Some(number),
         ("physical", Value::Number(number)) => disk.physical = Some(number),
         (key, Value::Number(number)) => {
@@ -244,6 +245,7 @@ mod tests {
                 ("block.0.rd.bytes", 512),
                 ("block.0.rd.times", 123),
                 ("block.0.fl.times", 9),
+                ("block.0.capacity", 9),
                 ("block.0.allocation", 7),
                 ("block.0.physical", 8),
             ],
@@ -257,7 +259,8 @@ mod tests {
         assert_eq!((sample.nics[0].name.as_str(), sample.nics[0].received.bytes), ("vnet0", 10));
         assert_eq!(sample.nics[0].sent.dropped, 3);
         let disk = &sample.disks[0];
-        assert_eq!((disk.target.as_str(), disk.path.as_str(), disk.physical), ("vda", "/a", Some(8)));
+        assert_eq!((disk.target.as_str(), disk.path.as_str()), ("vda", "/a"));
+        assert_eq!((disk.capacity, disk.allocation, disk.physical), (Some(9), Some(7), Some(8)));
         assert_eq!(disk.reads, Some(Operations { count: 1, bytes: 512, time_ns: 123 }));
         assert_eq!(disk.writes, None);
         assert!(sample.answered);

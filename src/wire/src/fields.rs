@@ -198,7 +198,8 @@ impl<'a> Fields<'a> {
         left.for_each(|(name, _)| self.note(name));
     }
 
-    fn note(&self, name: &str) {
+    /// This has no effect here, whatever it asks for.
+    pub(crate) fn note(&self, name: &str) {
         self.ignored.names.borrow_mut().insert(plain(&self.place(name)));
     }
 

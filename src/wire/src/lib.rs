@@ -34,7 +34,7 @@ mod written;
 pub use absent::absent_verbs;
 pub use board::{Board, Bodies, Body, VmCounts};
 pub use call::{BAD_CALL_FAULT, BadCall, Call, CallLimits};
-pub use classic::{ClassicVm, Documents, led_to};
+pub use classic::{ClassicVm, Documents, OnHost, led_to};
 pub use codes::{Code, done, fault, status_reply};
 pub use host::{
     Hardware, HostFacts, HostStats, Ksm, OperatingSystem, Package, RNG_SOURCES, capabilities, hardware,

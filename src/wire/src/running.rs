@@ -33,7 +33,8 @@ pub(crate) fn put(s: &mut Members<'_>, domain: &DomainPublic, usage: Option<&Usa
         return;
     }
     let sample = started.and_then(|usage| usage.sample.as_ref());
-    let vcpus = sample.and_then(|sample| sample.vcpus).or(devices.map(|devices| devices.vcpus));
+    // As `list` tells them: what is sampled comes later than what a document was just read for.
+    let vcpus = devices.map(|devices| devices.vcpus).or(sample.and_then(|sample| sample.vcpus));
     profile.put(s, Key::VcpuCount, vcpus);
     profile.put(s, Key::VcpuPeriod, devices.and_then(|devices| devices.vcpu_period_us));
     profile.put(s, Key::VcpuQuota, devices.and_then(|devices| devices.vcpu_quota_us));
@@ -259,22 +260,33 @@ fn put_disks(s: &mut Members<'_>, usage: Option<&Usage>, profile: &Profile) {
         for disk in &shown {
             let rates = usage.and_then(|usage| usage.rates.as_ref()?.disks.get(&disk.target));
             let devices = usage.and_then(|usage| usage.devices.as_deref());
-            let made_of = devices.and_then(|d| d.disks.iter().find(|known| known.target == disk.target));
-            s.structure(&disk.target, |s| put_disk(s, disk, rates, made_of, profile));
+            s.structure(&disk.target, |s| put_disk(s, disk, rates, devices, profile));
         }
     });
     profile.put_struct(s, Key::Disks, fill);
+}
+
+/// Bytes of its image as a file or device. A raw one is as large as what the guest sees; of another nobody says it, and it has
+/// at least what the host keeps for it and what was written to.
+pub(crate) fn apparent_size(disk: &DiskCounters, devices: Option<&Devices>) -> Option<u64> {
+    let image = devices.and_then(|devices| devices.images.get(&disk.target));
+    if image.is_some_and(|image| image.format == "raw") {
+        disk.capacity
+    } else {
+        disk.physical.max(disk.allocation)
+    }
 }
 
 fn put_disk(
     s: &mut Members<'_>,
     disk: &DiskCounters,
     rates: Option<&DiskRates>,
-    made_of: Option<&Disk>,
+    devices: Option<&Devices>,
     profile: &Profile,
 ) {
-    profile.put(s, Key::TrueSize, disk.allocation);
-    profile.put(s, Key::ApparentSize, disk.physical);
+    let made_of = devices.and_then(|d| d.disks.iter().find(|known| known.target == disk.target));
+    profile.put(s, Key::TrueSize, disk.physical);
+    profile.put(s, Key::ApparentSize, apparent_size(disk, devices));
     let image = made_of.and_then(|disk| disk.serial.parse::<whydown_core::id::DomainId>().ok());
     profile.put(s, Key::ImageId, image);
     profile.put(s, Key::ReadRate, rates.map(|rates| format!("{:.2}", rates.read)));

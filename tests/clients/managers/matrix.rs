@@ -159,7 +159,11 @@ fn the_page_of_compatibility_follows_from_the_tables() {
     );
     page.push_str(&crate::managers::accepts::page());
     page.push_str(
-        "## Old and new, four ways\n\n\
+        "## Beside the engine\n\n\
+         - **MOM** 0.5.0 and later steers balloons over XML-RPC by `setBalloonTarget`.\n  \
+         MOM 0.4.5 asks for `vmSetBalloonTarget`, a name that VDSM never had, whatever its version: it answered with a fault, and so does whydown. MOM took that for its own mistake (*Fix ballooning method name when talking to VDSM over xmlrpc*, in 0.5.0). What it reads of VMs it reads; take 0.5.0 or later for the balloons.\n\
+         - **Hosted engine.** To take its own VM into its database an engine wants of each disk in `list` its sizes, format and the ids of its volume. The sizes are there once the VM was sampled. The ids are there where the disk lies in VDSM's storage, whose paths are made of them; of another disk there is `imageID` alone, and only where its serial number is one.\n\n\
+         ## Old and new, four ways\n\n\
          *Old* is from before `exitReason`: engine 3.4, VDSM 4.14.\n\
          *New* is whydown, on either side.\n\n\
          | manager | host | what the manager has of an ending |\n|---|---|---|\n\

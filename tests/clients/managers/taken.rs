@@ -1,8 +1,10 @@
 //! What engines send is read, every version's; what has no effect is named.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use whydown_wire::{Call, CallLimits, Code, Refused, Verb};
+use whydown_core::time::Wall;
+use whydown_wire::{Call, CallLimits, Code, OnHost, Refused, Verb};
 
 use whydown_lab::{EmbedRoot, Launch, Result, Whydownd, lab_dir, wait_until};
 
@@ -91,8 +93,12 @@ fn what_has_no_effect_in_a_new_vm_is_named_and_the_rest_is_in_its_document() {
         let vnc = request.what.contains("VNC") || request.what.contains("the same");
         let spice = ignored.iter().any(|name| name.ends_with("spiceSecureChannels"));
         assert_eq!(spice, vnc, "{ignored:?}");
-        let unknown = plan.document(false, |_| None);
-        let document = plan.document(false, |network| (network == "display").then(|| [192, 0, 2, 5].into()));
+        let on = |address_on: &dyn Fn(&str) -> Option<IpAddr>| {
+            let now = Wall::from_millis(1_456_747_200_000);
+            plan.document(&OnHost { kvm: false, processors: "0-1\n", now, address_on })
+        };
+        let unknown = on(&|_| None);
+        let document = on(&|network| (network == "display").then(|| [192, 0, 2, 5].into()));
         let document = document.expect("its network is there").xml;
         let has: &[&str] = if vnc {
             &["<graphics type=\"vnc\"", "<interface type=\"ethernet\">", "<link state=\"down\"/>"]

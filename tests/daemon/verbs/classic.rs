@@ -49,7 +49,8 @@ fn device_id(number: usize) -> String {
 fn a_classic_vm_boots_from_its_disk_has_its_devices_and_powers_off() -> Result<()> {
     let host = Host::start("classic")?;
     let guest = host.guest("old")?;
-    let created = ask(&host, &format!("server.create({})['vmList']['status']", classic(&guest)))?;
+    let vm = classic(&guest).replacen("'maxVCpus': '2'", "'maxVCpus': '3'", 1);
+    let created = ask(&host, &format!("server.create({vm})['vmList']['status']"))?;
     assert_eq!(created, "WaitForLaunch");
     let mut serial: Serial = guest.serial(PATIENCE)?;
     host.wait_status(&guest, "up");
@@ -57,7 +58,7 @@ fn a_classic_vm_boots_from_its_disk_has_its_devices_and_powers_off() -> Result<(
     let document = String::from_utf8_lossy(&document.stdout).into_owned();
     for part in [
         "<domain type='qemu'",
-        "<vcpu placement='static' current='1'>2</vcpu>",
+        "<vcpu placement='static' current='1'>3</vcpu>",
         "<clock offset='variable' adjustment='0'",
         "<graphics type='vnc'",
         "listen='127.0.0.1'",
@@ -79,11 +80,78 @@ fn a_classic_vm_boots_from_its_disk_has_its_devices_and_powers_off() -> Result<(
     });
     let all: Vec<String> = (0..given).map(device_id).collect();
     assert_eq!(ask(&host, &format!("' '.join({known})"))?, all.join(" "));
+    // Processors are those that it has now, also in the moment after it was given another.
+    let processors = format!(
+        "(server.list('true', ['{id}'])['vmList'][0]['smp'], server.getVmStats('{id}')['statsList'][0]['vcpuCount'])"
+    );
+    assert_eq!(ask(&host, &processors)?, "('1', '1')");
+    assert_eq!(ask(&host, &format!("server.setNumberOfCpus('{id}', '2')['vmList']['smp']"))?, "2");
+    assert_eq!(ask(&host, &processors)?, "('2', '2')");
+    host.libvirtd.virsh(&["setvcpus", "old", "3"])?;
+    wait_until("what another client gave is told", PATIENCE, || {
+        ask(&host, &processors).is_ok_and(|told| told == "('3', '3')")
+    });
+    // Its disk, as managers want it that take it over with its VM.
+    let disk = |device: &str| {
+        let names = "('format', 'iface', 'index', 'name', 'apparentsize')";
+        ask(
+            &host,
+            &format!(
+                "[[d.get(name) for name in {names}] for d in {devices} if d['device'] == '{device}'][0]"
+            ),
+        )
+    };
+    let size = std::fs::metadata(guest.image_path()).expect("it is there").len();
+    wait_until("it was measured", PATIENCE, || disk("disk").is_ok_and(|told| !told.ends_with("None]")));
+    assert_eq!(disk("disk")?, format!("['raw', 'virtio', '0', 'vda', '{size}']"));
+    assert_eq!(disk("cdrom")?, "[None, 'ide', '2', 'hdc', None]", "libvirt says of an empty drive no format");
+    let medium = host.folder.path().join("medium.iso");
+    std::fs::write(&medium, [0; 4096]).expect("written");
+    assert_eq!(host.call(&format!("changeCD('{id}', '{}')", medium.display()))?, 0);
+    let snapshot = |target: &str| {
+        let drives =
+            format!("[{{'name': '{target}', 'path': '{}/over.qcow2'}}]", host.folder.path().display());
+        ask(
+            &host,
+            &format!("(lambda s: (s['code'], s['message']))(server.snapshot('{id}', {drives})['status'])"),
+        )
+    };
+    let told_of_cd = snapshot("hdc")?;
+    assert!(told_of_cd.starts_with("(48, ") && told_of_cd.contains("cdrom"), "{told_of_cd}");
+    assert!(!host.folder.path().join("over.qcow2").exists());
     // It has a balloon; and an agent's channel with nobody behind it.
     assert_eq!(host.call(&format!("setBalloonTarget('{id}', '1536')"))?, 0);
     assert_eq!(host.call(&format!("setVmTicket('{id}', 'secret', 120)"))?, 0);
     serial.power_off()?;
     host.check(&guest, &told("guest-poweroff", 0, 7), "certain")?;
+    Ok(())
+}
+
+/// What the original passed over is passed over and said once; how far a clock is ahead no 32 bits need to hold.
+#[test]
+fn what_changes_nothing_is_said_in_the_log_and_a_clock_may_be_centuries_ahead() -> Result<()> {
+    let host = Host::start("passed")?;
+    let guest = host.guest("passed")?;
+    let vm = classic(&guest)
+        .replacen('{', "{'cpuPinning': {'0': '0', '5': '0'}, ", 1)
+        .replacen("'timeOffset': '0'", "'timeOffset': '5000000000'", 1)
+        .replacen("'display': 'vnc', 'displayIp': '127.0.0.1', ", "", 1)
+        .replacen("'index': '0', 'format'", "'index': '0', 'name': 'sdx', 'format'", 1);
+    assert_eq!(host.call(&format!("create({vm})"))?, 0);
+    host.wait_status(&guest, "up");
+    assert_eq!(crate::verbs::polled(&host, &guest, "timeOffset")?, "5000000000");
+    let document = host.libvirtd.virsh(&["dumpxml", "passed"])?;
+    let document = String::from_utf8_lossy(&document.stdout).into_owned();
+    for part in
+        ["<vcpupin vcpu='0' cpuset='0'/>", "<target dev='vda' bus='virtio'/>", "adjustment='5000000000'"]
+    {
+        assert!(document.contains(part), "{part}: {document}");
+    }
+    let said = std::fs::read_to_string(host.daemon.output_path()).expect("it says something");
+    for name in ["cpuPinning.5", "devices.deviceId", "devices.name"] {
+        assert_eq!(said.matches(name).count(), 1, "{name}: {said}");
+    }
+    assert_eq!(host.call(&format!("destroy('{}')", guest.uuid_text()))?, 0);
     Ok(())
 }
 

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
 
 use dxr::MethodCall;
-use whydown_wire::{Call, CallLimits, METHODS, Refused, Verb};
+use whydown_core::time::Wall;
+use whydown_wire::{Call, CallLimits, METHODS, OnHost, Refused, Verb};
 
 use crate::document::check;
 use crate::document_file::BadDocument;
@@ -85,10 +86,16 @@ fn documents(verb: Verb) {
     match verb {
         Verb::CreateClassic(plan) => {
             for kvm in [false, true] {
-                let address = |network: &str| network.parse().ok();
-                let xml = match plan.document(kvm, address) {
+                let address_on = |network: &str| network.parse().ok();
+                let now = Wall::from_millis(1_456_747_200_000);
+                let on_host = OnHost { kvm, processors: "0-3", now, address_on: &address_on };
+                let xml = match plan.document(&on_host) {
                     Ok(made) => made.xml,
-                    Err(refused) => return assert!(refused.to_string().contains("displayNetwork")),
+                    Err(refused) => {
+                        let said = refused.to_string();
+                        let known = ["displayNetwork", "cpuPinning.", "timeOffset"];
+                        return assert!(known.iter().any(|known| said.contains(known)), "{said}");
+                    }
                 };
                 match check(&xml, Some(plan.domain)) {
                     Ok(document) => assert_eq!(document.xml, xml, "its UUID stands in it already"),

@@ -349,7 +349,7 @@ fn a_start_that_another_libvirt_refuses_is_no_vm_of_this_host() -> Result<()> {
         Ok(guest)
     };
     let mut host = Host::start_as("here", "", Launch::audit)?;
-    wait_until("the audit is heard", PATIENCE, || !is_deaf(&host, ""));
+    wait_until("the audit is heard", PATIENCE, || !is_unavailable(&host, ""));
     for turn in 0..2 {
         let theirs = refuse(&format!("theirs{turn}"), &elsewhere)?;
         let ours = refuse(&format!("ours{turn}"), &host.libvirtd)?;

@@ -65,7 +65,12 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Devices, Refused> {
             "redir" => redirection(device)?,
             _ => return Err(device.bad("type", KINDS)),
         };
-        let name = name_of(device)?.filter(|_| CAN_BE_NAMED.contains(&kind.as_str()));
+        let name = if CAN_BE_NAMED.contains(&kind.as_str()) {
+            name_of(device)?
+        } else {
+            device.ignore(&["deviceId"]);
+            None
+        };
         let address = device.structure("address", address)?;
         Ok(made.children(name).children(address.flatten()))
     };
@@ -237,9 +242,13 @@ const CAN_BE_NAMED: &[&str] = &[
     "redir",
 ];
 
-/// The alias that says by which `deviceId` the manager knows this device. One that is no UUID is no engine's.
+/// The alias that says by which `deviceId` the manager knows this device. One that is no UUID is no engine's; the VM is
+/// the same without it.
 fn name_of(device: &Fields<'_>) -> Result<Option<Element>, Refused> {
     let id = device.text("deviceId")?.and_then(|id| id.parse::<DomainId>().ok());
+    if id.is_none() {
+        device.ignore(&["deviceId"]);
+    }
     Ok(id.map(|id| element("alias").with("name", format!("{GIVEN}{id}"))))
 }
 
@@ -319,13 +328,18 @@ fn disk(fields: &Fields<'_>, targets: &mut Targets, has_disk: &mut bool) -> Resu
         name.as_deref().and_then(|name| buses.iter().find(|(_, (_, prefix))| name.starts_with(prefix)));
     let (bus, prefix) = iface.or(older).or(by_name.map(|(_, bus)| *bus)).unwrap_or(usual);
     let target = match (name, fields.number("index")?) {
-        (Some(name), _) => targets.take(&name).ok_or_else(|| fields.bad("name", "free"))?,
-        (None, Some(index)) => {
+        (name, Some(index)) => {
             let letter =
                 u8::try_from(index).ok().filter(|index| *index < 26).map(|index| char::from(b'a' + index));
             let letter = letter.ok_or_else(|| fields.bad("index", "below 26"))?;
-            targets.take(&format!("{prefix}{letter}")).ok_or_else(|| fields.bad("index", "free"))?
+            let target = format!("{prefix}{letter}");
+            // The original made the name from the index, whatever name it was given.
+            if name.is_some_and(|name| name != target) {
+                fields.ignore(&["name"]);
+            }
+            targets.take(&target).ok_or_else(|| fields.bad("index", "free"))?
         }
+        (Some(name), None) => targets.take(&name).ok_or_else(|| fields.bad("name", "free"))?,
         (None, None) => targets.next(prefix).ok_or_else(|| fields.bad("index", "below 26"))?,
     };
     let policies =
@@ -374,17 +388,18 @@ fn interface(fields: &Fields<'_>, usual: Option<String>) -> Result<Element, Refu
     let link = fields.flag("linkActive")?.map(|up| if up { "up" } else { "down" });
     let mac = fields.text("macAddr")?.map(|address| element("mac").with("address", address));
     let model = element("model").with("type", model);
+    let bounds = fields.structure("specParams", |spec| {
+        let way = |name: &'static str| spec.structure(name, |way| bound(name, way)).map(Option::flatten);
+        let (inwards, outwards) = (way("inbound")?, way("outbound")?);
+        Ok(element("bandwidth").children(inwards).children(outwards))
+    })?;
+    let filter = fields.text("filter")?;
     let Some(network) = network else {
         // Nothing goes through it that could be filtered or bounded.
         fields.ignore(&["filter", "specParams"]);
         let made = element("interface").with("type", UNPLUGGED).children(mac).child(model);
         return Ok(made.child(element("link").with("state", "down")));
     };
-    let bounds = fields.structure("specParams", |spec| {
-        let way = |name: &'static str| spec.structure(name, |way| bound(name, way)).map(Option::flatten);
-        let (inwards, outwards) = (way("inbound")?, way("outbound")?);
-        Ok(element("bandwidth").children(inwards).children(outwards))
-    })?;
     Ok(element("interface")
         .with("type", kind)
         .children(mac)
@@ -392,7 +407,7 @@ fn interface(fields: &Fields<'_>, usual: Option<String>) -> Result<Element, Refu
         .child(model)
         .children(link.map(|state| element("link").with("state", state)))
         .children(bounds.filter(|bounds| *bounds != element("bandwidth")))
-        .children(fields.text("filter")?.map(|filter| element("filterref").with("filter", filter))))
+        .children(filter.map(|filter| element("filterref").with("filter", filter))))
 }
 
 /// The kind of a card that is plugged into nothing: libvirt makes its end on the host and connects that to nothing, and

@@ -6,16 +6,19 @@
 
 mod device;
 mod document;
+mod pinning;
 mod screen;
 
 use std::net::IpAddr;
 
 use whydown_core::id::DomainId;
 use whydown_core::limits;
+use whydown_core::time::Wall;
 
 pub use self::device::led_to;
 pub(crate) use self::device::{DRIVE_NAMES, OneMore, VOLUME, medium, one_more};
 use self::document::{Element, element};
+use self::pinning::Pin;
 use crate::fields::Fields;
 use crate::refused::{Refused, shown};
 
@@ -58,6 +61,18 @@ pub struct Documents {
     pub judged: String,
 }
 
+/// What the host of a VM is like, as far as its document says so or must fit it.
+pub struct OnHost<'a> {
+    /// Whether it has KVM, for a manager that does not say.
+    pub kvm: bool,
+    /// Its processors, as the kernel lists them: `0-3`. Empty where it does not.
+    pub processors: &'a str,
+    /// What time it is there.
+    pub now: Wall,
+    /// Its address on one of its networks.
+    pub address_on: &'a dyn Fn(&str) -> Option<IpAddr>,
+}
+
 /// A VM from classic parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassicVm {
@@ -67,32 +82,36 @@ pub struct ClassicVm {
     kvm: Option<bool>,
     /// `launchPaused`: its CPUs stand still until `cont`.
     pub paused: bool,
+    pins: Vec<Pin>,
+    /// Seconds by which its clock is ahead.
+    clock_offset_s: i64,
     domain_children: Vec<Element>,
 }
 
 impl ClassicVm {
-    /// Its document. `kvm`: whether this host has it, for a manager that does not say; `address_on`: this host's
-    /// address on one of its networks.
+    /// Its document.
     ///
     /// # Errors
-    /// [`Refused`] names the screen's network if this host has no address on it.
-    pub fn document(
-        &self,
-        kvm: bool,
-        address_on: impl Fn(&str) -> Option<IpAddr>,
-    ) -> Result<Documents, Refused> {
+    /// [`Refused`] names what this host cannot do: the screen's network where it has no address, processors that it does not
+    /// have, a time that no clock here can show.
+    pub fn document(&self, host: &OnHost<'_>) -> Result<Documents, Refused> {
+        let OnHost { kvm, processors, now, address_on } = *host;
+        let bad = |param: String, wanted: String| Refused::Bad { method: "create", param, wanted };
+        if let Some(pin) = self.pins.iter().find(|pin| !pin.is_within(processors)) {
+            let wanted = format!("of this host's processors, which are {}", processors.trim());
+            return Err(bad(format!("cpuPinning.{}", shown(&pin.vcpu)), wanted));
+        }
+        let clock = (now.as_millis() / 1000).checked_add(self.clock_offset_s);
+        if clock.is_none_or(|clock| !CLOCKS.contains(&clock)) {
+            return Err(bad("timeOffset".into(), "such that the clock shows a year from 1 to 9999".into()));
+        }
         let kind = if self.kvm.unwrap_or(kvm) { "kvm" } else { "qemu" };
         let mut document = element("domain").with("type", kind).children(self.domain_children.clone());
         document.settle(screen::NETWORK, "listen", &|network| {
             let address = address_on(network).map(|address| address.to_string());
-            address.ok_or_else(|| Refused::Bad {
-                method: "create",
-                param: "displayNetwork".into(),
-                wanted: format!(
-                    "a network on which this host has an address, which {} is not",
-                    shown(network)
-                ),
-            })
+            let wanted =
+                || format!("a network on which this host has an address, which {} is not", shown(network));
+            address.ok_or_else(|| bad("displayNetwork".into(), wanted()))
         })?;
         let judged = document.replaced("interface", "type", device::UNPLUGGED, "bridge");
         Ok(Documents { xml: document.to_xml(), judged: judged.to_xml() })
@@ -103,6 +122,10 @@ impl ClassicVm {
         let memory = fields.number("memSize")?.ok_or_else(|| fields.missing("memSize"))?;
         if memory == 0 {
             return Err(Refused::NoMemory);
+        }
+        // `list` says it in 31 bits. No machine has so much.
+        if i32::try_from(memory).is_err() {
+            return Err(fields.bad("memSize", "at most 2147483647"));
         }
         if fields.text("vmType")?.is_some_and(|kind| kind != "kvm") {
             return Err(Refused::VmType);
@@ -124,7 +147,8 @@ impl ClassicVm {
             element("memory").with("unit", "MiB").text(memory),
         ];
         children.extend(threads.map(|threads| element("iothreads").text(threads)));
-        children.extend(processors(fields, memory)?);
+        let (made, pins) = processors(fields, memory)?;
+        children.extend(made);
         let serial = fields.text("serial")?;
         children.push(boot(fields, &devices, serial.is_some())?);
         if let Some(serial) = serial {
@@ -137,13 +161,15 @@ impl ClassicVm {
         if features != element("features") {
             children.push(features);
         }
-        children.extend(clock(fields, windows)?);
+        let (made, clock_offset_s) = clock(fields, windows)?;
+        children.extend(made);
         if fields.flag("tabletEnable")?.unwrap_or(false) {
             devices.elements.push(element("input").with("type", "tablet").with("bus", "usb"));
         }
         children.push(element("devices").children(devices.elements));
         let paused = fields.flag("launchPaused")?.unwrap_or(false);
-        Ok(Self { domain, kvm: fields.flag("kvmEnable")?, paused, domain_children: children })
+        let kvm = fields.flag("kvmEnable")?;
+        Ok(Self { domain, kvm, paused, pins, clock_offset_s, domain_children: children })
     }
 }
 
@@ -164,15 +190,20 @@ fn enlightenments() -> Element {
     element("hyperv").child(on("relaxed")).child(on("vapic")).child(on("spinlocks").with("retries", 8191))
 }
 
-fn clock(fields: &Fields<'_>, windows: bool) -> Result<Option<Element>, Refused> {
+/// The times, in seconds since 1970, that libvirt can have a machine's clock begin with: the years 1 to 9999.
+const CLOCKS: std::ops::Range<i64> = -62_135_596_800..253_402_300_800;
+
+/// And how far it is ahead.
+fn clock(fields: &Fields<'_>, windows: bool) -> Result<(Option<Element>, i64), Refused> {
     let offset = fields.text("timeOffset")?;
     if offset.is_none() && !windows {
-        return Ok(None);
+        return Ok((None, 0));
     }
     let seconds: i64 =
         offset.as_deref().unwrap_or("0").parse().map_err(|_| fields.bad("timeOffset", "seconds"))?;
     let timer = windows.then(|| element("timer").with("name", "hypervclock").with("present", "yes"));
-    Ok(Some(element("clock").with("offset", "variable").with("adjustment", seconds).children(timer)))
+    let made = element("clock").with("offset", "variable").with("adjustment", seconds).children(timer);
+    Ok((Some(made), seconds))
 }
 
 /// The weight among others when processors are short: `cpuShares`, or what VDSM made of `nice`.
@@ -231,7 +262,7 @@ fn up_to(
     }
 }
 
-fn processors(fields: &Fields<'_>, memory: u64) -> Result<Vec<Element>, Refused> {
+fn processors(fields: &Fields<'_>, memory: u64) -> Result<(Vec<Element>, Vec<Pin>), Refused> {
     let vcpus = |name| up_to(fields, name, limits::VCPUS, "at most 4096");
     let present = vcpus("smp")?.unwrap_or(1).max(1);
     let most = vcpus("maxVCpus")?.unwrap_or(present);
@@ -243,10 +274,9 @@ fn processors(fields: &Fields<'_>, memory: u64) -> Result<Vec<Element>, Refused>
         vcpu = vcpu.with("current", present);
     }
     let mut parts = vec![vcpu];
-    let pins = fields.structure("cpuPinning", Fields::texts)?.unwrap_or_default();
-    let pin = |(vcpu, cpus): (&str, String)| element("vcpupin").with("vcpu", vcpu).with("cpuset", cpus);
+    let pins = pinning::read(fields, most)?;
     let share = shares(fields)?.map(|shares| element("shares").text(shares));
-    let tune = element("cputune").children(share).children(pins.into_iter().map(pin));
+    let tune = element("cputune").children(share).children(pins.iter().map(Pin::element));
     if tune != element("cputune") {
         parts.push(tune);
     }
@@ -282,7 +312,7 @@ fn processors(fields: &Fields<'_>, memory: u64) -> Result<Vec<Element>, Refused>
         parts.push(cpu);
     }
     parts.extend(node_tuning(fields)?);
-    Ok(parts)
+    Ok((parts, pins))
 }
 
 fn boot(fields: &Fields<'_>, devices: &device::Devices, has_serial: bool) -> Result<Element, Refused> {

@@ -12,7 +12,7 @@ use whydown_core::id::{DomainId, RunId};
 use whydown_core::lifecycle::Reply;
 use whydown_core::record::{Certainty, Earlier, Ending, Verdict, When};
 use whydown_core::sample::{
-    CpuTime, Devices, Disk, DiskCounters, DiskRates, Graphics, Memory, Nic, NicCounters, NicRates,
+    CpuTime, Devices, Disk, DiskCounters, DiskRates, Graphics, Image, Memory, Nic, NicCounters, NicRates,
     Operations, Paging, PagingRates, Part, Rates, Sample, Samples, Traffic, Usage,
 };
 use whydown_core::snapshot::{DomainPublic, Link, Snapshot, Status};
@@ -229,6 +229,10 @@ pub fn little(run: RunId) -> Usage {
     }
 }
 
+/// A volume in VDSM's storage.
+const VOLUME: &str = "/rhev/data-center/6695eb01-f6a4-4304-89aa-97f2000000e1/6695eb01-f6a4-4304-89aa-97f2000000e2/images/\
+    6695eb01-f6a4-4304-89aa-97f2000000e3/6695eb01-f6a4-4304-89aa-97f2000000e4";
+
 fn devices() -> Devices {
     let address = |slot: &str| {
         let parts =
@@ -251,7 +255,7 @@ fn devices() -> Devices {
         machine: "pc-i440fx-7.2".into(),
         memory_kib: 1 << 20,
         memory_min_kib: 1 << 18,
-        vcpus: 4,
+        vcpus: 2,
         vcpu_period_us: Some(100_000),
         vcpu_quota_us: Some(-1),
         clock_offset_s: -3600,
@@ -282,10 +286,23 @@ fn devices() -> Devices {
                 alias: ours.into(),
                 io_tune: BTreeMap::from([("total_iops_sec".into(), 100)]),
             },
+            Disk {
+                target: "vdb".into(),
+                kind: "disk".into(),
+                path: VOLUME.into(),
+                alias: "virtio-disk1".into(),
+                ..Disk::default()
+            },
             Disk { target: "hdc".into(), kind: "cdrom".into(), path: "/iso".into(), ..Disk::default() },
         ],
+        images: BTreeMap::from([
+            ("vda".into(), Image { format: "raw".into(), bus: "virtio".into() }),
+            ("vdb".into(), Image { format: "qcow2".into(), bus: "virtio".into() }),
+            ("hdc".into(), Image { format: String::new(), bus: "ide".into() }),
+        ]),
         parts: vec![
             part("disk", "disk", ours, "0x04"),
+            part("disk", "disk", "virtio-disk1", "0x06"),
             part("disk", "cdrom", "ide0-1-0", ""),
             part("interface", "bridge", "net0", "0x03"),
             part("graphics", "spice", "", ""),
@@ -321,8 +338,17 @@ fn sample() -> Sample {
                 reads: operations(10),
                 writes: operations(0),
                 flushes: operations(3),
+                capacity: Some(1 << 40),
+                allocation: Some(4096),
+                physical: Some(65_536),
+            },
+            DiskCounters {
+                target: "vdb".into(),
+                path: VOLUME.into(),
+                capacity: Some(1 << 40),
                 allocation: Some(65_536),
-                physical: Some(1 << 40),
+                physical: Some(4096),
+                ..DiskCounters::default()
             },
             DiskCounters { target: "hdc".into(), ..DiskCounters::default() },
         ],
