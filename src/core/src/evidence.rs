@@ -141,6 +141,8 @@ pub enum Fact {
         /// Who asked.
         who: Who,
     },
+    /// libvirt was still to answer what a manager had asked of the domain's run before, and may have done it to this one.
+    Astray(OperationKind, Who),
     /// libvirt refused what a manager had asked; its own text.
     Refused {
         /// What had been asked.
@@ -343,8 +345,7 @@ pub enum Fact {
         /// Who says so.
         told_by: String,
     },
-    /// What libvirt says about a start that failed: its own log at that moment, or its answer when it is asked for what the
-    /// start needed.
+    /// What libvirt says about a start that failed: its log of that moment, or its answer when asked for what it needed.
     StartTrouble(String),
     /// QEMU was started to take over a memory that was saved or is sent here, and did not come up.
     StartedFor {

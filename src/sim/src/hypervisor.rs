@@ -232,7 +232,9 @@ impl Hypervisor {
         };
     }
 
-    fn log_start(&mut self, domain: DomainId, mut at: Wall, life: Option<usize>) {
+    fn log_start(&mut self, domain: DomainId, at: Wall, life: Option<usize>) {
+        // Nor is one dated in the very moment in which the end of the run before is reported.
+        let mut at = at.after(Duration::from_nanos(1));
         // No two starts of a domain are so close that libvirt dates them alike.
         while self.starts.iter().any(|start| start.domain == domain && start.at == at) {
             at = at.after(Duration::from_nanos(1));
@@ -351,8 +353,8 @@ impl Hypervisor {
         }
     }
 
-    /// The host comes up again after it went down without a word.
-    pub fn reboot(&mut self, now: Now) {
+    /// The host goes down without a word.
+    pub fn loses_power(&mut self, now: Now) {
         let ids: Vec<DomainId> = self.domains.keys().copied().collect();
         for id in ids {
             if let Some(life) = self.life_mut(id) {
@@ -362,6 +364,11 @@ impl Hypervisor {
             // What waited for libvirt is gone with the boot.
             self.domains.entry(id).and_modify(|domain| domain.on_return.clear());
         }
+        self.up = false;
+    }
+
+    /// The host comes up again, and libvirt with it.
+    pub fn boots(&mut self, now: Now) {
         self.forget_reasons();
         self.boots += 1;
         self.booted = Some(now.wall);

@@ -118,13 +118,13 @@ fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 /// Lives that were once told wrongly, as short as they can be.
-fn found() -> [Vec<Step>; 11] {
-    use Start::{Booted, Create, Restored};
+fn found() -> Vec<Vec<Step>> {
+    use Start::{Booted, Create, Fails, Migrated, MigratedInVain, Restored};
     use Step::{
         Answers, Befall, BeginSession, BreakNextAct, Crash, Daemon, Defined, Destroy, EventDelay,
-        FinishSession, JumpYears, Lose, Pass, Processes, Reboot, ReportDelay, Stop,
+        FinishSession, Jump, JumpYears, Lose, Pass, Processes, Reboot, ReportDelay, Shutdown, Stop,
     };
-    [
+    vec![
         // An image that libvirt had kept was gone with the definition before anybody looked.
         vec![
             Step::Start(0, Restored),
@@ -246,6 +246,192 @@ fn found() -> [Vec<Step>; 11] {
             Lose(Loss::Drained),
             Step::Start(1, Booted),
             Pass(2),
+        ],
+        // Our destroy of a start that was refused met what another client had begun, and that was told as certain of somebody else.
+        vec![ReportDelay(6), Step::Start(1, Create), Step::Start(1, Migrated), Destroy(1)],
+        // The same, of a run that another client had destroyed meanwhile.
+        vec![
+            Step::Start(1, Booted),
+            Answers(713),
+            Pass(4),
+            Destroy(1),
+            Befall(1, Way::OutsideDestroy),
+            Pass(204),
+            Step::Start(1, Booted),
+        ],
+        // Another client destroyed it while our destroy waited for the disk, and it was ours for certain.
+        vec![
+            Step::Start(0, Booted),
+            Step::Disk(205),
+            Pass(52),
+            Destroy(0),
+            Befall(0, Way::OutsideDestroy),
+            EventDelay(1),
+            Answers(4999),
+            Pass(205),
+        ],
+        // A start that came up by a look was dated by its request, and a daemon later its part of the log was told as another run.
+        vec![
+            Step::Start(1, Create),
+            Pass(2),
+            EventDelay(12),
+            BreakNextAct(true),
+            Step::Start(1, Fails),
+            Shutdown(1, None),
+            Pass(244),
+            Crash,
+        ],
+        // A start that was refused was shown as over before that was on disk, and a daemon later as up.
+        vec![EventDelay(7), Step::Start(0, Restored), Step::Start(0, Create), Pass(7), Crash],
+        // The same of one that was given up.
+        vec![
+            Step::Start(2, Create),
+            Lose(Loss::Drained),
+            Pass(60_007),
+            BeginSession,
+            FinishSession,
+            Crash,
+            Step::Start(2, Booted),
+        ],
+        // What was in doubt when the link broke was told by nobody.
+        vec![
+            Lose(Loss::Drained),
+            Pass(52),
+            Step::Start(0, MigratedInVain),
+            BeginSession,
+            Pass(280),
+            FinishSession,
+            Lose(Loss::Cut),
+        ],
+        // In this story a host booted in no time: what ran before was dated as what is heard.
+        vec![
+            Pass(52),
+            Step::Start(2, Booted),
+            Crash,
+            Pass(0),
+            Reboot,
+            Daemon,
+            BeginSession,
+            Defined(2, false),
+            Pass(0),
+            Step::Start(0, Booted),
+        ],
+        // A run whose process was not told, and after whose start the clock was set back, was replaced by itself.
+        vec![Step::Start(0, Booted), Processes(false), Pass(0), Jump(-5003), Pass(2), Stop],
+        // A run whose destroy was answered came back as what another client began next: its own start had not come to the disk.
+        vec![
+            Step::Start(2, Create),
+            Pass(2),
+            Destroy(2),
+            Step::Disk(359),
+            Pass(209),
+            Crash,
+            Step::Start(2, Restored),
+            Pass(0),
+        ],
+        // And as Down, as its start was heard late.
+        vec![
+            Step::Start(1, Create),
+            ReportDelay(3),
+            Pass(2),
+            Destroy(1),
+            Pass(5),
+            Lose(Loss::Drained),
+            BeginSession,
+            Pass(2206),
+        ],
+        // A start that libvirt had answered without a link was taken for what another client began next.
+        vec![
+            Step::Start(0, Create),
+            EventDelay(377),
+            Pass(7),
+            Befall(0, Way::GuestPoweroff),
+            Lose(Loss::Cut),
+            Pass(204),
+            Step::Start(0, Booted),
+            Pass(0),
+        ],
+        // An end that a daemon before had found and told was reported to the next one, which told another run.
+        vec![
+            ReportDelay(2),
+            Step::Start(0, Booted),
+            Pass(2),
+            Lose(Loss::Libvirtd),
+            BeginSession,
+            Befall(0, Way::Killed),
+            Pass(6),
+            FinishSession,
+            Stop,
+        ],
+        // The broken monitor of a run that was in doubt was taken for a start that failed.
+        vec![
+            Step::Start(2, Booted),
+            ReportDelay(6),
+            Crash,
+            Pass(8),
+            Befall(2, Way::MonitorQuit),
+            Pass(7),
+            Daemon,
+            BeginSession,
+            Pass(4),
+        ],
+        // The end of a run that the log had told of came with the events that had waited for the listing, and was taken for the next
+        // one's.
+        vec![
+            Step::Start(1, Booted),
+            Step::Start(1, Create),
+            Lose(Loss::Drained),
+            Pass(2),
+            BeginSession,
+            Befall(1, Way::WatchdogPoweroff),
+            Pass(5),
+            Step::Start(1, Booted),
+            Pass(0),
+        ],
+        vec![
+            EventDelay(2),
+            Step::Start(0, Create),
+            Step::Start(0, MigratedInVain),
+            Lose(Loss::Cut),
+            Crash,
+            Daemon,
+            BeginSession,
+            Pass(280),
+            Step::Start(0, Booted),
+            Pass(0),
+        ],
+        // libvirt's farewell to a run came in the moment of its start, and its part of the log was taken for an earlier one's.
+        vec![
+            Step::Start(2, Booted),
+            Pass(2),
+            Befall(2, Way::SnapshotRevert),
+            Pass(2),
+            Crash,
+            Pass(650),
+            Befall(2, Way::Killed),
+            Pass(6),
+        ],
+        // What a snapshot had stopped was told as gone back from for certain, when the run after it was.
+        vec![
+            Step::Start(0, Booted),
+            Pass(2),
+            Befall(0, Way::SnapshotHalt),
+            Answers(26),
+            Pass(284),
+            Step::Start(0, Booted),
+            Pass(2),
+            Befall(0, Way::SnapshotRevert),
+        ],
+        // libvirt had said farewell to what had not ended: it was told as over before it came up.
+        vec![
+            Step::Start(0, Create),
+            Lose(Loss::Drained),
+            Answers(298),
+            Step::Start(0, Booted),
+            BeginSession,
+            Pass(2),
+            Befall(0, Way::GuestPanic),
+            Pass(10),
         ],
     ]
 }

@@ -115,7 +115,7 @@ fn begun(blocks: &[LogBlock], run: &Marks) -> Option<usize> {
         .position(|b| its(b) && b.began.is_some_and(|s| s > moment && s <= moment.after(CLOCK_SLACK)));
     match best.map(|(index, _)| index) {
         // It was over when the run was seen, a moment ago.
-        Some(index) if seen_start && !failing && over_at(&blocks[index]).is_some_and(|at| at <= moment) => {
+        Some(index) if seen_start && !failing && over_at(&blocks[index]).is_some_and(|at| at < moment) => {
             soon.or(Some(index))
         }
         best => best.or(soon),

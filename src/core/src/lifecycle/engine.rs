@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::astray::Astray;
 use super::clock::Clock;
 use super::effect::{Effect, Input, Subject};
 use super::failed::ToldStart;
@@ -12,10 +13,11 @@ use super::host::HostQuestion;
 use super::late::Ended;
 use super::loose::Loose;
 use super::run::{Phase, Run};
+use super::unheard::Doubtful;
 use crate::evidence::Fact;
 use crate::hypervisor::{Happening, Process, Server};
 use crate::id::{BootId, DomainId, RunId};
-use crate::log::{Log, LogBlock};
+use crate::log::Log;
 use crate::record::{Ending, Keep, Recovered, RunStart, Seen};
 use crate::sample::Devices;
 use crate::snapshot::{DomainPublic, Link, Snapshot, Status};
@@ -121,18 +123,22 @@ pub struct Engine {
     pub(super) strays: BTreeMap<DomainId, Vec<Stray>>,
     /// What was said of processes that nobody is known to have.
     pub(super) loose: Loose,
+    /// What libvirt was asked to do to runs, and may do to others.
+    pub(super) astray: Astray,
     /// Looks under way, one a domain; true when it was overtaken by events and says nothing.
     pub(super) looks: BTreeMap<DomainId, bool>,
     /// Domains of which nobody could say how they are; asked again with the next heartbeat.
     pub(super) unseen: BTreeSet<DomainId>,
     /// Domains whose last run ended a moment ago: a STOPPED that comes now may be about that run.
     pub(super) echoes: BTreeMap<DomainId, Echo>,
+    /// While a listing is taken in: domains of which events are still to come.
+    pub(super) changing: BTreeSet<DomainId>,
     /// The latest run of each domain that is no more followed.
     pub(super) latest: BTreeMap<DomainId, Seen>,
     /// Logs that were written while nobody listened, until the listing comes.
     pub(super) past: Vec<Log>,
-    /// Starts in those logs of which events or a look must tell whether they are over, with the gap.
-    pub(super) doubtful: BTreeMap<DomainId, (LogBlock, Fact)>,
+    /// Starts in those logs of which something must tell whether they are over.
+    pub(super) doubtful: Doubtful,
     /// The last starts of each domain that failed and were told.
     pub(super) failed: BTreeMap<DomainId, VecDeque<ToldStart>>,
     pub(super) next_heartbeat: Option<Mono>,
@@ -174,12 +180,14 @@ impl Engine {
             preludes: BTreeMap::new(),
             strays: BTreeMap::new(),
             loose: Loose::default(),
+            astray: Astray::default(),
             looks: BTreeMap::new(),
             unseen: BTreeSet::new(),
             echoes: BTreeMap::new(),
+            changing: BTreeSet::new(),
             latest: recovered.latest.into_iter().map(|seen| (seen.domain, seen)).collect(),
             past: Vec::new(),
-            doubtful: BTreeMap::new(),
+            doubtful: Doubtful::new(),
             failed: BTreeMap::new(),
             next_heartbeat: None,
             alarms: BTreeSet::new(),
@@ -335,7 +343,7 @@ impl Engine {
     pub(super) fn beat(&mut self, now: Now) {
         self.next_heartbeat = None;
         if matches!(self.link, Link::Up) {
-            self.keep_beside(Keep::Alive(now.wall));
+            self.keep_alive(now.wall);
             self.next_heartbeat = Some(now.mono.after(self.settings.heartbeat));
         }
         self.preludes.retain(|_, heard| {
@@ -541,7 +549,9 @@ impl Engine {
             if run.forgotten_by.is_some() {
                 return None;
             }
-            let orderly = run.is_open() || run.status == Status::PoweringDown;
+            // Of a start that did not come up nobody is told that it is over before that is on disk: a daemon that begins then and
+            // does not know it may see it come up.
+            let orderly = run.is_open() || matches!(run.status, Status::PoweringDown | Status::Launching);
             let status = if orderly { run.status } else { Status::Ending };
             return Some(DomainPublic {
                 domain,

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::Engine;
+use super::engine::{Echo, Engine};
 use super::run::Phase;
 use super::settle::dated;
 use crate::evidence::{Dossier, Fact, LogWord, OperationKind};
@@ -228,6 +228,10 @@ impl Engine {
         dossier.add(now.wall, Fact::Replaced);
         if let Some((LogWord::Failed, at)) = block.farewell() {
             self.remember_told(now, domain, start.run, (at, at), &dossier);
+        }
+        if self.changing.contains(&domain) {
+            let echo = Echo { at: now.mono, heard: false, libvirt_id: None, ghost: None };
+            self.echoes.entry(domain).or_insert(echo);
         }
         self.tell_in_history(now, start, dossier, When::Between(began, now.wall.max(began)));
     }

@@ -32,7 +32,7 @@ impl Engine {
         let run = self.current.get(&domain).copied().filter(|id| !over(id));
         let open = run.filter(|id| self.runs[id].is_open());
         let told = matches!(event.what, Happening::Started(_) | Happening::Stopped(_));
-        let doubted = if told { self.doubtful.remove(&domain) } else { None };
+        let doubted = if told { self.doubt_is_over(now, domain) } else { None };
         if matches!(event.what, Happening::ShutdownBegan(_) | Happening::QemuPowerdown) {
             self.wonder_about_host(now);
         }
@@ -83,6 +83,10 @@ impl Engine {
     /// Something about a domain that has no open run: late words of the last one, or first words of the next.
     fn between_runs(&mut self, now: Now, event: HostEvent, ending: Option<RunId>) {
         match event.what {
+            // Of a start of which QEMU's log tells and that is in doubt: whether it is over is told next.
+            Happening::ControlError if self.doubtful.contains_key(&event.domain.id) => {
+                self.remember(event.domain.id, event.at, event.what);
+            }
             Happening::Resumed(_)
             | Happening::Suspended(_)
             | Happening::PmSuspended(_)
@@ -147,7 +151,7 @@ impl Engine {
                 Phase::Launching | Phase::Active => {
                     // By the time of its start its part of the log is found; it was asked for long before, maybe.
                     if let Some(run) = self.runs.get_mut(&id) {
-                        run.start.at = event.at;
+                        (run.start.at, run.start.seen) = (event.at, true);
                     }
                     self.came_up(now, id, &event.domain, event.process);
                     self.news(event.domain.id);
@@ -308,7 +312,11 @@ impl Engine {
         self.effects.extend(process.map(Effect::Watch));
         self.take_strays(now, id);
         self.renamed(now, domain, Some(id));
-        self.is_not_over(now, id);
+        match self.runs.get(&id).map(|run| (run.start.seen, run.start.at, run.pending.destroyed_at)) {
+            // It was heard late to come up, before it was destroyed: libvirt must tell whether it is there.
+            Some((true, began, Some(destroyed))) if began <= destroyed => self.look(domain.id),
+            _ => self.is_not_over(now, id),
+        }
         self.tell_others(now, id);
         // Somebody asked to destroy it before libvirt knew it.
         if to_be_destroyed {
@@ -420,6 +428,7 @@ impl Engine {
         if comes_up {
             self.take_strays(now, id);
         }
+        self.may_be_met(now, id);
         self.news(domain);
         id
     }

@@ -336,5 +336,6 @@ impl Engine {
         if matches!(act.kind(), OperationKind::Destroy | OperationKind::ForceOff) && run.is_open() {
             self.note(*id, self.wall, Fact::PassedOn(act.kind()));
         }
+        self.is_out(*id, act.kind());
     }
 }

@@ -15,10 +15,11 @@ use std::sync::Arc;
 
 use super::attribution::Marks;
 use super::effect::{Definition, Effect, Question};
-use super::engine::Engine;
+use super::engine::{Echo, Engine};
+use super::follow::ECHO;
 use super::run::{PLACES_OF_A_KIND, same_kind};
 use crate::evidence::{Dossier, Evidence, EvidenceId, Fact, Late};
-use crate::hypervisor::Process;
+use crate::hypervisor::{Happening, Process};
 use crate::id::{DomainId, RunId};
 use crate::limits;
 use crate::record::{Certainty, Earlier, Ending, Keep, RunStart};
@@ -133,6 +134,14 @@ impl Engine {
             if age > limits::LATE_PROOF || ending.verdict.certainty == Certainty::Certain {
                 continue;
             }
+            // libvirt may still be to report an end that was found.
+            let heard = |f: &Fact| matches!(f, Fact::Host(Happening::Stopped(_)));
+            let found = ending.evidence.iter().all(|piece| !heard(&piece.fact));
+            if found && age <= ECHO && start.incarnation.boot == self.settings.boot {
+                let libvirt_id = start.incarnation.libvirt_id;
+                let echo = Echo { at: now.mono, heard: false, libvirt_id, ghost: None };
+                self.echoes.insert(start.domain, echo);
+            }
             let mut ended = Ended {
                 start,
                 dossier: Dossier::from_items(ending.evidence.clone()),
@@ -212,7 +221,11 @@ impl Engine {
     /// was gone back from.
     pub(super) fn starts_from_snapshot(&mut self, now: Now, domain: DomainId, at: Wall) {
         let Some(id) = self.last_ended(domain) else { return };
-        let Some(ended) = self.ended.get(&id) else { return };
+        // One that came after it, certain or still to be told, is what was gone back from.
+        let later = self.latest.get(&domain).is_some_and(|seen| seen.run > id);
+        let Some(ended) = self.ended.get(&id).filter(|_| !later && self.is_latest(domain, id)) else {
+            return;
+        };
         let seen_off = ended.dossier.find(|f| match f {
             Fact::Found { state, .. } => !state.is_active(),
             Fact::Gone => true,

@@ -16,6 +16,7 @@
 //! asked of libvirt, answered or shown before the record that it needs is on disk (`gate`). An event for an older run never
 //! closes a newer one.
 
+mod astray;
 pub mod attribution;
 mod clock;
 mod effect;

@@ -60,6 +60,8 @@ pub(super) struct Pending {
     pub doubted: Option<Mono>,
     /// libvirt has done the destroy; its STOPPED is waited for until then.
     pub destroyed_by: Option<Mono>,
+    /// When libvirt had done it.
+    pub destroyed_at: Option<Wall>,
     /// libvirt was asked to destroy it; and whether that is on disk.
     pub destroy_out: Option<OnDisk>,
     /// The same for a shutdown or a reboot.

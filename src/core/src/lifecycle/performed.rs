@@ -33,6 +33,7 @@ impl Engine {
             let on_disk = self.runs.get(&id).and_then(|run| run.pending.other_out);
             self.reply_at_once(request, as_asked(reply_to(outcome), on_disk));
         }
+        self.is_answered(now, id, what, outcome);
         let Some(run) = self.runs.get_mut(&id) else { return };
         let was_long = what.is_long() && run.pending.long == Some(what);
         // One that never came up may have been ended by exactly this, and be gone when libvirt answers.
@@ -142,7 +143,10 @@ impl Engine {
         run.pending.destroy_is_answered();
         match outcome {
             // Its STOPPED is on the way; the answer waits for it, so that who asked may start it again at once.
-            Outcome::Done => run.pending.destroyed_by = Some(now.mono.after(STOPPED_PATIENCE)),
+            Outcome::Done => {
+                run.pending.destroyed_by = Some(now.mono.after(STOPPED_PATIENCE));
+                run.pending.destroyed_at = Some(now.wall);
+            }
             // Another destroy is done, or may still be: this one's refusal answers nobody.
             _ if run.pending.has_other_destroys() => {}
             // libvirt does not know it yet: it is asked again when it is up.

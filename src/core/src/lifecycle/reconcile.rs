@@ -6,7 +6,7 @@ use super::attribution;
 use super::effect::{Answer, Question};
 use super::engine::Engine;
 use super::run::{Phase, Reverting, status_of};
-use super::unheard::Hearing;
+use super::unheard::{Hearing, gap_since};
 use crate::evidence::{Deaf, Fact, OperationKind};
 use crate::hypervisor::{DomainState, DomainView, Happening, Listing, PauseReason};
 use crate::id::{DomainId, RunId};
@@ -20,7 +20,7 @@ impl Engine {
         if matches!(self.link, Link::Up) {
             self.link = Link::Down { since: at };
             self.next_heartbeat = None;
-            self.keep_beside(Keep::Alive(at));
+            self.keep_alive(at);
             self.mark_changed();
         }
         for overtaken in self.looks.values_mut() {
@@ -28,7 +28,6 @@ impl Engine {
         }
         self.unseen.clear();
         self.glances_are_void();
-        self.doubtful.clear();
     }
 
     pub(super) fn link_up(&mut self, now: Now, listing: Listing) {
@@ -44,12 +43,16 @@ impl Engine {
         if let Some(server) = listing.server {
             self.runs.values_mut().for_each(|run| run.libvirt_is(server, now.mono));
         }
-        self.know_of_lost_starts(&listing);
+        self.know_of_lost_starts(&listing, from.min(now.wall));
         let changing: BTreeSet<DomainId> = listing.changing.iter().copied().collect();
         let up = listing.domains.iter().filter(|view| is_up(view)).map(|view| view.domain.id);
         let up = up.filter(|domain| !changing.contains(domain)).collect();
+        self.changing.clone_from(&changing);
         let hearing = Hearing { from: listing.heard_from, now: now.wall, changing, up };
         let mut unheard = self.unheard(from.min(now.wall), &gap, &hearing);
+        // What was in doubt is found in the log again.
+        let doubted = std::mem::take(&mut self.doubtful);
+        let gap_of = |domain: DomainId| gap_since(&doubted, domain, &gap);
         self.link = Link::Up;
         if !std::mem::replace(&mut self.settled, true) {
             self.listed();
@@ -76,7 +79,7 @@ impl Engine {
         let listed: BTreeSet<DomainId> = listing.domains.iter().map(|v| v.domain.id).collect();
         for view in listing.domains {
             let domain = view.domain.id;
-            let starts = unheard.remove(&domain).unwrap_or_default();
+            let (starts, gap) = (unheard.remove(&domain).unwrap_or_default(), gap_of(domain));
             let changing = hearing.changing.contains(&domain);
             let later = Self::sort_out(domain, starts, is_up(&view), &hearing);
             let shown = match changing {
@@ -93,7 +96,7 @@ impl Engine {
             }
         }
         for (domain, starts) in unheard {
-            let later = Self::sort_out(domain, starts, false, &hearing);
+            let (later, gap) = (Self::sort_out(domain, starts, false, &hearing), gap_of(domain));
             let shown = Some(Fact::Gone).filter(|_| !hearing.changing.contains(&domain));
             self.tell_unheard(now, domain, &later, &gap, shown.as_ref());
             self.doubtful.extend(later.present.map(|block| (domain, (block, gap.clone()))));
@@ -114,6 +117,7 @@ impl Engine {
         for domain in hearing.changing {
             self.look(domain);
         }
+        self.changing.clear();
         for id in open {
             // A force that came due without a link has waited for this one.
             self.set_alarm(id);
@@ -121,20 +125,32 @@ impl Engine {
         self.beat(now);
     }
 
-    /// Starts whose answer is lost: where libvirt shows the domain up, or QEMU's log has its start, libvirt is no more at it.
-    fn know_of_lost_starts(&mut self, listing: &Listing) {
-        let mut lost = self.runs.values_mut().filter(|run| run.pending.creating_until.is_some()).peekable();
-        if lost.peek().is_none() {
+    /// Starts whose answer is lost: where libvirt shows the domain up, or QEMU's log has its start, libvirt is no more at it. Its
+    /// part of the log is the first since it was asked for; what came after is another run.
+    fn know_of_lost_starts(&mut self, listing: &Listing, deaf_since: Wall) {
+        let lost = self.runs.iter().filter(|(_, run)| run.was_started_unseen());
+        let lost: Vec<(RunId, DomainId)> = lost.map(|(id, run)| (*id, run.start.domain)).collect();
+        if lost.is_empty() {
             return;
         }
-        let begun = attribution::by_domain(self.past.clone());
-        for run in lost {
-            let (domain, since) = (run.start.domain, run.start.at.before(limits::CLOCK_GRACE));
+        let mut begun = attribution::by_domain(self.past.clone());
+        for (id, domain) in lost {
+            let deaf_since = self.deaf_since(domain, deaf_since);
+            let blocks = begun.remove(&domain).unwrap_or_default();
+            let blocks = attribution::unheard(blocks, self.latest_but(domain, Some(id)), deaf_since);
+            let Some(run) = self.runs.get_mut(&id) else { continue };
+            let since = run.start.at.before(limits::CLOCK_GRACE);
+            let began = blocks.iter().filter_map(|block| block.began).find(|at| *at >= since);
             let shown = listing.domains.iter().any(|view| view.domain.id == domain && is_up(view));
-            let blocks = begun.get(&domain).into_iter().flatten();
-            if shown || blocks.filter_map(|block| block.began).any(|at| at >= since) {
-                run.phase = Phase::Active;
-                run.pending.has_begun();
+            if !shown && began.is_none() {
+                continue;
+            }
+            run.phase = Phase::Active;
+            run.pending.has_begun();
+            if let Some(began) = began {
+                (run.start.at, run.start.seen) = (began, false);
+                let start = run.start.clone();
+                self.keep(domain, Keep::Start(start));
             }
         }
     }
@@ -160,7 +176,7 @@ impl Engine {
     fn end_what_is_over(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get(&id) else { return };
         let stopped = run.dossier.last_heard(|h| matches!(h, Happening::Stopped(_)));
-        if let Some(at) = stopped {
+        if let Some(at) = stopped.or_else(|| run.refused_at()) {
             self.end(now, id, When::At(at));
         } else if self.current.get(&run.start.domain) != Some(&id) || run.next.is_some() {
             self.note(id, now.wall, Fact::Replaced);
@@ -253,7 +269,15 @@ impl Engine {
         }
         match run {
             Some(id) if self.runs[&id].is_to_come_up() => {
+                // By when it was seen its part of the log is found; it was asked for long before, maybe, and others' starts
+                // have come and gone since.
+                if let Some(run) = self.runs.get_mut(&id)
+                    && run.start.seen
+                {
+                    (run.start.at, run.start.seen) = (began.unwrap_or(now.wall), false);
+                }
                 self.came_up(now, id, &view.domain, view.process);
+                self.news(domain);
                 // It was found up, not heard to come up: it may have been up before.
                 if self.runs[&id].dossier.find(|f| f == gap).is_none() {
                     self.note(id, now.wall, gap.clone());

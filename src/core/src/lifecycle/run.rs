@@ -160,7 +160,7 @@ impl Run {
         let asked =
             self.dossier.find(|f| matches!(f, Fact::Requested { what: OperationKind::Create, .. })).is_some();
         let came = self.start.incarnation.process.is_some() || crate::verdict::was_up(&self.dossier);
-        if asked && !came {
+        if asked && !came && self.refused_at().is_none() {
             (self.phase, self.status) = (Phase::Launching, Status::Launching);
             self.pending.answer_is_lost(Mono::default());
         }
@@ -225,6 +225,22 @@ impl Run {
     /// Whether a daemon that begins now would take it for destroyed through us, and forget it.
     pub fn is_destroyed_on_record(&self) -> bool {
         in_doubt(self.dossier.items()).contains(&OperationKind::Destroy)
+    }
+
+    /// When libvirt refused to start it, if that is what became of its start.
+    pub fn refused_at(&self) -> Option<Wall> {
+        let refused = |f: &Fact| matches!(f, Fact::Refused { what: OperationKind::Create, .. });
+        let unknown = self.start.incarnation.process.is_none() && !crate::verdict::was_up(&self.dossier);
+        self.dossier.latest(refused).filter(|_| unknown).map(|(_, piece)| piece.last)
+    }
+
+    /// Whether libvirt was asked to start it, nothing more is to come of that, or its answer is lost, and it was not seen up.
+    pub fn was_started_unseen(&self) -> bool {
+        let asked = |f: &Fact| matches!(f, Fact::Requested { what: OperationKind::Create, .. });
+        self.phase == Phase::Launching
+            && !self.pending.awaits_its_start()
+            && self.dossier.find(asked).is_some()
+            && self.refused_at().is_none()
     }
 
     /// Whether it was not seen up yet: neither its process nor when it began is known.

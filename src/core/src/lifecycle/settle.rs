@@ -54,8 +54,9 @@ impl Engine {
         let libvirt_id = run.start.incarnation.libvirt_id;
         let followed = run.next.is_some();
         let domain = run.start.domain;
-        // Of one that an earlier boot took along nothing is said any more.
-        if self.current.get(&domain) == Some(&id) && !followed && before == new_boot {
+        // Of one that an earlier boot took along nothing is said any more; of one that another followed, if events are to come.
+        let told = !followed || self.changing.contains(&domain);
+        if self.current.get(&domain) == Some(&id) && told && before == new_boot {
             self.echoes.insert(
                 domain,
                 Echo { at: now.mono, heard: stopped.is_some() || looked_into, libvirt_id, ghost: None },
@@ -63,6 +64,9 @@ impl Engine {
         }
         if never_came_up {
             self.never_came_up(now, id);
+        }
+        if stopped == Some(StopDetail::Destroyed) {
+            self.was_met(id);
         }
         for what in self.take_back(id) {
             self.note(id, now.wall, Fact::Refused { what, text: NOT_ASKED.into() });

@@ -11,7 +11,7 @@ use crate::hypervisor::{DomainRef, DomainView};
 use crate::id::{BootId, DomainId, RunId};
 use crate::limits;
 use crate::log::LogBlock;
-use crate::record::{RunStart, Seen};
+use crate::record::{Keep, RunStart, Seen};
 use crate::snapshot::Status;
 use crate::time::{Now, Wall};
 
@@ -29,6 +29,19 @@ pub(super) struct Starts {
     followed: Option<Wall>,
 }
 
+/// Starts of which events or a look must tell whether they are over, with the gap.
+pub(super) type Doubtful = BTreeMap<DomainId, (LogBlock, Fact)>;
+
+/// The gap in which nothing was heard of a domain: of one that was in doubt when the link broke, it began before.
+pub(super) fn gap_since(doubtful: &Doubtful, domain: DomainId, gap: &Fact) -> Fact {
+    match (doubtful.get(&domain), gap) {
+        (Some((_, Fact::Gap { from: before, .. })), Fact::Gap { from, to, why }) => {
+            Fact::Gap { from: *before.min(from), to: *to, why: *why }
+        }
+        _ => gap.clone(),
+    }
+}
+
 /// What an absence left of one domain.
 #[derive(Debug, Default)]
 pub(super) struct Remnants {
@@ -44,9 +57,11 @@ impl Engine {
         let logs = std::mem::take(&mut self.past);
         let mut unheard = Unheard::new();
         for (domain, blocks) in attribution::by_domain(logs) {
+            let gap = &gap_since(&self.doubtful, domain, gap);
+            let deaf_since = self.deaf_since(domain, deaf_since);
             // Which part is that of a start which libvirt has not answered yet shows when it comes up.
             if let Some(id) = self.launching(domain) {
-                self.set_aside(id, blocks, deaf_since, gap);
+                self.set_aside(id, blocks, hearing.up.contains(&domain), deaf_since, gap);
                 continue;
             }
             let mut blocks = attribution::unheard(blocks, self.latest_known(domain), deaf_since);
@@ -65,13 +80,21 @@ impl Engine {
         unheard
     }
 
+    /// Since when nothing was heard of a domain, where that is the moment for others.
+    pub(super) fn deaf_since(&self, domain: DomainId, at: Wall) -> Wall {
+        match self.doubtful.get(&domain) {
+            Some((_, Fact::Gap { from, .. })) => at.min(*from),
+            _ => at,
+        }
+    }
+
     /// The latest run of a domain of which anything is known.
     pub(super) fn latest_known(&self, domain: DomainId) -> Option<Marks> {
         self.latest_but(domain, None)
     }
 
     /// The same without this run.
-    fn latest_but(&self, domain: DomainId, except: Option<RunId>) -> Option<Marks> {
+    pub(super) fn latest_but(&self, domain: DomainId, except: Option<RunId>) -> Option<Marks> {
         let its = |run: &&Run| run.start.domain == domain && Some(run.start.run) != except;
         let followed = self.runs.values().rev().find(its);
         let followed = followed.map(|run| Seen::of(&run.start));
@@ -87,11 +110,11 @@ impl Engine {
 
     /// Parts of the log that are over: of other clients' starts, or of this one, if it came and went. That it comes up from
     /// now on will tell.
-    fn set_aside(&mut self, id: RunId, blocks: Vec<LogBlock>, deaf_since: Wall, gap: &Fact) {
+    fn set_aside(&mut self, id: RunId, blocks: Vec<LogBlock>, up: bool, deaf_since: Wall, gap: &Fact) {
         let Some(run) = self.runs.get(&id).filter(|run| run.pending.awaits_its_start()) else { return };
         let known = self.latest_but(run.start.domain, Some(id));
         let mut over = attribution::unheard(blocks, known, deaf_since);
-        if over.last().is_some_and(|last| last.farewell().is_none()) {
+        if over.last().is_some_and(|last| up || last.farewell().is_none()) {
             over.pop();
         }
         let Some(run) = self.runs.get_mut(&id) else { return };
@@ -105,8 +128,12 @@ impl Engine {
     /// A start has come up: what was over before was other clients'.
     pub(super) fn tell_others(&mut self, now: Now, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        let (domain, others) = (run.start.domain, std::mem::take(&mut run.others));
-        for (block, gap) in others {
+        let (domain, at, others) = (run.start.domain, run.start.at, std::mem::take(&mut run.others));
+        // libvirt may say farewell to it before it ends.
+        let its_own = |block: &LogBlock| {
+            block.began.is_some_and(|began| began <= at) && block.farewell().is_some_and(|(_, end)| end > at)
+        };
+        for (block, gap) in others.into_iter().filter(|(block, _)| !its_own(block)) {
             self.tell_as_before(now, domain, &block, gap);
         }
     }
@@ -131,11 +158,17 @@ impl Engine {
         let open = self.current.get(&view.domain.id).filter(|id| self.runs[*id].is_open());
         open.is_some_and(|id| {
             // libvirt gives a number again only when it has started anew; otherwise the process alone is sure.
-            let known = &self.runs[id].start.incarnation;
+            let RunStart { incarnation: known, at, .. } = &self.runs[id].start;
+            let same_libvirt = same_libvirt || self.libvirt_was_there(*at);
             let sure = view.process.is_some() && known.process.is_some()
                 || same_libvirt && view.domain.libvirt_id.is_some() && known.libvirt_id.is_some();
             sure && self.is_same_incarnation(*id, view)
         })
+    }
+
+    /// Whether the present libvirt had begun by then.
+    fn libvirt_was_there(&self, at: Wall) -> bool {
+        self.server.is_some_and(|server| server.since.after(limits::CLOCK_GRACE) < at)
     }
 
     /// Another start came after this run, unless it is the one that is still being begun.
@@ -200,13 +233,30 @@ impl Engine {
     /// Nothing was heard of a start that had not ended when the listing came. It is over, if the domain is off or gone now;
     /// otherwise it is the one that the domain is in, and began then.
     pub(super) fn resolve_doubt(&mut self, now: Now, domain: DomainId, off: Option<Fact>) -> Option<Wall> {
-        let (block, gap) = self.doubtful.remove(&domain)?;
+        let (block, gap) = self.doubt_is_over(now, domain)?;
         let began = block.began;
         if off.is_some() && !self.current.get(&domain).is_some_and(|id| self.runs[id].is_open()) {
             let later = Remnants { over: vec![block], present: None };
             self.tell_unheard(now, domain, &later, &gap, off.as_ref());
         }
         began
+    }
+
+    /// What was in doubt of a domain, and is not any more. With the last doubt all that came before is heard.
+    pub(super) fn doubt_is_over(&mut self, now: Now, domain: DomainId) -> Option<(LogBlock, Fact)> {
+        let doubted = self.doubtful.remove(&domain);
+        if doubted.is_some() {
+            self.keep_alive(now.wall);
+        }
+        doubted
+    }
+
+    /// Tells the ledger that we have heard all that happened until then. While something is in doubt we have not: a daemon that
+    /// begins then has to find it.
+    pub(super) fn keep_alive(&mut self, at: Wall) {
+        if self.doubtful.is_empty() {
+            self.keep_beside(Keep::Alive(at));
+        }
     }
 
     /// A boot before the present one: the one of the domain's run before, where that is known.

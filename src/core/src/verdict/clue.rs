@@ -6,7 +6,9 @@ use super::process::{
     exit, exits_unseen, failed_for_itself, guest_exited, is_by, is_of_a_limit, is_own, killed_at_start,
     log_says_why, says_why, terminated_at_start, with_unit,
 };
-use super::requests::{EVER, asked, ended_for_us, terminated_meanwhile, while_ended_for_us};
+use super::requests::{
+    EVER, asked, ended_for_us, may_have_been_met, terminated_meanwhile, while_ended_for_us,
+};
 use super::setting::{has, ids, was_up};
 use super::traces::*;
 use crate::cause::Cause;
@@ -72,6 +74,8 @@ clues! {
     OurForceEnded => Some(Cause::AdminForcedOff),
     /// A manager asked us to destroy it, and libvirt's first signal to the process came after that.
     OurDestroyEnded => Some(Cause::AdminDestroyed),
+    /// A manager asked us to destroy the domain's run before, and libvirt may have been at that.
+    DestroyAstray => Some(Cause::AdminDestroyed),
     /// A manager asked us to destroy it before it was ever up, and libvirt's first signal to the process came after that.
     OurDestroyEndedAtStart => Some(Cause::DestroyedAtStart),
     /// A manager asked us to destroy it before it was ever up, and nothing shows that something else ended it.
@@ -332,6 +336,11 @@ impl Clue {
                 Vec::new()
             }
             Self::OurDestroyEndedAtStart => ended_for_us(dossier, OperationKind::Destroy, end),
+            Self::DestroyAstray => order::enumerated(dossier)
+                .filter(|(_, e)| matches!(e.fact, Fact::Astray(OperationKind::Destroy, _)))
+                .filter(|(_, e)| may_have_been_met(e, end))
+                .map(|(id, _)| id)
+                .collect(),
             Self::WeAskedDestroyAtStart => asked(dossier, OperationKind::Destroy, Onset::at(end), EVER),
             Self::RefusedMeanwhile if Self::WeAskedDestroy.seen(dossier, end).is_empty() => Vec::new(),
             Self::RefusedMeanwhile => Self::StartRefused.seen(dossier, end),

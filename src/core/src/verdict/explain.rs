@@ -18,6 +18,12 @@ pub fn describe(fact: &Fact) -> String {
             format!("for {who} whydown was to end it within {} s, if it was still there", ms.div_ceil(1000))
         }
         Fact::ForceFollows { within_ms: None, .. } => "whydown was not to end it any more".into(),
+        Fact::Astray(what, who) => {
+            format!(
+                "{who} had asked whydown to {}, and libvirt may have done that to this run instead of the one before",
+                what.words()
+            )
+        }
         Fact::Refused { what, text } => format!("libvirt refused to {}: \"{text}\"", what.words()),
         Fact::Found { state, managed_save } => {
             let image = match managed_save {

@@ -147,6 +147,7 @@ fn blurs(dossier: &Dossier, end: Wall, because: &[EvidenceId]) -> Vec<EvidenceId
         .filter(|(_, evidence)| match &evidence.fact {
             Fact::Gap { to, .. } => end <= to.after(limits::GAP_SHADOW),
             Fact::Unreadable(_) => true,
+            Fact::Astray(..) => requests::may_have_been_met(evidence, end),
             Fact::Wrapped { .. } | Fact::Exit(_) => {
                 by_exit && process::is_second_hand(dossier, &evidence.fact)
             }

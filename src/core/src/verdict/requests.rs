@@ -6,6 +6,7 @@ use super::process::{exit, with_unit};
 use super::setting::ids;
 use super::traces::{SIGKILL, SIGTERM, ended_by_libvirt_at, signal, signal_of_libvirt, when_sent};
 use crate::evidence::{Dossier, Evidence, EvidenceId, ExitStatus, Fact, OperationKind, Sender};
+use crate::limits;
 use crate::time::Wall;
 
 /// A destroy that libvirt took ends the VM, however long that takes.
@@ -96,6 +97,17 @@ fn we_ended(dossier: &Dossier, end: Wall) -> bool {
     [OperationKind::Destroy, OperationKind::ForceOff]
         .into_iter()
         .any(|what| !asked(dossier, what, Onset::at(end), EVER).is_empty())
+}
+
+/// Whether this run ended while libvirt may have been at what was asked for the run before.
+pub(super) fn may_have_been_met(piece: &Evidence, end: Wall) -> bool {
+    let Fact::Astray(what, _) = piece.fact else { return false };
+    let reach = match what {
+        OperationKind::Destroy | OperationKind::ForceOff => limits::LONGEST_ACT,
+        // A guest takes its time.
+        _ => limits::REQUEST_LIFE,
+    };
+    end <= piece.last.after(reach)
 }
 
 /// Whether this was asked of us more often than libvirt refused it.

@@ -185,6 +185,7 @@ table! {
         "D15" TerminatedMeanwhile => ProcessTerminated, Probable: "QEMU names the signal and its sender, and not libvirt, which was ending it for us.";
         "D10" WeForcedOff => AdminForcedOff, Probable: "Our own last step of a shutdown was on its way; when libvirt sent its signal is not known, and another client may have destroyed it just before.";
         "D11" WeAskedDestroy => AdminDestroyed, Probable: "A manager destroyed it through us; when libvirt sent its signal is not known, and another client may have destroyed it just before.";
+        "D16" DestroyAstray => AdminDestroyed, Probable: "A manager had destroyed the domain's run before through us, and libvirt was still to answer that when this one began.";
         "D7" IncomingUnfinished => IncomingMigrationFailed, Certain: "It came by migration and was destroyed before it was handed over: on its source it goes on.";
         "D4" PostcopyFailed => PostcopyFailed, Probable: "Its post-copy migration had failed and it was cleaned up.";
         "D5" PausedLong => PausedTooLong, Probable: "An I/O error had paused it for long.";

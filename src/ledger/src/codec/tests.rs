@@ -98,6 +98,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             | Fact::PassedOn(_)
             | Fact::DiskSpace { .. }
             | Fact::ForceFollows { .. }
+            | Fact::Astray(..)
             | Fact::CoreDump { .. }
             | Fact::CoreTaken { .. }
             | Fact::LibvirtSince(_)

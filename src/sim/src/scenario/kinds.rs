@@ -75,6 +75,7 @@ pub fn kind_of(fact: &Fact) -> &'static str {
         Fact::ProcessorTime { .. } => "processor-time",
         Fact::DiskSpace { .. } => "disk-space",
         Fact::ForceFollows { .. } => "force-follows",
+        Fact::Astray(..) => "astray",
         Fact::CoreDump { .. } => "core-dump",
         Fact::CoreTaken { .. } => "core-taken",
         Fact::LibvirtSince(_) => "libvirt-since",

@@ -289,17 +289,6 @@ impl World {
         }
     }
 
-    /// A request may meet the next life of its domain, and the run that it was meant for cannot tell of that.
-    fn strayed(&mut self, run: RunId, id: DomainId) {
-        let meant = self.invariants.start_of(run).and_then(|start| self.hypervisor.life_of(start));
-        let meant = meant.map(|life| life.process);
-        if let Some(life) = self.hypervisor.life_mut(id).filter(|life| meant != Some(life.process)) {
-            for cause in [Cause::OutsideDestroyed, Cause::OtherShutdown, Cause::GuestPoweroff] {
-                life.also_true(cause);
-            }
-        }
-    }
-
     /// As libvirt does it.
     fn really_act(&mut self, run: RunId, id: DomainId, what: OperationKind) -> (Outcome, Duration) {
         let soon = Duration::from_millis(2);
@@ -331,7 +320,6 @@ impl World {
             // The VM goes on.
             _ => return (Outcome::Done, soon),
         };
-        self.strayed(run, id);
         let arriving = self.hypervisor.domains.get(&id).map(|domain| domain.state)
             == Some(DomainState::Paused(PauseReason::Migration));
         if what == OperationKind::Shutdown && (arriving || self.deaf_guests.contains(&id)) {

@@ -330,3 +330,37 @@ fn a_lost_start_that_is_found_begun_comes_up_when_it_is_seen() {
         assert_eq!((world.replies.as_slice(), world.status()), (&[Reply::Done, Reply::Done][..], None));
     }
 }
+
+/// Two runs were told of one life once: by the time of its request its part of the log was taken for another start's.
+#[test]
+fn a_start_that_is_found_up_began_when_it_was_found_and_not_when_it_was_asked_for() {
+    let mut world = World::new();
+    world.wants(Wanted::Do {
+        domain: VM,
+        act: Operation::Create { name: "vm".into(), xml: "<domain/>".into(), made: None, paused: false },
+    });
+    world.pass(20_000);
+    let (run, what, outcome) = (RunId(1), OperationKind::Create, Outcome::NoLink);
+    world.tell(Input::Answered(Answer::Performed { run, request: None, what, outcome }));
+    let began = world.now().wall;
+    world.ms += 500;
+    let view = super::faults::listing(crate::hypervisor::DomainState::Running, Some(1)).domains.pop();
+    world.tell(Input::Answered(Answer::Looked { domain: VM, view: Some(view) }));
+    assert_eq!(world.status(), Some(Status::Up));
+    let followed = &world.engine.runs[&RunId(1)];
+    let (start, evidence) = (followed.start.clone(), followed.dossier.items().to_vec());
+    // The daemon that follows finds it over.
+    let alive = Some(world.now().wall);
+    let left = Recovered { open: vec![(start, evidence)], last_run: 1, alive, ..Recovered::default() };
+    let ms = world.ms + 60_000;
+    let mut world = World { ms, ..super::faults::recovered(left) };
+    let ended = Wall::from_millis(ms as i64 - 1_000);
+    let end = (ended, Fact::LogEnd { word: crate::evidence::LogWord::Shutdown, at: Some(ended) });
+    let (ended, facts) = (Some(ended), vec![end]);
+    let block = LogBlock { incoming: false, last: ended, ended, facts, ..failed_arrival(began) };
+    world.tell(Input::Past(vec![Log { name: "vm".into(), blocks: vec![block], unread: None }]));
+    let heard_from = world.now().wall;
+    world.tell(Input::LinkUp(Listing { heard_from, ..Listing::default() }));
+    world.absent(6_000);
+    assert_eq!(world.endings.iter().map(|ending| ending.run).collect::<Vec<_>>(), [RunId(1)]);
+}
