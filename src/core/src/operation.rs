@@ -249,11 +249,6 @@ impl OperationKind {
         )
     }
 
-    /// Whether libvirt ends the VM for it at once, whatever its guest does.
-    pub const fn ends_at_once(self) -> bool {
-        matches!(self, Self::Destroy | Self::ForceOff)
-    }
-
     /// Whether it can be why a VM ends. What cannot must not crowd out what can.
     pub const fn may_end_it(self) -> bool {
         self.is_a_step() || self.is_long()

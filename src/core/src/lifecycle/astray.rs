@@ -14,6 +14,7 @@ use super::effect::Outcome;
 use super::engine::Engine;
 use super::follow::ECHO;
 use crate::evidence::{Fact, OperationKind, Who};
+use crate::hypervisor::StopDetail;
 use crate::id::{DomainId, RunId};
 use crate::limits;
 use crate::time::{Mono, Now};
@@ -21,6 +22,18 @@ use crate::time::{Mono, Now};
 /// Whether it can end another run than the one that it was meant for.
 const fn can_go_astray(what: OperationKind) -> bool {
     what.may_end_it() && !matches!(what, OperationKind::Create)
+}
+
+/// Whether a VM of which this was asked ends so, if that is why it ends.
+const fn brings(what: OperationKind, end: StopDetail) -> bool {
+    use OperationKind::{AgentShutdown, Destroy, ForceOff, Migrate, Save, Shutdown};
+    matches!(
+        (what, end),
+        (Destroy | ForceOff, StopDetail::Destroyed)
+            | (Shutdown | AgentShutdown, StopDetail::Shutdown)
+            | (Save, StopDetail::Saved)
+            | (Migrate, StopDetail::Migrated)
+    )
 }
 
 /// One request that libvirt was asked to perform.
@@ -59,10 +72,12 @@ impl Engine {
         self.astray.0.push(Out { domain: run.start.domain, run: id, what, who, until: None, met: false });
     }
 
-    /// This run ended as one does that is destroyed: if libvirt says of one destroy that it is done, it has met this run.
-    pub(super) fn was_met(&mut self, id: RunId) {
-        let mut outs = self.astray.0.iter_mut().filter(|out| out.run == id && out.what.ends_at_once());
-        if let Some(out) = outs.next() {
+    /// This run was heard to end like this. If libvirt says of one destroy that it is done, it has met this run; and so have all
+    /// requests that the guest, or libvirt for as long as it takes, had in hand.
+    pub(super) fn was_met(&mut self, id: RunId, end: StopDetail) {
+        let outs = self.astray.0.iter_mut().filter(|out| out.run == id && brings(out.what, end));
+        let one_each = end == StopDetail::Destroyed;
+        for out in outs.take(if one_each { 1 } else { usize::MAX }) {
             out.met = true;
         }
         self.astray.0.retain(|out| !(out.met && out.until.is_some()));

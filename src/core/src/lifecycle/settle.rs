@@ -65,8 +65,8 @@ impl Engine {
         if never_came_up {
             self.never_came_up(now, id);
         }
-        if stopped == Some(StopDetail::Destroyed) {
-            self.was_met(id);
+        if let Some(end) = stopped {
+            self.was_met(id, end);
         }
         for what in self.take_back(id) {
             self.note(id, now.wall, Fact::Refused { what, text: NOT_ASKED.into() });
