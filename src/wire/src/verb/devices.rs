@@ -57,8 +57,9 @@ fn read_screen(vm: DomainId, fields: &Fields<'_>) -> Result<Verb, Refused> {
     let choices =
         [("disconnect", Connected::Disconnect), ("keep", Connected::Keep), ("fail", Connected::Fail)];
     let connected = fields.word("existingConnAction", &choices)?.unwrap_or(Connected::Disconnect);
-    // Who the ticket is for, which only hooks of the original read.
-    fields.ignore(&["params"]);
+    // Who the ticket is for, which only hooks of the original read; and what becomes of the guest's session when the client
+    // goes, which the original asks of an agent of its own in the guest.
+    fields.ignore(&["params", "disconnectAction"]);
     fields.finish()?;
     let valid_for = Some(std::time::Duration::from_secs(seconds));
     let ticket = Ticket { password, valid_for, connected, console: Some(console) };
