@@ -7,7 +7,7 @@ use super::process::{
     log_says_why, says_why, terminated_at_start, with_unit,
 };
 use super::requests::{
-    EVER, asked, ended_for_us, may_have_been_met, terminated_meanwhile, while_ended_for_us,
+    EVER, asked, ended_for_us, faulted_meanwhile, may_have_been_met, terminated_meanwhile, while_ended_for_us,
 };
 use super::setting::{has, ids, was_up};
 use super::traces::*;
@@ -86,6 +86,10 @@ clues! {
     OomMeanwhile => None,
     /// Another's SIGKILL came before libvirt's, and a manager had asked us to end it at once.
     KilledMeanwhile => None,
+    /// Another sent the signal of a fault, of which QEMU died, and a manager had asked us to end it at once.
+    FaultSentMeanwhile => None,
+    /// QEMU died of a fault of its own, and a manager had asked us to end it at once.
+    FaultedMeanwhile => None,
     /// QEMU's log names another's signal and none of libvirt's, and a manager had asked us to end it at once.
     TerminatedMeanwhile => None,
     /// Somebody pressed its power button not long before.
@@ -346,6 +350,8 @@ impl Clue {
             Self::RefusedMeanwhile => Self::StartRefused.seen(dossier, end),
             Self::OomMeanwhile => while_ended_for_us(dossier, end, Self::OomKilled),
             Self::KilledMeanwhile => while_ended_for_us(dossier, end, Self::KilledBySender),
+            Self::FaultSentMeanwhile => faulted_meanwhile(dossier, end, Self::FaultBySender),
+            Self::FaultedMeanwhile => faulted_meanwhile(dossier, end, Self::FaultRaised),
             Self::TerminatedMeanwhile => terminated_meanwhile(dossier, end),
             Self::ButtonPressed => {
                 let pressed = recent(dossier, onset(), limits::REQUEST_LIFE, |f| {

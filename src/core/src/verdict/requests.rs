@@ -4,7 +4,7 @@ use super::clue::Clue;
 use super::order::{self, Onset};
 use super::process::{exit, with_unit};
 use super::setting::ids;
-use super::traces::{SIGKILL, SIGTERM, ended_by_libvirt_at, signal, signal_of_libvirt, when_sent};
+use super::traces::{FAULTS, SIGKILL, SIGTERM, ended_by_libvirt_at, signal, signal_of_libvirt, when_sent};
 use crate::evidence::{Dossier, Evidence, EvidenceId, ExitStatus, Fact, OperationKind, Sender};
 use crate::limits;
 use crate::time::Wall;
@@ -80,6 +80,13 @@ pub(super) fn while_ended_for_us(dossier: &Dossier, end: Wall, death: Clue) -> V
     let libvirts = first(|sender| sender == Sender::Libvirt);
     let late = libvirts.is_some_and(|at| first(|sender| sender != Sender::Libvirt).is_some_and(|by| by > at));
     if late || !we_ended(dossier, end) { Vec::new() } else { seen }
+}
+
+/// The signal of a fault of which the process died, by its exit status, and by whom `death` sees it sent, where we had been
+/// asked to end it at once: libvirt sends no such signal.
+pub(super) fn faulted_meanwhile(dossier: &Dossier, end: Wall, death: Clue) -> Vec<EvidenceId> {
+    let died_of_it = !exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))).is_empty();
+    if died_of_it && we_ended(dossier, end) { death.seen(dossier, end) } else { Vec::new() }
 }
 
 /// Signals of others that QEMU's log names, and none of libvirt's, where we had been asked to end it at once. What SIGKILL

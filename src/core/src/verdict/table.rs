@@ -178,6 +178,8 @@ table! {
     [First(Destroyed)] {
         "D1" OurDestroyEndedAtStart => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up, and libvirt's signal came after that.";
         "D12" WeAskedDestroyAtStart => DestroyedAtStart, Probable: "A manager destroyed it through us before it was up; when libvirt sent its signal is not known, and another client may have destroyed it just before.";
+        "D17" FaultSentMeanwhile => ProcessTerminated, Probable: "The kernel saw another process send the signal of which it died, as libvirt was ending it for us.";
+        "D18" FaultedMeanwhile => QemuCrashed, Probable: "QEMU died of a fault of its own, as libvirt was ending it for us.";
         "D2" OurForceEnded => AdminForcedOff, Certain: "Our own last step of a shutdown, and libvirt's signal came after it.";
         "D3" OurDestroyEnded => AdminDestroyed, Certain: "A manager destroyed it through us, and libvirt's signal came after that.";
         "D13" OomMeanwhile => OomKilled, Probable: "The kernel names the process, and libvirt was ending it for us.";
