@@ -6,6 +6,7 @@ use super::process::{exit, with_unit};
 use super::setting::ids;
 use super::traces::{FAULTS, SIGKILL, SIGTERM, ended_by_libvirt_at, signal, signal_of_libvirt, when_sent};
 use crate::evidence::{Dossier, Evidence, EvidenceId, ExitStatus, Fact, OperationKind, Sender};
+use crate::hypervisor::{Happening, QemuReason};
 use crate::limits;
 use crate::time::Wall;
 
@@ -97,6 +98,14 @@ pub(super) fn terminated_meanwhile(dossier: &Dossier, end: Wall) -> Vec<Evidence
         return Vec::new();
     }
     with_unit(dossier, signal(dossier, Sender::Outside))
+}
+
+/// Whether QEMU said that its guest had shut down before libvirt sent the signal that a request of ours is credited with in
+/// `because`.
+pub(super) fn is_off_before(dossier: &Dossier, word: &Evidence, because: &[EvidenceId]) -> bool {
+    let by_us = because.iter().any(|id| matches!(dossier.items()[usize::from(*id)].fact, Fact::PassedOn(_)));
+    let guests = Fact::Host(Happening::QemuShutdown { guest: true, reason: QemuReason::GuestShutdown });
+    by_us && word.fact == guests && ended_by_libvirt_at(dossier).is_some_and(|sent| word.first <= sent)
 }
 
 /// Whether we were asked to end it at once.

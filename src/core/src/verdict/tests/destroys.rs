@@ -67,3 +67,24 @@ fn where_one_of_our_destroys_was_refused_before_the_signal_only_the_last_one_cou
     let again = all(&[&destroy(60), &[refusal(61)], &destroy(80), &[libvirts(15, 81)]]);
     told(&again, "D3", certain);
 }
+
+/// Between the request and libvirt's being asked lies a sync of the disk, and a guest may power off in it.
+#[test]
+fn a_destroy_is_not_certainly_ours_where_the_guest_was_off_before_libvirts_signal() {
+    let off = host(Happening::QemuShutdown { guest: true, reason: QemuReason::GuestShutdown });
+    let told = |off_at: Option<i64>, certainty| {
+        let mut facts = vec![
+            (0, host(Happening::Started(StartDetail::Booted))),
+            (75, asked(OperationKind::Destroy)),
+            (80, Fact::PassedOn(OperationKind::Destroy)),
+            libvirts(15, 82),
+        ];
+        facts.extend(off_at.map(|second| (second, off.clone())));
+        facts.sort_by_key(|(second, _)| *second);
+        facts.push((90, host(Happening::Stopped(StopDetail::Destroyed))));
+        says(&facts, 90, "D3", certainty);
+    };
+    told(None, Certainty::Certain);
+    told(Some(78), Certainty::Probable);
+    told(Some(81), Certainty::Probable);
+}
