@@ -223,7 +223,7 @@ fn guest_name(value: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
@@ -267,7 +267,7 @@ mod tests {
     }
 
     /// Ended with its whole group, however the test ends.
-    struct Family(Child);
+    pub(crate) struct Family(pub(crate) Child);
 
     impl Drop for Family {
         fn drop(&mut self) {

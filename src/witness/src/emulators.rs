@@ -186,22 +186,12 @@ impl One {
 mod tests {
     use std::io::{BufRead, BufReader};
     use std::os::unix::process::CommandExt;
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::emulator::tests::Family;
 
     const UUID: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";
-
-    /// Ended with its whole group, however the test ends.
-    struct Family(Child);
-
-    impl Drop for Family {
-        fn drop(&mut self) {
-            let group = rustix::process::Pid::from_child(&self.0);
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-            let _ = self.0.wait();
-        }
-    }
 
     #[test]
     fn a_qemu_below_a_script_is_known_by_the_script_that_libvirt_began() {

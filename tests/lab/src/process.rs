@@ -55,6 +55,16 @@ impl Qemu {
             .map_err(|error| Error::io(format!("signal process {}", self.pid), error.into()))
     }
 
+    /// Whether this signal was sent to it and waits, as it is stopped.
+    pub fn has_pending(&self, signal: Signal) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let sets = status.lines().filter_map(|line| {
+            let set = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"))?;
+            u64::from_str_radix(set.trim(), 16).ok()
+        });
+        sets.fold(0, |all, set| all | set) & 1 << (signal.as_raw() - 1) != 0
+    }
+
     /// Whether it still executes; a zombie that nobody has reaped yet does not.
     pub fn is_alive(&self) -> bool {
         !self.ended(Some(Duration::ZERO))

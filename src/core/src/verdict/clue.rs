@@ -6,10 +6,9 @@ use super::process::{
     exit, exits_unseen, failed_for_itself, guest_exited, is_by, is_of_a_limit, is_own, killed_at_start,
     log_says_why, says_why, terminated_at_start, with_unit,
 };
-use super::requests::{
-    EVER, asked, ended_for_us, faulted_meanwhile, may_have_been_met, terminated_meanwhile, while_ended_for_us,
-};
+use super::requests::{EVER, asked, ended_for_us, may_have_been_met};
 use super::setting::{has, ids, was_up};
+use super::too_late::{gone_unexplained, over_before};
 use super::traces::*;
 use crate::cause::Cause;
 use crate::evidence::{Dossier, EvidenceId, ExitStatus, Fact, LogWord, OperationKind, Sender, StartedFor};
@@ -82,16 +81,6 @@ clues! {
     WeAskedDestroyAtStart => Some(Cause::DestroyedAtStart),
     /// libvirt refused the start in its own words, and a manager had asked us to destroy it.
     RefusedMeanwhile => None,
-    /// The kernel's out-of-memory killer named the process, and a manager had asked us to end it at once.
-    OomMeanwhile => None,
-    /// Another's SIGKILL came before libvirt's, and a manager had asked us to end it at once.
-    KilledMeanwhile => None,
-    /// Another sent the signal of a fault, of which QEMU died, and a manager had asked us to end it at once.
-    FaultSentMeanwhile => None,
-    /// QEMU died of a fault of its own, and a manager had asked us to end it at once.
-    FaultedMeanwhile => None,
-    /// QEMU's log names another's signal and none of libvirt's, and a manager had asked us to end it at once.
-    TerminatedMeanwhile => None,
     /// Somebody pressed its power button not long before.
     ButtonPressed => Some(Cause::OtherShutdown),
     /// The host was going down.
@@ -348,11 +337,6 @@ impl Clue {
             Self::WeAskedDestroyAtStart => asked(dossier, OperationKind::Destroy, Onset::at(end), EVER),
             Self::RefusedMeanwhile if Self::WeAskedDestroy.seen(dossier, end).is_empty() => Vec::new(),
             Self::RefusedMeanwhile => Self::StartRefused.seen(dossier, end),
-            Self::OomMeanwhile => while_ended_for_us(dossier, end, Self::OomKilled),
-            Self::KilledMeanwhile => while_ended_for_us(dossier, end, Self::KilledBySender),
-            Self::FaultSentMeanwhile => faulted_meanwhile(dossier, end, Self::FaultBySender),
-            Self::FaultedMeanwhile => faulted_meanwhile(dossier, end, Self::FaultRaised),
-            Self::TerminatedMeanwhile => terminated_meanwhile(dossier, end),
             Self::ButtonPressed => {
                 let pressed = recent(dossier, onset(), limits::REQUEST_LIFE, |f| {
                     matches!(f, Fact::Host(Happening::QemuPowerdown))

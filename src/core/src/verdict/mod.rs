@@ -20,6 +20,7 @@ mod process;
 mod requests;
 mod setting;
 mod table;
+mod too_late;
 mod traces;
 
 pub use advice::{advice, plain_advice};
@@ -153,12 +154,6 @@ fn blurs(dossier: &Dossier, end: Wall, because: &[EvidenceId]) -> Vec<EvidenceId
             }
             // How long before the end anything was is not known.
             Fact::ClockSet { .. } => end <= evidence.last.after(limits::REQUEST_LIFE),
-            // The guest was off before libvirt's signal, and what was asked of libvirt only tidied up.
-            Fact::Host(Happening::QemuShutdown { .. })
-                if requests::is_off_before(dossier, evidence, because) =>
-            {
-                true
-            }
             // libvirt may be long in telling of an exit that was seen.
             Fact::Host(
                 Happening::Stopped(_)

@@ -1,12 +1,9 @@
 //! What managers asked of us, and whether that can have ended it. Others may ask libvirt for the same at the same moment.
 
-use super::clue::Clue;
 use super::order::{self, Onset};
-use super::process::{exit, with_unit};
 use super::setting::ids;
-use super::traces::{FAULTS, SIGKILL, SIGTERM, ended_by_libvirt_at, signal, signal_of_libvirt, when_sent};
-use crate::evidence::{Dossier, Evidence, EvidenceId, ExitStatus, Fact, OperationKind, Sender};
-use crate::hypervisor::{Happening, QemuReason};
+use super::traces::{SIGTERM, ended_by_libvirt_at, signal_of_libvirt, when_sent};
+use crate::evidence::{Dossier, Evidence, EvidenceId, Fact, OperationKind};
 use crate::limits;
 use crate::time::Wall;
 
@@ -65,54 +62,6 @@ pub(super) fn ended_for_us(dossier: &Dossier, what: OperationKind, end: Wall) ->
     seen.push(passed_on);
     seen.extend(ids(dossier, signal_of_libvirt));
     seen
-}
-
-/// What befell the process, as `death` sees it, where we had been asked to end it at once, and libvirt is not known to have
-/// sent it SIGKILL before. One that hangs is sent that ten seconds after SIGTERM, and others may be quicker.
-pub(super) fn while_ended_for_us(dossier: &Dossier, end: Wall, death: Clue) -> Vec<EvidenceId> {
-    let seen = death.seen(dossier, end);
-    let first = |sender: fn(Sender) -> bool| {
-        let sent = dossier
-            .items()
-            .iter()
-            .filter(|e| matches!(e.fact, Fact::Signalled { signal: SIGKILL, sender: by, .. } if sender(by)));
-        sent.map(|e| e.first).min()
-    };
-    let libvirts = first(|sender| sender == Sender::Libvirt);
-    let late = libvirts.is_some_and(|at| first(|sender| sender != Sender::Libvirt).is_some_and(|by| by > at));
-    if late || !we_ended(dossier, end) { Vec::new() } else { seen }
-}
-
-/// The signal of a fault of which the process died, by its exit status, and by whom `death` sees it sent, where we had been
-/// asked to end it at once: libvirt sends no such signal.
-pub(super) fn faulted_meanwhile(dossier: &Dossier, end: Wall, death: Clue) -> Vec<EvidenceId> {
-    let died_of_it = !exit(dossier, |s| matches!(s, ExitStatus::Signal(n) if FAULTS.contains(&n))).is_empty();
-    if died_of_it && we_ended(dossier, end) { death.seen(dossier, end) } else { Vec::new() }
-}
-
-/// Signals of others that QEMU's log names, and none of libvirt's, where we had been asked to end it at once. What SIGKILL
-/// ended did not obey them.
-pub(super) fn terminated_meanwhile(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
-    let killed = !exit(dossier, |s| s == ExitStatus::Signal(SIGKILL)).is_empty();
-    if killed || !we_ended(dossier, end) || dossier.find(signal_of_libvirt).is_some() {
-        return Vec::new();
-    }
-    with_unit(dossier, signal(dossier, Sender::Outside))
-}
-
-/// Whether QEMU said that its guest had shut down before libvirt sent the signal that a request of ours is credited with in
-/// `because`.
-pub(super) fn is_off_before(dossier: &Dossier, word: &Evidence, because: &[EvidenceId]) -> bool {
-    let by_us = because.iter().any(|id| matches!(dossier.items()[usize::from(*id)].fact, Fact::PassedOn(_)));
-    let guests = Fact::Host(Happening::QemuShutdown { guest: true, reason: QemuReason::GuestShutdown });
-    by_us && word.fact == guests && ended_by_libvirt_at(dossier).is_some_and(|sent| word.first <= sent)
-}
-
-/// Whether we were asked to end it at once.
-fn we_ended(dossier: &Dossier, end: Wall) -> bool {
-    [OperationKind::Destroy, OperationKind::ForceOff]
-        .into_iter()
-        .any(|what| !asked(dossier, what, Onset::at(end), EVER).is_empty())
 }
 
 /// Whether this run ended while libvirt may have been at what was asked for the run before.

@@ -4,8 +4,9 @@ use super::arrival::handed_over;
 use super::clue::Clue;
 use super::order;
 use super::requests::ever_asked;
-use super::traces::{died_before_destroy, image};
-use crate::evidence::{Dossier, EvidenceId, Fact, LogWord, OperationKind};
+use super::too_late::died_before_destroy;
+use super::traces::{ended_by_libvirt_at, image};
+use crate::evidence::{Dossier, Evidence, EvidenceId, Fact, LogWord, OperationKind};
 use crate::hypervisor::{DomainState, Happening, ShutOffReason, ShutdownDetail, StopDetail};
 use crate::time::Wall;
 
@@ -77,11 +78,12 @@ impl Setting {
         let guest_began = order::guest_began(dossier, end).map(|(at, _)| at);
         match said {
             Self::Destroyed => {
-                let asked = we_destroyed(dossier, end);
+                let ended = we_destroyed(dossier, end);
                 match guest_began {
                     // It was off already, and only tidied up.
-                    Some(began) if asked.is_none_or(|asked| began < asked) => Self::ShutdownByGuest,
-                    _ if asked.is_none() && died_before_destroy(dossier, end) => Self::Failed,
+                    Some(began) if ended.is_none_or(|ended| began < ended) => Self::ShutdownByGuest,
+                    // Nor does it matter who had libvirt end what something else did end meanwhile.
+                    _ if died_before_destroy(dossier, end) => Self::Failed,
                     _ => Self::Destroyed,
                 }
             }
@@ -274,13 +276,15 @@ fn host_began(dossier: &Dossier, end: Wall) -> bool {
     order::telling(dossier, end).is_some_and(|(_, _, word)| word.names_the_host())
 }
 
-/// When we were first asked to end it at once, if that can have ended it.
+/// When libvirt began to end it, where that can have been for us: by its signal, or else when it was asked, or when we were.
 fn we_destroyed(dossier: &Dossier, end: Wall) -> Option<Wall> {
-    [Clue::WeAskedDestroy, Clue::WeForcedOff]
-        .iter()
-        .flat_map(|clue| clue.seen(dossier, end))
-        .map(|id| dossier.items()[usize::from(id)].first)
-        .min()
+    let first =
+        |of: &dyn Fn(&Evidence) -> bool| dossier.items().iter().filter(|e| of(e)).map(|e| e.first).min();
+    let ways = [Clue::WeAskedDestroy, Clue::WeForcedOff];
+    let asked = ways.iter().flat_map(|clue| clue.seen(dossier, end));
+    let asked = asked.map(|id| dossier.items()[usize::from(id)].first).min()?;
+    let passed_on = first(&|e| matches!(e.fact, Fact::PassedOn(_)));
+    Some(ended_by_libvirt_at(dossier).or(passed_on).map_or(asked, |began| began.max(asked)))
 }
 
 pub(super) fn has(dossier: &Dossier, wanted: impl Fn(&Fact) -> bool) -> bool {

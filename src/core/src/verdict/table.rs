@@ -36,14 +36,15 @@ impl Setting {
             | Self::Saved
             | Self::FromSnapshot
             | Self::NotStarted => &[],
-            // libvirt tells a destroy otherwise.
-            Self::ShutdownByHost | Self::ShutdownUnspoken => &[Place::Words, Place::Deaths, Place::Requests],
-            Self::Crashed
+            // What befell the process, if that is known, ended it, whatever was on its way.
+            Self::ShutdownByHost
+            | Self::ShutdownUnspoken
+            | Self::Crashed
             | Self::Failed
             | Self::StoppedOther
             | Self::FoundCrashed
             | Self::FoundKilledByLibvirt
-            | Self::FoundMute => &[Place::Words, Place::Requests, Place::Deaths],
+            | Self::FoundMute => &[Place::Words, Place::Deaths, Place::Requests],
         };
         let words = shared.contains(&Place::Words).then_some(Place::Words);
         let rest = shared.iter().copied().filter(|place| *place != Place::Words);
@@ -178,13 +179,8 @@ table! {
     [First(Destroyed)] {
         "D1" OurDestroyEndedAtStart => DestroyedAtStart, Certain: "A manager destroyed it through us before it was up, and libvirt's signal came after that.";
         "D12" WeAskedDestroyAtStart => DestroyedAtStart, Probable: "A manager destroyed it through us before it was up; when libvirt sent its signal is not known, and another client may have destroyed it just before.";
-        "D17" FaultSentMeanwhile => ProcessTerminated, Probable: "The kernel saw another process send the signal of which it died, as libvirt was ending it for us.";
-        "D18" FaultedMeanwhile => QemuCrashed, Probable: "QEMU died of a fault of its own, as libvirt was ending it for us.";
         "D2" OurForceEnded => AdminForcedOff, Certain: "Our own last step of a shutdown, and libvirt's signal came after it.";
         "D3" OurDestroyEnded => AdminDestroyed, Certain: "A manager destroyed it through us, and libvirt's signal came after that.";
-        "D13" OomMeanwhile => OomKilled, Probable: "The kernel names the process, and libvirt was ending it for us.";
-        "D14" KilledMeanwhile => ProcessKilled, Probable: "The kernel saw who sent SIGKILL, as libvirt was ending it for us, and before libvirt sent its own.";
-        "D15" TerminatedMeanwhile => ProcessTerminated, Probable: "QEMU names the signal and its sender, and not libvirt, which was ending it for us.";
         "D10" WeForcedOff => AdminForcedOff, Probable: "Our own last step of a shutdown was on its way; when libvirt sent its signal is not known, and another client may have destroyed it just before.";
         "D11" WeAskedDestroy => AdminDestroyed, Probable: "A manager destroyed it through us; when libvirt sent its signal is not known, and another client may have destroyed it just before.";
         "D16" DestroyAstray => AdminDestroyed, Probable: "A manager had destroyed the domain's run before through us, and libvirt was still to answer that when this one began.";

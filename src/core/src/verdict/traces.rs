@@ -3,7 +3,7 @@
 use super::clue::Clue;
 use super::order::{self, Onset, onset, since_reset};
 use super::process::{exit, is_by, spoke_after};
-use super::requests::{EVER, asked, ever_asked, was_taken};
+use super::requests::{EVER, asked, ever_asked};
 use super::setting::{has, ids, stopped};
 use crate::evidence::{Dossier, Evidence, EvidenceId, ExitStatus, Fact, LogWord, OperationKind, Sender};
 use crate::hypervisor::{
@@ -83,9 +83,15 @@ pub(super) fn obeyed(dossier: &Dossier, end: Wall, wanted: Sender) -> Vec<Eviden
     })
 }
 
-/// SIGKILLs of this sender that can have ended it, with the exit status that they left.
+/// SIGKILLs of this sender that can have ended it, with the exit status that they left. One that hangs is sent one by libvirt
+/// ten seconds after SIGTERM: what comes after that ends nothing.
 pub(super) fn killed(dossier: &Dossier, end: Wall, wanted: Sender) -> Vec<EvidenceId> {
+    let libvirts = |f: &Fact| matches!(f, Fact::Signalled { signal: SIGKILL, sender: Sender::Libvirt, .. });
+    let over = dossier.items().iter().filter(|e| libvirts(&e.fact)).map(|e| e.first).min();
     let mut seen = deadly(dossier, end, EVER, |n, sender| n == SIGKILL && is_by(dossier, sender, wanted));
+    seen.retain(|id| {
+        wanted == Sender::Libvirt || over.is_none_or(|over| dossier.items()[usize::from(*id)].first < over)
+    });
     if !seen.is_empty() {
         seen.extend(exit(dossier, |s| s == ExitStatus::Signal(SIGKILL)));
     }
@@ -209,86 +215,6 @@ pub(super) fn kept(dossier: &Dossier) -> Vec<EvidenceId> {
         _ => false,
     });
     shown.map(|(id, _)| id).collect()
-}
-
-/// An end that libvirt needs this long to notice was over before it was destroyed. A destroy takes less, but for 40 s where
-/// nobody reaps the process.
-pub(super) const LONG_OVER: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// Whether the process had ended by itself, or by another's doing, before libvirt was told to destroy the VM and only tidied
-/// up. libvirt ends processes by SIGTERM, on which QEMU exits with 0, and by SIGKILL.
-pub(super) fn died_before_destroy(dossier: &Dossier, end: Wall) -> bool {
-    let killed = [
-        Clue::OomKilled,
-        Clue::KilledBySender,
-        Clue::KilledByKernel,
-        Clue::FaultBySender,
-        Clue::FaultRaised,
-        Clue::FaultSignal,
-        Clue::LimitReached,
-        Clue::LimitSignal,
-        Clue::WatchdogPoweredOff,
-    ];
-    if killed.iter().any(|clue| !clue.seen(dossier, end).is_empty()) {
-        return true;
-    }
-    let Some(exited) = order::exited(dossier) else { return false };
-    let apart = end.since(exited);
-    let seen = |clue: Clue| !clue.seen(dossier, end).is_empty();
-    let by_others = || seen(Clue::KilledHard) || seen(Clue::OutsideSignal);
-    seen(Clue::ExitedWithError) && apart >= LIBVIRTS_PATIENCE
-        || !over_before(dossier, end).is_empty() && (apart >= LONG_OVER || by_others())
-        || !seen(Clue::KilledHard) && we_came_too_late(dossier, exited)
-}
-
-/// Whether we were asked to destroy it when its process had exited, by no signal of libvirt's that is known: libvirt only
-/// tidied up for us.
-fn we_came_too_late(dossier: &Dossier, exited: Wall) -> bool {
-    !has(dossier, signal_of_libvirt)
-        && [OperationKind::Destroy, OperationKind::ForceOff].into_iter().any(|way| {
-            let late = |e: &Evidence| match &e.fact {
-                Fact::Requested { what, .. } => *what == way && e.first > exited,
-                _ => false,
-            };
-            was_taken(dossier, way) && dossier.items().iter().any(late)
-        })
-}
-
-/// libvirt looks five times a second whether what it ends is gone. On a host that is busy with other things this may take
-/// some seconds.
-const NOTICES: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// The exit of a process that was seen so long before libvirt ended the VM that libvirt, which is not known to have sent it
-/// a signal, cannot have ended it. It may have stood still itself.
-pub(super) fn over_before(dossier: &Dossier, end: Wall) -> Vec<EvidenceId> {
-    let long = order::exited(dossier).is_some_and(|exited| end.since(exited) >= NOTICES);
-    if !long || has(dossier, signal_of_libvirt) {
-        return Vec::new();
-    }
-    ids(dossier, |f| matches!(f, Fact::Exit(_) | Fact::InnerExit(_)))
-}
-
-/// The exit of a process that was seen, where no signal of libvirt's is known that came before it, or where another's came
-/// before libvirt's: the destroy may have come when it was gone, or on its way.
-pub(super) fn gone_unexplained(dossier: &Dossier) -> Vec<EvidenceId> {
-    let Some(exited) = order::exited(dossier) else { return Vec::new() };
-    let sent = dossier.items().iter().filter(|e| signal_of_libvirt(&e.fact)).map(when_sent).min();
-    let in_time = sent.filter(|sent| *sent <= exited.after(limits::CLOCK_GRACE));
-    let mut seen =
-        ids(dossier, |f| matches!(f, Fact::LogSignal { sender, .. } if *sender != Sender::Libvirt));
-    seen.extend(order::enumerated(dossier).filter_map(|(id, e)| match &e.fact {
-        Fact::Signalled { signal, sender, .. } => {
-            let ends = OBEYED.contains(signal) || *signal == SIGKILL || FAULTS.contains(signal);
-            let before = e.last <= exited && in_time.is_none_or(|sent| e.last <= sent);
-            let soon = exited.since(e.last) <= limits::PRELUDE_LIFE;
-            (*sender != Sender::Libvirt && ends && before && soon).then_some(id)
-        }
-        _ => None,
-    }));
-    if in_time.is_none() || !seen.is_empty() {
-        seen.extend(ids(dossier, |f| matches!(f, Fact::Exit(_) | Fact::InnerExit(_))));
-    }
-    seen
 }
 
 /// Whether the exit status is none that libvirt's end of a panicked guest leaves: QEMU exits with 0 on its SIGTERM.

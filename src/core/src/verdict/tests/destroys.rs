@@ -68,11 +68,11 @@ fn where_one_of_our_destroys_was_refused_before_the_signal_only_the_last_one_cou
     told(&again, "D3", certain);
 }
 
-/// Between the request and libvirt's being asked lies a sync of the disk, and a guest may power off in it.
+/// Between the request and libvirt's signal lies a sync of the disk, and a guest may power off in it.
 #[test]
-fn a_destroy_is_not_certainly_ours_where_the_guest_was_off_before_libvirts_signal() {
+fn a_guest_that_was_off_before_libvirts_signal_was_not_destroyed_by_us() {
     let off = host(Happening::QemuShutdown { guest: true, reason: QemuReason::GuestShutdown });
-    let told = |off_at: Option<i64>, certainty| {
+    let told = |off_at: Option<i64>, row: &str, certainty| {
         let mut facts = vec![
             (0, host(Happening::Started(StartDetail::Booted))),
             (75, asked(OperationKind::Destroy)),
@@ -82,9 +82,10 @@ fn a_destroy_is_not_certainly_ours_where_the_guest_was_off_before_libvirts_signa
         facts.extend(off_at.map(|second| (second, off.clone())));
         facts.sort_by_key(|(second, _)| *second);
         facts.push((90, host(Happening::Stopped(StopDetail::Destroyed))));
-        says(&facts, 90, "D3", certainty);
+        says(&facts, 90, row, certainty);
     };
-    told(None, Certainty::Certain);
-    told(Some(78), Certainty::Probable);
-    told(Some(81), Certainty::Probable);
+    told(None, "D3", Certainty::Certain);
+    told(Some(78), "G8", Certainty::Probable);
+    told(Some(81), "G8", Certainty::Probable);
+    told(Some(83), "D3", Certainty::Certain);
 }

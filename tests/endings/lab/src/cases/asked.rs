@@ -1,24 +1,31 @@
 //! What a manager asks of whydown.
 
 use anyhow::{Context, Result};
-use whydown_lab::Signal;
+use whydown_lab::{Qemu, Signal, wait_for};
 
 use super::{certain, none, probable};
 use crate::case::{Asked, Case, Certainty, Expect, PERSISTENT, Venue};
 use crate::host::PATIENCE;
 use crate::scene::Scene;
 
-/// Stops QEMU, has it ended in a way that takes libvirt ten seconds, and kills it before that.
+/// Stops QEMU, has it ended in a way that takes libvirt ten seconds, and kills it when libvirt has begun.
 fn kill_while(scene: &mut Scene<'_>, end: fn(&Scene<'_>) -> Result<()>) -> Result<()> {
     scene.kill(Signal::STOP)?;
-    let pid = scene.process.as_ref().context("it was never up")?.pid().to_string();
-    let mut killer = std::process::Command::new("sh")
-        .args(["-c", "sleep 3; kill -KILL $0", &pid])
-        .spawn()
-        .context("sh")?;
-    let ended = end(scene);
-    killer.wait()?;
-    ended
+    let process = scene.process.as_ref().context("it was never up")?;
+    std::thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            libvirt_has_begun(process)?;
+            anyhow::Ok(process.signal(Signal::KILL)?)
+        });
+        let ended = end(scene);
+        killer.join().expect("it does not panic").and(ended)
+    })
+}
+
+/// Waits until libvirt has sent a process that is stopped its SIGTERM.
+fn libvirt_has_begun(process: &Qemu) -> Result<()> {
+    let begun = || process.has_pending(Signal::TERM).then_some(());
+    Ok(wait_for("libvirt's SIGTERM", PATIENCE, begun)?)
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -187,11 +194,11 @@ pub(super) fn cases() -> Vec<Case> {
         .only(PERSISTENT),
         Case::new(
             "asked-destroy-of-a-hung-process-after-another-client",
-            "QEMU is stopped by SIGSTOP, another client destroys the VM, and a second later a manager does so through whydown",
+            "QEMU is stopped by SIGSTOP, another client destroys the VM, and a manager does so through whydown when libvirt has begun",
             |scene| {
                 scene.kill(Signal::STOP)?;
                 let mut other = scene.virsh_begin("destroy VM")?;
-                scene.let_pass(std::time::Duration::from_secs(1))?;
+                libvirt_has_begun(scene.process.as_ref().context("it was never up")?)?;
                 // libvirt may tell both that they did, or this one that it is not running.
                 let _ = scene.verb("destroy", "");
                 other.wait()?;
